@@ -1,0 +1,278 @@
+//! What the host tells a guest before its first instruction, and the clock.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::wake::Mode;
+
+/// First word of a boot page: "WAKEBOX1", little endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"WAKEBOX1");
+
+/// What a host offers and a guest may require, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// `rdtsc` together with the [`Clock`] page gives the time without an exit.
+    pub const TSC_CLOCK: u64 = 1 << 0;
+    /// Another thread looks at the rings while the guest runs: a guest that watches
+    /// the completion ring will see it filled.
+    pub const EXITLESS: u64 = 1 << 1;
+
+    /// All bits that this version gives a meaning.
+    pub const KNOWN: u64 = Self::TSC_CLOCK | Self::EXITLESS;
+
+    /// Whether all bits of `mask` are set.
+    #[must_use]
+    pub const fn has(self, mask: u64) -> bool {
+        self.0 & mask == mask
+    }
+}
+
+/// A range of guest-virtual addresses, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl Range {
+    /// First address past the range.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.start + self.len
+    }
+}
+
+/// The boot page at [`crate::layout::BOOT`]: written by the host before the start,
+/// never changed after, read-only to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Boot {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`crate::ABI_VERSION`] of the host.
+    pub version: u32,
+    /// Virtual processors of this guest.
+    pub vcpus: u32,
+    /// [`Features`] that the host offers.
+    pub features: u64,
+    /// How the guest should sleep: a [`Mode`] as a number.
+    pub wake_mode: u32,
+    /// Nanoseconds that a guest may at most watch the completion ring before it
+    /// leaves with [`crate::port::WAIT`] (modes `poll` and `auto`).
+    pub spin_ns: u32,
+    /// Entries of the submission ring, a power of two.
+    pub submissions: u32,
+    /// Entries of the completion ring, a power of two: most operations in flight.
+    pub completions: u32,
+    /// The loaded image, from the lowest to the highest segment.
+    pub image: Range,
+    /// The stack; grows down from its end.
+    pub stack: Range,
+    /// The I/O arena.
+    pub arena: Range,
+    /// The heap, zeroed.
+    pub heap: Range,
+    /// The arguments: UTF-8 strings, each ended by a NUL.
+    pub args: Range,
+    /// The environment: `KEY=value` strings, each ended by a NUL.
+    pub env: Range,
+    /// Random bytes of this sandbox's own, to seed hash maps and generators.
+    pub seed: [u64; 4],
+}
+
+const _: () = {
+    assert!(
+        size_of::<Boot>() == 168 && align_of::<Boot>() == 8,
+        "Boot: raise ABI_VERSION"
+    );
+    assert!(
+        core::mem::offset_of!(Boot, wake_mode) == 24,
+        "Boot: raise ABI_VERSION"
+    );
+    assert!(
+        core::mem::offset_of!(Boot, image) == 40,
+        "Boot: raise ABI_VERSION"
+    );
+    assert!(
+        core::mem::offset_of!(Boot, seed) == 136,
+        "Boot: raise ABI_VERSION"
+    );
+};
+
+impl Boot {
+    /// The bytes of the page's beginning, as the guest will see them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: `Boot` is `repr(C)` of integers without padding (its size is the
+        // sum of its fields', asserted above), so every byte is initialized.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>()) }
+    }
+
+    /// How the guest should sleep; [`Mode::Out`] for a number that this version does not know.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        Mode::from_code(self.wake_mode)
+    }
+
+    /// The boot page of the guest that this code runs in.
+    ///
+    /// # Safety
+    ///
+    /// The code runs as a Wakebox guest.
+    #[must_use]
+    pub unsafe fn get() -> &'static Self {
+        // SAFETY: the host maps an initialized `Boot` here, read-only, for ever.
+        unsafe { &*(crate::layout::BOOT as *const Self) }
+    }
+}
+
+/// The clock page at [`crate::layout::CLOCK`]: one moment, in three clocks, and how to
+/// get from there to now.
+///
+/// A sequence lock: `sequence` is odd while the host writes. The monotonic clock
+/// starts near zero with the sandbox, so that it does not tell how long the host
+/// has been up.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Clock {
+    /// Odd while the other fields change.
+    pub sequence: AtomicU32,
+    /// Number of bits by which `tsc difference * multiplier` is shifted right to give nanoseconds.
+    pub shift: AtomicU32,
+    /// Time-stamp counter at the moment.
+    pub tsc: AtomicU64,
+    /// Monotonic time at the moment, nanoseconds since the sandbox was made.
+    pub monotonic_ns: AtomicU64,
+    /// Wall-clock time at the moment, nanoseconds since 1970-01-01T00:00:00Z.
+    pub wall_ns: AtomicU64,
+    /// See `shift`.
+    pub multiplier: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Clock>() == 64, "Clock: raise ABI_VERSION");
+
+/// A consistent copy of a [`Clock`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// See [`Clock::shift`].
+    pub shift: u32,
+    /// See [`Clock::tsc`].
+    pub tsc: u64,
+    /// See [`Clock::monotonic_ns`].
+    pub monotonic_ns: u64,
+    /// See [`Clock::wall_ns`].
+    pub wall_ns: u64,
+    /// See [`Clock::multiplier`].
+    pub multiplier: u64,
+}
+
+impl Moment {
+    /// Nanoseconds from the moment until the counter shows `tsc`, zero if that is earlier.
+    #[inline]
+    #[must_use]
+    pub const fn elapsed_ns(&self, tsc: u64) -> u64 {
+        // Wrapping, then as a signed number: two cores' counters may differ a little.
+        let ticks = tsc.wrapping_sub(self.tsc) as i64;
+        if ticks <= 0 {
+            return 0;
+        }
+        ((ticks as u128 * self.multiplier as u128) >> (self.shift & 63)) as u64
+    }
+}
+
+impl Clock {
+    /// A copy that the host did not change meanwhile.
+    #[inline]
+    #[must_use]
+    pub fn read(&self) -> Moment {
+        loop {
+            // Acquire, with the Release store that ends `write`: the fields of that
+            // write are visible.
+            let before = self.sequence.load(Ordering::Acquire);
+            let moment = Moment {
+                shift: self.shift.load(Ordering::Relaxed),
+                tsc: self.tsc.load(Ordering::Relaxed),
+                monotonic_ns: self.monotonic_ns.load(Ordering::Relaxed),
+                wall_ns: self.wall_ns.load(Ordering::Relaxed),
+                multiplier: self.multiplier.load(Ordering::Relaxed),
+            };
+            // Keeps the loads above from sinking below the second look; pairs with
+            // the Release fence in `write`.
+            core::sync::atomic::fence(Ordering::Acquire);
+            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return moment;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Replaces the moment. There is one writer, the host.
+    pub fn write(&self, moment: &Moment) {
+        let sequence = self.sequence.load(Ordering::Relaxed) | 1;
+        self.sequence.store(sequence, Ordering::Relaxed);
+        // Keeps the stores below from rising above the odd number; pairs with the
+        // Acquire fence in `read`.
+        core::sync::atomic::fence(Ordering::Release);
+        self.shift.store(moment.shift, Ordering::Relaxed);
+        self.tsc.store(moment.tsc, Ordering::Relaxed);
+        self.monotonic_ns
+            .store(moment.monotonic_ns, Ordering::Relaxed);
+        self.wall_ns.store(moment.wall_ns, Ordering::Relaxed);
+        self.multiplier.store(moment.multiplier, Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The clock page of the guest that this code runs in.
+    ///
+    /// # Safety
+    ///
+    /// The code runs as a Wakebox guest.
+    #[must_use]
+    pub unsafe fn get() -> &'static Self {
+        // SAFETY: the host maps a `Clock` here for ever; it is made of atomics, and
+        // the mapping is read-only, which `read` does not mind.
+        unsafe { &*(crate::layout::CLOCK as *const Self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_counts_forward_and_never_back() {
+        let moment = Moment {
+            shift: 32,
+            tsc: 1_000,
+            multiplier: 1 << 31,
+            ..Moment::default()
+        };
+        assert_eq!(moment.elapsed_ns(3_000), 1_000);
+        assert_eq!(moment.elapsed_ns(999), 0);
+        // A month at 5 GHz does not overflow.
+        assert_eq!(
+            moment.elapsed_ns(1_000 + 5_000_000_000 * 2_592_000),
+            5_000_000_000 * 1_296_000
+        );
+    }
+
+    #[test]
+    fn a_clock_returns_what_was_written() {
+        let clock = Clock::default();
+        let moment = Moment {
+            shift: 1,
+            tsc: 2,
+            monotonic_ns: 3,
+            wall_ns: 4,
+            multiplier: 5,
+        };
+        clock.write(&moment);
+        assert_eq!(clock.read(), moment);
+        assert_eq!(clock.sequence.load(Ordering::Relaxed), 2);
+    }
+}

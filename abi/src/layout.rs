@@ -1,0 +1,98 @@
+//! Where things lie in a guest's virtual address space.
+//!
+//! ```text
+//! 0x0000_0000  never mapped: a null dereference faults
+//! 0x0001_0000  image window: the ELF's segments (a PIE starts at IMAGE_PIE_BASE)
+//! 0x4000_0000  ring-0 page: descriptor tables, stubs, ring-0 stacks   (supervisor)
+//! 0x4010_0000  boot page, then arguments and environment              (user, read-only)
+//! 0x4018_0000  clock page                                             (user, read-only)
+//! 0x4020_0000  control page: ring indices and the wake words          (user, read-write)
+//! 0x4020_1000  report page: last words                                (user, read-write)
+//! 0x4030_0000  submission ring                                        (user, read-write)
+//! 0x4040_0000  completion ring                                        (user, read-write)
+//! 0x4800_0000  stack, guard pages on both sides                       (user, read-write)
+//! 0x5000_0000  I/O arena, at most 512 MiB                             (user, read-write)
+//! 0x1_0000_0000  heap, 2 MiB pages where they fit                     (user, read-write)
+//! ```
+//!
+//! Only what ring-0 stubs and hand-written guests need is a constant; sizes and
+//! the rest are told in the boot page ([`crate::boot::Boot`]). Everything up to the
+//! heap lies below 2 GiB, so that a stub reaches it with a sign-extended 32-bit
+//! displacement.
+
+/// Bytes in a page, the granule of rights.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Bytes in a large page.
+pub const LARGE_PAGE_SIZE: u64 = 2 << 20;
+
+/// Lowest address at which an image may have a segment.
+pub const IMAGE_MIN: u64 = 0x1_0000;
+
+/// Where a position-independent image is placed.
+pub const IMAGE_PIE_BASE: u64 = 0x20_0000;
+
+/// First address past the image window.
+pub const IMAGE_MAX: u64 = 0x4000_0000;
+
+/// Descriptor tables, interrupt stubs and ring-0 stacks. Not reachable from ring 3.
+pub const SUPERVISOR: u64 = 0x4000_0000;
+
+/// The boot page: [`crate::boot::Boot`], read-only to the guest.
+pub const BOOT: u64 = 0x4010_0000;
+
+/// Most bytes that the boot page, the arguments and the environment take together.
+pub const BOOT_MAX: u64 = 0x8_0000;
+
+/// The clock page: [`crate::boot::Clock`], read-only to the guest, updated by the host.
+pub const CLOCK: u64 = 0x4018_0000;
+
+/// The control page: ring indices, wake words, counters ([`crate::memory::Word`]).
+pub const CONTROL: u64 = 0x4020_0000;
+
+/// The report page: [`crate::report`].
+pub const REPORT: u64 = 0x4020_1000;
+
+/// First submission entry.
+pub const SUBMISSIONS: u64 = 0x4030_0000;
+
+/// First completion entry.
+pub const COMPLETIONS: u64 = 0x4040_0000;
+
+/// Lowest mapped address of the stack; the page below it is a guard page.
+pub const STACK: u64 = 0x4800_0000;
+
+/// Most bytes of stack.
+pub const STACK_MAX: u64 = 0x400_0000;
+
+/// First byte of the I/O arena, the only range besides rings and clock into which
+/// the host writes after start.
+pub const ARENA: u64 = 0x5000_0000;
+
+/// Most bytes of arena.
+pub const ARENA_MAX: u64 = 0x2000_0000;
+
+/// First byte of the heap.
+pub const HEAP: u64 = 0x1_0000_0000;
+
+/// Most entries of a submission ring.
+pub const SUBMISSIONS_MAX: u32 = 1 << 14;
+
+/// Most entries of a completion ring, and so most operations in flight.
+pub const COMPLETIONS_MAX: u32 = 1 << 18;
+
+const _: () = {
+    use crate::entry::{Completion, Submission};
+    assert!(
+        SUBMISSIONS + SUBMISSIONS_MAX as u64 * Submission::SIZE as u64 <= COMPLETIONS,
+        "the submission ring runs into the completion ring: see layout.rs"
+    );
+    assert!(
+        COMPLETIONS + COMPLETIONS_MAX as u64 * Completion::SIZE as u64 <= STACK - PAGE_SIZE,
+        "the completion ring runs into the stack's guard page: see layout.rs"
+    );
+    assert!(
+        STACK + STACK_MAX + PAGE_SIZE <= ARENA && ARENA + ARENA_MAX <= 1 << 31,
+        "everything below the heap lies below 2 GiB: see layout.rs"
+    );
+};

@@ -1,0 +1,264 @@
+//! The control page's words, and how the two sides reach shared memory.
+//!
+//! The rings and the wake protocol are generic over [`Control`] and [`Slots`]: the
+//! same code runs in the guest and in the host (over [`Mapped`]), under the loom
+//! model (over loom's atomics) and under fuzzing (over plain arrays).
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use crate::layout::PAGE_SIZE;
+
+/// A 32-bit word of the control page. Its number is its offset in bytes.
+///
+/// Words are grouped by writer, a cache line (or more) each, so that two cores that
+/// look at each other's words do not fight over a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Word {
+    /// Guest: free-running count of submissions published.
+    SubmissionTail = 0x00,
+    /// Guest: free-running count of completions consumed.
+    CompletionHead = 0x40,
+    /// Guest: how it sleeps, a [`crate::wake::Sleep`].
+    Sleep = 0x80,
+    /// Guest: the completion tail that it had seen when it wrote `Sleep`.
+    Seen = 0x84,
+    /// Guest: exit code, valid when [`crate::port::EXIT`] rings.
+    ExitCode = 0x88,
+    /// Guest, written by the ring-0 stub: interrupts taken.
+    Interrupts = 0xC0,
+    /// Host: free-running count of completions published.
+    CompletionTail = 0x100,
+    /// Host: free-running count of submissions consumed.
+    SubmissionHead = 0x140,
+    /// Host: not zero while the driver looks at the submission ring, so that no doorbell is needed.
+    DriverLooks = 0x180,
+}
+
+impl Word {
+    /// All words, in the order of their offsets.
+    pub const ALL: [Self; 9] = [
+        Self::SubmissionTail,
+        Self::CompletionHead,
+        Self::Sleep,
+        Self::Seen,
+        Self::ExitCode,
+        Self::Interrupts,
+        Self::CompletionTail,
+        Self::SubmissionHead,
+        Self::DriverLooks,
+    ];
+
+    /// Offset in the control page, in bytes.
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        self as usize
+    }
+}
+
+/// A 64-bit counter in the control page that the guest keeps for whoever asks how it did.
+///
+/// The host only prints them: a guest that lies about them lies to its own user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Counter {
+    /// Turns of the executor: one poll of everything that was ready.
+    Turns = 0x200,
+    /// Calls of `Future::poll` on a task.
+    Polls = 0x208,
+    /// Tasks spawned.
+    Spawned = 0x210,
+    /// Tasks that ended.
+    Completed = 0x218,
+    /// Times that a waker put a task into the run queue.
+    Wakes = 0x220,
+    /// Operations submitted.
+    Operations = 0x228,
+    /// Completions consumed.
+    Completions = 0x230,
+    /// Operations cancelled because their future was dropped.
+    Cancels = 0x238,
+    /// Idle periods that ended while the guest watched the completion ring.
+    WokenByMemory = 0x240,
+    /// Idle periods that ended with the return of [`crate::port::WAIT`].
+    WokenByOut = 0x248,
+    /// Idle periods that ended with an interrupt.
+    WokenByInterrupt = 0x250,
+}
+
+impl Counter {
+    /// All counters, in the order of their offsets.
+    pub const ALL: [Self; 11] = [
+        Self::Turns,
+        Self::Polls,
+        Self::Spawned,
+        Self::Completed,
+        Self::Wakes,
+        Self::Operations,
+        Self::Completions,
+        Self::Cancels,
+        Self::WokenByMemory,
+        Self::WokenByOut,
+        Self::WokenByInterrupt,
+    ];
+
+    /// Offset in the control page, in bytes.
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        self as usize
+    }
+}
+
+const _: () = assert!(
+    (Counter::WokenByInterrupt as u64) + 8 <= PAGE_SIZE,
+    "the control page is one page: see memory.rs"
+);
+
+/// The control page.
+pub trait Control {
+    /// Reads a word.
+    fn load(&self, word: Word, order: Ordering) -> u32;
+    /// Writes a word.
+    fn store(&self, word: Word, value: u32, order: Ordering);
+    /// A sequentially consistent fence, as in [`core::sync::atomic::fence`].
+    fn full_fence(&self);
+}
+
+/// The places of a ring, each `WORDS` 64-bit words.
+pub trait Slots<const WORDS: usize> {
+    /// Number of places, a power of two.
+    fn len(&self) -> u32;
+    /// Reads a place, each of its words once. `index` is below [`Self::len`].
+    fn read(&self, index: u32) -> [u64; WORDS];
+    /// Writes a place. `index` is below [`Self::len`].
+    fn write(&self, index: u32, words: [u64; WORDS]);
+    /// Whether there is no place at all; a ring never says yes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A control page somewhere in the address space of this process or guest.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedControl {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the page is reached through atomics only, from whichever thread.
+unsafe impl Send for MappedControl {}
+// SAFETY: as above.
+unsafe impl Sync for MappedControl {}
+
+impl MappedControl {
+    /// The control page at `base`.
+    ///
+    /// # Safety
+    ///
+    /// `base` is aligned to a page, and the page stays mapped readable and writable as
+    /// long as the value or a copy of it is used. Other parties may write to it at
+    /// any time; code of this process does so through atomics.
+    #[must_use]
+    pub const unsafe fn new(base: NonNull<u8>) -> Self {
+        Self { base }
+    }
+
+    #[inline]
+    fn word(&self, word: Word) -> &AtomicU32 {
+        // SAFETY: the offset is a multiple of four inside the page that the
+        // constructor was promised; an atomic allows any concurrent change.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(word.offset()).cast()) }
+    }
+
+    /// The place of a counter.
+    #[inline]
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> &AtomicU64 {
+        // SAFETY: as in `word`, with a multiple of eight.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(counter.offset()).cast()) }
+    }
+}
+
+impl Control for MappedControl {
+    #[inline]
+    fn load(&self, word: Word, order: Ordering) -> u32 {
+        self.word(word).load(order)
+    }
+
+    #[inline]
+    fn store(&self, word: Word, value: u32, order: Ordering) {
+        self.word(word).store(value, order);
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The places of a ring somewhere in the address space of this process or guest.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedSlots<const WORDS: usize> {
+    base: NonNull<u64>,
+    len: u32,
+    entries: PhantomData<[u64; WORDS]>,
+}
+
+// SAFETY: the places are reached through atomics only, from whichever thread.
+unsafe impl<const WORDS: usize> Send for MappedSlots<WORDS> {}
+// SAFETY: as above.
+unsafe impl<const WORDS: usize> Sync for MappedSlots<WORDS> {}
+
+impl<const WORDS: usize> MappedSlots<WORDS> {
+    /// `len` places from `base` on.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is not a power of two.
+    ///
+    /// # Safety
+    ///
+    /// `base` is aligned to 8, and `len * WORDS * 8` bytes from there stay mapped
+    /// readable and writable as long as the value or a copy of it is used. Other
+    /// parties may write to them at any time; code of this process does so through
+    /// atomics.
+    #[must_use]
+    pub const unsafe fn new(base: NonNull<u64>, len: u32) -> Self {
+        assert!(len.is_power_of_two(), "a ring's size is a power of two");
+        Self {
+            base,
+            len,
+            entries: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn word(&self, index: u32, word: usize) -> &AtomicU64 {
+        debug_assert!(word < WORDS);
+        // The mask makes a wrong index a wrong place, never a wild one.
+        let index = (index & (self.len - 1)) as usize;
+        // SAFETY: `index < len` and `word < WORDS`, so the word lies in the range that
+        // the constructor was promised; an atomic allows any concurrent change.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(index * WORDS + word)) }
+    }
+}
+
+impl<const WORDS: usize> Slots<WORDS> for MappedSlots<WORDS> {
+    #[inline]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline]
+    fn read(&self, index: u32) -> [u64; WORDS] {
+        core::array::from_fn(|word| self.word(index, word).load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn write(&self, index: u32, words: [u64; WORDS]) {
+        for (word, value) in words.into_iter().enumerate() {
+            self.word(index, word).store(value, Ordering::Relaxed);
+        }
+    }
+}

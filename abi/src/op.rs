@@ -1,0 +1,496 @@
+//! The operations: what a guest can ask for.
+//!
+//! An operation is a row of the table at the end: a number, a name, and typed
+//! parameters, each of which takes one word of the submission entry. To add one, add a
+//! row, a file in the host's `ops/` and its use in the guest.
+//!
+//! Bytes never travel in entries. A [`Buf`] names a range of the I/O arena, which the
+//! operation owns until its completion.
+
+use crate::entry::{Submission, Token};
+
+/// A parameter that cannot be: the entry is refused with [`crate::status::Status::InvalidInput`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A value that travels in one parameter word.
+pub trait Param: Copy {
+    /// The word.
+    fn to_word(self) -> u64;
+    /// The value of a word.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if no value has this word.
+    fn from_word(word: u64) -> Result<Self, Malformed>;
+}
+
+impl Param for u64 {
+    #[inline]
+    fn to_word(self) -> u64 {
+        self
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        Ok(word)
+    }
+}
+
+impl Param for u32 {
+    #[inline]
+    fn to_word(self) -> u64 {
+        u64::from(self)
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        Self::try_from(word).map_err(|_| Malformed)
+    }
+}
+
+impl Param for Token {
+    #[inline]
+    fn to_word(self) -> u64 {
+        Token::to_word(self)
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        Ok(Token::from_word(word))
+    }
+}
+
+/// A range of the I/O arena. Whether it lies inside is the host's to check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buf {
+    /// Bytes from the arena's start.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+impl Param for Buf {
+    #[inline]
+    fn to_word(self) -> u64 {
+        u64::from(self.len) << 32 | u64::from(self.offset)
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        Ok(Self {
+            offset: word as u32,
+            len: (word >> 32) as u32,
+        })
+    }
+}
+
+/// Names an open resource of the sandbox. Given out by the host, never reused soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(pub u32);
+
+impl Param for Handle {
+    #[inline]
+    fn to_word(self) -> u64 {
+        u64::from(self.0)
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        u32::from_word(word).map(Self)
+    }
+}
+
+/// Declares an enum that travels in one parameter word.
+macro_rules! param_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant = $code,)*
+        }
+
+        impl Param for $name {
+            #[inline]
+            fn to_word(self) -> u64 {
+                self as u64
+            }
+            #[inline]
+            fn from_word(word: u64) -> Result<Self, Malformed> {
+                match word {
+                    $($code => Ok(Self::$variant),)*
+                    _ => Err(Malformed),
+                }
+            }
+        }
+    };
+}
+
+param_enum! {
+    /// A standard stream that takes output.
+    Stream {
+        /// Standard output.
+        Out = 1,
+        /// Standard error.
+        Err = 2,
+    }
+}
+
+param_enum! {
+    /// Which direction of a connection to shut down.
+    Shutdown {
+        /// No more reads.
+        Read = 0,
+        /// No more writes: the peer reads to its end.
+        Write = 1,
+        /// Neither.
+        Both = 2,
+    }
+}
+
+param_enum! {
+    /// Which end of a socket.
+    End {
+        /// This side.
+        Local = 0,
+        /// The other side.
+        Peer = 1,
+    }
+}
+
+/// An operation with its parameters.
+pub trait Operation: Copy {
+    /// Its number.
+    const OPCODE: Opcode;
+    /// The parameters as words.
+    fn to_params(self) -> [u64; Submission::PARAMS];
+    /// The parameters in these words.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if a word has no value of its parameter's type.
+    fn from_params(params: &[u64; Submission::PARAMS]) -> Result<Self, Malformed>;
+
+    /// The whole entry.
+    #[inline]
+    fn submission(self, token: Token) -> Submission {
+        Submission {
+            opcode: Self::OPCODE as u16,
+            token,
+            params: self.to_params(),
+        }
+    }
+}
+
+/// Declares [`Opcode`] and one struct for each row of the table of operations.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $code:literal $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+    })*) => {
+        /// The number of an operation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        #[non_exhaustive]
+        pub enum Opcode {
+            $($(#[$doc])* $name = $code,)*
+        }
+
+        impl Opcode {
+            /// All operations, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The operation of a number, or `None` if this version has none.
+            #[inline]
+            #[must_use]
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The name, for people.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct $name {
+                $($(#[$field_doc])* pub $field: $type,)*
+            }
+
+            impl Operation for $name {
+                const OPCODE: Opcode = Opcode::$name;
+
+                #[inline]
+                fn to_params(self) -> [u64; Submission::PARAMS] {
+                    #[allow(unused_mut, reason = "an operation may have no parameter")]
+                    let mut params = [0; Submission::PARAMS];
+                    #[allow(unused_mut, unused_variables, reason = "an operation may have no parameter")]
+                    let mut places = params.iter_mut();
+                    $(
+                        // A row with more parameters than places would lose one: the test
+                        // `every_operation_survives_the_round_trip` sees that.
+                        if let Some(place) = places.next() {
+                            *place = self.$field.to_word();
+                        }
+                    )*
+                    params
+                }
+
+                #[inline]
+                fn from_params(params: &[u64; Submission::PARAMS]) -> Result<Self, Malformed> {
+                    #[allow(unused_mut, unused_variables, reason = "an operation may have no parameter")]
+                    let mut words = params.iter();
+                    Ok(Self {
+                        $($field: Param::from_word(*words.next().ok_or(Malformed)?)?,)*
+                    })
+                }
+            }
+        )*
+    };
+}
+
+operations! {
+    /// Completes at once, with the value zero: the price of the boundary itself.
+    0 Nop {}
+
+    /// Asks the host to end another operation early. Has no completion of its own; the
+    /// other one completes with `Cancelled`, or as it would have if it was faster.
+    1 Cancel {
+        /// The operation to end.
+        target: Token,
+    }
+
+    /// Completes when the monotonic clock of [`crate::boot::Clock`] has reached a time.
+    2 Deadline {
+        /// Nanoseconds on the monotonic clock.
+        at_ns: u64,
+    }
+
+    /// Writes two `u64`, little endian: monotonic and wall-clock nanoseconds.
+    /// For guests without a usable time-stamp counter.
+    3 ReadClock {
+        /// At least 16 bytes.
+        into: Buf,
+    }
+
+    /// Fills a buffer with random bytes from the host's generator.
+    4 Entropy {
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Writes to a standard stream. The value is the number of bytes taken: all of them.
+    5 WriteConsole {
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        from: Buf,
+    }
+
+    /// Reads from standard input. The value is the number of bytes; zero is the end.
+    6 ReadStdin {
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Closes a handle. Operations in flight on it are cancelled.
+    7 Close {
+        /// The resource.
+        handle: Handle,
+    }
+
+    /// Connects to a TCP address. The value is the handle of a connection.
+    8 TcpConnect {
+        /// `host:port` in UTF-8; an IPv6 address stands in brackets.
+        address: Buf,
+    }
+
+    /// Binds a TCP address and listens. The value is the handle of a listener.
+    9 TcpListen {
+        /// `address:port` in UTF-8; port 0 lets the host choose.
+        address: Buf,
+        /// Most connections that wait to be accepted.
+        backlog: u32,
+    }
+
+    /// Accepts a connection. The value is its handle.
+    10 TcpAccept {
+        /// The listener.
+        listener: Handle,
+    }
+
+    /// Writes a socket's address as [`SocketAddress`] bytes.
+    11 SocketName {
+        /// The socket.
+        socket: Handle,
+        /// Which end of it.
+        end: End,
+        /// At least [`SocketAddress::SIZE`] bytes.
+        into: Buf,
+    }
+
+    /// Reads what there is from a connection. The value is the number of bytes; zero is the end.
+    12 ReadStream {
+        /// The connection.
+        stream: Handle,
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Writes to a connection. The value is the number of bytes taken, perhaps fewer than given.
+    13 WriteStream {
+        /// The connection.
+        stream: Handle,
+        /// The bytes.
+        from: Buf,
+    }
+
+    /// Shuts down one or both directions of a connection.
+    14 ShutdownStream {
+        /// The connection.
+        stream: Handle,
+        /// Which direction.
+        how: Shutdown,
+    }
+}
+
+/// A socket's address in the arena: 24 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAddress(pub core::net::SocketAddr);
+
+impl SocketAddress {
+    /// Bytes of an encoded address.
+    pub const SIZE: usize = 24;
+
+    /// `version (4 or 6), 0, port, scope id, 16 bytes of address`, little endian except the address.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        use core::net::SocketAddr::{V4, V6};
+        let (version, scope, ip) = match self.0 {
+            V4(v4) => {
+                let [a, b, c, d] = v4.ip().octets();
+                (4, 0, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            V6(v6) => (6, v6.scope_id(), v6.ip().octets()),
+        };
+        let mut bytes = [0; Self::SIZE];
+        let [low, high] = self.0.port().to_le_bytes();
+        let parts = [version, 0, low, high]
+            .into_iter()
+            .chain(scope.to_le_bytes())
+            .chain(ip);
+        for (place, byte) in bytes.iter_mut().zip(parts) {
+            *place = byte;
+        }
+        bytes
+    }
+
+    /// The address in these bytes, or `None` if its version is neither 4 nor 6.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Option<Self> {
+        use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+        let (head, ip) = bytes.split_first_chunk::<8>()?;
+        let [version, _, low, high, s0, s1, s2, s3] = *head;
+        let port = u16::from_le_bytes([low, high]);
+        let ip: [u8; 16] = ip.try_into().ok()?;
+        match version {
+            4 => {
+                let [a, b, c, d, ..] = ip;
+                Some(Self(SocketAddr::from((Ipv4Addr::new(a, b, c, d), port))))
+            }
+            6 => {
+                let scope = u32::from_le_bytes([s0, s1, s2, s3]);
+                Some(Self(SocketAddr::V6(SocketAddrV6::new(
+                    Ipv6Addr::from(ip),
+                    port,
+                    0,
+                    scope,
+                ))))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survives<O: Operation + PartialEq + core::fmt::Debug>(operation: O) {
+        assert_eq!(O::from_params(&operation.to_params()), Ok(operation));
+        assert_eq!(Opcode::from_code(O::OPCODE as u16), Some(O::OPCODE));
+    }
+
+    #[test]
+    fn every_operation_survives_the_round_trip() {
+        let buf = Buf {
+            offset: u32::MAX,
+            len: 5,
+        };
+        let handle = Handle(6);
+        survives(Nop {});
+        survives(Cancel {
+            target: Token {
+                slot: 1,
+                generation: 2,
+            },
+        });
+        survives(Deadline { at_ns: u64::MAX });
+        survives(ReadClock { into: buf });
+        survives(Entropy { into: buf });
+        survives(WriteConsole {
+            stream: Stream::Err,
+            from: buf,
+        });
+        survives(ReadStdin { into: buf });
+        survives(Close { handle });
+        survives(TcpConnect { address: buf });
+        survives(TcpListen {
+            address: buf,
+            backlog: 128,
+        });
+        survives(TcpAccept { listener: handle });
+        survives(SocketName {
+            socket: handle,
+            end: End::Peer,
+            into: buf,
+        });
+        survives(ReadStream {
+            stream: handle,
+            into: buf,
+        });
+        survives(WriteStream {
+            stream: handle,
+            from: buf,
+        });
+        survives(ShutdownStream {
+            stream: handle,
+            how: Shutdown::Both,
+        });
+    }
+
+    #[test]
+    fn a_word_without_a_value_is_malformed() {
+        assert_eq!(Stream::from_word(0), Err(Malformed));
+        assert_eq!(Stream::from_word(3), Err(Malformed));
+        assert_eq!(Handle::from_word(1 << 32), Err(Malformed));
+        assert_eq!(End::from_word(u64::MAX), Err(Malformed));
+    }
+
+    #[test]
+    fn socket_addresses_survive_the_round_trip() {
+        for text in ["127.0.0.1:80", "[::1]:65535", "[fe80::1%3]:1"] {
+            let address = SocketAddress(text.parse().unwrap());
+            assert_eq!(
+                SocketAddress::from_bytes(&address.to_bytes()),
+                Some(address),
+                "{text}"
+            );
+        }
+        assert_eq!(SocketAddress::from_bytes(&[0; SocketAddress::SIZE]), None);
+    }
+}
