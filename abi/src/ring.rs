@@ -106,14 +106,20 @@ pub struct Producer<C, S, T, const WORDS: usize> {
 impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Producer<C, S, T, WORDS> {
     /// The producing end of an empty ring whose words are zero.
     pub fn new(control: C, slots: S, indices: Indices) -> Self {
+        Self::starting_at(control, slots, indices, 0)
+    }
+
+    /// The producing end of an empty ring whose words both hold `index`: one that goes
+    /// on where it stood, or a test that wants to be near the wrap-around.
+    pub fn starting_at(control: C, slots: S, indices: Indices, index: u32) -> Self {
         debug_assert!(slots.len().is_power_of_two());
         Self {
             control,
             slots,
             indices,
-            tail: 0,
-            published: 0,
-            head: 0,
+            tail: index,
+            published: index,
+            head: index,
             entries: PhantomData,
         }
     }
@@ -218,14 +224,20 @@ pub struct Consumer<C, S, T, const WORDS: usize> {
 impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Consumer<C, S, T, WORDS> {
     /// The consuming end of an empty ring whose words are zero.
     pub fn new(control: C, slots: S, indices: Indices) -> Self {
+        Self::starting_at(control, slots, indices, 0)
+    }
+
+    /// The consuming end of an empty ring whose words both hold `index`; see
+    /// [`Producer::starting_at`].
+    pub fn starting_at(control: C, slots: S, indices: Indices, index: u32) -> Self {
         debug_assert!(slots.len().is_power_of_two());
         Self {
             control,
             slots,
             indices,
-            head: 0,
-            released: 0,
-            tail: 0,
+            head: index,
+            released: index,
+            tail: index,
             entries: PhantomData,
         }
     }
