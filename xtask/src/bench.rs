@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: the raw floor and Wakebox above it, in one run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::args::Args;
+use crate::process;
+
+pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
+    let json = args.option::<PathBuf>("--json")?;
+    args.done()?;
+    let mut command = process::cargo();
+    command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
+    command.args(["--bin", "bench", "--"]);
+    if let Some(file) = json {
+        // The child runs in the repository's root, the user perhaps elsewhere.
+        command.arg("--json").arg(std::path::absolute(file)?);
+    }
+    command.args(&args.rest);
+    Ok(process::exit_code(process::status(&mut command)?))
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask`: what one does with this repository, one file for each task.
+
+mod args;
+mod bench;
+mod demos;
+mod deny;
+mod echo;
+mod guests;
+mod loom;
+mod process;
+mod run;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use args::Args;
+
+const HELP: &str = "\
+Everything one does with this repository.
+
+Usage: cargo xtask <TASK> [OPTIONS]
+
+Look
+  run [NAME] [-- ARGS]   run a demo in a micro-VM (`concurrent`, unless you name one)
+      --list             say what each demo shows
+      --wake MODE        how a sleeping guest is woken: out, irq, poll or auto
+      --debug            run the debug build of the demo
+  bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it
+
+Check
+  test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e
+  loom [--depth N]       search the wake protocol for a lost wake-up, N preemptions deep
+  deny                   licences and sources of the dependencies (needs cargo-deny)
+
+Build
+  guests [--release]     the guest programs, into target/guests
+
+Set WAKEBOX_SKIP_KVM=1 to test without /dev/kvm: what needs it is counted as skipped.
+";
+
+fn main() -> ExitCode {
+    match dispatch(Args::from_env()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(mut args: Args) -> Result<ExitCode> {
+    if args.flag("--help") || args.flag("-h") {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    match args.positional().as_deref() {
+        Some("run") => run::run(args),
+        Some("bench") => bench::run(args),
+        Some("test") => test::run(args),
+        Some("loom") => loom::run(args),
+        Some("deny") => deny::run(args),
+        Some("guests") => guests::run(args),
+        Some("help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => bail!("there is no task `{other}`; `cargo xtask --help` lists them"),
+        None => {
+            eprint!("{HELP}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

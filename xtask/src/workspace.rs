@@ -1,0 +1,33 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// The workspace of guest programs.
+pub(crate) fn guest_workspace() -> PathBuf {
+    root().join("tests/guests")
+}
+
+/// Where guest programs are built, whatever the target directory of everything else.
+pub(crate) fn guest_target() -> PathBuf {
+    root().join("target/guests")
+}
+
+/// A program of this workspace, built with `--release`.
+///
+/// # Errors
+///
+/// If this process does not know where it was started from.
+pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
+    // This program is `TARGET/debug/xtask`, wherever cargo was told to put its target.
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    let target = own.ancestors().nth(2).context("started from nowhere")?;
+    Ok(target.join("release").join(name))
+}
