@@ -54,6 +54,16 @@ impl Note {
     }
 }
 
+impl Note {
+    /// The note's bytes, as they lie in the file.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: `Note` is `repr(C)` of integers without padding (its size is asserted above),
+        // so every byte is initialized.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>()) }
+    }
+}
+
 /// What a note's descriptor says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {

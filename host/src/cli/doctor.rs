@@ -1,0 +1,137 @@
+//! `wakebox doctor`: does KVM work here, which kind is it, what does it cost, what to fix.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::style::Style;
+use crate::probe::Probe;
+use crate::units::{count, duration};
+
+/// How long the measurements may take.
+const MEASURE_FOR: Duration = Duration::from_millis(700);
+
+pub(super) fn run() -> Result<ExitCode> {
+    let style = Style::of_stdout();
+    let good = |text: &str| println!("{} {text}", style.good("ok  "));
+    let bad = |text: &str| println!("{} {text}", style.bad("bad "));
+    let note = |text: &str| println!("{} {text}", style.faint("note"));
+
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        Ok(_) => good("/dev/kvm is there and may be opened"),
+        Err(error) => {
+            // The library's sentence, with its advice.
+            match Probe::new() {
+                Err(known) => bad(&known.to_string()),
+                Ok(_) => bad(&format!("/dev/kvm: {error}")),
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let mut probe = match Probe::new() {
+        Ok(probe) => probe,
+        Err(error) => {
+            bad(&error.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    good("it has what guests need, and a guest ran in ring 3");
+    note(&format!("kind: {}", kind()));
+    let counter = if probe.has_counter() {
+        "yes, by the time-stamp counter"
+    } else {
+        "no: reading the clock costs an exit"
+    };
+    note(&format!("guests tell the time without an exit: {counter}"));
+
+    let costs = probe.measure(MEASURE_FOR)?;
+    println!();
+    println!("{}", style.strong("What it costs here (median)"));
+    println!(
+        "  create a machine, up to its first exit   {}",
+        duration(costs.create)
+    );
+    println!(
+        "  close it                                 {}",
+        duration(costs.close)
+    );
+    println!(
+        "  `out` from ring 3 and back               {}",
+        duration(costs.round_trip)
+    );
+    println!(
+        "  a system call, for comparison            {}",
+        duration(system_call())
+    );
+
+    println!();
+    if costs.create > Duration::from_millis(5) {
+        note(
+            "creating a machine takes milliseconds: on Linux 6.x the cause is often the thread \
+             that KVM starts for `nx_huge_pages` recovery; cgroups mounted with `favordynmods`, or \
+             `kvm.nx_huge_pages=never` where you trust your guests, help",
+        );
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(limit) = limit.filter(|limit| *limit < 4096) {
+        note(&format!(
+            "this shell may open {} files; each sandbox takes two, each of its sockets one more \
+             (`ulimit -n 65536`)",
+            count(limit)
+        ));
+    }
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
+        note("one processor: wake modes `poll` and `auto` work as `out` does");
+    }
+    println!("{}", style.good("This machine runs Wakebox guests."));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Which KVM this is, as far as the system tells.
+fn kind() -> String {
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let has = |name: &str| {
+        modules
+            .lines()
+            .any(|line| line.starts_with(&format!("{name} ")))
+            || fs::metadata(format!("/sys/module/{name}")).is_ok()
+    };
+    let mut kind = String::from(match () {
+        () if has("kvm_pvm") => "KVM-PVM, without hardware virtualization",
+        () if has("kvm_intel") => "Intel VT-x",
+        () if has("kvm_amd") => "AMD-V",
+        () => {
+            let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let flag = |name: &str| flags.split_whitespace().any(|word| word == name);
+            if flag("vmx") {
+                "Intel VT-x"
+            } else if flag("svm") {
+                "AMD-V"
+            } else {
+                "a KVM without hardware virtualization, such as KVM-PVM (the processor shows \
+                 neither vmx nor svm)"
+            }
+        }
+    });
+    if let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") {
+        let _ = write!(kind, "; Linux {}", release.trim());
+    }
+    kind
+}
+
+/// The time of a system call that does nothing.
+fn system_call() -> Duration {
+    const CALLS: u32 = 10_000;
+    let start = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(rustix::process::getppid());
+    }
+    start.elapsed() / CALLS
+}

@@ -1,0 +1,62 @@
+//! The command `wakebox`: one file a subcommand.
+
+mod doctor;
+mod inspect;
+mod new;
+mod run;
+mod style;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs untrusted async Rust in a micro-VM whose wakers reach across the boundary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wakebox",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+#[command(after_help = "\
+First steps:
+  wakebox doctor               does KVM work here, and what does it cost?
+  wakebox new hello            write a guest
+  cd hello && cargo build --release
+  wakebox run target/release/hello --stats")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a guest in a micro-VM; its exit status becomes the command's
+    Run(run::Args),
+    /// Say what a guest file holds, and whether it would be refused
+    Inspect(inspect::Args),
+    /// Look whether this machine can run guests, what that costs, and what to fix
+    Doctor,
+    /// Write the crate of a new guest
+    New(new::Args),
+}
+
+/// Runs the command with this process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor => doctor::run(),
+        Command::New(args) => new::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            let style = style::Style::of_stderr();
+            eprintln!("{}: {error:#}", style.error("error"));
+            ExitCode::FAILURE
+        }
+    }
+}

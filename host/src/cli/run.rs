@@ -1,0 +1,190 @@
+//! `wakebox run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::style::Style;
+use crate::policy::HostPort;
+use crate::{Fault, Input, Outcome, Output, Panic, Policy, Sandbox, WakeMode, units};
+
+/// Exit status of the command when the guest did not run at all is 1; otherwise:
+const STATUSES: &str = "\
+Exit status: the guest's own; 101 if it panicked, 123 if it slept with nothing to wait for, 124 \
+if it ran into the time limit, 125 if it broke the interface, 130 if it was interrupted, 139 if \
+it faulted; 1 if it could not be run.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATUSES)]
+pub(super) struct Args {
+    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`
+    guest: PathBuf,
+
+    /// Memory of the guest, everything included
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = units::parse_bytes)]
+    mem: u64,
+
+    /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
+    /// watches, or by whichever suits
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["out", "irq", "poll", "auto"])]
+    wake: String,
+
+    /// End the guest after this time, like 500ms, 10s or 2min
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+
+    /// Let the guest open TCP connections to this host and port
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_connect: Vec<HostPort>,
+
+    /// Let the guest listen on this TCP address and port
+    #[arg(long, value_name = "ADDR:PORT")]
+    allow_listen: Vec<HostPort>,
+
+    /// Put a variable into the guest's environment, which is empty otherwise
+    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
+    env: Vec<(String, String)>,
+
+    /// Most operations in flight at once
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    in_flight: u32,
+
+    /// At the end, print exits, wakes, operations, polls and times on standard error
+    #[arg(long)]
+    stats: bool,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500ms, 10s or 2min"))
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!(
+            "`{text}` is not a variable: write it like NAME=value"
+        )),
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let mode: WakeMode = args.wake.parse()?;
+    let policy = args
+        .allow_connect
+        .into_iter()
+        .fold(Policy::new(), Policy::allow_connect);
+    let policy = args
+        .allow_listen
+        .into_iter()
+        .fold(policy, Policy::allow_listen);
+    let mut builder = Sandbox::builder()
+        .guest(args.guest)
+        .memory(args.mem)
+        .in_flight(args.in_flight)
+        .wake(mode)
+        .args(args.args)
+        .policy(policy)
+        .stdin(Input::Inherit)
+        .stdout(Output::Inherit)
+        .stderr(Output::Inherit);
+    for (key, value) in args.env {
+        builder = builder.env(key, value);
+    }
+    if let Some(limit) = args.timeout {
+        builder = builder.timeout(limit);
+    }
+    // One worker enters the guest, the other turns the reactor meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let mut sandbox = builder.build()?;
+        let kill = sandbox.kill_handle();
+        let interrupted = tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                kill.kill();
+            }
+        });
+        // On a worker: a guest that computes must not keep this thread from its signals.
+        let run = tokio::spawn(async move {
+            let outcome = sandbox.run().await;
+            (sandbox, outcome)
+        });
+        let (sandbox, outcome) = run.await?;
+        interrupted.abort();
+        anyhow::Ok((sandbox.stats(), outcome?))
+    });
+    // A read of standard input that is under way cannot be taken back; it must not keep the
+    // command.
+    runtime.shutdown_background();
+    let (stats, outcome) = result?;
+
+    let style = Style::of_stderr();
+    if !matches!(outcome, Outcome::Exit(_)) {
+        explain(&outcome, style);
+    }
+    if args.stats {
+        eprintln!("{}", style.faint(&stats.to_string()));
+    }
+    Ok(ExitCode::from(outcome.exit_status()))
+}
+
+/// Says how a guest ended that did not end by itself.
+fn explain(outcome: &Outcome, style: Style) {
+    match outcome {
+        Outcome::Panic(panic) => explain_panic(panic, style),
+        Outcome::Fault(fault) => explain_fault(fault, style),
+        other => eprintln!("{}: {other}", style.error("wakebox")),
+    }
+}
+
+fn explain_panic(panic: &Panic, style: Style) {
+    let task = panic
+        .task
+        .as_deref()
+        .map(|task| format!(" in task `{task}`"))
+        .unwrap_or_default();
+    eprintln!(
+        "{}: the guest panicked{task}: {}",
+        style.error("wakebox"),
+        style.strong(&panic.message)
+    );
+    if let Some(file) = &panic.file {
+        eprintln!(
+            "  {} {file}:{}:{}",
+            style.faint("-->"),
+            panic.line,
+            panic.column
+        );
+    }
+}
+
+fn explain_fault(fault: &Fault, style: Style) {
+    eprintln!(
+        "{}: the guest faulted: {}",
+        style.error("wakebox"),
+        style.strong(&fault.to_string())
+    );
+    let r = &fault.registers;
+    let line = |text: String| eprintln!("  {}", style.faint(&text));
+    line(format!(
+        "rip {:016x}  rsp {:016x}  rbp {:016x}",
+        r.rip, r.rsp, r.rbp
+    ));
+    line(format!(
+        "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
+        r.rax, r.rbx, r.rcx, r.rdx
+    ));
+    line(format!(
+        "rsi {:016x}  rdi {:016x}  r8  {:016x}  r9  {:016x}",
+        r.rsi, r.rdi, r.r8, r.r9
+    ));
+}

@@ -1,0 +1,58 @@
+//! Colours, on a terminal and nowhere else.
+
+use std::io::IsTerminal;
+
+/// Whether and how to colour.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    colours: bool,
+}
+
+impl Style {
+    /// For standard error.
+    pub(super) fn of_stderr() -> Self {
+        Self::of(std::io::stderr().is_terminal())
+    }
+
+    /// For standard output.
+    pub(super) fn of_stdout() -> Self {
+        Self::of(std::io::stdout().is_terminal())
+    }
+
+    /// <https://no-color.org>: any value but the empty one says no.
+    fn of(terminal: bool) -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            colours: terminal && !refused && !dumb,
+        }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(super) fn error(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    pub(super) fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn faint(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}

@@ -1,0 +1,157 @@
+//! The open resources of a sandbox, by handle.
+//!
+//! A handle is an index and the count of times that its place was used before: a stale or
+//! forged handle finds nothing, or the resource of the sandbox that forged it.
+
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use wakebox_abi::entry::Token;
+use wakebox_abi::op::Handle;
+use wakebox_abi::status::Status;
+
+/// Something open.
+#[derive(Clone, Debug)]
+pub(crate) enum Resource {
+    /// A TCP connection.
+    Stream(Arc<TcpStream>),
+    /// A listening TCP socket.
+    Listener(Arc<TcpListener>),
+}
+
+/// Bits of a handle that are the index; the others count uses.
+const INDEX_BITS: u32 = 20;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+
+#[derive(Debug, Default)]
+struct Place {
+    uses: u32,
+    resource: Option<Resource>,
+    /// Operations in flight on the resource: a few at most.
+    operations: Vec<Token>,
+}
+
+/// The table of open resources.
+#[derive(Debug)]
+pub(crate) struct Handles {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    most: u32,
+}
+
+impl Handles {
+    /// An empty table of at most `most` resources.
+    pub(crate) fn new(most: u32) -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            most: most.min(INDEX_MASK),
+        }
+    }
+
+    /// Opens a handle, or gives the resource up if there are too many.
+    pub(crate) fn open(&mut self, resource: Resource) -> Result<Handle, Status> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if (self.places.len() as u32) < self.most => {
+                self.places.push(Place::default());
+                self.places.len() as u32 - 1
+            }
+            None => return Err(Status::LimitReached),
+        };
+        let place = &mut self.places[index as usize];
+        place.resource = Some(resource);
+        Ok(Handle(place.uses << INDEX_BITS | index))
+    }
+
+    fn place(&mut self, handle: Handle) -> Result<&mut Place, Status> {
+        self.places
+            .get_mut((handle.0 & INDEX_MASK) as usize)
+            .filter(|place| place.uses == handle.0 >> INDEX_BITS && place.resource.is_some())
+            .ok_or(Status::BadHandle)
+    }
+
+    /// The connection of a handle.
+    pub(crate) fn stream(&mut self, handle: Handle) -> Result<&Arc<TcpStream>, Status> {
+        match &self.place(handle)?.resource {
+            Some(Resource::Stream(stream)) => Ok(stream),
+            _ => Err(Status::BadHandle),
+        }
+    }
+
+    /// The listener of a handle.
+    pub(crate) fn listener(&mut self, handle: Handle) -> Result<&Arc<TcpListener>, Status> {
+        match &self.place(handle)?.resource {
+            Some(Resource::Listener(listener)) => Ok(listener),
+            _ => Err(Status::BadHandle),
+        }
+    }
+
+    /// The resource of a handle, of whichever kind.
+    pub(crate) fn any(&mut self, handle: Handle) -> Result<&Resource, Status> {
+        self.place(handle)?
+            .resource
+            .as_ref()
+            .ok_or(Status::BadHandle)
+    }
+
+    /// Closes a handle. Returns the operations in flight on it, which are to be cancelled.
+    pub(crate) fn close(&mut self, handle: Handle) -> Result<Vec<Token>, Status> {
+        let place = self.place(handle)?;
+        place.resource = None;
+        place.uses = place.uses.wrapping_add(1) & (u32::MAX >> INDEX_BITS);
+        let operations = std::mem::take(&mut place.operations);
+        self.free.push(handle.0 & INDEX_MASK);
+        Ok(operations)
+    }
+
+    /// Closes everything.
+    pub(crate) fn clear(&mut self) {
+        self.places.clear();
+        self.free.clear();
+    }
+
+    /// Notes an operation in flight on a handle.
+    pub(crate) fn started(&mut self, handle: Option<Handle>, token: Token) {
+        if let Some(Ok(place)) = handle.map(|handle| self.place(handle)) {
+            place.operations.push(token);
+        }
+    }
+
+    /// Notes the end of an operation on a handle.
+    pub(crate) fn ended(&mut self, handle: Option<Handle>, token: Token) {
+        if let Some(Ok(place)) = handle.map(|handle| self.place(handle))
+            && let Some(at) = place.operations.iter().position(|other| *other == token)
+        {
+            place.operations.swap_remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn listener() -> Resource {
+        Resource::Listener(Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_closed_handle_is_not_the_next_one() {
+        let mut handles = Handles::new(1);
+        let first = handles.open(listener().await).unwrap();
+        assert_eq!(handles.open(listener().await), Err(Status::LimitReached));
+        let token = Token {
+            slot: 1,
+            generation: 1,
+        };
+        handles.started(Some(first), token);
+        assert_eq!(handles.close(first), Ok(vec![token]));
+        assert_eq!(handles.close(first), Err(Status::BadHandle));
+        let second = handles.open(listener().await).unwrap();
+        assert_ne!(first, second);
+        assert!(handles.listener(first).is_err());
+        assert!(handles.listener(second).is_ok());
+        assert!(handles.stream(second).is_err());
+    }
+}

@@ -1,0 +1,264 @@
+//! Takes submissions out of the ring, has them done, puts completions in.
+//!
+//! The driver does not care who polls it. In modes `out` and `irq` it is the task that runs the
+//! guest, between two entries (*inline*). In modes `poll` and `auto` a thread looks at the ring
+//! while the guest runs ([`thread`], *exitless*). Either calls [`Driver::turn`].
+//!
+//! # What bounds it
+//!
+//! Operations in flight, plus completions that the guest has not consumed, never exceed the
+//! places of the completion ring: a guest that submits more breaks the interface. So the
+//! completion ring cannot overflow, and a guest cannot make the host's table of operations
+//! grow past a size that the host has chosen.
+
+pub(crate) mod handles;
+pub(crate) mod inflight;
+pub(crate) mod thread;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
+
+use wakebox_abi::entry::{Completion, Submission, Token};
+use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::op::Opcode;
+use wakebox_abi::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
+
+use self::inflight::{InFlight, Ready};
+use crate::ops::{self, End, Resources, Started};
+use crate::vm::memory::{GuestMemory, Shared};
+
+/// How a guest broke the interface, in words. Ends its sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation(pub(crate) String);
+
+impl From<Corrupt> for Violation {
+    fn from(corrupt: Corrupt) -> Self {
+        Self(corrupt.to_string())
+    }
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turn {
+    /// Submissions taken.
+    pub(crate) submitted: u32,
+    /// Completions published.
+    pub(crate) completed: u32,
+}
+
+impl Turn {
+    /// Whether anything happened.
+    pub(crate) fn is_active(self) -> bool {
+        self.submitted + self.completed > 0
+    }
+}
+
+/// Counts of operations by number; an unknown number counts in the last place.
+#[derive(Debug, Default)]
+pub(crate) struct OpCounts([AtomicU64; OpCounts::LEN]);
+
+impl OpCounts {
+    pub(crate) const LEN: usize = 32;
+
+    fn count(&self, opcode: u16) {
+        let place = &self.0[usize::from(opcode).min(Self::LEN - 1)];
+        // One driver writes; readers want no order.
+        place.store(place.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// How often an operation was submitted.
+    pub(crate) fn get(&self, opcode: u16) -> u64 {
+        self.0[usize::from(opcode).min(Self::LEN - 1)].load(Ordering::Relaxed)
+    }
+}
+
+/// The host's side of one sandbox's rings, and its operations in flight.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    submissions:
+        SubmissionConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Submission::WORDS }>>>,
+    completions:
+        CompletionProducer<Shared<MappedControl>, Shared<MappedSlots<{ Completion::WORDS }>>>,
+    /// Places of the completion ring.
+    places: u32,
+    inflight: InFlight,
+    resources: Resources,
+    counts: Arc<OpCounts>,
+}
+
+impl Driver {
+    /// A driver for the rings in `memory`.
+    pub(crate) fn new(
+        memory: &Arc<GuestMemory>,
+        resources: Resources,
+        counts: Arc<OpCounts>,
+        ready: Arc<Ready>,
+    ) -> Self {
+        let places = memory.space().completion_entries;
+        Self {
+            submissions: SubmissionConsumer::new(
+                memory.control(),
+                memory.submissions(),
+                ring::SUBMISSION,
+            ),
+            completions: CompletionProducer::new(
+                memory.control(),
+                memory.completions(),
+                ring::COMPLETION,
+            ),
+            places,
+            inflight: InFlight::new(places, ready),
+            resources,
+            counts,
+        }
+    }
+
+    /// Takes what was submitted, goes on with what is ready, publishes what is done.
+    ///
+    /// Whoever calls this with `register` set is woken when an operation in flight can go on.
+    ///
+    /// # Errors
+    ///
+    /// The guest broke the ring.
+    pub(crate) fn turn(&mut self, register: Option<&Context<'_>>) -> Result<Turn, Violation> {
+        if let Some(context) = register {
+            self.inflight.ready().register(context.waker());
+        }
+        let before = self.completions.published();
+        let submitted = self.take_submissions()?;
+        self.poll_ready()?;
+        self.submissions.release();
+        self.completions.publish();
+        let completed = self.completions.published().wrapping_sub(before);
+        Ok(Turn {
+            submitted,
+            completed,
+        })
+    }
+
+    fn take_submissions(&mut self) -> Result<u32, Violation> {
+        if !self.submissions.has_news() {
+            return Ok(0);
+        }
+        let mut taken = 0;
+        // At most a ring's length a turn: a guest that submits as fast as the host takes
+        // does not keep it here.
+        let mut room = self.room()?;
+        while taken < self.places {
+            let Some(submission) = self.submissions.pop()? else {
+                break;
+            };
+            taken += 1;
+            self.counts.count(submission.opcode);
+            if submission.opcode == Opcode::Cancel as u16 {
+                self.start(&submission)?;
+                continue;
+            }
+            if room == 0 {
+                // The guest may have consumed completions since.
+                room = self.room()?;
+            }
+            if room == 0 {
+                return Err(Violation(format!(
+                    "it has more operations in flight than the {} that it was granted",
+                    self.places
+                )));
+            }
+            self.start(&submission)?;
+            room -= 1;
+        }
+        Ok(taken)
+    }
+
+    /// Places that are neither taken by a completion nor promised to an operation in flight.
+    fn room(&mut self) -> Result<u32, Violation> {
+        let unread = self.completions.look()? + self.completions.unpublished();
+        Ok(self.places.saturating_sub(unread + self.inflight.len()))
+    }
+
+    /// Starts an operation. All but a cancellation take a place in the completion ring.
+    fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
+        let token = submission.token;
+        match ops::start(submission, &mut self.resources) {
+            Started::Done(end) => self.complete(token, end),
+            Started::Cancel(target) => {
+                if let Some(handle) = self.inflight.cancel(target) {
+                    self.resources.handles.ended(handle, target);
+                    self.complete(target, End::CANCELLED)?;
+                }
+                Ok(())
+            }
+            Started::Closed(closed) => {
+                for target in closed {
+                    if self.inflight.cancel(target).is_some() {
+                        self.complete(target, End::CANCELLED)?;
+                    }
+                }
+                self.complete(token, End::OK)
+            }
+            Started::Pending(handle, future) => {
+                match self.inflight.insert(token, handle, future)? {
+                    Some(end) => self.complete(token, end)?,
+                    None => self.resources.handles.started(handle, token),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_ready(&mut self) -> Result<(), Violation> {
+        while let Some((token, handle, end)) = self.inflight.poll_next() {
+            self.resources.handles.ended(handle, token);
+            self.complete(token, end)?;
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, token: Token, end: End) -> Result<(), Violation> {
+        let (status, value) = self.resources.settle(end);
+        let pushed = self.completions.push(Completion {
+            token,
+            status,
+            value,
+        })?;
+        debug_assert!(pushed, "a place was kept for every operation");
+        Ok(())
+    }
+
+    /// Whether the guest has submitted something that was not taken yet. A hint, one load.
+    pub(crate) fn has_submissions(&self) -> bool {
+        self.submissions.has_news()
+    }
+
+    /// Whether an operation in flight can go on. A hint.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.inflight.ready().is_some()
+    }
+
+    /// Operations in flight.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.inflight.len()
+    }
+
+    /// Free-running count of submissions taken.
+    pub(crate) fn taken(&self) -> u32 {
+        self.submissions.taken()
+    }
+
+    /// Free-running count of completions published.
+    pub(crate) fn published(&self) -> u32 {
+        self.completions.published()
+    }
+
+    /// Drops every operation in flight and every open resource.
+    pub(crate) fn close(&mut self) {
+        self.inflight.clear();
+        self.resources.handles.clear();
+    }
+
+    /// The console, to be flushed at the end.
+    pub(crate) fn console(&self) -> &crate::stdio::Console {
+        &self.resources.console
+    }
+}

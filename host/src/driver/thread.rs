@@ -1,0 +1,222 @@
+//! The exitless seat: a thread that looks at the rings while guests run.
+//!
+//! One thread for the process, with a Tokio runtime of its own, so that it works beside any
+//! runtime of the embedder's; all sockets and timers of exitless sandboxes live in its
+//! reactor. Each sandbox has one task there ([`look`]).
+//!
+//! While there is activity, the task looks at the submission ring again and again and says so in
+//! [`Word::DriverLooks`](wakebox_abi::memory::Word::DriverLooks): a turn of the guest costs
+//! no exit. After a quiet time it arms the doorbell and sleeps until an operation can go on
+//! or somebody rings. The quiet time adapts: it doubles when looking has paid, and halves when it
+//! has not.
+//!
+//! The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
+//! is faster than waking the thread. It does so inside the thread's runtime context, so that
+//! whatever it starts still lives in the thread's reactor.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use tokio::runtime::Handle;
+use wakebox_abi::memory::MappedControl;
+use wakebox_abi::wake::{self, Mode};
+
+use super::{Driver, Violation};
+use crate::error::{Error, Result};
+use crate::vm::memory::Shared;
+
+/// Looks at the ring between two visits to the reactor.
+const LOOKS_A_VISIT: u32 = 128;
+
+/// Bounds of the quiet time, by mode.
+fn patience(mode: Mode) -> (Duration, Duration) {
+    match mode {
+        Mode::Poll => (Duration::from_micros(200), Duration::from_millis(2)),
+        _ => (Duration::from_micros(5), Duration::from_micros(200)),
+    }
+}
+
+/// What the runner of a guest and the thread share about one sandbox.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    driver: Mutex<Driver>,
+    control: Shared<MappedControl>,
+    mode: Mode,
+    /// Wakes the thread's task.
+    bell: AtomicWaker,
+    rung: AtomicBool,
+    /// Wakes the task that runs the guest.
+    runner: AtomicWaker,
+    stop: AtomicBool,
+    broken: Mutex<Option<Violation>>,
+}
+
+impl Seat {
+    /// Seats a driver on the thread, which is started at the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`].
+    pub(crate) fn new(
+        driver: Driver,
+        control: Shared<MappedControl>,
+        mode: Mode,
+    ) -> Result<Arc<Self>> {
+        let seat = Arc::new(Self {
+            driver: Mutex::new(driver),
+            control,
+            mode,
+            bell: AtomicWaker::new(),
+            rung: AtomicBool::new(false),
+            runner: AtomicWaker::new(),
+            stop: AtomicBool::new(false),
+            broken: Mutex::new(None),
+        });
+        runtime()?.spawn(look(seat.clone()));
+        Ok(seat)
+    }
+
+    fn driver(&self) -> MutexGuard<'_, Driver> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` on the driver from another thread than its own.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> T {
+        let runtime = runtime().expect("the thread was started with the seat");
+        let _context = runtime.enter();
+        act(&mut self.driver())
+    }
+
+    /// The waker of whoever runs the guest.
+    pub(crate) fn runner(&self) -> &AtomicWaker {
+        &self.runner
+    }
+
+    /// Makes the thread look.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.bell.wake();
+    }
+
+    /// How the guest broke the ring, if the thread has seen that.
+    pub(crate) fn broken(&self) -> Option<Violation> {
+        self.broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Ends the thread's task; the driver goes when the last user of the seat does.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// One turn by the thread's task. Returns whether anything happened.
+    fn turn(&self, context: &std::task::Context<'_>) -> Result<bool, Violation> {
+        let turn = self.driver().turn(Some(context))?;
+        if turn.completed > 0 && wake::host_must_wake(&self.control) {
+            self.runner.wake();
+        }
+        Ok(turn.is_active())
+    }
+}
+
+/// The thread's runtime, started at the first call.
+fn runtime() -> Result<&'static Handle> {
+    static RUNTIME: OnceLock<Handle> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    if let Some(handle) = RUNTIME.get() {
+        return Ok(handle);
+    }
+    let _one_at_a_time = STARTING.lock();
+    if let Some(handle) = RUNTIME.get() {
+        return Ok(handle);
+    }
+    let failed = |source| Error::Thread {
+        name: "wakebox-driver",
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("wakebox-driver".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .map_err(failed)?;
+    Ok(RUNTIME.get_or_init(|| handle))
+}
+
+/// The task of one sandbox on the thread.
+async fn look(seat: Arc<Seat>) {
+    if let Err(violation) = look_until_stopped(&seat).await {
+        *seat.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
+        seat.runner.wake();
+    }
+}
+
+async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
+    let (least, most) = patience(seat.mode);
+    let mut patience = least;
+    while !seat.stop.load(Ordering::Acquire) {
+        // Look for as long as it pays.
+        wake::driver_looks(&seat.control);
+        let mut active_at = Instant::now();
+        let mut paid = false;
+        loop {
+            if std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await? {
+                active_at = Instant::now();
+                paid = true;
+            } else if active_at.elapsed() > patience || seat.stop.load(Ordering::Acquire) {
+                break;
+            }
+            watch(seat);
+            // Lets the reactor and the other sandboxes on this thread have their turn.
+            tokio::task::yield_now().await;
+        }
+        patience = if paid {
+            (patience * 2).min(most)
+        } else {
+            (patience / 2).max(least)
+        };
+
+        // Arm the doorbell, look once more, sleep.
+        let taken = seat.driver().taken();
+        if !wake::driver_may_sleep(&seat.control, taken) {
+            continue;
+        }
+        std::future::poll_fn(|context| {
+            // Registered before the flags are read: a ring in between is not lost.
+            seat.bell.register(context.waker());
+            if seat.rung.swap(false, Ordering::AcqRel) || seat.stop.load(Ordering::Acquire) {
+                return Poll::Ready(Ok(()));
+            }
+            match seat.turn(context) {
+                // An operation went on: its guest will want more.
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(violation) => Poll::Ready(Err(violation)),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Watches the ring without the lock of the reactor for a moment.
+fn watch(seat: &Seat) {
+    for _ in 0..LOOKS_A_VISIT {
+        {
+            let driver = seat.driver();
+            if driver.has_submissions() || driver.has_ready() {
+                return;
+            }
+        }
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,133 @@
+//! What the host could not do. What a guest did wrong is not an error but an
+//! [`Outcome`](crate::Outcome).
+//!
+//! An error's `Display` does not repeat its source: print the chain, as `anyhow`'s `{:#}` does.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::loader::LoadError;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the host could not do, and what can be done about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no `/dev/kvm`.
+    #[error(
+        "/dev/kvm does not exist: this kernel offers no KVM (is virtualization switched on in \
+         the firmware, or nested virtualization in the cloud's settings? `wakebox doctor` looks)"
+    )]
+    KvmMissing,
+
+    /// `/dev/kvm` may not be opened.
+    #[error(
+        "/dev/kvm may not be opened: permission denied (add yourself to its group, often with \
+         `sudo usermod -aG kvm $USER`, and log in again)"
+    )]
+    KvmForbidden,
+
+    /// KVM lacks something that Wakebox needs.
+    #[error("this KVM cannot run Wakebox guests: {0}")]
+    KvmUnsuitable(String),
+
+    /// A call to KVM failed.
+    #[error("KVM could not {action}")]
+    Kvm {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// The processor could not go on in the guest, by no fault that a guest can make.
+    #[error("KVM stopped the virtual processor: {0}")]
+    KvmStopped(String),
+
+    /// A guest file could not be read.
+    #[error("cannot read the guest {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The file is not a guest that can be loaded.
+    #[error("{name} cannot be run")]
+    Load {
+        /// The file, or "guest" for bytes in memory.
+        name: String,
+        /// Why not.
+        source: LoadError,
+    },
+
+    /// The memory asked for does not hold the guest.
+    #[error(
+        "{} of memory are too small for this guest: it takes at least {}",
+        crate::units::bytes(*asked), crate::units::bytes(*least)
+    )]
+    MemoryTooSmall {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes that it takes.
+        least: u64,
+    },
+
+    /// The memory asked for is more than the machine has.
+    #[error(
+        "{} of memory are more than this machine has ({})",
+        crate::units::bytes(*asked), crate::units::bytes(*available)
+    )]
+    MemoryTooLarge {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of RAM in the machine.
+        available: u64,
+    },
+
+    /// A setting has a value that cannot be.
+    #[error("{0}")]
+    Setting(String),
+
+    /// Guest memory could not be mapped.
+    #[error("could not map {} of guest memory", crate::units::bytes(*bytes))]
+    Map {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// A thread could not be started.
+    #[error("could not start the thread `{name}`")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// [`Sandbox::run`](crate::Sandbox::run) was called again after the end.
+    #[error("this sandbox has ended: a sandbox runs once")]
+    Ended,
+
+    /// [`Sandbox::run`](crate::Sandbox::run) was polled outside a Tokio runtime.
+    #[error(
+        "no Tokio runtime here: poll `Sandbox::run` inside one that has I/O and time enabled, or \
+         use `Sandbox::run_blocking`"
+    )]
+    NoRuntime,
+}
+
+impl Error {
+    /// An error of a KVM call.
+    pub(crate) fn kvm(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |error| Self::Kvm {
+            action,
+            source: io::Error::from_raw_os_error(error.errno()),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Runs untrusted async Rust in a micro-VM, and wakes its futures across the boundary.
+//!
+//! A [`Sandbox`] is a virtual machine without kernel, devices or boot. Its guest is an
+//! ordinary cargo crate with `#[wakebox_guest::main]`; what its futures ask for travels
+//! through a ring in shared memory, the host does it asynchronously, and the completion wakes
+//! exactly the future that waits for it. To the host, a running sandbox is one future among
+//! others: [`Sandbox::run`].
+//!
+//! ```no_run
+//! use wakebox::{Output, Policy, Sandbox};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut sandbox = Sandbox::builder()
+//!     .guest("target/release/hello")
+//!     .memory(32 << 20)
+//!     .args(["world"])
+//!     .policy(Policy::new().allow_connect("api.example.com:443".parse()?))
+//!     .stdout(Output::Inherit)
+//!     .build()?;
+//! let outcome = sandbox.run().await?;
+//! println!("{outcome}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a guest can do
+//!
+//! Nothing, unless [`Policy`] grants it. What it does wrong ends its own sandbox with an
+//! [`Outcome`] that says what and where; an [`Error`] is what the host could not do.
+//!
+//! # Threads and signals
+//!
+//! A computing guest occupies the thread that polls it for at most a quantum
+//! ([`Builder::quantum`]); a parked one occupies none. The process gets a thread
+//! `wakebox-tick` that ends quanta, a thread `wakebox-driver` if a sandbox uses wake mode `poll`
+//! or `auto`, and an empty handler for the real-time signal `SIGRTMIN+4`, by which a guest
+//! is interrupted.
+//!
+//! # Where to look
+//!
+//! `sandbox.rs` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
+//! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation;
+//! `wakebox_abi::wake` the argument why no wake-up is lost.
+
+mod driver;
+mod error;
+mod loader;
+mod ops;
+pub mod policy;
+#[cfg(feature = "cli")]
+mod probe;
+mod report;
+mod sandbox;
+mod stats;
+mod stdio;
+pub mod units;
+mod vm;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
+pub use error::{Error, Result};
+pub use loader::{Image, LoadError, Segment};
+pub use policy::Policy;
+pub use report::{Fault, FaultKind, Limit, Outcome, Panic, Registers};
+pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
+pub use stats::{Exits, GuestCounts, Stats};
+pub use stdio::{Captured, Input, Output};
+pub use wakebox_abi::wake::Mode as WakeMode;

@@ -1,0 +1,7 @@
+//! The command `wakebox`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wakebox::cli::main()
+}

@@ -1,0 +1,24 @@
+//! The addresses of a socket.
+
+use wakebox_abi::op::{End as Side, SocketAddress, SocketName};
+use wakebox_abi::status::Status;
+
+use super::{End, Resources, Start, Started, status_of};
+use crate::driver::handles::Resource;
+
+impl Start for SocketName {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        if into.len() < SocketAddress::SIZE {
+            return Err(Status::InvalidInput);
+        }
+        let address = match (resources.handles.any(self.socket)?, self.end) {
+            (Resource::Stream(stream), Side::Local) => stream.local_addr(),
+            (Resource::Stream(stream), Side::Peer) => stream.peer_addr(),
+            (Resource::Listener(listener), Side::Local) => listener.local_addr(),
+            (Resource::Listener(_), Side::Peer) => return Err(Status::NotConnected),
+        };
+        let address = SocketAddress(address.map_err(|error| status_of(&error))?);
+        Ok(Started::Done(End::bytes(into.fill(&address.to_bytes()))))
+    }
+}

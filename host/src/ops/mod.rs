@@ -1,0 +1,201 @@
+//! The operations, one file a kind. This one only dispatches.
+//!
+//! To add a kind: a row in `wakebox_abi::op`, a file here with an `impl Start` for the row's
+//! struct, and a line in [`start`].
+
+mod address;
+mod clock;
+mod close;
+mod console;
+mod deadline;
+mod entropy;
+mod nop;
+mod stdin;
+mod stream;
+mod tcp;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wakebox_abi::entry::{Submission, Token};
+use wakebox_abi::op::{self, Handle, Opcode, Operation as _};
+use wakebox_abi::status::Status;
+
+use crate::driver::handles::{Handles, Resource};
+use crate::driver::inflight::Operation;
+use crate::policy::Policy;
+use crate::stdio::{Console, Stdin};
+use crate::vm::memory::{Arena, ArenaSlice};
+
+/// What operations work with.
+#[derive(Debug)]
+pub(crate) struct Resources {
+    pub(crate) arena: Arena,
+    pub(crate) handles: Handles,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) console: Console,
+    pub(crate) stdin: Stdin,
+    /// Zero of the guest's monotonic clock.
+    pub(crate) start: Instant,
+}
+
+impl Resources {
+    /// Turns an operation's end into what stands in its completion.
+    pub(crate) fn settle(&mut self, end: End) -> (Status, u32) {
+        match end {
+            End::Done(status, value) => (status, value),
+            End::Open(resource) => match self.handles.open(resource) {
+                Ok(handle) => (Status::Ok, handle.0),
+                Err(status) => (status, 0),
+            },
+        }
+    }
+
+    /// The part of the arena that a buffer names.
+    fn slice(&self, buf: op::Buf) -> Result<ArenaSlice, Status> {
+        self.arena.slice(buf).ok_or(Status::InvalidInput)
+    }
+}
+
+/// How an operation ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// With a status and a value.
+    Done(Status, u32),
+    /// With something open, whose handle is the value.
+    Open(Resource),
+}
+
+impl End {
+    pub(crate) const OK: Self = Self::Done(Status::Ok, 0);
+    pub(crate) const CANCELLED: Self = Self::Done(Status::Cancelled, 0);
+
+    /// With a count of bytes.
+    fn bytes(count: usize) -> Self {
+        Self::Done(Status::Ok, count as u32)
+    }
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Done(status, 0)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        status_of(&error).into()
+    }
+}
+
+/// How an operation began.
+pub(crate) enum Started {
+    /// It is done already.
+    Done(End),
+    /// It goes on, perhaps on an open resource.
+    Pending(Option<Handle>, Operation),
+    /// It cancels another one, and has no completion.
+    Cancel(Token),
+    /// It closed a resource on which these operations were in flight.
+    Closed(Vec<Token>),
+}
+
+impl Started {
+    /// Something that goes on.
+    fn pending(future: impl Future<Output = End> + Send + 'static) -> Self {
+        Self::Pending(None, Box::pin(future))
+    }
+
+    /// Something that goes on with an open resource, and is cancelled when that is closed.
+    fn pending_on(handle: Handle, future: impl Future<Output = End> + Send + 'static) -> Self {
+        Self::Pending(Some(handle), Box::pin(future))
+    }
+}
+
+impl From<Status> for Started {
+    fn from(status: Status) -> Self {
+        Self::Done(status.into())
+    }
+}
+
+/// The host's part of an operation.
+trait Start: op::Operation {
+    /// Does it, or begins to. Must not block.
+    ///
+    /// # Errors
+    ///
+    /// The status with which it ends at once.
+    fn start(self, resources: &mut Resources) -> Result<Started, Status>;
+}
+
+/// Starts what a submission asks for.
+#[inline]
+pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
+    fn of<O: Start>(submission: &Submission, resources: &mut Resources) -> Result<Started, Status> {
+        let operation = O::from_params(&submission.params).map_err(|_| Status::InvalidInput)?;
+        operation.start(resources)
+    }
+
+    let started = match Opcode::from_code(submission.opcode) {
+        Some(Opcode::Nop) => of::<op::Nop>(submission, resources),
+        Some(Opcode::Cancel) => op::Cancel::from_params(&submission.params)
+            .map(|cancel| Started::Cancel(cancel.target))
+            .map_err(|_| Status::InvalidInput),
+        Some(Opcode::Deadline) => of::<op::Deadline>(submission, resources),
+        Some(Opcode::ReadClock) => of::<op::ReadClock>(submission, resources),
+        Some(Opcode::Entropy) => of::<op::Entropy>(submission, resources),
+        Some(Opcode::WriteConsole) => of::<op::WriteConsole>(submission, resources),
+        Some(Opcode::ReadStdin) => of::<op::ReadStdin>(submission, resources),
+        Some(Opcode::Close) => of::<op::Close>(submission, resources),
+        Some(Opcode::TcpConnect) => of::<op::TcpConnect>(submission, resources),
+        Some(Opcode::TcpListen) => of::<op::TcpListen>(submission, resources),
+        Some(Opcode::TcpAccept) => of::<op::TcpAccept>(submission, resources),
+        Some(Opcode::SocketName) => of::<op::SocketName>(submission, resources),
+        Some(Opcode::ReadStream) => of::<op::ReadStream>(submission, resources),
+        Some(Opcode::WriteStream) => of::<op::WriteStream>(submission, resources),
+        Some(Opcode::ShutdownStream) => of::<op::ShutdownStream>(submission, resources),
+        Some(_) | None => Err(Status::Unsupported),
+    };
+    started.unwrap_or_else(Into::into)
+}
+
+/// The status that tells a guest of an error.
+pub(crate) fn status_of(error: &io::Error) -> Status {
+    use io::ErrorKind as Kind;
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+            return Status::OutOfMemory;
+        }
+        Some(libc::EADDRNOTAVAIL) => return Status::AddrNotAvailable,
+        _ => {}
+    }
+    match error.kind() {
+        Kind::NotFound => Status::NotFound,
+        Kind::PermissionDenied => Status::PermissionDenied,
+        Kind::ConnectionRefused => Status::ConnectionRefused,
+        Kind::ConnectionReset => Status::ConnectionReset,
+        Kind::ConnectionAborted => Status::ConnectionAborted,
+        Kind::NotConnected => Status::NotConnected,
+        Kind::AddrInUse => Status::AddrInUse,
+        Kind::AddrNotAvailable => Status::AddrNotAvailable,
+        Kind::NetworkUnreachable | Kind::NetworkDown => Status::NetworkUnreachable,
+        Kind::HostUnreachable => Status::HostUnreachable,
+        Kind::BrokenPipe | Kind::WriteZero => Status::BrokenPipe,
+        Kind::TimedOut => Status::TimedOut,
+        Kind::AlreadyExists => Status::AlreadyExists,
+        Kind::IsADirectory => Status::IsADirectory,
+        Kind::NotADirectory => Status::NotADirectory,
+        Kind::DirectoryNotEmpty => Status::DirectoryNotEmpty,
+        Kind::ReadOnlyFilesystem => Status::ReadOnly,
+        Kind::StorageFull | Kind::QuotaExceeded => Status::StorageFull,
+        Kind::FileTooLarge => Status::FileTooLarge,
+        Kind::InvalidInput => Status::InvalidInput,
+        Kind::InvalidData => Status::InvalidData,
+        Kind::UnexpectedEof => Status::UnexpectedEof,
+        Kind::OutOfMemory => Status::OutOfMemory,
+        Kind::ResourceBusy => Status::Busy,
+        Kind::Unsupported => Status::Unsupported,
+        _ => Status::Other,
+    }
+}

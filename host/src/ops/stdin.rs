@@ -1,0 +1,19 @@
+//! Standard input.
+
+use wakebox_abi::op::ReadStdin;
+use wakebox_abi::status::Status;
+
+use super::{End, Resources, Start, Started};
+
+impl Start for ReadStdin {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let read = resources.stdin.read(into);
+        Ok(Started::pending(async move {
+            match read.await {
+                Ok(count) => End::bytes(count),
+                Err(error) => error.into(),
+            }
+        }))
+    }
+}

@@ -1,0 +1,100 @@
+//! Reading, writing and shutting down connections.
+//!
+//! Bytes go straight between the kernel and the arena: one system call, no copy. A call
+//! that would have to wait becomes a future; one that need not ends on the spot.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
+use wakebox_abi::status::Status;
+
+use super::{End, Resources, Start, Started};
+use crate::vm::memory::ArenaSlice;
+
+/// A system call between a socket and a part of the arena.
+type Transfer = fn(&TcpStream, &ArenaSlice) -> io::Result<usize>;
+
+fn receive(stream: &TcpStream, into: &ArenaSlice) -> io::Result<usize> {
+    let (base, len) = into.as_iovec();
+    // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
+    // writes to it as a device would, and the host holds no reference into it.
+    let count = unsafe { libc::recv(stream.as_raw_fd(), base.cast(), len, libc::MSG_DONTWAIT) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+fn send(stream: &TcpStream, from: &ArenaSlice) -> io::Result<usize> {
+    let (base, len) = from.as_iovec();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: as in `receive`; the kernel reads what the guest makes of the bytes meanwhile.
+    let count = unsafe { libc::send(stream.as_raw_fd(), base.cast(), len, flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Tries at once, and else whenever the socket is ready.
+fn transfer(
+    stream: &Arc<TcpStream>,
+    handle: wakebox_abi::op::Handle,
+    slice: ArenaSlice,
+    interest: Interest,
+    call: Transfer,
+) -> Started {
+    match stream.try_io(interest, || call(stream, &slice)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Ok(count) => return Started::Done(End::bytes(count)),
+        Err(error) => return Started::Done(error.into()),
+    }
+    let stream = stream.clone();
+    Started::pending_on(handle, async move {
+        match stream.async_io(interest, || call(&stream, &slice)).await {
+            Ok(count) => End::bytes(count),
+            Err(error) => error.into(),
+        }
+    })
+}
+
+impl Start for ReadStream {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let stream = resources.handles.stream(self.stream)?;
+        Ok(transfer(
+            stream,
+            self.stream,
+            into,
+            Interest::READABLE,
+            receive,
+        ))
+    }
+}
+
+impl Start for WriteStream {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let from = resources.slice(self.from)?;
+        let stream = resources.handles.stream(self.stream)?;
+        Ok(transfer(
+            stream,
+            self.stream,
+            from,
+            Interest::WRITABLE,
+            send,
+        ))
+    }
+}
+
+impl Start for ShutdownStream {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let how = match self.how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        let stream = resources.handles.stream(self.stream)?;
+        Ok(Started::Done(match rustix::net::shutdown(stream, how) {
+            Ok(()) => End::OK,
+            Err(error) => io::Error::from(error).into(),
+        }))
+    }
+}

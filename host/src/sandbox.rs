@@ -1,0 +1,884 @@
+//! The life of a sandbox: built, run, ended.
+//!
+//! [`Sandbox::run`] is the whole story as one `async fn`: enter the guest, see why it was
+//! left, serve what it submitted, enter again; when the guest has nothing to do and nothing
+//! has completed, await.
+
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use wakebox_abi::boot::{self, Boot, Features, Range};
+use wakebox_abi::memory::{Control, MappedControl, Word};
+use wakebox_abi::wake::{self, Mode};
+use wakebox_abi::{ABI_VERSION, layout, report};
+
+use crate::driver::handles::Handles;
+use crate::driver::inflight::Ready;
+use crate::driver::thread::Seat;
+use crate::driver::{Driver, OpCounts, Turn, Violation};
+use crate::error::{Error, Result};
+use crate::loader::Image;
+use crate::ops::Resources;
+use crate::policy::Policy;
+use crate::report::{Limit, Outcome, Panic};
+use crate::stats::{Exits, GuestCounts, Stats};
+use crate::stdio::{Console, Input, Output, Stdin};
+use crate::vm;
+use crate::vm::clock::Clocks;
+use crate::vm::kick::{Kick, Reasons};
+use crate::vm::memory::{GuestMemory, Shared};
+use crate::vm::space::{Sizes, Space};
+use crate::vm::vcpu::{Exit, Vcpu};
+
+/// RAM of a guest, unless it is said.
+const MEMORY: u64 = 64 << 20;
+/// Most operations in flight, unless it is said.
+const IN_FLIGHT: u32 = 4096;
+/// How long a guest may compute before others get a turn, unless it is said.
+const QUANTUM: Duration = Duration::from_millis(2);
+/// How long an ended guest's last output may take to leave.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long a guest watches the completion ring before it leaves, at most.
+const SPIN: Duration = Duration::from_millis(1);
+/// Two exits closer than this make it likely that an exitless driver would pay.
+const DENSE: Duration = Duration::from_micros(200);
+
+/// Where a guest's program comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Path(PathBuf),
+    Bytes(Vec<u8>),
+    Image(Image),
+}
+
+/// Something that [`Builder::guest`] takes: a path, the bytes of a file, or an [`Image`].
+#[derive(Clone, Debug)]
+pub struct Guest(Source);
+
+impl From<&str> for Guest {
+    fn from(path: &str) -> Self {
+        Self(Source::Path(path.into()))
+    }
+}
+
+impl From<&Path> for Guest {
+    fn from(path: &Path) -> Self {
+        Self(Source::Path(path.into()))
+    }
+}
+
+impl From<PathBuf> for Guest {
+    fn from(path: PathBuf) -> Self {
+        Self(Source::Path(path))
+    }
+}
+
+impl From<&PathBuf> for Guest {
+    fn from(path: &PathBuf) -> Self {
+        Self(Source::Path(path.clone()))
+    }
+}
+
+impl From<Vec<u8>> for Guest {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Source::Bytes(bytes))
+    }
+}
+
+impl From<&[u8]> for Guest {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Source::Bytes(bytes.into()))
+    }
+}
+
+impl From<Image> for Guest {
+    fn from(image: Image) -> Self {
+        Self(Source::Image(image))
+    }
+}
+
+impl From<&Image> for Guest {
+    fn from(image: &Image) -> Self {
+        Self(Source::Image(image.clone()))
+    }
+}
+
+/// Settings of a sandbox. All but the guest have defaults; nothing is granted.
+#[derive(Debug)]
+pub struct Builder {
+    guest: Option<Guest>,
+    memory: u64,
+    arena: Option<u64>,
+    stack: Option<u64>,
+    in_flight: u32,
+    handles: u32,
+    quantum: Duration,
+    timeout: Option<Duration>,
+    mode: Mode,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    policy: Policy,
+    stdin: Input,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            guest: None,
+            memory: MEMORY,
+            arena: None,
+            stack: None,
+            in_flight: IN_FLIGHT,
+            handles: 1 << 16,
+            quantum: QUANTUM,
+            timeout: None,
+            mode: Mode::default(),
+            args: Vec::new(),
+            env: Vec::new(),
+            policy: Policy::new(),
+            stdin: Input::Null,
+            stdout: Output::Null,
+            stderr: Output::Null,
+        }
+    }
+}
+
+impl Builder {
+    /// The program: a path, the bytes of a file, or an [`Image`] that is parsed already.
+    #[must_use]
+    pub fn guest(mut self, guest: impl Into<Guest>) -> Self {
+        self.guest = Some(guest.into());
+        self
+    }
+
+    /// RAM of the guest in bytes, everything included: image, stack, rings, arena, heap.
+    /// Committed as it is touched. 64 MiB by default.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// The part of the memory through which operations' bytes travel, in bytes. An eighth of the
+    /// memory by default, at least 256 KiB, at most 64 MiB.
+    #[must_use]
+    pub fn arena(mut self, bytes: u64) -> Self {
+        self.arena = Some(bytes);
+        self
+    }
+
+    /// The stack in bytes. An eighth of the memory by default, at most 1 MiB.
+    #[must_use]
+    pub fn stack(mut self, bytes: u64) -> Self {
+        self.stack = Some(bytes);
+        self
+    }
+
+    /// Most operations in flight, rounded up to a power of two. A guest that wants more waits.
+    /// 4,096 by default.
+    #[must_use]
+    pub fn in_flight(mut self, most: u32) -> Self {
+        self.in_flight = most;
+        self
+    }
+
+    /// Most open sockets. 65,536 by default; opening more is refused with `LimitReached`.
+    #[must_use]
+    pub fn handles(mut self, most: u32) -> Self {
+        self.handles = most;
+        self
+    }
+
+    /// How long the guest may compute before other tasks of its thread get a turn, rounded
+    /// up to milliseconds. 2 ms by default.
+    #[must_use]
+    pub fn quantum(mut self, quantum: Duration) -> Self {
+        self.quantum = quantum;
+        self
+    }
+
+    /// How long a run may take by the wall clock. Without limit by default.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// How the guest sleeps and is woken. [`Mode::Auto`] by default.
+    #[must_use]
+    pub fn wake(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a variable to the environment, which is empty otherwise. The last one of a name counts.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let key = key.into();
+        self.env.retain(|(known, _)| *known != key);
+        self.env.push((key, value.into()));
+        self
+    }
+
+    /// What the guest may reach. Nothing by default.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where standard input comes from. It is at its end by default.
+    #[must_use]
+    pub fn stdin(mut self, input: Input) -> Self {
+        self.stdin = input;
+        self
+    }
+
+    /// Where standard output goes. Nowhere by default.
+    #[must_use]
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.stdout = output;
+        self
+    }
+
+    /// Where standard error goes. Nowhere by default.
+    #[must_use]
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.stderr = output;
+        self
+    }
+
+    /// Makes the machine and loads the guest. No instruction of it has run yet.
+    ///
+    /// # Errors
+    ///
+    /// The guest cannot be read or is refused; a setting cannot be; KVM is missing,
+    /// forbidden, or could not do its part.
+    pub fn build(self) -> Result<Sandbox> {
+        let image = match self.guest.clone() {
+            None => {
+                return Err(Error::Setting(
+                    "a sandbox needs a guest: Builder::guest".into(),
+                ));
+            }
+            Some(Guest(Source::Path(path))) => Image::from_path(path)?,
+            Some(Guest(Source::Bytes(bytes))) => Image::from_bytes(bytes)?,
+            Some(Guest(Source::Image(image))) => image,
+        };
+        let words = Words::new(&self.args, &self.env)?;
+        let sizes = self.sizes(&words)?;
+        let space = Space::plan(&image, &sizes)?;
+        let bytes = space.ram;
+        let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
+
+        let mode = self.mode;
+        // Watching pays only if somebody else can fill the ring meanwhile.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let exitless = matches!(mode, Mode::Poll | Mode::Auto) && processors > 1;
+        let space = memory.space();
+        let stack = Range {
+            start: layout::STACK,
+            len: space.stack.len,
+        };
+        // What the C runtime's entry code expects of a stack: no arguments, no environment, no
+        // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
+        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64, self.quantum)?;
+        let clocks = Clocks::new(vcpu.fd());
+        vm::install(&memory, &image);
+        let mut features = if exitless { Features::EXITLESS } else { 0 };
+        if clocks.has_counter() {
+            features |= Features::TSC_CLOCK;
+        }
+        let boot = Boot {
+            magic: boot::MAGIC,
+            version: ABI_VERSION,
+            vcpus: 1,
+            features,
+            wake_mode: mode as u32,
+            spin_ns: SPIN.as_nanos() as u32,
+            submissions: space.submission_entries,
+            completions: space.completion_entries,
+            image: image.span(),
+            stack,
+            arena: Range {
+                start: layout::ARENA,
+                len: space.arena.len,
+            },
+            heap: Range {
+                start: layout::HEAP,
+                len: space.heap.len,
+            },
+            args: words.args_range(),
+            env: words.env_range(),
+            seed: seed()?,
+        };
+        memory.write(space.boot.offset, boot.as_bytes());
+        memory.write(space.boot.offset + Words::OFFSET, &words.bytes);
+
+        let counts = Arc::new(OpCounts::default());
+        let policy = Arc::new(self.policy);
+        let ready = Arc::new(Ready::default());
+        if mode == Mode::Irq {
+            ready.kick_too(vcpu.kick().clone());
+        }
+        let resources = Resources {
+            arena: memory.arena(),
+            handles: Handles::new(self.handles),
+            policy: policy.clone(),
+            console: Console::new(self.stdout, self.stderr),
+            stdin: Stdin::new(self.stdin),
+            start: clocks.start(),
+        };
+        let driver = Driver::new(&memory, resources, counts.clone(), ready);
+        let service = if exitless {
+            Service::Thread(Seat::new(driver, memory.control(), mode)?)
+        } else {
+            Service::Inline(Box::new(driver))
+        };
+        Ok(Sandbox {
+            control: memory.control(),
+            kill: Arc::new(Kill {
+                requested: AtomicBool::new(false),
+                waker: AtomicWaker::new(),
+                kick: vcpu.kick().clone(),
+            }),
+            vcpu,
+            clocks,
+            memory,
+            service,
+            mode,
+            quantum: self.quantum,
+            timeout: self.timeout,
+            ended: false,
+            exits: Exits::default(),
+            times: Times::default(),
+            left_at: None,
+            counts,
+            policy,
+        })
+    }
+
+    fn sizes(&self, words: &Words) -> Result<Sizes> {
+        let available = rustix::system::sysinfo();
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the field's type differs by platform"
+        )]
+        let available = u64::from(available.totalram) * u64::from(available.mem_unit);
+        if self.memory > available {
+            return Err(Error::MemoryTooLarge {
+                asked: self.memory,
+                available,
+            });
+        }
+        if self.in_flight == 0 || self.in_flight > layout::COMPLETIONS_MAX {
+            return Err(Error::Setting(format!(
+                "{} operations in flight cannot be: from 1 to {}",
+                self.in_flight,
+                layout::COMPLETIONS_MAX
+            )));
+        }
+        let bounded = |name: &str, value: u64, most: u64| {
+            if value == 0 || value > most {
+                return Err(Error::Setting(format!(
+                    "{name} of {} cannot be: from 1 byte to {}",
+                    crate::units::bytes(value),
+                    crate::units::bytes(most)
+                )));
+            }
+            Ok(value)
+        };
+        let arena = self
+            .arena
+            .unwrap_or((self.memory / 8).clamp(256 << 10, 64 << 20));
+        let stack = self
+            .stack
+            .unwrap_or((self.memory / 8).clamp(64 << 10, 1 << 20));
+        Ok(Sizes {
+            memory: self.memory,
+            arena: bounded("an arena", arena, layout::ARENA_MAX)?,
+            stack: bounded("a stack", stack, layout::STACK_MAX)?,
+            in_flight: self.in_flight,
+            boot: Words::OFFSET + words.bytes.len() as u64,
+        })
+    }
+}
+
+/// Arguments and environment, as they lie behind the boot page's structure.
+struct Words {
+    bytes: Vec<u8>,
+    args_len: usize,
+}
+
+impl Words {
+    /// Where they begin in the boot page.
+    const OFFSET: u64 = 256;
+
+    fn new(args: &[String], env: &[(String, String)]) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let mut push = |word: &str, what: &str| {
+            if word.contains('\0') {
+                return Err(Error::Setting(format!("{what} contains a NUL: {word:?}")));
+            }
+            bytes.extend_from_slice(word.as_bytes());
+            bytes.push(0);
+            Ok(bytes.len())
+        };
+        let mut args_len = 0;
+        for arg in args {
+            args_len = push(arg, "an argument")?;
+        }
+        for (key, value) in env {
+            if key.is_empty() || key.contains('=') {
+                return Err(Error::Setting(format!(
+                    "a variable cannot be named {key:?}"
+                )));
+            }
+            push(&format!("{key}={value}"), "a variable")?;
+        }
+        if Self::OFFSET + bytes.len() as u64 > layout::BOOT_MAX {
+            return Err(Error::Setting(format!(
+                "arguments and environment take {}; there is room for {}",
+                crate::units::bytes(bytes.len() as u64),
+                crate::units::bytes(layout::BOOT_MAX - Self::OFFSET)
+            )));
+        }
+        Ok(Self { bytes, args_len })
+    }
+
+    fn args_range(&self) -> Range {
+        Range {
+            start: layout::BOOT + Self::OFFSET,
+            len: self.args_len as u64,
+        }
+    }
+
+    fn env_range(&self) -> Range {
+        let args = self.args_range();
+        Range {
+            start: args.end(),
+            len: (self.bytes.len() - self.args_len) as u64,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Boot>() as u64 <= Words::OFFSET);
+
+/// Random words for the guest's own generators.
+fn seed() -> Result<[u64; 4]> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::Setting(format!("the kernel gives no random bytes: {error}")))?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok(std::array::from_fn(|index| {
+        u64::from_le_bytes(words[index])
+    }))
+}
+
+/// Who serves the guest's submissions.
+#[derive(Debug)]
+enum Service {
+    /// The task that runs the guest.
+    Inline(Box<Driver>),
+    /// A thread that looks while the guest runs.
+    Thread(Arc<Seat>),
+}
+
+/// What a parked guest waits for.
+enum Parked {
+    Completion,
+    Deadlock,
+    Killed,
+    Broken(Violation),
+}
+
+#[derive(Debug)]
+struct Kill {
+    requested: AtomicBool,
+    waker: AtomicWaker,
+    kick: Arc<Kick>,
+}
+
+/// Ends a sandbox from elsewhere. Clones end the same one.
+#[derive(Clone, Debug)]
+pub struct KillHandle(Arc<Kill>);
+
+impl KillHandle {
+    /// Ends the sandbox: its run returns [`Outcome::Cancelled`], whether the guest computes,
+    /// is parked, or has not started. Does nothing after the end.
+    pub fn kill(&self) {
+        self.0.requested.store(true, Ordering::Release);
+        self.0.waker.wake();
+        self.0.kick.kick(Reasons::STOP);
+    }
+}
+
+/// Where the time went.
+#[derive(Debug, Default)]
+struct Times {
+    in_guest: Duration,
+    in_host: Duration,
+    parked: Duration,
+}
+
+/// A virtual machine with its guest, ready to run.
+#[derive(Debug)]
+pub struct Sandbox {
+    vcpu: Vcpu,
+    clocks: Clocks,
+    memory: Arc<GuestMemory>,
+    control: Shared<MappedControl>,
+    service: Service,
+    mode: Mode,
+    quantum: Duration,
+    timeout: Option<Duration>,
+    ended: bool,
+    exits: Exits,
+    times: Times,
+    /// When the guest was left last.
+    left_at: Option<Instant>,
+    counts: Arc<OpCounts>,
+    policy: Arc<Policy>,
+    kill: Arc<Kill>,
+}
+
+impl Sandbox {
+    /// Settings to begin with.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Runs the guest to its end.
+    ///
+    /// The future enters the guest when it is polled, for at most a quantum, and is pending
+    /// while the guest has nothing to do. It wants a Tokio runtime with I/O and time enabled,
+    /// of whichever flavour; many run side by side on few threads. Dropping it stops the guest
+    /// where it is; nothing of it runs any more, and the sandbox cannot be run again.
+    ///
+    /// # Errors
+    ///
+    /// What the host could not do, or [`Error::Ended`] at a second call. What the guest does is
+    /// an [`Outcome`].
+    pub async fn run(&mut self) -> Result<Outcome> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Err(Error::Ended);
+        }
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::NoRuntime);
+        }
+        let run = Run { sandbox: self };
+        let result = match run.sandbox.timeout {
+            None => run.sandbox.drive().await,
+            Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
+                Ok(result) => result,
+                Err(_) => {
+                    run.sandbox.flush().await;
+                    Ok(Outcome::Limit(Limit::WallClock(limit)))
+                }
+            },
+        };
+        drop(run);
+        if let Ok(outcome) = &result {
+            tracing::debug!(%outcome, exits = self.exits.total(), "sandbox ended");
+        }
+        result
+    }
+
+    /// Runs the guest to its end, for callers without a runtime of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`]; besides, a runtime could not be made.
+    ///
+    /// # Panics
+    ///
+    /// If called inside a Tokio runtime.
+    pub fn run_blocking(&mut self) -> Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Thread {
+                name: "Tokio runtime",
+                source,
+            })?;
+        let outcome = runtime.block_on(self.run());
+        // A read of standard input that never ends must not keep the caller.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    /// What ends the sandbox from elsewhere.
+    #[must_use]
+    pub fn kill_handle(&self) -> KillHandle {
+        KillHandle(self.kill.clone())
+    }
+
+    /// What the sandbox has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            mode: self.mode,
+            exits: self.exits,
+            interrupts: self.vcpu.interrupts,
+            operations: Stats::name_operations(&self.counts),
+            refusals: self.policy.refusals(),
+            guest: GuestCounts::read(&self.control),
+            in_guest: self.times.in_guest,
+            in_host: self.times.in_host,
+            parked: self.times.parked,
+        }
+    }
+
+    /// Enters the guest and counts the time on either side.
+    fn enter(&mut self) -> Result<Exit> {
+        if let Some(moment) = self.clocks.refresh() {
+            self.memory.write_clock(&moment);
+        }
+        let entered = Instant::now();
+        if let Some(left) = self.left_at {
+            self.times.in_host += entered - left;
+        }
+        let exit = self.vcpu.enter();
+        let left = Instant::now();
+        self.times.in_guest += left - entered;
+        self.left_at = Some(left);
+        exit
+    }
+
+    async fn drive(&mut self) -> Result<Outcome> {
+        let mut turn_began = Instant::now();
+        loop {
+            if self.kill.requested.load(Ordering::Acquire) {
+                return Ok(Outcome::Cancelled);
+            }
+            // Others get a turn after a quantum, however often the guest was left meanwhile.
+            if turn_began.elapsed() >= self.quantum {
+                tokio::task::yield_now().await;
+                turn_began = Instant::now();
+            }
+            let served = match self.enter()? {
+                Exit::Submit => {
+                    self.exits.submit += 1;
+                    self.serve(true).await
+                }
+                Exit::Wait => {
+                    self.exits.wait += 1;
+                    match self.park().await {
+                        Parked::Completion => Ok(()),
+                        parked => return Ok(self.not_woken(parked)),
+                    }
+                }
+                Exit::Halt => {
+                    self.exits.halt += 1;
+                    match self.park().await {
+                        Parked::Completion => {
+                            self.vcpu.interrupt();
+                            Ok(())
+                        }
+                        parked => return Ok(self.not_woken(parked)),
+                    }
+                }
+                Exit::Interrupted(reasons) => {
+                    self.exits.kick += 1;
+                    if reasons.has(Reasons::QUANTUM) {
+                        tokio::task::yield_now().await;
+                        turn_began = Instant::now();
+                    }
+                    self.serve(false).await
+                }
+                Exit::End => {
+                    self.exits.end += 1;
+                    let served = self.serve(false).await;
+                    self.flush().await;
+                    let code = self.control.load(Word::ExitCode, Ordering::Relaxed);
+                    return Ok(ended(served, Outcome::Exit(code.cast_signed())));
+                }
+                Exit::Abort => {
+                    self.exits.end += 1;
+                    let served = self.serve(false).await;
+                    self.flush().await;
+                    let mut page = [0; report::SIZE];
+                    self.memory
+                        .read(self.memory.space().report.offset, &mut page);
+                    return Ok(ended(served, Outcome::Panic(Box::new(Panic::read(&page)))));
+                }
+                Exit::Fault(fault) => {
+                    self.exits.end += 1;
+                    let served = self.serve(false).await;
+                    self.flush().await;
+                    return Ok(ended(served, Outcome::Fault(fault)));
+                }
+                Exit::Violation(what) => {
+                    self.exits.end += 1;
+                    return Ok(Outcome::Violation(what));
+                }
+            };
+            if let Err(Violation(what)) = served {
+                return Ok(Outcome::Violation(what));
+            }
+        }
+    }
+
+    /// A turn of the driver. If the guest goes on at once, a driver on a thread is told to look.
+    async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
+        let Turn { completed, .. } = match &mut self.service {
+            Service::Inline(driver) => {
+                poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?
+            }
+            Service::Thread(seat) => {
+                if let Some(violation) = seat.broken() {
+                    return Err(violation);
+                }
+                let turn = seat.with(|driver| driver.turn(None))?;
+                if goes_on {
+                    seat.ring();
+                }
+                turn
+            }
+        };
+        if self.mode == Mode::Irq && completed > 0 {
+            self.vcpu.interrupt();
+        }
+        Ok(())
+    }
+
+    /// Waits until there is a completion that the guest has not seen. Pending without a thread.
+    async fn park(&mut self) -> Parked {
+        let asleep_since = self.left_at;
+        let mut pended = false;
+        let parked = poll_fn(|context| {
+            let poll = self.poll_parked(context);
+            pended |= poll.is_pending();
+            poll
+        })
+        .await;
+        let now = Instant::now();
+        if pended {
+            self.times.parked += asleep_since.map_or(Duration::ZERO, |since| now - since);
+            self.left_at = Some(now);
+        } else if let Service::Thread(seat) = &self.service
+            && asleep_since.is_some_and(|since| now - since < DENSE)
+        {
+            // The guest left for something that was done on the spot: a driver that looks would
+            // have saved it the exit.
+            seat.ring();
+        }
+        parked
+    }
+
+    fn poll_parked(&mut self, context: &Context<'_>) -> Poll<Parked> {
+        self.kill.waker.register(context.waker());
+        if self.kill.requested.load(Ordering::Acquire) {
+            return Poll::Ready(Parked::Killed);
+        }
+        let (published, in_flight) = match &mut self.service {
+            Service::Inline(driver) => match driver.turn(Some(context)) {
+                Ok(_) => (driver.published(), driver.in_flight()),
+                Err(violation) => return Poll::Ready(Parked::Broken(violation)),
+            },
+            Service::Thread(seat) => {
+                // Registered before the rings are looked at; partner of the thread's wake.
+                seat.runner().register(context.waker());
+                if let Some(violation) = seat.broken() {
+                    return Poll::Ready(Parked::Broken(violation));
+                }
+                let turned = seat.with(|driver| {
+                    driver
+                        .turn(None)
+                        .map(|_| (driver.published(), driver.in_flight()))
+                });
+                match turned {
+                    Ok(state) => state,
+                    Err(violation) => return Poll::Ready(Parked::Broken(violation)),
+                }
+            }
+        };
+        // S4 of `wakebox_abi::wake`, on this side of the exit.
+        if published != wake::guest_has_seen(&self.control) {
+            Poll::Ready(Parked::Completion)
+        } else if in_flight == 0 {
+            Poll::Ready(Parked::Deadlock)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn not_woken(&self, parked: Parked) -> Outcome {
+        match parked {
+            Parked::Killed => Outcome::Cancelled,
+            Parked::Broken(Violation(what)) => Outcome::Violation(what),
+            Parked::Deadlock | Parked::Completion => Outcome::Deadlock,
+        }
+    }
+
+    /// Waits until the guest's output has left, for a bounded time.
+    async fn flush(&mut self) {
+        let console = match &self.service {
+            Service::Inline(driver) => driver.console().clone(),
+            Service::Thread(seat) => seat.with(|driver| driver.console().clone()),
+        };
+        // Comes to its turn behind the writes that are in flight, which go on meanwhile.
+        let mut flush = std::pin::pin!(console.flush());
+        let all = poll_fn(|context| {
+            if let Service::Inline(driver) = &mut self.service {
+                // How the guest broke the ring in its last moment changes nothing now.
+                let _ = driver.turn(Some(context));
+            }
+            flush.as_mut().poll(context)
+        });
+        if tokio::time::timeout(FLUSH, all).await.is_err() {
+            tracing::warn!("the guest's last output did not leave in time and is lost");
+        }
+    }
+
+    /// Drops every operation in flight and every open resource.
+    fn close(&mut self) {
+        match &mut self.service {
+            Service::Inline(driver) => driver.close(),
+            Service::Thread(seat) => {
+                seat.with(Driver::close);
+                seat.stop();
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A run under way: when it is dropped, early or at the end, nothing stays open.
+struct Run<'a> {
+    sandbox: &'a mut Sandbox,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.sandbox.close();
+    }
+}
+
+/// How it ended, unless the guest's last submissions broke the interface.
+fn ended(served: Result<(), Violation>, outcome: Outcome) -> Outcome {
+    match served {
+        Ok(()) => outcome,
+        Err(Violation(what)) => Outcome::Violation(what),
+    }
+}

@@ -1,0 +1,200 @@
+//! What a sandbox has done so far, in numbers.
+
+use std::fmt;
+use std::time::Duration;
+
+use wakebox_abi::memory::{Counter, MappedControl};
+use wakebox_abi::op::Opcode;
+use wakebox_abi::wake::Mode;
+
+use crate::units;
+
+/// Exits from the guest, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exits {
+    /// The guest rang "there are submissions".
+    pub submit: u64,
+    /// The guest rang "nothing to do".
+    pub wait: u64,
+    /// The guest halted.
+    pub halt: u64,
+    /// The guest was pulled out: end of its quantum, or completions for it.
+    pub kick: u64,
+    /// The guest ended, panicked, faulted or broke the interface.
+    pub end: u64,
+}
+
+impl Exits {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.submit + self.wait + self.halt + self.kick + self.end
+    }
+}
+
+/// What a guest says of itself. The host only passes it on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GuestCounts {
+    /// Turns of the executor.
+    pub turns: u64,
+    /// Calls of `Future::poll` on a task.
+    pub polls: u64,
+    /// Tasks spawned.
+    pub spawned: u64,
+    /// Tasks that ended.
+    pub completed: u64,
+    /// Times that a waker put a task into the run queue.
+    pub wakes: u64,
+    /// Operations submitted.
+    pub operations: u64,
+    /// Operations cancelled.
+    pub cancels: u64,
+    /// Idle periods ended by watching the completion ring.
+    pub woken_by_memory: u64,
+    /// Idle periods ended by the return of `out`.
+    pub woken_by_out: u64,
+    /// Idle periods ended by an interrupt.
+    pub woken_by_interrupt: u64,
+}
+
+impl GuestCounts {
+    pub(crate) fn read(control: &MappedControl) -> Self {
+        let get = |counter| {
+            control
+                .counter(counter)
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        Self {
+            turns: get(Counter::Turns),
+            polls: get(Counter::Polls),
+            spawned: get(Counter::Spawned),
+            completed: get(Counter::Completed),
+            wakes: get(Counter::Wakes),
+            operations: get(Counter::Operations),
+            cancels: get(Counter::Cancels),
+            woken_by_memory: get(Counter::WokenByMemory),
+            woken_by_out: get(Counter::WokenByOut),
+            woken_by_interrupt: get(Counter::WokenByInterrupt),
+        }
+    }
+}
+
+/// What a sandbox has done so far. Its `Display` is the table of `wakebox run --stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// How the guest was told to sleep.
+    pub mode: Mode,
+    /// Exits by reason.
+    pub exits: Exits,
+    /// Interrupts injected.
+    pub interrupts: u64,
+    /// Operations that the host took, by kind; only kinds that occurred.
+    pub operations: Vec<(&'static str, u64)>,
+    /// Requests that policy refused.
+    pub refusals: u64,
+    /// What the guest says of itself.
+    pub guest: GuestCounts,
+    /// Time in the guest.
+    pub in_guest: Duration,
+    /// Time in which the run was polled, outside the guest.
+    pub in_host: Duration,
+    /// Time in which the sandbox was parked and held no thread.
+    pub parked: Duration,
+}
+
+impl Stats {
+    /// Operations that the host took.
+    #[must_use]
+    pub fn operations_total(&self) -> u64 {
+        self.operations.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Exits per operation; zero without operations.
+    #[must_use]
+    pub fn exits_per_operation(&self) -> f64 {
+        match self.operations_total() {
+            0 => 0.0,
+            operations => self.exits.total() as f64 / operations as f64,
+        }
+    }
+
+    pub(crate) fn name_operations(counts: &crate::driver::OpCounts) -> Vec<(&'static str, u64)> {
+        let named = Opcode::ALL
+            .iter()
+            .map(|op| (op.name(), counts.get(*op as u16)));
+        let unknown = ("(unknown)", counts.get(u16::MAX));
+        named
+            .chain([unknown])
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use units::{count, duration};
+        let Exits {
+            submit,
+            wait,
+            halt,
+            kick,
+            end,
+        } = self.exits;
+        writeln!(
+            f,
+            "exits      {} (submit {}, wait {}, halt {}, kick {}, end {})",
+            count(self.exits.total()),
+            count(submit),
+            count(wait),
+            count(halt),
+            count(kick),
+            count(end)
+        )?;
+        let guest = &self.guest;
+        writeln!(
+            f,
+            "wakes      mode {}: by out {}, by interrupt {}, by memory {}; interrupts injected {}",
+            self.mode,
+            count(guest.woken_by_out),
+            count(guest.woken_by_interrupt),
+            count(guest.woken_by_memory),
+            count(self.interrupts)
+        )?;
+        write!(f, "ops        {}", count(self.operations_total()))?;
+        for (index, (name, number)) in self.operations.iter().enumerate() {
+            write!(
+                f,
+                "{}{name} {}",
+                if index == 0 { " (" } else { ", " },
+                count(*number)
+            )?;
+        }
+        if !self.operations.is_empty() {
+            write!(f, "); {:.4} exits an op", self.exits_per_operation())?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "executor   {} turns, {} polls, {} wakes, {} tasks spawned, {} ended, {} ops cancelled",
+            count(guest.turns),
+            count(guest.polls),
+            count(guest.wakes),
+            count(guest.spawned),
+            count(guest.completed),
+            count(guest.cancels)
+        )?;
+        if self.refusals > 0 {
+            writeln!(f, "refused    {} by policy", count(self.refusals))?;
+        }
+        write!(
+            f,
+            "time       {} in the guest, {} in the host, {} parked",
+            duration(self.in_guest),
+            duration(self.in_host),
+            duration(self.parked)
+        )
+    }
+}

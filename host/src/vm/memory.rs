@@ -1,0 +1,271 @@
+//! Guest memory as the host sees it: hostile bytes behind checked copies.
+//!
+//! The guest (and other threads that serve it) may change any byte at any time, so the
+//! host never forms a `&[u8]` over guest memory. There are four ways to reach it: a
+//! volatile copy in or out, the atomics of [`MappedControl`] and [`MappedSlots`], and a
+//! raw pointer handed to a system call, which the kernel treats as it treats any user
+//! memory.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use vm_memory::{MmapRegion, VolatileMemory};
+use wakebox_abi::boot::Clock;
+use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::op::Buf;
+
+use super::space::Space;
+
+/// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
+#[derive(Debug)]
+pub(crate) struct GuestMemory {
+    region: MmapRegion<()>,
+    space: Space,
+}
+
+impl GuestMemory {
+    /// Maps the RAM that `space` asks for, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says.
+    pub(crate) fn new(space: Space) -> io::Result<Arc<Self>> {
+        let region = MmapRegion::new(space.ram as usize).map_err(|error| match error {
+            vm_memory::mmap::MmapRegionError::Mmap(error) => error,
+            other => io::Error::other(other),
+        })?;
+        let memory = Self { region, space };
+        memory.advise_huge_pages();
+        Ok(Arc::new(memory))
+    }
+
+    /// Asks for huge pages behind the heap, past its first 2 MiB: a small guest never
+    /// pays for one, a large one takes a twentieth of the faults.
+    fn advise_huge_pages(&self) {
+        const LARGE: u64 = wakebox_abi::layout::LARGE_PAGE_SIZE;
+        let (start, len) = (self.space.heap.offset + LARGE, self.space.heap.len);
+        if len <= LARGE {
+            return;
+        }
+        // SAFETY: the range lies inside the mapping that `self.region` owns; the advice
+        // does not change what its bytes are.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.region.as_ptr().add(start as usize).cast(),
+                (len - LARGE) as usize,
+                rustix::mm::Advice::LinuxHugepage,
+            )
+        };
+    }
+
+    /// Where everything lies.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The mapping's first address and its length, for the memory slot.
+    pub(crate) fn host_range(&self) -> (u64, u64) {
+        (self.region.as_ptr() as u64, self.region.size() as u64)
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside the RAM: offsets come from [`Space`], never from a guest.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        self.region
+            .get_slice(offset as usize, bytes.len())
+            .expect("the host writes inside the RAM that it planned")
+            .copy_from(bytes);
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::write`].
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        self.region
+            .get_slice(offset as usize, bytes.len())
+            .expect("the host reads inside the RAM that it planned")
+            .copy_to(bytes);
+    }
+
+    fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
+        let slice = self
+            .region
+            .get_slice(offset as usize, len as usize)
+            .expect("the host reaches inside the RAM that it planned");
+        NonNull::new(slice.ptr_guard_mut().as_ptr()).expect("a mapping is not at address zero")
+    }
+
+    /// The control page. The caller keeps `self` alive as long as the value.
+    pub(crate) fn control(self: &Arc<Self>) -> Shared<MappedControl> {
+        let base = self.pointer(self.space.control.offset, self.space.control.len);
+        // SAFETY: the range is a page of the mapping, page-aligned because `Space` hands out
+        // whole pages; `Shared` keeps the mapping alive.
+        Shared {
+            value: unsafe { MappedControl::new(base) },
+            _memory: self.clone(),
+        }
+    }
+
+    /// The places of the submission ring.
+    pub(crate) fn submissions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.space.submissions.offset, self.space.submission_entries)
+    }
+
+    /// The places of the completion ring.
+    pub(crate) fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.space.completions.offset, self.space.completion_entries)
+    }
+
+    fn slots<const WORDS: usize>(
+        self: &Arc<Self>,
+        offset: u64,
+        entries: u32,
+    ) -> Shared<MappedSlots<WORDS>> {
+        let base = self
+            .pointer(offset, u64::from(entries) * WORDS as u64 * 8)
+            .cast();
+        // SAFETY: `pointer` has checked that all places lie in the mapping; page alignment
+        // covers the alignment to 8; `Shared` keeps the mapping alive.
+        Shared {
+            value: unsafe { MappedSlots::new(base, entries) },
+            _memory: self.clone(),
+        }
+    }
+
+    /// Updates the clock page.
+    pub(crate) fn write_clock(&self, moment: &wakebox_abi::boot::Moment) {
+        let base = self.pointer(self.space.clock.offset, size_of::<Clock>() as u64);
+        // SAFETY: the page lies in the mapping and is aligned; `Clock` is made of atomics, and
+        // the guest's mapping of it is read-only.
+        let clock = unsafe { base.cast::<Clock>().as_ref() };
+        clock.write(moment);
+    }
+
+    /// The I/O arena.
+    pub(crate) fn arena(self: &Arc<Self>) -> Arena {
+        Arena {
+            memory: self.clone(),
+        }
+    }
+}
+
+/// Something that lies in guest memory, together with what keeps that memory mapped.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared<T> {
+    value: T,
+    _memory: Arc<GuestMemory>,
+}
+
+impl<T> std::ops::Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl wakebox_abi::memory::Control for Shared<MappedControl> {
+    #[inline]
+    fn load(&self, word: wakebox_abi::memory::Word, order: std::sync::atomic::Ordering) -> u32 {
+        self.value.load(word, order)
+    }
+
+    #[inline]
+    fn store(
+        &self,
+        word: wakebox_abi::memory::Word,
+        value: u32,
+        order: std::sync::atomic::Ordering,
+    ) {
+        self.value.store(word, value, order);
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        self.value.full_fence();
+    }
+}
+
+impl<const WORDS: usize> wakebox_abi::memory::Slots<WORDS> for Shared<MappedSlots<WORDS>> {
+    #[inline]
+    fn len(&self) -> u32 {
+        wakebox_abi::memory::Slots::len(&self.value)
+    }
+
+    #[inline]
+    fn read(&self, index: u32) -> [u64; WORDS] {
+        self.value.read(index)
+    }
+
+    #[inline]
+    fn write(&self, index: u32, words: [u64; WORDS]) {
+        self.value.write(index, words);
+    }
+}
+
+/// The range of guest memory in which the bytes of operations travel.
+#[derive(Clone, Debug)]
+pub(crate) struct Arena {
+    memory: Arc<GuestMemory>,
+}
+
+impl Arena {
+    /// The range that a buffer names, if it lies in the arena.
+    pub(crate) fn slice(&self, buf: Buf) -> Option<ArenaSlice> {
+        let arena = &self.memory.space.arena;
+        let end = u64::from(buf.offset) + u64::from(buf.len);
+        (end <= arena.len).then(|| ArenaSlice {
+            memory: self.memory.clone(),
+            buf,
+        })
+    }
+}
+
+/// A checked range of the arena.
+#[derive(Clone, Debug)]
+pub(crate) struct ArenaSlice {
+    memory: Arc<GuestMemory>,
+    buf: Buf,
+}
+
+impl ArenaSlice {
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.buf.len as usize
+    }
+
+    fn offset(&self) -> u64 {
+        self.memory.space.arena.offset + u64::from(self.buf.offset)
+    }
+
+    /// The bytes, copied out once.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len()];
+        self.memory.read(self.offset(), &mut bytes);
+        bytes
+    }
+
+    /// Copies bytes to the start of the range; those that do not fit are left out.
+    /// Returns how many were copied.
+    pub(crate) fn fill(&self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.len());
+        self.memory.write(self.offset(), &bytes[..count]);
+        count
+    }
+
+    /// First address and length, for a system call that reads or writes the range.
+    pub(crate) fn as_iovec(&self) -> (*mut u8, usize) {
+        (
+            self.memory
+                .pointer(self.offset(), u64::from(self.buf.len))
+                .as_ptr(),
+            self.len(),
+        )
+    }
+}

@@ -1,0 +1,39 @@
+//! The machine: memory, page tables, descriptor tables, stubs, registers, the vCPU.
+//!
+//! Everything that knows x86 is in this folder.
+
+pub(crate) mod clock;
+pub(crate) mod descriptors;
+pub(crate) mod ioctl;
+pub(crate) mod kick;
+pub(crate) mod memory;
+pub(crate) mod paging;
+pub(crate) mod space;
+pub(crate) mod stubs;
+pub(crate) mod system;
+pub(crate) mod ticker;
+pub(crate) mod vcpu;
+
+use crate::loader::Image;
+
+/// Writes what the processor needs before its first instruction: descriptor tables, stubs, page
+/// tables, and the image.
+///
+/// # Panics
+///
+/// If the tables take more pages than were planned, which would be a mistake in `space`.
+pub(crate) fn install(memory: &memory::GuestMemory, image: &Image) {
+    let space = memory.space();
+    memory.write(space.descriptors.offset, &descriptors::page());
+    memory.write(space.stubs.offset, stubs::code());
+    let mut at = space.tables.offset;
+    for page in space.tables(image).pages() {
+        assert!(
+            at < space.tables.offset + space.tables.len,
+            "page tables have room"
+        );
+        memory.write(at, &page);
+        at += page.len() as u64;
+    }
+    image.load(memory);
+}

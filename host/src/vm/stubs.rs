@@ -1,0 +1,126 @@
+//! The only code in ring 0: one stub for each vector, a few instructions long.
+//!
+//! On KVM-PVM a ring-0 instruction is emulated at about a microsecond, and many are
+//! refused (SSE, `int3`, `popcnt`, ...): a stub is made of `cli`, `sti`, `hlt`, `push`, `add`,
+//! `cmp`, `jne`, `out` and `iretq`.
+//!
+//! An exception stub pushes its vector, rings [`port::FAULT`] and is not entered again.
+//! The host finds on the ring-0 stack, from the stack pointer up:
+//!
+//! ```text
+//! vector | error code (0 where there is none) | rip | cs | rflags | rsp | ss
+//! ```
+
+use std::arch::global_asm;
+
+use wakebox_abi::layout::CONTROL;
+use wakebox_abi::memory::Word;
+use wakebox_abi::port;
+
+use super::space::stubs_at;
+
+/// Bytes between two stubs.
+const STRIDE: usize = 32;
+/// Stubs in the page: exceptions and the interrupt.
+const COUNT: usize = 33;
+
+global_asm!(
+    ".pushsection .rodata.wakebox_stubs,\"a\",@progbits",
+    ".balign 32",
+    ".globl wakebox_stubs, wakebox_stubs_end",
+    ".hidden wakebox_stubs, wakebox_stubs_end",
+    "wakebox_stubs:",
+    ".set vector, 0",
+    ".rept 32",
+    "  .balign 32",
+    "  .if vector == 3",
+    // The way into ring 0 to halt (wakebox_abi::port::halt): `eax` is the completion tail
+    // that the guest has seen. With interrupts off, look once more; `sti` takes effect
+    // after `hlt` has begun, so an interrupt cannot slip in between and be missed.
+    "    cli",
+    "    cmp dword ptr [{tail}], eax",
+    "    jne 2f",
+    "    sti",
+    "    hlt",
+    "  2: iretq",
+    "  .else",
+    // Exceptions 8, 10 to 14, 17, 21, 29 and 30 push an error code by themselves.
+    "    .if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30",
+    "    .else",
+    "      push 0",
+    "    .endif",
+    "    push vector",
+    "    out {fault}, al",
+    "  3: hlt",
+    "    jmp 3b",
+    "  .endif",
+    "  .set vector, vector + 1",
+    ".endr",
+    ".balign 32",
+    // The injected interrupt: mark and return. Whoever was halted goes on.
+    "  add dword ptr [{interrupts}], 1",
+    "  iretq",
+    ".balign 32",
+    "wakebox_stubs_end:",
+    ".popsection",
+    tail = const CONTROL as i32 + Word::CompletionTail.offset() as i32,
+    interrupts = const CONTROL as i32 + Word::Interrupts.offset() as i32,
+    fault = const port::FAULT,
+);
+
+unsafe extern "C" {
+    #[link_name = "wakebox_stubs"]
+    static START: [u8; STRIDE * COUNT];
+}
+
+/// The stubs, as they are copied into the guest.
+pub(crate) fn code() -> &'static [u8] {
+    // SAFETY: the assembly above defines this symbol in read-only data, `COUNT` stubs of
+    // `STRIDE` bytes each, which the test below checks.
+    unsafe { &START }
+}
+
+/// Virtual address of a vector's stub in the guest.
+pub(crate) const fn address(vector: usize) -> u64 {
+    stubs_at() + (vector * STRIDE) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        #[link_name = "wakebox_stubs_end"]
+        static END: u8;
+    }
+
+    #[test]
+    fn there_are_as_many_stubs_as_vectors() {
+        let end = &raw const END;
+        assert_eq!(end as usize - code().as_ptr() as usize, STRIDE * COUNT);
+    }
+
+    #[test]
+    fn an_exception_stub_pushes_its_vector_and_rings() {
+        let stub = |vector: usize| &code()[vector * STRIDE..(vector + 1) * STRIDE];
+        assert_eq!(stub(0)[..6], [0x6a, 0, 0x6a, 0, 0xe6, port::FAULT as u8]);
+        assert_eq!(stub(14)[..4], [0x6a, 14, 0xe6, port::FAULT as u8]);
+    }
+
+    #[test]
+    fn shared_words_are_reached_by_absolute_address() {
+        // 39 04 25 disp32: cmp [disp32], eax; 83 04 25 disp32 imm8: add dword [disp32], imm8.
+        let tail = (CONTROL as u32 + Word::CompletionTail as u32).to_le_bytes();
+        let interrupts = (CONTROL as u32 + Word::Interrupts as u32).to_le_bytes();
+        let halt = &code()[3 * STRIDE..];
+        assert_eq!(
+            (&halt[..4], &halt[4..8]),
+            (&[0xfa, 0x39, 0x04, 0x25][..], &tail[..])
+        );
+        let interrupt = &code()[32 * STRIDE..];
+        assert_eq!(
+            (&interrupt[..3], &interrupt[3..7]),
+            (&[0x83, 0x04, 0x25][..], &interrupts[..])
+        );
+    }
+}

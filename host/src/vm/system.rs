@@ -1,0 +1,97 @@
+//! What all machines of this process share: the KVM handle and what it can do.
+
+use std::io;
+use std::sync::{Mutex, OnceLock};
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use crate::error::{Error, Result};
+
+/// An open `/dev/kvm`, checked once.
+#[derive(Debug)]
+pub(crate) struct System {
+    kvm: Kvm,
+    /// The CPUID leaves that every vCPU gets.
+    pub(crate) cpuid: CpuId,
+    /// The signal that makes a thread leave the guest.
+    pub(crate) kick_signal: i32,
+}
+
+impl System {
+    /// The system, opened at the first call. An error is not remembered, so that a
+    /// process may try again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KvmMissing`], [`Error::KvmForbidden`], [`Error::KvmUnsuitable`], or what KVM said.
+    pub(crate) fn get() -> Result<&'static Self> {
+        static SYSTEM: OnceLock<System> = OnceLock::new();
+        static OPENING: Mutex<()> = Mutex::new(());
+        if let Some(system) = SYSTEM.get() {
+            return Ok(system);
+        }
+        let _one_at_a_time = OPENING.lock();
+        if let Some(system) = SYSTEM.get() {
+            return Ok(system);
+        }
+        let system = Self::open()?;
+        Ok(SYSTEM.get_or_init(|| system))
+    }
+
+    fn open() -> Result<Self> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::KvmMissing,
+            libc::EACCES | libc::EPERM => Error::KvmForbidden,
+            errno => Error::Kvm {
+                action: "open /dev/kvm",
+                source: io::Error::from_raw_os_error(errno),
+            },
+        })?;
+        let version = kvm.get_api_version();
+        if version != 12 {
+            return Err(Error::KvmUnsuitable(format!(
+                "it speaks API version {version}, not 12"
+            )));
+        }
+        for (cap, name) in [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(Error::KvmUnsuitable(format!("it lacks {name}")));
+            }
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(Error::kvm("list the processor's features"))?;
+        Ok(Self {
+            kvm,
+            cpuid,
+            kick_signal: super::kick::install_signal_handler()?,
+        })
+    }
+
+    /// Creates a machine without memory, processor or interrupt controller.
+    ///
+    /// # Errors
+    ///
+    /// What KVM said.
+    pub(crate) fn create_vm(&self) -> Result<VmFd> {
+        retry(|| self.kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))
+    }
+}
+
+/// Calls again what a signal interrupted: the creation of machines and processors returns
+/// `EINTR` when one arrives meanwhile.
+pub(crate) fn retry<T>(
+    mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match call() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}

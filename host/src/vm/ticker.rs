@@ -1,0 +1,136 @@
+//! One thread for the process that ends quanta.
+//!
+//! While any vCPU is in its guest, the ticker wakes every [`TICK`] and kicks those that
+//! have been there for a quantum. Entering a guest costs it two loads and two stores; it
+//! starts no timer. When no vCPU has been in a guest for a while, the ticker sleeps
+//! until one is.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::Duration;
+
+use super::kick::{Kick, Reasons};
+use crate::error::{Error, Result};
+
+/// The ticker's grain.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Idle ticks after which the ticker sleeps.
+const IDLE_TICKS: u32 = 20;
+
+/// The process's ticker.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    tick: AtomicU64,
+    asleep: AtomicBool,
+    watched: Mutex<Vec<Watched>>,
+    thread: OnceLock<Thread>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    kick: Weak<Kick>,
+    quantum: u64,
+}
+
+impl Ticker {
+    /// The ticker, started at the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`] if its thread cannot start.
+    pub(crate) fn get() -> Result<&'static Self> {
+        static TICKER: Ticker = Ticker {
+            tick: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            watched: Mutex::new(Vec::new()),
+            thread: OnceLock::new(),
+        };
+        static STARTING: Mutex<()> = Mutex::new(());
+        if TICKER.thread.get().is_none() {
+            let _one_at_a_time = STARTING.lock();
+            if TICKER.thread.get().is_none() {
+                let handle = std::thread::Builder::new()
+                    .name("wakebox-tick".into())
+                    .stack_size(64 << 10)
+                    .spawn(|| TICKER.run())
+                    .map_err(|source| Error::Thread {
+                        name: "wakebox-tick",
+                        source,
+                    })?;
+                let _ = TICKER.thread.set(handle.thread().clone());
+            }
+        }
+        Ok(&TICKER)
+    }
+
+    /// Watches a vCPU until it is dropped; its quantum is rounded up to whole ticks.
+    pub(crate) fn watch(&self, kick: &Arc<Kick>, quantum: Duration) {
+        let quantum = quantum.as_nanos().div_ceil(TICK.as_nanos()).max(1) as u64;
+        self.lock().push(Watched {
+            kick: Arc::downgrade(kick),
+            quantum,
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current tick.
+    pub(crate) fn now(&self) -> u64 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// To be called right after [`Kick::enter`], whose fence is the partner of the one in
+    /// [`Self::run`]: either the ticker sees the vCPU in its guest before it sleeps, or this
+    /// sees the ticker asleep.
+    pub(crate) fn entered(&self) {
+        if self.asleep.load(Ordering::Relaxed)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self) {
+        let mut idle = 0;
+        loop {
+            std::thread::sleep(TICK);
+            let now = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
+            idle = if self.look(now) { 0 } else { idle + 1 };
+            if idle >= IDLE_TICKS {
+                self.asleep.store(true, Ordering::Relaxed);
+                // Partner: the fence in `Kick::enter`. Race: a vCPU enters and sees the
+                // ticker awake while this look misses it in its guest.
+                fence(Ordering::SeqCst);
+                if !self.look(now) {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::Relaxed);
+                idle = 0;
+            }
+        }
+    }
+
+    /// Kicks whoever has had a quantum. Returns whether any vCPU is in its guest.
+    fn look(&self, now: u64) -> bool {
+        let mut any = false;
+        self.lock().retain(|watched| {
+            let Some(kick) = watched.kick.upgrade() else {
+                return false;
+            };
+            if kick.is_in_guest() {
+                any = true;
+                // A vCPU that entered while the ticker slept shows an old tick and leaves
+                // a little early, once.
+                if now.saturating_sub(kick.entered_at()) > watched.quantum {
+                    kick.kick(Reasons::QUANTUM);
+                }
+            }
+            true
+        });
+        any
+    }
+}

@@ -1,0 +1,383 @@
+//! One virtual processor: made ready to start in ring 3, entered, left.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_bindings::{kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use wakebox_abi::port;
+
+use super::descriptors;
+use super::ioctl;
+use super::kick::{Kick, Reasons};
+use super::memory::GuestMemory;
+use super::space::ring0_stack_at;
+use super::system::{System, retry};
+use super::ticker::Ticker;
+use crate::error::{Error, Result};
+use crate::report::{Fault, FaultKind, Registers};
+
+/// Control register bits (Intel SDM vol. 3A, 2.5; AMD APM vol. 2, 3.1).
+mod bits {
+    pub(super) const CR0_PE: u64 = 1 << 0;
+    pub(super) const CR0_MP: u64 = 1 << 1;
+    pub(super) const CR0_ET: u64 = 1 << 4;
+    pub(super) const CR0_NE: u64 = 1 << 5;
+    pub(super) const CR0_WP: u64 = 1 << 16;
+    pub(super) const CR0_PG: u64 = 1 << 31;
+    pub(super) const CR4_PAE: u64 = 1 << 5;
+    pub(super) const CR4_OSFXSR: u64 = 1 << 9;
+    pub(super) const CR4_OSXMMEXCPT: u64 = 1 << 10;
+    pub(super) const CR4_UMIP: u64 = 1 << 11;
+    pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
+    pub(super) const CR4_SMEP: u64 = 1 << 20;
+    pub(super) const EFER_LME: u64 = 1 << 8;
+    pub(super) const EFER_LMA: u64 = 1 << 10;
+    pub(super) const EFER_NXE: u64 = 1 << 11;
+    /// Always one; interrupts on; I/O privilege level 3. Ports are guarded by the bitmap in the
+    /// TSS. QEMU's emulation looks for another TSS type before it reads the bitmap, and lets
+    /// ring 3 use ports by the I/O privilege level.
+    pub(super) const RFLAGS: u64 = 1 << 1 | 1 << 9 | 3 << 12;
+}
+
+/// Why the guest was left.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    /// It rang [`port::SUBMIT`].
+    Submit,
+    /// It rang [`port::WAIT`].
+    Wait,
+    /// It halted in ring 0 to be woken by an interrupt.
+    Halt,
+    /// It rang [`port::EXIT`].
+    End,
+    /// It rang [`port::ABORT`].
+    Abort,
+    /// It raised an exception.
+    Fault(Box<Fault>),
+    /// It did what no guest may do.
+    Violation(String),
+    /// It was kicked, or can now be interrupted.
+    Interrupted(Reasons),
+}
+
+/// A virtual processor and the machine around it.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    vcpu: VcpuFd,
+    // Keeps the machine alive, and its memory mapped, as long as its processor.
+    _vm: VmFd,
+    memory: Arc<GuestMemory>,
+    kick: Arc<Kick>,
+    ticker: &'static Ticker,
+    interrupt_wanted: bool,
+    /// Interrupts injected.
+    pub(crate) interrupts: u64,
+}
+
+impl Vcpu {
+    /// Creates a machine with `memory` and one processor that will start at `entry`, in ring
+    /// 3, with its stack pointer at `stack`.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(crate) fn new(
+        memory: &Arc<GuestMemory>,
+        entry: u64,
+        stack: u64,
+        quantum: Duration,
+    ) -> Result<Self> {
+        let system = System::get()?;
+        let ticker = Ticker::get()?;
+        let vm = system.create_vm()?;
+        let (userspace_addr, memory_size) = memory.host_range();
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            guest_phys_addr: memory.space().base,
+            memory_size,
+            userspace_addr,
+            flags: 0,
+        };
+        // SAFETY: the range is the whole mapping that `memory` owns, and `Self` keeps `memory`
+        // alive as long as the machine. The guest may change any byte: that is `memory`'s subject.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(Error::kvm("give memory to the virtual machine"))?;
+        let mut vcpu =
+            retry(|| vm.create_vcpu(0)).map_err(Error::kvm("create a virtual processor"))?;
+        vcpu.set_cpuid2(&system.cpuid)
+            .map_err(Error::kvm("set the processor's features"))?;
+
+        let features = Features::of(system);
+        let root = memory.space().physical(memory.space().tables);
+        let mut sregs = vcpu
+            .get_sregs()
+            .map_err(Error::kvm("read the processor's registers"))?;
+        prepare(&mut sregs, root, &features);
+        vcpu.set_sregs(&sregs)
+            .map_err(Error::kvm("set the processor's registers"))?;
+        let regs = kvm_regs {
+            rip: entry,
+            rsp: stack,
+            rflags: bits::RFLAGS,
+            ..Default::default()
+        };
+        vcpu.set_regs(&regs)
+            .map_err(Error::kvm("set the processor's registers"))?;
+        if features.xcr0 != 0 {
+            let mut xcrs = kvm_xcrs {
+                nr_xcrs: 1,
+                ..Default::default()
+            };
+            xcrs.xcrs[0] = kvm_xcr {
+                xcr: 0,
+                value: features.xcr0,
+                ..Default::default()
+            };
+            vcpu.set_xcrs(&xcrs)
+                .map_err(Error::kvm("switch the processor's vector units on"))?;
+        }
+        let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
+        // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
+        // that ends.
+        let kick = Arc::new(unsafe { Kick::new(flag, system.kick_signal) });
+        ticker.watch(&kick, quantum);
+        Ok(Self {
+            vcpu,
+            _vm: vm,
+            memory: memory.clone(),
+            kick,
+            ticker,
+            interrupt_wanted: false,
+            interrupts: 0,
+        })
+    }
+
+    /// The processor itself, to set up what this module does not know.
+    pub(crate) fn fd(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
+    /// What others kick it by.
+    pub(crate) fn kick(&self) -> &Arc<Kick> {
+        &self.kick
+    }
+
+    /// Asks for an interrupt as soon as the guest can take one.
+    pub(crate) fn interrupt(&mut self) {
+        self.interrupt_wanted = true;
+    }
+
+    /// Injects a wanted interrupt if the guest can take it, else asks KVM to tell when.
+    ///
+    /// Without an interrupt controller in the kernel, an interrupt must not be injected
+    /// while the guest has them disabled (KVM API, 4.16, `KVM_INTERRUPT`).
+    fn inject(&mut self) -> Result<()> {
+        if !self.interrupt_wanted {
+            return Ok(());
+        }
+        let run = self.vcpu.get_kvm_run();
+        let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
+        run.request_interrupt_window = u8::from(!ready);
+        if ready {
+            ioctl::interrupt(&self.vcpu, port::IRQ_VECTOR).map_err(|source| Error::Kvm {
+                action: "inject an interrupt",
+                source,
+            })?;
+            self.interrupt_wanted = false;
+            self.interrupts += 1;
+        }
+        Ok(())
+    }
+
+    /// Enters the guest and returns when it is left, at the latest a quantum later.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do; never because of what the guest did.
+    pub(crate) fn enter(&mut self) -> Result<Exit> {
+        self.inject()?;
+        self.kick.enter(self.ticker.now());
+        self.ticker.entered();
+        let exit = self.vcpu.run();
+        let reasons = self.kick.leave(exit.is_err());
+        match exit {
+            Ok(VcpuExit::IoOut(at, _)) => Ok(match at {
+                port::SUBMIT => Exit::Submit,
+                port::WAIT => Exit::Wait,
+                port::EXIT => Exit::End,
+                port::ABORT => Exit::Abort,
+                port::FAULT => self.fault()?,
+                other => Exit::Violation(format!("it wrote to the port {other:#x}")),
+            }),
+            Ok(VcpuExit::IoIn(at, _)) => Ok(Exit::Violation(format!("it read the port {at:#x}"))),
+            Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
+            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Ok(Exit::Interrupted(reasons)),
+            Ok(VcpuExit::MmioRead(at, _)) => Ok(Exit::Violation(format!(
+                "it read the physical address {at:#x}, where nothing is"
+            ))),
+            Ok(VcpuExit::MmioWrite(at, _)) => Ok(Exit::Violation(format!(
+                "it wrote the physical address {at:#x}, where nothing is"
+            ))),
+            Ok(VcpuExit::Shutdown) => Ok(Exit::Fault(Box::new(Fault {
+                kind: FaultKind::TripleFault,
+                address: None,
+                registers: Registers::default(),
+            }))),
+            Ok(VcpuExit::FailEntry(reason, cpu)) => Err(Error::KvmStopped(format!(
+                "entering the guest failed on processor {cpu} for the hardware's reason {reason:#x}"
+            ))),
+            Ok(VcpuExit::InternalError) => Err(self.internal_error()),
+            Ok(VcpuExit::MemoryFault { gpa, .. }) => Err(Error::KvmStopped(format!(
+                "guest memory at {gpa:#x} could not be reached"
+            ))),
+            Ok(other) => Err(Error::KvmStopped(format!("unexpected exit {other:?}"))),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                Ok(Exit::Interrupted(reasons))
+            }
+            Err(error) => Err(Error::kvm("run the virtual processor")(error)),
+        }
+    }
+
+    fn internal_error(&mut self) -> Error {
+        let at = self.instruction_pointer();
+        let run = self.vcpu.get_kvm_run();
+        // SAFETY: the exit reason says that this is the union's field.
+        let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
+        Error::KvmStopped(format!(
+            "it could not emulate what the guest did at {at:#x} (suberror {suberror})"
+        ))
+    }
+
+    /// Reads what an exception stub left on its stack.
+    fn fault(&self) -> Result<Exit> {
+        let reading = "read the registers of a guest that faulted";
+        let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
+        let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
+        if sregs.cs.selector & 3 != 0 {
+            return Ok(Exit::Violation(
+                "it rang the doorbell of the exception stubs itself".into(),
+            ));
+        }
+        let space = self.memory.space();
+        // The double-fault stack lies two pages above the ring-0 stack virtually, and right
+        // after it physically.
+        let mut frame = [0; 7 * 8];
+        let at = [
+            (ring0_stack_at(), space.ring0_stack),
+            (super::space::fault_stack_at(), space.fault_stack),
+        ]
+        .into_iter()
+        .find_map(|(virt, part)| {
+            let offset = regs.rsp.checked_sub(virt)?;
+            (offset + frame.len() as u64 <= part.len).then_some(part.offset + offset)
+        });
+        let Some(at) = at else {
+            return Ok(Exit::Violation(
+                "an exception stub ran on a stack that is not its own".into(),
+            ));
+        };
+        self.memory.read(at, &mut frame);
+        let word = |index: usize| {
+            u64::from_le_bytes(frame[index * 8..][..8].try_into().expect("eight bytes"))
+        };
+        let kind = FaultKind::from_vector(word(0) as u8, word(1));
+        Ok(Exit::Fault(Box::new(Fault {
+            kind,
+            address: kind.is_page_fault().then_some(sregs.cr2),
+            registers: Registers {
+                rip: word(2),
+                rsp: word(5),
+                rflags: word(4),
+                rax: regs.rax,
+                rbx: regs.rbx,
+                rcx: regs.rcx,
+                rdx: regs.rdx,
+                rsi: regs.rsi,
+                rdi: regs.rdi,
+                rbp: regs.rbp,
+                r8: regs.r8,
+                r9: regs.r9,
+                r10: regs.r10,
+                r11: regs.r11,
+                r12: regs.r12,
+                r13: regs.r13,
+                r14: regs.r14,
+                r15: regs.r15,
+            },
+        })))
+    }
+
+    /// Where the processor stands; zero if KVM does not tell.
+    fn instruction_pointer(&self) -> u64 {
+        self.vcpu.get_regs().map_or(0, |regs| regs.rip)
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.kick.disarm();
+    }
+}
+
+/// Features of the processor that the control registers switch on.
+struct Features {
+    umip: bool,
+    smep: bool,
+    /// What `XCR0` gets; zero without XSAVE.
+    xcr0: u64,
+}
+
+impl Features {
+    fn of(system: &System) -> Self {
+        let leaf = |function: u32, index: u32| {
+            system
+                .cpuid
+                .as_slice()
+                .iter()
+                .find(|entry| entry.function == function && entry.index == index)
+        };
+        let has_xsave = leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 26 != 0);
+        // x87, SSE, AVX and the three parts of AVX-512: what needs no permission and no
+        // further set-up.
+        let offered =
+            leaf(0xd, 0).map_or(0, |leaf| u64::from(leaf.eax) | u64::from(leaf.edx) << 32);
+        let avx512 = if offered & 0xe0 == 0xe0 { 0xe0 } else { 0 };
+        let xcr0 = (offered & 0b111) | if offered & 0b100 != 0 { avx512 } else { 0 };
+        Self {
+            umip: leaf(7, 0).is_some_and(|leaf| leaf.ecx & 1 << 2 != 0),
+            smep: leaf(7, 0).is_some_and(|leaf| leaf.ebx & 1 << 7 != 0),
+            xcr0: if has_xsave { xcr0 } else { 0 },
+        }
+    }
+}
+
+/// Long mode, paging on, ring 3.
+fn prepare(sregs: &mut kvm_sregs, root: u64, features: &Features) {
+    let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+    sregs.cr3 = root;
+    sregs.cr0 =
+        bits::CR0_PE | bits::CR0_MP | bits::CR0_ET | bits::CR0_NE | bits::CR0_WP | bits::CR0_PG;
+    sregs.cr4 = bits::CR4_PAE
+        | bits::CR4_OSFXSR
+        | bits::CR4_OSXMMEXCPT
+        | flag(features.umip, bits::CR4_UMIP)
+        | flag(features.smep, bits::CR4_SMEP)
+        | flag(features.xcr0 != 0, bits::CR4_OSXSAVE);
+    sregs.efer = bits::EFER_LME | bits::EFER_LMA | bits::EFER_NXE;
+    sregs.gdt = descriptors::gdt();
+    sregs.idt = descriptors::idt();
+    sregs.tr = descriptors::task();
+    sregs.cs = descriptors::ring3_code();
+    let data = descriptors::ring3_data();
+    for segment in [
+        &mut sregs.ss,
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+    ] {
+        *segment = data;
+    }
+}
