@@ -1,0 +1,130 @@
+//! From the ELF entry to the first task.
+//!
+//! The C compiler's start file provides the ELF entry `_start` and calls `__libc_start_main`,
+//! which would be the C library's if there was one. So a guest needs no linker script
+//! and no flags: it only has to define that function. The relocations of the executable
+//! have been applied by the host; constructors there are none.
+
+use core::future::Future;
+
+use wakebox_abi::ABI_VERSION;
+use wakebox_abi::boot::{self, Boot};
+
+use crate::executor::Home;
+use crate::heap;
+use crate::process::Termination;
+use crate::runtime::{Places, Runtime, install};
+
+/// Runs a guest.
+///
+/// # Safety
+///
+/// The code runs as a Wakebox guest, and has not done so before.
+#[doc(hidden)]
+pub unsafe fn start<F, T>(main: fn() -> F) -> !
+where
+    F: Future<Output = T> + 'static,
+    T: Termination,
+{
+    // SAFETY: the caller's promise. Before the check only the address is relied upon.
+    let boot = unsafe { *Boot::get() };
+    assert!(
+        boot.magic == boot::MAGIC && boot.version == ABI_VERSION,
+        "the host speaks version {} of the interface, this guest version {ABI_VERSION}",
+        boot.version
+    );
+    // SAFETY: the boot page is one, and a host tells the truth. The heap comes first,
+    // because the runtime is on it. Nothing else has run on this stack or will.
+    let runtime = unsafe {
+        heap::claim(boot.heap);
+        let home = Home::stack(boot.stack.start as usize, boot.stack.len as usize);
+        install(Runtime::new(boot, &Places::of_guest(), home))
+    };
+    #[cfg(feature = "log")]
+    crate::logger::install();
+    let code = runtime.block_on(main()).report();
+    runtime.exit(code.code())
+}
+
+/// The critical section of a guest: there is one flow of control, and nothing preempts it,
+/// so it is always in one. Only the compiler has to be told not to move things about.
+#[cfg(feature = "critical-section")]
+#[derive(Debug)]
+pub struct SingleCore;
+
+// SAFETY: interrupt stubs run in ring 0 and touch one counter that no guest code writes;
+// a guest has one virtual processor.
+#[cfg(feature = "critical-section")]
+unsafe impl critical_section::Impl for SingleCore {
+    unsafe fn acquire() -> critical_section::RawRestoreState {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        false
+    }
+
+    unsafe fn release(_: critical_section::RawRestoreState) {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Everything that a guest's binary, and only that, may define. [`crate::main`] expands to it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __guest {
+    ($main:ident) => {
+        #[cfg(not(test))]
+        mod __wakebox_guest {
+            /// Tells the host that this is a guest, and of which version.
+            #[used]
+            #[unsafe(link_section = ".note.wakebox")]
+            static NOTE: $crate::__private::Note = $crate::__private::Note::new(0);
+
+            #[global_allocator]
+            static HEAP: $crate::__private::Heap = $crate::__private::Heap;
+
+            #[panic_handler]
+            fn panic(info: &::core::panic::PanicInfo<'_>) -> ! {
+                $crate::__private::panic(info)
+            }
+
+            /// What `_start` calls.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn __libc_start_main() -> ! {
+                // SAFETY: `_start` calls once, and a host starts nothing but guests.
+                unsafe { $crate::__private::start(super::$main) }
+            }
+
+            /// What `_start` passes to the function above, which does not care.
+            #[unsafe(no_mangle)]
+            extern "C" fn main() {}
+
+            /// The precompiled `core` and `alloc` name these; without unwinding nobody calls them.
+            #[unsafe(no_mangle)]
+            extern "C" fn rust_eh_personality() {}
+
+            #[unsafe(no_mangle)]
+            extern "C" fn _Unwind_Resume() {}
+
+            $crate::__c_symbols!(#[unsafe(no_mangle)]);
+            $crate::__critical_section!();
+        }
+    };
+}
+
+/// Defines the critical section, if the feature is on.
+#[cfg(feature = "critical-section")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __critical_section {
+    () => {
+        use $crate::__private::{SingleCore, critical_section};
+        critical_section::set_impl!(SingleCore);
+    };
+}
+
+/// Defines nothing: the feature is off.
+#[cfg(not(feature = "critical-section"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __critical_section {
+    () => {};
+}

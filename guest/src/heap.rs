@@ -1,0 +1,53 @@
+//! The heap: `talc` in the range that the boot page names.
+
+use core::alloc::{GlobalAlloc, Layout};
+
+use talc::TalcCell;
+use talc::source::Manual;
+use wakebox_abi::boot::Range;
+
+struct Shared(TalcCell<Manual>);
+
+// SAFETY: a guest has one virtual processor and nothing preempts it; interrupt stubs run in
+// ring 0 and allocate nothing. On a host, where threads exist, the heap is never used.
+unsafe impl Sync for Shared {}
+
+static SHARED: Shared = Shared(TalcCell::new(Manual));
+
+/// Gives the heap its memory.
+///
+/// # Safety
+///
+/// The range is mapped and nobody else's, and the code runs as a Wakebox guest.
+pub(crate) unsafe fn claim(range: Range) {
+    let start = core::ptr::with_exposed_provenance_mut(range.start as usize);
+    // SAFETY: the caller's promise. Too small a range leaves a heap without memory, and
+    // the first allocation says so.
+    let _ = unsafe { SHARED.0.claim(start, range.len as usize) };
+}
+
+/// The heap of a guest, as its allocator.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Heap;
+
+// SAFETY: passes everything on to an allocator.
+unsafe impl GlobalAlloc for Heap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { SHARED.0.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { SHARED.0.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { SHARED.0.realloc(block, layout, size) }
+    }
+}

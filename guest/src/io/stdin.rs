@@ -1,0 +1,132 @@
+//! Standard input.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use wakebox_abi::op::ReadStdin;
+use wakebox_abi::status::Status;
+
+use super::error::Context;
+use super::{Reader, Result};
+use crate::runtime::runtime;
+
+/// The one standard input of a guest.
+#[derive(Debug)]
+pub(crate) struct Stdin {
+    reader: Reader,
+    /// The beginning of a line whose end was not read yet.
+    line: RefCell<Vec<u8>>,
+}
+
+impl Stdin {
+    pub(crate) const fn new() -> Self {
+        Self {
+            reader: Reader::new(),
+            line: RefCell::new(Vec::new()),
+        }
+    }
+}
+
+/// Standard input.
+#[must_use]
+pub fn stdin() -> StdinHandle {
+    StdinHandle {
+        stdin: &runtime().stdin,
+    }
+}
+
+/// A handle of standard input, of which there may be many; one of them may read at a time,
+/// and others are told that it is busy.
+///
+/// All reads may be dropped before they are done, for instance by a timeout: what arrives
+/// afterwards, and the beginning of a line that has arrived before, is for the next read.
+#[derive(Clone, Copy, Debug)]
+pub struct StdinHandle {
+    stdin: &'static Stdin,
+}
+
+impl StdinHandle {
+    /// Reads what there is, at least a byte, and returns the number of bytes. Zero is
+    /// the end, or an empty slice.
+    ///
+    /// # Errors
+    ///
+    /// Those of the host, and `Busy` while another future reads.
+    pub async fn read(&self, into: &mut [u8]) -> Result<usize> {
+        self.stdin
+            .reader
+            .read(into, |into| ReadStdin { into })
+            .await
+            .context(|| "read from standard input".into())
+    }
+
+    /// Appends the next line to `line`, with its end (`\n`) unless the input ends without,
+    /// and returns the number of bytes. Zero is the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; `InvalidData` if the line is not UTF-8, in which case it is lost.
+    pub async fn read_line(&self, line: &mut String) -> Result<usize> {
+        let bytes = self.next_line().await.context(what)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Status::InvalidData)
+            .context(what)?;
+        line.push_str(&text);
+        Ok(text.len())
+    }
+
+    /// The lines of the input.
+    #[must_use]
+    pub fn lines(self) -> Lines {
+        Lines { stdin: self }
+    }
+
+    async fn next_line(&self) -> core::result::Result<Vec<u8>, Status> {
+        let Stdin { reader, line } = self.stdin;
+        loop {
+            let more = reader.fill_rest(|into| ReadStdin { into }).await?;
+            let mut line = line.borrow_mut();
+            reader.consume(|bytes| {
+                let end = bytes.iter().position(|&byte| byte == b'\n');
+                let count = end.map_or(bytes.len(), |end| end + 1);
+                line.extend_from_slice(&bytes[..count]);
+                count
+            });
+            if !more || line.ends_with(b"\n") {
+                return Ok(core::mem::take(&mut line));
+            }
+        }
+    }
+}
+
+fn what() -> String {
+    "read a line from standard input".into()
+}
+
+/// The lines of standard input; see [`StdinHandle::lines`].
+#[derive(Debug)]
+pub struct Lines {
+    stdin: StdinHandle,
+}
+
+impl Lines {
+    /// The next line without its end (`\n` or `\r\n`), or `None` at the end of the input.
+    ///
+    /// # Errors
+    ///
+    /// As [`StdinHandle::read_line`].
+    pub async fn next_line(&mut self) -> Result<Option<String>> {
+        let mut line = String::new();
+        if self.stdin.read_line(&mut line).await? == 0 {
+            return Ok(None);
+        }
+        if line.ends_with('\n') {
+            line.pop();
+            if line.ends_with('\r') {
+                line.pop();
+            }
+        }
+        Ok(Some(line))
+    }
+}

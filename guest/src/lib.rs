@@ -1,0 +1,100 @@
+//! The runtime of a Wakebox guest: entry, executor, reactor, time, console, network.
+//!
+//! A guest is an ordinary binary crate that is built with plain `cargo build`:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! use wakebox_guest::println;
+//! use wakebox_guest::time::{Duration, sleep};
+//!
+//! #[wakebox_guest::main]
+//! async fn main() {
+//!     sleep(Duration::from_secs(1)).await;
+//!     println!("hello from ring 3");
+//! }
+//! ```
+//!
+//! It runs on one virtual processor, in ring 3, without a kernel beneath. Whatever it
+//! awaits that is not another of its own tasks goes to the host through a ring in shared
+//! memory, and the completion wakes exactly that task.
+//!
+//! # What is where
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`task`] | [`spawn`], join handles, [`yield_now`](task::yield_now) |
+//! | [`time`] | [`sleep`](time::sleep), [`timeout`](time::timeout), [`interval`](time::interval), clocks |
+//! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
+//! | [`net`] | TCP |
+//! | [`env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
+//!
+//! Any `no_std` crate that is made of futures works beside it: `futures`, `futures-lite`,
+//! `async-channel`, `async-lock`, `embassy-sync`.
+//!
+//! # Tests of library code
+//!
+//! What only a guest may define stands in the expansion of [`main`], so a library that
+//! uses this crate is tested with `cargo test` on the host. Functions that need a running
+//! guest panic there, except for printing, which is ignored.
+//!
+//! # Features
+//!
+//! - `log` (default): a logger for the `log` crate, on standard error; the level is that
+//!   of the variable `WAKEBOX_LOG` or `RUST_LOG`, else info.
+//! - `critical-section` (default): the critical section that embassy-sync and others want.
+//! - `embedded-io-async`: its traits for [`net::TcpStream`].
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
+mod buf;
+mod c_symbols;
+mod console;
+mod entry;
+mod executor;
+mod heap;
+mod idle;
+mod line;
+#[cfg(feature = "log")]
+mod logger;
+#[cfg_attr(test, path = "machine/fake.rs")]
+mod machine;
+mod op;
+mod panic;
+mod reactor;
+mod runtime;
+mod stats;
+mod timers;
+
+pub mod env;
+pub mod io;
+pub mod net;
+pub mod ops;
+pub mod process;
+pub mod random;
+pub mod task;
+pub mod time;
+
+pub use self::stats::{Stats, stats};
+pub use self::task::spawn;
+pub use wakebox_guest_macros::main;
+
+/// What the macros need. Not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::console::print;
+    #[cfg(feature = "critical-section")]
+    pub use crate::entry::SingleCore;
+    pub use crate::entry::start;
+    pub use crate::heap::Heap;
+    pub use crate::panic::panic;
+    #[cfg(feature = "critical-section")]
+    pub use critical_section;
+    pub use wakebox_abi::note::Note;
+    pub use wakebox_abi::op::Stream;
+}

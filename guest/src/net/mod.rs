@@ -1,0 +1,54 @@
+//! TCP, as far as the sandbox's policy allows.
+
+mod listener;
+mod stream;
+
+use core::fmt::Display;
+use core::net::SocketAddr;
+
+pub use self::listener::TcpListener;
+pub use self::stream::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+pub use wakebox_abi::op::Shutdown;
+
+use wakebox_abi::op::{Close, End, Handle, SocketAddress, SocketName};
+use wakebox_abi::status::Status;
+
+use crate::buf::IoBuf;
+use crate::io::Result;
+use crate::op::Op;
+use crate::reactor::{Owner, Residue};
+use crate::runtime::runtime;
+
+/// An open resource of the host, closed when it is dropped.
+#[derive(Debug)]
+struct OwnedHandle(Handle);
+
+impl Drop for OwnedHandle {
+    fn drop(&mut self) {
+        let close = Close { handle: self.0 };
+        runtime()
+            .reactor
+            .submit_urgent(close.into(), Owner::Nobody(Residue::default()));
+    }
+}
+
+/// The address of one end of a socket.
+async fn socket_name(socket: Handle, end: End) -> Result<SocketAddr> {
+    let mut buf = IoBuf::with_capacity(SocketAddress::SIZE).await?;
+    buf.set_len(SocketAddress::SIZE);
+    let into = buf.filled();
+    let (outcome, buf) = Op::with_buf(SocketName { socket, end, into }, buf).await;
+    outcome?;
+    let address = buf
+        .as_deref()
+        .and_then(<[u8]>::first_chunk)
+        .and_then(SocketAddress::from_bytes)
+        .ok_or(Status::InvalidData)?;
+    Ok(address.0)
+}
+
+/// An address as the host wants it, and the same for messages.
+async fn encode(address: &impl Display) -> Result<(IoBuf, alloc::string::String)> {
+    let text = alloc::format!("{address}");
+    Ok((IoBuf::copy_of(text.as_bytes()).await?, text))
+}

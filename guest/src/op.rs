@@ -1,0 +1,94 @@
+//! One operation of the host, as a future.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use wakebox_abi::op::Operation;
+
+use crate::buf::IoBuf;
+use crate::line::Key;
+use crate::reactor::{Outcome, Request, Residue};
+use crate::runtime::runtime;
+
+/// An operation of the host. Nothing happens before it is polled; it is cancelled when
+/// it is dropped.
+///
+/// The ready value also returns the buffer, if the operation has one. From the first poll
+/// to the end, also beyond the life of the future, the buffer belongs to the host.
+#[derive(Debug)]
+#[must_use = "an operation does nothing unless it is polled"]
+pub(crate) struct Op {
+    request: Request,
+    residue: Residue,
+    cancel: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    New,
+    Submitted(Key),
+    Done,
+}
+
+impl Op {
+    /// An operation without a buffer.
+    pub(crate) fn new(operation: impl Operation) -> Self {
+        Self {
+            request: operation.into(),
+            residue: Residue::default(),
+            cancel: true,
+            state: State::New,
+        }
+    }
+
+    /// An operation that names this buffer.
+    pub(crate) fn with_buf(operation: impl Operation, buf: IoBuf) -> Self {
+        let mut op = Self::new(operation);
+        op.residue.buf = Some(buf);
+        op
+    }
+
+    /// Says that the value is a handle, to be closed if nobody is there to take it.
+    pub(crate) fn giving_handle(mut self) -> Self {
+        self.residue.value_is_handle = true;
+        self
+    }
+
+    /// Drops the future without a Cancel, because what follows ends the operation.
+    pub(crate) fn leave(mut self) {
+        self.cancel = false;
+    }
+}
+
+impl Future for Op {
+    type Output = (Outcome, Option<IoBuf>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.state {
+            State::New => {
+                let key = runtime().reactor.submit(self.request, cx.waker());
+                self.state = State::Submitted(key);
+                Poll::Pending
+            }
+            State::Submitted(key) => match runtime().reactor.poll(key, cx.waker()) {
+                Some(outcome) => {
+                    self.state = State::Done;
+                    Poll::Ready((outcome, self.residue.buf.take()))
+                }
+                None => Poll::Pending,
+            },
+            State::Done => panic!("an operation was polled after it was done"),
+        }
+    }
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        if let State::Submitted(key) = self.state {
+            let residue = core::mem::take(&mut self.residue);
+            runtime().reactor.abandon(key, residue, self.cancel);
+        }
+    }
+}

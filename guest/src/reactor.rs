@@ -1,0 +1,493 @@
+//! The reactor: carries operations to the host and their ends back.
+//!
+//! ```text
+//!        submit (1)
+//!            |
+//!            v      a slot and a place are free (2)          completion (3)
+//!         IN LINE ---------------------------------> IN FLIGHT ------------> DONE
+//!            |                                           |                     |
+//!            | dropped (5)                   dropped (6) | Cancel goes         | polled (4)
+//!            v                                           v                     v
+//!          gone                                     IN FLIGHT of nobody      gone
+//!                                                        |
+//!                                                        | completion (7)
+//!                                                        v
+//!                                         buffer freed, handle closed, gone
+//! ```
+//!
+//! An operation is a record here from its first poll until its future has the result.
+//! While it is in flight it also has a slot, whose number and generation are its
+//! token; the slot is free again the moment the completion is read, so a result
+//! that nobody collects holds nobody up. Records in line are submitted by the
+//! reactor itself, in order, without waking their tasks.
+//!
+//! Two lines lead to the ring. Futures stand in the ordinary one. What the runtime itself
+//! needs to go on (console output, the deadline of the nearest timer, closing handles)
+//! takes the urgent one, for which [`RESERVED`] slots are kept free: a guest whose every slot
+//! waits for input can still sleep and speak.
+//!
+//! Everything lies in one `RefCell`. No waker is called and no future or buffer is dropped
+//! while it is borrowed: they come out as [`Event`]s, because they may come back in.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::task::Waker;
+
+use slab::Slab;
+use wakebox_abi::entry::{Completion, Submission, Token};
+use wakebox_abi::memory::{MappedControl, MappedSlots, Slots};
+use wakebox_abi::op::{Cancel, Close, Handle, Operation};
+use wakebox_abi::ring::{self, CompletionConsumer, Corrupt, SubmissionProducer};
+use wakebox_abi::status::Status;
+use wakebox_abi::{port, wake};
+
+use crate::buf::IoBuf;
+use crate::line::{Key, Line, Links, Member};
+use crate::machine;
+
+/// Slots that only the runtime's own operations may take.
+pub(crate) const RESERVED: u32 = 8;
+
+/// The entry of a token that names nothing: a Cancel has no completion.
+const NO_TOKEN: Token = Token {
+    slot: 0,
+    generation: 0,
+};
+
+/// An operation without its type.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    opcode: u16,
+    params: [u64; Submission::PARAMS],
+}
+
+impl<O: Operation> From<O> for Request {
+    #[inline]
+    fn from(operation: O) -> Self {
+        Self {
+            opcode: O::OPCODE as u16,
+            params: operation.to_params(),
+        }
+    }
+}
+
+/// How an operation ended: the value that it gave, or what went wrong.
+pub(crate) type Outcome = Result<u32, Status>;
+
+/// What to do with the result of an operation whose future is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Residue {
+    /// The buffer that the host may use until then.
+    pub(crate) buf: Option<IoBuf>,
+    /// Whether the value is a handle, which must be closed.
+    pub(crate) value_is_handle: bool,
+}
+
+/// Who waits for the end of an operation.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    /// A future, polled last with this waker.
+    Future(Waker),
+    /// Nobody any more.
+    Nobody(Residue),
+    /// The console, which wants its buffer back.
+    Console(IoBuf),
+    /// The timers.
+    Deadline,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    InLine { urgent: bool },
+    InFlight(Token),
+    Done(Outcome),
+}
+
+#[derive(Debug)]
+struct Record {
+    request: Request,
+    stage: Stage,
+    owner: Owner,
+    links: Links,
+}
+
+impl Member for Record {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Of the operation in it, or of the next one.
+    generation: u32,
+    /// Who is in it.
+    record: Option<u32>,
+}
+
+/// What the caller of [`Reactor::next_event`] has to see to.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An operation is done: wake its future.
+    Wake(Waker),
+    /// An operation of nobody is done: drop what it left.
+    Drop(Residue),
+    /// Console output was taken.
+    Console(IoBuf),
+    /// A deadline was reached, or its operation cancelled.
+    Deadline(Key, Outcome),
+    /// A completion that belongs to nothing in flight.
+    Stranger,
+}
+
+/// What the reactor has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) operations: u64,
+    pub(crate) completions: u64,
+    pub(crate) cancels: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reactor(RefCell<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    control: MappedControl,
+    submissions: SubmissionProducer<MappedControl, MappedSlots<{ Submission::WORDS }>>,
+    completions: CompletionConsumer<MappedControl, MappedSlots<{ Completion::WORDS }>>,
+    records: Slab<Record>,
+    urgent: Line,
+    line: Line,
+    /// Operations in flight that are to be cancelled when there is room to say so.
+    cancels: VecDeque<Token>,
+    slots: Vec<Slot>,
+    free_slots: Vec<u32>,
+    in_flight: u32,
+    max_in_flight: u32,
+    max_ordinary: u32,
+    counts: Counts,
+}
+
+impl Reactor {
+    /// A reactor on two empty rings.
+    pub(crate) fn new(
+        control: MappedControl,
+        submissions: MappedSlots<{ Submission::WORDS }>,
+        completions: MappedSlots<{ Completion::WORDS }>,
+    ) -> Self {
+        let max_in_flight = completions.len();
+        let reserved = RESERVED.min(max_in_flight / 2);
+        Self(RefCell::new(Inner {
+            control,
+            submissions: SubmissionProducer::new(control, submissions, ring::SUBMISSION),
+            completions: CompletionConsumer::new(control, completions, ring::COMPLETION),
+            records: Slab::new(),
+            urgent: Line::new(),
+            line: Line::new(),
+            cancels: VecDeque::new(),
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            in_flight: 0,
+            max_in_flight,
+            max_ordinary: max_in_flight - reserved,
+            counts: Counts::default(),
+        }))
+    }
+
+    /// (1) for a future.
+    pub(crate) fn submit(&self, request: Request, waker: &Waker) -> Key {
+        let owner = Owner::Future(waker.clone());
+        self.0.borrow_mut().submit(request, owner, false)
+    }
+
+    /// (1) for the runtime.
+    pub(crate) fn submit_urgent(&self, request: Request, owner: Owner) -> Key {
+        self.0.borrow_mut().submit(request, owner, true)
+    }
+
+    /// (4) if the operation is done; else its completion will wake `waker`.
+    pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Option<Outcome> {
+        // The old owner is dropped after the borrow.
+        let (_old, outcome) = {
+            let mut inner = self.0.borrow_mut();
+            let record = &mut inner.records[key];
+            if let Stage::Done(outcome) = record.stage {
+                (Some(inner.records.remove(key).owner), Some(outcome))
+            } else if matches!(&record.owner, Owner::Future(own) if own.will_wake(waker)) {
+                (None, None)
+            } else {
+                let new = Owner::Future(waker.clone());
+                (Some(core::mem::replace(&mut record.owner, new)), None)
+            }
+        };
+        outcome
+    }
+
+    /// (5) or (6), or the end of an operation whose result nobody collected. With
+    /// `cancel`, the host is asked to end it early.
+    pub(crate) fn abandon(&self, key: Key, residue: Residue, cancel: bool) {
+        // Both are dropped after the borrow.
+        let (_owner, _residue) = self.0.borrow_mut().abandon(key, residue, cancel);
+    }
+
+    /// Asks the host to end an operation early, if it is in flight.
+    pub(crate) fn cancel(&self, key: Key) {
+        self.0.borrow_mut().cancel(key);
+    }
+
+    /// Reads one completion: (3) or (7).
+    #[inline]
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        let mut inner = self.0.borrow_mut();
+        let completion = sound(inner.completions.pop());
+        if completion.is_none() {
+            inner.completions.release();
+        }
+        completion.map(|completion| inner.complete(&completion))
+    }
+
+    /// (2) for all that there is room for, and shows the host everything. Returns
+    /// whether something stays behind for which there will be room as soon as the host has
+    /// read its ring, so that this is no time to sleep.
+    pub(crate) fn flush(&self) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let stuck = !inner.advance();
+        inner.submissions.publish();
+        stuck
+    }
+
+    /// Whether there is something in the ring that the host will read only if told to.
+    pub(crate) fn must_ring(&self) -> bool {
+        let mut inner = self.0.borrow_mut();
+        sound(inner.submissions.look()) > 0 && wake::guest_must_ring(&inner.control)
+    }
+
+    /// Whether there is a completion that was not read: one load.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.0.borrow().completions.has_news()
+    }
+
+    /// Free-running count of completions read.
+    pub(crate) fn taken(&self) -> u32 {
+        self.0.borrow().completions.taken()
+    }
+
+    /// Operations that the host has not ended.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.0.borrow().in_flight
+    }
+
+    /// The counters.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.borrow().counts
+    }
+
+    /// Whether the reactor is at work now, so that its functions would panic.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.try_borrow_mut().is_err()
+    }
+}
+
+/// What a ring says, if it can be.
+fn sound<T>(result: Result<T, Corrupt>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(corrupt) => panic!("the host broke the {corrupt}"),
+    }
+}
+
+impl Inner {
+    fn submit(&mut self, request: Request, owner: Owner, urgent: bool) -> Key {
+        let key = self.records.insert(Record {
+            request,
+            stage: Stage::InLine { urgent },
+            owner,
+            links: Links::LONE,
+        });
+        let line = if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.line
+        };
+        let is_first = line.is_empty();
+        line.join(&mut self.records, key);
+        if is_first {
+            self.advance();
+        }
+        key
+    }
+
+    /// Moves cancels and both lines into the ring. Returns `false` if the ring is full.
+    fn advance(&mut self) -> bool {
+        while let Some(&token) = self.cancels.front() {
+            let is_in_flight = self
+                .slots
+                .get(token.slot as usize)
+                .is_some_and(|slot| slot.generation == token.generation && slot.record.is_some());
+            if is_in_flight {
+                if !self.make_room() {
+                    return false;
+                }
+                sound(
+                    self.submissions
+                        .push(Cancel { target: token }.submission(NO_TOKEN)),
+                );
+                self.counts.cancels += 1;
+            }
+            self.cancels.pop_front();
+        }
+        loop {
+            let (line, max) = if self.urgent.is_empty() {
+                (&mut self.line, self.max_ordinary)
+            } else {
+                (&mut self.urgent, self.max_in_flight)
+            };
+            let Some(key) = line.first() else {
+                return true;
+            };
+            if self.in_flight >= max {
+                return true;
+            }
+            if !self.make_room() {
+                return false;
+            }
+            self.launch(key);
+        }
+    }
+
+    /// Whether there is a place in the submission ring. If it is full, shows the host
+    /// what is in it, so that a batch may be larger than the ring.
+    #[inline]
+    fn make_room(&mut self) -> bool {
+        if sound(self.submissions.free()) > 0 {
+            return true;
+        }
+        self.submissions.publish();
+        if wake::guest_must_ring(&self.control) {
+            machine::ring(port::SUBMIT);
+        }
+        sound(self.submissions.free()) > 0
+    }
+
+    /// (2): there is a free slot, and a free place in the ring.
+    fn launch(&mut self, key: Key) {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                record: None,
+            });
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        place.record = Some(key as u32);
+        let token = Token {
+            slot,
+            generation: place.generation,
+        };
+        let stage = core::mem::replace(&mut self.records[key].stage, Stage::InFlight(token));
+        match stage {
+            Stage::InLine { urgent: true } => self.urgent.leave(&mut self.records, key),
+            _ => self.line.leave(&mut self.records, key),
+        }
+        let Request { opcode, params } = self.records[key].request;
+        let pushed = sound(self.submissions.push(Submission {
+            opcode,
+            token,
+            params,
+        }));
+        debug_assert!(pushed, "the caller has made room");
+        self.in_flight += 1;
+        self.counts.operations += 1;
+    }
+
+    /// (3) or (7).
+    #[inline]
+    fn complete(&mut self, completion: &Completion) -> Event {
+        self.counts.completions += 1;
+        let Token { slot, generation } = completion.token;
+        let Some(key) = self
+            .slots
+            .get_mut(slot as usize)
+            .filter(|place| place.generation == generation)
+            .and_then(|place| {
+                let key = place.record.take()?;
+                // A late completion or a late cancel will not find this number again.
+                place.generation = generation.wrapping_add(1);
+                Some(key as Key)
+            })
+        else {
+            return Event::Stranger;
+        };
+        self.free_slots.push(slot);
+        self.in_flight -= 1;
+        let outcome = match completion.status {
+            Status::Ok => Ok(completion.value),
+            status => Err(status),
+        };
+        let record = &mut self.records[key];
+        if matches!(record.owner, Owner::Future(_)) {
+            record.stage = Stage::Done(outcome);
+            let nobody = Owner::Nobody(Residue::default());
+            let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody) else {
+                unreachable!("it was a future");
+            };
+            return Event::Wake(waker);
+        }
+        match self.records.remove(key).owner {
+            Owner::Console(buf) => Event::Console(buf),
+            Owner::Deadline => Event::Deadline(key, outcome),
+            Owner::Nobody(residue) => {
+                self.close_value(outcome, &residue);
+                Event::Drop(residue)
+            }
+            Owner::Future(_) => unreachable!("handled above"),
+        }
+    }
+
+    /// Closes the handle that an operation gave and nobody took.
+    fn close_value(&mut self, outcome: Outcome, residue: &Residue) {
+        if let (Ok(handle), true) = (outcome, residue.value_is_handle) {
+            let close = Close {
+                handle: Handle(handle),
+            };
+            self.submit(close.into(), Owner::Nobody(Residue::default()), true);
+        }
+    }
+
+    /// Returns what the caller drops.
+    fn abandon(&mut self, key: Key, residue: Residue, cancel: bool) -> (Owner, Option<Residue>) {
+        match self.records[key].stage {
+            Stage::InFlight(_) => {
+                if cancel {
+                    self.cancel(key);
+                }
+                let nobody = Owner::Nobody(residue);
+                let owner = core::mem::replace(&mut self.records[key].owner, nobody);
+                (owner, None)
+            }
+            Stage::InLine { urgent } => {
+                let line = if urgent {
+                    &mut self.urgent
+                } else {
+                    &mut self.line
+                };
+                line.leave(&mut self.records, key);
+                (self.records.remove(key).owner, Some(residue))
+            }
+            Stage::Done(outcome) => {
+                self.close_value(outcome, &residue);
+                (self.records.remove(key).owner, Some(residue))
+            }
+        }
+    }
+
+    fn cancel(&mut self, key: Key) {
+        if let Stage::InFlight(token) = self.records[key].stage {
+            self.cancels.push_back(token);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The runtime: what a running guest has one of, and the loop that drives it.
+//!
+//! ```text
+//!   .-> read completions, fire timers      who waited for them is ready now
+//!   |   poll what is ready, once           operations and timers are set, text is printed
+//!   |   publish all submissions at once
+//!   '-- something still ready?  yes: ring if nobody looks    no: sleep (crate::idle)
+//! ```
+
+use alloc::boxed::Box;
+use core::cell::{Cell, RefCell};
+use core::future::Future;
+use core::ptr::NonNull;
+
+use wakebox_abi::boot::{Boot, Clock, Features};
+use wakebox_abi::entry::{Completion, Submission};
+use wakebox_abi::layout;
+use wakebox_abi::memory::{Control, Counter, MappedControl, MappedSlots, Word};
+use wakebox_abi::op::Deadline;
+use wakebox_abi::port;
+
+use crate::buf::Arena;
+use crate::console::Console;
+use crate::executor::{Executor, Home};
+use crate::idle::Idle;
+use crate::io::Stdin;
+use crate::line::Key;
+use crate::machine;
+use crate::reactor::{Event, Outcome, Owner, Reactor};
+use crate::timers::Timers;
+
+/// Everything that a running guest has one of.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) boot: Boot,
+    pub(crate) control: MappedControl,
+    clock: &'static Clock,
+    pub(crate) executor: Executor,
+    pub(crate) reactor: Reactor,
+    pub(crate) arena: Arena,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) console: Console,
+    pub(crate) stdin: Stdin,
+    pub(crate) idle: Idle,
+    /// Latest time told, so that the clock never goes back.
+    last_ns: Cell<u64>,
+    /// The deadline that the host knows of.
+    armed: Cell<Option<Armed>>,
+    /// Deadline operations in flight, with those that were cancelled.
+    deadlines: Cell<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    key: Key,
+    at_ns: u64,
+}
+
+/// Most Deadline operations in flight: the one that counts, and one that it replaces.
+const MAX_DEADLINES: u32 = 2;
+
+impl Runtime {
+    /// A runtime for what the boot page says.
+    ///
+    /// # Safety
+    ///
+    /// The boot page tells the truth: its ranges are mapped, large enough, and used
+    /// by nobody else but the host; the control page and the rings are fresh. The stack
+    /// it names marks `home` as [`Home::stack`] wants it.
+    pub(crate) unsafe fn new(boot: Boot, places: &Places, home: Home) -> Self {
+        let (arena, console, control);
+        let (submissions, completions);
+        // SAFETY: the caller's promise.
+        unsafe {
+            control = MappedControl::new(places.control);
+            submissions =
+                MappedSlots::<{ Submission::WORDS }>::new(places.submissions, boot.submissions);
+            completions =
+                MappedSlots::<{ Completion::WORDS }>::new(places.completions, boot.completions);
+            arena = Arena::new(boot.arena.start as usize, boot.arena.len as usize);
+            console = Console::new(&arena);
+        }
+        Self {
+            boot,
+            control,
+            clock: places.clock,
+            executor: Executor::new(home),
+            reactor: Reactor::new(control, submissions, completions),
+            arena,
+            timers: RefCell::new(Timers::new()),
+            console,
+            stdin: Stdin::new(),
+            idle: Idle::new(&boot),
+            last_ns: Cell::new(0),
+            armed: Cell::new(None),
+            deadlines: Cell::new(0),
+        }
+    }
+
+    /// Runs a future as the first task, and everything that it spawns, until it is ready.
+    /// Tasks that have not ended by then are dropped.
+    pub(crate) fn block_on<F: Future + 'static>(&'static self, main: F) -> F::Output {
+        let mut main = self.executor.spawn(Some("main".into()), main);
+        while !main.is_finished() {
+            self.collect();
+            self.executor.turn();
+            let stuck = self.submit();
+            if stuck || self.executor.has_ready() {
+                self.ring_if_unseen();
+            } else {
+                self.sleep();
+            }
+        }
+        self.executor.abort_all();
+        let Some(output) = main.take() else {
+            unreachable!("nobody but this function has the handle of main");
+        };
+        output
+    }
+
+    /// Reads all completions and fires all timers that are due.
+    pub(crate) fn collect(&self) {
+        while let Some(event) = self.reactor.next_event() {
+            match event {
+                Event::Wake(waker) => waker.wake(),
+                Event::Drop(residue) => drop(residue),
+                Event::Console(buf) => self.console.recycle(buf),
+                Event::Deadline(key, outcome) => self.deadline_ended(key, outcome),
+                Event::Stranger => {}
+            }
+        }
+        let next = self.timers.borrow().next();
+        if next.is_some_and(|next| next <= self.now_ns()) {
+            let now = self.last_ns.get();
+            loop {
+                let due = self.timers.borrow_mut().fire(now);
+                match due {
+                    Some(waker) => waker.wake(),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Shows the host everything that there is to show. Returns whether something stays
+    /// behind for want of a place in the ring.
+    pub(crate) fn submit(&self) -> bool {
+        self.console.submit(&self.reactor);
+        self.reactor.flush()
+    }
+
+    /// Rings the doorbell if the host would not see the submissions otherwise.
+    pub(crate) fn ring_if_unseen(&self) {
+        if self.reactor.must_ring() {
+            self.publish_counters();
+            machine::ring(port::SUBMIT);
+        }
+    }
+
+    /// Waits, without polling any task, until `done` says so. `done` depends on completions.
+    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
+        loop {
+            let stuck = self.submit();
+            self.collect();
+            if done() {
+                return;
+            }
+            if stuck {
+                self.ring_if_unseen();
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    /// Waits until everything printed has been taken by the host.
+    pub(crate) fn flush_console(&self) {
+        self.wait_until(|| self.console.is_empty());
+    }
+
+    /// Ends the guest.
+    pub(crate) fn exit(&self, code: i32) -> ! {
+        self.flush_console();
+        self.publish_counters();
+        self.control.store(
+            Word::ExitCode,
+            code.cast_unsigned(),
+            core::sync::atomic::Ordering::Relaxed,
+        );
+        loop {
+            machine::ring(port::EXIT);
+        }
+    }
+
+    // Time ------------------------------------------------------------------------------
+
+    /// Whether the time-stamp counter tells the time between two looks at the clock page.
+    pub(crate) fn has_tsc(&self) -> bool {
+        Features(self.boot.features).has(Features::TSC_CLOCK)
+    }
+
+    /// Monotonic nanoseconds since the sandbox was made.
+    pub(crate) fn now_ns(&self) -> u64 {
+        let moment = self.clock.read();
+        self.advance_to(moment.monotonic_ns + self.since(&moment));
+        self.last_ns.get()
+    }
+
+    /// Nanoseconds since 1970 on the host's wall clock.
+    pub(crate) fn wall_ns(&self) -> u64 {
+        let moment = self.clock.read();
+        moment.wall_ns + self.since(&moment)
+    }
+
+    fn since(&self, moment: &wakebox_abi::boot::Moment) -> u64 {
+        if self.has_tsc() {
+            moment.elapsed_ns(machine::ticks())
+        } else {
+            0
+        }
+    }
+
+    /// Takes note that it is at least this late.
+    pub(crate) fn advance_to(&self, ns: u64) {
+        self.last_ns.set(self.last_ns.get().max(ns));
+    }
+
+    /// Makes the host's deadline that of the nearest timer.
+    ///
+    /// A deadline that is too early is left alone: it costs one wake-up at most, and a
+    /// server that sets and drops a timeout for each request does not touch it at all.
+    pub(crate) fn arm_deadline(&self) {
+        let next = self.timers.borrow().next();
+        match (self.armed.get(), next) {
+            (None, None) => {}
+            (Some(armed), Some(next)) if armed.at_ns <= next => {}
+            (armed, next) => {
+                if let Some(armed) = armed {
+                    self.reactor.cancel(armed.key);
+                    self.armed.set(None);
+                }
+                // At the limit the end of a cancelled one brings us back here.
+                if let Some(at_ns) = next
+                    && self.deadlines.get() < MAX_DEADLINES
+                {
+                    self.deadlines.set(self.deadlines.get() + 1);
+                    let request = Deadline { at_ns }.into();
+                    let key = self.reactor.submit_urgent(request, Owner::Deadline);
+                    self.armed.set(Some(Armed { key, at_ns }));
+                }
+            }
+        }
+    }
+
+    fn deadline_ended(&self, key: Key, outcome: Outcome) {
+        self.deadlines.set(self.deadlines.get() - 1);
+        if let Some(armed) = self.armed.get()
+            && armed.key == key
+        {
+            self.armed.set(None);
+            // The host's clock has reached it, so ours has, even if it lags a little.
+            if outcome.is_ok() {
+                self.advance_to(armed.at_ns);
+            }
+        }
+    }
+
+    // Counters ----------------------------------------------------------------------------
+
+    /// Writes the counters to the control page, for whoever asks.
+    pub(crate) fn publish_counters(&self) {
+        for (counter, value) in self.counters() {
+            self.control
+                .counter(counter)
+                .store(value, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// All counters.
+    pub(crate) fn counters(&self) -> [(Counter, u64); Counter::ALL.len()] {
+        let tasks = self.executor.counts();
+        let operations = self.reactor.counts();
+        let idle = self.idle.counts();
+        Counter::ALL.map(|counter| {
+            let value = match counter {
+                Counter::Turns => tasks.turns.get(),
+                Counter::Polls => tasks.polls.get(),
+                Counter::Spawned => tasks.spawned.get(),
+                Counter::Completed => tasks.completed.get(),
+                Counter::Wakes => tasks.wakes.get(),
+                Counter::Operations => operations.operations,
+                Counter::Completions => operations.completions,
+                Counter::Cancels => operations.cancels,
+                Counter::WokenByMemory => idle.by_memory.get(),
+                Counter::WokenByOut => idle.by_out.get(),
+                Counter::WokenByInterrupt => idle.by_interrupt.get(),
+            };
+            (counter, value)
+        })
+    }
+
+    /// Whether no part is at work, so that a panic handler may use it.
+    pub(crate) fn is_calm(&self) -> bool {
+        !self.reactor.is_busy() && !self.console.is_busy() && self.timers.try_borrow_mut().is_ok()
+    }
+}
+
+/// Where shared memory lies, as far as the boot page does not say.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) control: NonNull<u8>,
+    pub(crate) submissions: NonNull<u64>,
+    pub(crate) completions: NonNull<u64>,
+    pub(crate) clock: &'static Clock,
+}
+
+impl Places {
+    /// Where it lies in a guest.
+    ///
+    /// # Safety
+    ///
+    /// The code runs as a Wakebox guest.
+    pub(crate) unsafe fn of_guest() -> Self {
+        let at = |address: u64| match NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(
+            address as usize,
+        )) {
+            Some(place) => place,
+            None => unreachable!("nothing of the memory map lies at zero"),
+        };
+        Self {
+            control: at(layout::CONTROL),
+            submissions: at(layout::SUBMISSIONS).cast(),
+            completions: at(layout::COMPLETIONS).cast(),
+            // SAFETY: the caller's promise.
+            clock: unsafe { Clock::get() },
+        }
+    }
+}
+
+// The one runtime ---------------------------------------------------------------------------
+//
+// In a guest it is set once, by the entry, and reached from the one virtual processor only,
+// on which nothing preempts: interrupt stubs run in ring 0 and touch one counter. On a host,
+// where threads exist, it is never set; unit tests have one per thread.
+
+#[cfg(not(test))]
+static RUNTIME: core::sync::atomic::AtomicPtr<Runtime> =
+    core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
+
+#[cfg(test)]
+std::thread_local! {
+    static RUNTIME: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
+}
+
+/// Makes this the runtime.
+///
+/// # Safety
+///
+/// From here on, everything that uses the library runs at home.
+pub(crate) unsafe fn install(runtime: Runtime) -> &'static Runtime {
+    let runtime = Box::leak(Box::new(runtime));
+    #[cfg(not(test))]
+    RUNTIME.store(runtime, core::sync::atomic::Ordering::Relaxed);
+    #[cfg(test)]
+    RUNTIME.set(Some(runtime));
+    runtime
+}
+
+/// The runtime, if this is a guest.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn try_runtime() -> Option<&'static Runtime> {
+    // SAFETY: null, or what `install` leaked. Shared references only: what changes is in cells,
+    // and there is one flow of control.
+    unsafe { RUNTIME.load(core::sync::atomic::Ordering::Relaxed).as_ref() }
+}
+
+/// The runtime of this test.
+#[cfg(test)]
+pub(crate) fn try_runtime() -> Option<&'static Runtime> {
+    RUNTIME.get()
+}
+
+/// The runtime.
+///
+/// # Panics
+///
+/// If this is no guest.
+#[inline(always)]
+pub(crate) fn runtime() -> &'static Runtime {
+    match try_runtime() {
+        Some(runtime) => runtime,
+        None => no_runtime(),
+    }
+}
+
+#[cold]
+fn no_runtime() -> ! {
+    panic!("this function works inside a guest only, in or below #[wakebox_guest::main]")
+}
