@@ -47,7 +47,7 @@ mod error;
 mod loader;
 mod ops;
 pub mod policy;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod probe;
 mod report;
 mod sandbox;

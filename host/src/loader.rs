@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::header64::Header;
+use goblin::elf::header::Header;
 use goblin::elf::program_header::ProgramHeader;
 use goblin::elf::{dynamic, header, program_header as ph, reloc};
 use wakebox_abi::boot::{Features, Range as VirtualRange};
@@ -358,7 +358,7 @@ fn parse_header(bytes: &[u8]) -> Result<Header, LoadError> {
     {
         return Err(LoadError::WrongClass);
     }
-    let header = *Header::from_bytes(ident);
+    let header = goblin::elf::Elf::parse_header(bytes).map_err(damaged)?;
     if header.e_machine != header::EM_X86_64 {
         return Err(LoadError::WrongMachine(header::machine_to_str(
             header.e_machine,
@@ -670,4 +670,107 @@ fn symbol_value(
     }
     let name = u64::from(u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]));
     Err(LoadError::Undefined(table.string(section.strings, name)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe;
+
+    /// Offsets of fields in the file of the smallest guest.
+    const TYPE: usize = 16;
+    const MACHINE: usize = 18;
+    const ENTRY: usize = 24;
+    const LOAD: usize = 64;
+    const FLAGS: usize = LOAD + 4;
+    const ADDRESS: usize = LOAD + 16;
+    const FILE_SIZE: usize = LOAD + 32;
+    const MEMORY_SIZE: usize = LOAD + 40;
+    const NOTE: usize = LOAD + 56;
+
+    fn refusal(change: impl FnOnce(&mut Vec<u8>)) -> LoadError {
+        let mut file = probe::program();
+        change(&mut file);
+        parse("test", file).map(drop).expect_err("this is no guest")
+    }
+
+    fn put(file: &mut [u8], at: usize, value: u64, len: usize) {
+        file[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+    }
+
+    #[test]
+    fn what_is_not_a_guest_is_refused_by_name() {
+        use LoadError as E;
+        assert_eq!(refusal(Vec::clear), E::Empty);
+        assert_eq!(refusal(|file| file[0] = b'#'), E::NotElf);
+        assert!(matches!(
+            refusal(|file| file.truncate(40)),
+            E::Truncated { .. }
+        ));
+        assert!(matches!(
+            refusal(|file| file.truncate(100)),
+            E::Truncated { .. }
+        ));
+        assert!(matches!(
+            refusal(|file| {
+                file.pop();
+            }),
+            E::Truncated { .. }
+        ));
+        assert_eq!(refusal(|file| file[4] = 1), E::WrongClass);
+        assert!(matches!(
+            refusal(|file| put(file, MACHINE, 183, 2)),
+            E::WrongMachine(_)
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, TYPE, 1, 2)),
+            E::WrongType(_)
+        ));
+        assert_eq!(refusal(|file| put(file, NOTE, 0, 4)), E::NoNote);
+        assert_eq!(
+            refusal(|file| put(file, FLAGS, 7, 4)),
+            E::WritableCode(IMAGE_PIE_BASE)
+        );
+        assert!(matches!(
+            refusal(|file| put(file, FLAGS, 4, 4)),
+            E::BadEntry(_)
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, ENTRY, 0, 8)),
+            E::BadEntry(0)
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, ADDRESS, 0, 8)),
+            E::OutsideWindow { .. }
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, ADDRESS, u64::MAX, 8)),
+            E::OutsideWindow { .. }
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, MEMORY_SIZE, u64::MAX, 8)),
+            E::OutsideWindow { .. }
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, MEMORY_SIZE, 1, 8)),
+            E::Damaged(_)
+        ));
+        assert!(matches!(
+            refusal(|file| put(file, FILE_SIZE, u64::MAX, 8)),
+            E::Truncated { .. }
+        ));
+    }
+
+    #[test]
+    fn no_byte_of_a_guest_can_make_the_loader_panic() {
+        let file = probe::program();
+        for at in 0..file.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = file.clone();
+                changed[at] = value;
+                // Either answer will do; so will any error. What counts is that there is one.
+                let _ = parse("test", changed);
+            }
+        }
+    }
 }

@@ -108,7 +108,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 /// The ELF file of a guest: `1: out SUBMIT, al; jmp 1b`.
-fn program() -> Vec<u8> {
+pub(crate) fn program() -> Vec<u8> {
     const HEADERS: u64 = 64 + 2 * 56;
     const NOTE: u64 = HEADERS.next_multiple_of(16);
     const CODE: u64 = NOTE + size_of::<Note>() as u64;
