@@ -1,0 +1,58 @@
+//! `cargo xtask bench`: this machine's floor and Wakebox above it, in one run.
+//!
+//! Where a row has a floor, both are measured in turns, so that whatever else the machine
+//! does slows both. Numbers are medians.
+
+mod cold;
+mod footprint;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use table::Report;
+use wakebox_tests::floor::Floor;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let json = json_file()?;
+    let floor = Floor::open()?;
+    let runtime = wakebox_tests::runtime();
+    let mut report = Report::default();
+    let step = |what: &str| eprintln!("measuring {what} ...");
+
+    step("starts and ends");
+    report.extend("starts and ends", cold::measure(&floor, &runtime));
+    step("the first line");
+    report.extend("the first line", cold::first_line(&runtime));
+    step("memory");
+    report.extend("memory", footprint::measure(&runtime));
+
+    println!("{report}");
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&report.to_json())?;
+        std::fs::write(&file, text + "\n").with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The value of `--json`, the only option.
+fn json_file() -> Result<Option<PathBuf>> {
+    let mut args = std::env::args_os().skip(1);
+    match (args.next(), args.next(), args.next()) {
+        (None, ..) => Ok(None),
+        (Some(option), Some(file), None) if option == "--json" => Ok(Some(file.into())),
+        _ => bail!("usage: bench [--json FILE]"),
+    }
+}

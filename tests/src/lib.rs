@@ -1,0 +1,178 @@
+//! What the end-to-end tests and the benchmarks share.
+//!
+//! A test that needs `/dev/kvm` is marked
+//! `#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]`: with `WAKEBOX_SKIP_KVM=1` it is
+//! counted as ignored, and without it a missing or forbidden `/dev/kvm` is a failure that
+//! says so.
+
+pub mod elf;
+pub mod floor;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats};
+
+/// A test that has not ended by then never will. Far beyond what any takes.
+const NEVER: Duration = Duration::from_secs(150);
+
+/// The path of a guest program, built with optimizations.
+///
+/// # Panics
+///
+/// If it is not there.
+pub fn guest(name: &str) -> PathBuf {
+    built("release", name)
+}
+
+/// The path of a guest program, built without optimizations.
+///
+/// # Panics
+///
+/// If it is not there.
+pub fn guest_debug(name: &str) -> PathBuf {
+    built("debug", name)
+}
+
+fn built(profile: &str, name: &str) -> PathBuf {
+    let path = root().join("target/guests").join(profile).join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: `cargo xtask guests` builds it",
+        path.display()
+    );
+    path
+}
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+/// Fails the test that calls it if `/dev/kvm` cannot be used.
+///
+/// # Panics
+///
+/// As said.
+pub fn require_kvm() {
+    if let Err(error) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        panic!(
+            "/dev/kvm: {error}. This test runs a real micro-VM; set WAKEBOX_SKIP_KVM=1 to skip \
+             all tests that do"
+        );
+    }
+}
+
+/// How a sandbox ended, and what it left.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+    /// What it did, in numbers.
+    pub stats: Stats,
+}
+
+impl Ended {
+    /// Expects that it ended by itself with code zero.
+    ///
+    /// # Panics
+    ///
+    /// If it did not; the message has all that it wrote.
+    #[track_caller]
+    #[must_use]
+    pub fn success(self) -> Self {
+        assert!(
+            self.outcome.is_success(),
+            "{}\n--- stdout\n{}--- stderr\n{}",
+            self.outcome,
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// The lines of its standard output.
+    pub fn lines(&self) -> Vec<&str> {
+        self.stdout.lines().collect()
+    }
+}
+
+/// Builds a sandbox whose output is kept, runs it to its end on a runtime of this thread
+/// alone, and returns what became of it.
+///
+/// # Panics
+///
+/// If it cannot be built, or the host fails, or it never ends.
+pub fn run(builder: Builder) -> Ended {
+    runtime().block_on(run_here(builder))
+}
+
+/// As [`run`], on the runtime that polls it.
+///
+/// # Panics
+///
+/// As [`run`].
+pub async fn run_here(builder: Builder) -> Ended {
+    require_kvm();
+    let (stdout, stderr) = (Captured::new(), Captured::new());
+    let mut sandbox = builder
+        .stdout(Output::Capture(stdout.clone()))
+        .stderr(Output::Capture(stderr.clone()))
+        .build()
+        .unwrap_or_else(|error| panic!("{error}"));
+    let outcome = ends(&mut sandbox).await;
+    Ended {
+        outcome,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+        stats: sandbox.stats(),
+    }
+}
+
+/// Runs a sandbox to its end.
+///
+/// # Panics
+///
+/// If the host fails, or it never ends.
+pub async fn ends(sandbox: &mut Sandbox) -> Outcome {
+    match tokio::time::timeout(NEVER, sandbox.run()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => panic!("the host failed: {error}"),
+        Err(_) => panic!("the guest never ended:\n{}", sandbox.stats()),
+    }
+}
+
+/// A Tokio runtime of the calling thread.
+///
+/// # Panics
+///
+/// If it cannot be made.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// A Tokio runtime of this many threads besides the calling one.
+///
+/// # Panics
+///
+/// If it cannot be made.
+pub fn runtime_of(threads: usize) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
