@@ -1,7 +1,7 @@
 //! The control page's words, and how the two sides reach shared memory.
 //!
 //! The rings and the wake protocol are generic over [`Control`] and [`Slots`]: the
-//! same code runs in the guest and in the host (over [`Mapped`]), under the loom
+//! same code runs in the guest and in the host (over [`MappedControl`]), under the loom
 //! model (over loom's atomics) and under fuzzing (over plain arrays).
 
 use core::marker::PhantomData;

@@ -33,6 +33,7 @@ use crate::vm::clock::Clocks;
 use crate::vm::kick::{Kick, Reasons};
 use crate::vm::memory::{GuestMemory, Shared};
 use crate::vm::space::{Sizes, Space};
+use crate::vm::system::System;
 use crate::vm::vcpu::{Exit, Vcpu};
 
 /// RAM of a guest, unless it is said.
@@ -287,7 +288,7 @@ impl Builder {
 
         let mode = self.mode;
         // Watching pays only if somebody else can fill the ring meanwhile.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = System::get()?.processors;
         let exitless = matches!(mode, Mode::Poll | Mode::Auto) && processors > 1;
         let space = memory.space();
         let stack = Range {

@@ -6,6 +6,7 @@
 //! counter is not steady, the guest asks with an operation instead.
 
 use std::arch::x86_64::{__cpuid, _rdtsc};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_msr_entry};
@@ -32,15 +33,21 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// Starts the clocks, and lines the vCPU's counter up with the host's if that can be done.
     pub(crate) fn new(vcpu: &VcpuFd) -> Self {
-        let usable = counter_is_steady() && line_up(vcpu);
-        let khz = if usable {
-            vcpu.get_tsc_khz().unwrap_or(0)
-        } else {
-            0
-        };
+        // One counter for all machines of the process: asked once.
+        static MULTIPLIER: OnceLock<u64> = OnceLock::new();
+        let multiplier = *MULTIPLIER.get_or_init(|| {
+            let steady = counter_is_steady();
+            multiplier(
+                steady
+                    .then(|| vcpu.get_tsc_khz().ok())
+                    .flatten()
+                    .unwrap_or(0),
+            )
+        });
+        let usable = multiplier != 0 && line_up(vcpu);
         Self {
             start: Instant::now(),
-            multiplier: multiplier(khz),
+            multiplier: if usable { multiplier } else { 0 },
             written: None,
         }
     }

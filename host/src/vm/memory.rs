@@ -101,13 +101,14 @@ impl GuestMemory {
         NonNull::new(slice.ptr_guard_mut().as_ptr()).expect("a mapping is not at address zero")
     }
 
-    /// The control page. The caller keeps `self` alive as long as the value.
+    /// The control page.
     pub(crate) fn control(self: &Arc<Self>) -> Shared<MappedControl> {
         let base = self.pointer(self.space.control.offset, self.space.control.len);
         // SAFETY: the range is a page of the mapping, page-aligned because `Space` hands out
         // whole pages; `Shared` keeps the mapping alive.
+        let value = unsafe { MappedControl::new(base) };
         Shared {
-            value: unsafe { MappedControl::new(base) },
+            value,
             _memory: self.clone(),
         }
     }
@@ -132,8 +133,9 @@ impl GuestMemory {
             .cast();
         // SAFETY: `pointer` has checked that all places lie in the mapping; page alignment
         // covers the alignment to 8; `Shared` keeps the mapping alive.
+        let value = unsafe { MappedSlots::new(base, entries) };
         Shared {
-            value: unsafe { MappedSlots::new(base, entries) },
+            value,
             _memory: self.clone(),
         }
     }

@@ -26,14 +26,11 @@ pub(crate) fn install(memory: &memory::GuestMemory, image: &Image) {
     let space = memory.space();
     memory.write(space.descriptors.offset, &descriptors::page());
     memory.write(space.stubs.offset, stubs::code());
-    let mut at = space.tables.offset;
-    for page in space.tables(image).pages() {
-        assert!(
-            at < space.tables.offset + space.tables.len,
-            "page tables have room"
-        );
-        memory.write(at, &page);
-        at += page.len() as u64;
-    }
+    let tables = space.tables(image).to_bytes();
+    assert!(
+        tables.len() as u64 <= space.tables.len,
+        "page tables have room"
+    );
+    memory.write(space.tables.offset, &tables);
     image.load(memory);
 }

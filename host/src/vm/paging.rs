@@ -112,11 +112,13 @@ impl Tables {
         table
     }
 
-    /// The tables' pages, in the order of their addresses.
-    pub(crate) fn pages(&self) -> impl Iterator<Item = Vec<u8>> {
+    /// The tables, in the order of their addresses.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         self.pages
+            .as_flattened()
             .iter()
-            .map(|page| page.iter().flat_map(|entry| entry.to_le_bytes()).collect())
+            .flat_map(|entry| entry.to_le_bytes())
+            .collect()
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct System {
     pub(crate) cpuid: CpuId,
     /// The signal that makes a thread leave the guest.
     pub(crate) kick_signal: i32,
+    /// Processors that this process may use; asked once, because the answer takes system
+    /// calls and files.
+    pub(crate) processors: usize,
 }
 
 impl System {
@@ -70,6 +73,7 @@ impl System {
             kvm,
             cpuid,
             kick_signal: super::kick::install_signal_handler()?,
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
         })
     }
 
