@@ -152,6 +152,12 @@ impl Image {
                 "it is a directory; give the binary that `cargo build` made",
             )));
         }
+        if !metadata.is_file() {
+            // A device or a pipe may have no end.
+            return Err(read(std::io::Error::other(
+                "it is not a regular file; give the binary that `cargo build` made",
+            )));
+        }
         // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
         if metadata.len() > 4 * IMAGE_MAX {
             return Err(read(std::io::Error::other(format!(

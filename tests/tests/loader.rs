@@ -7,9 +7,9 @@ use wakebox_tests::elf::{CODE, Elf, R, Segment, W, X, code};
 
 /// What the loader says to these bytes.
 fn refusal(bytes: impl Into<Vec<u8>>) -> String {
-    Image::from_bytes(bytes)
-        .expect_err("this is not a guest, and it was taken for one")
-        .to_string()
+    let error =
+        Image::from_bytes(bytes).expect_err("this is not a guest, and it was taken for one");
+    format!("{:#}", anyhow::Error::from(error))
 }
 
 /// What the loader says to a guest with one thing wrong.

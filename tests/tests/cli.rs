@@ -1,0 +1,317 @@
+//! The command: bad input is answered with one clear sentence, good input with the guest.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use wakebox_tests::elf::{Elf, code};
+use wakebox_tests::{guest, require_kvm};
+
+fn wakebox() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+    command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command
+}
+
+/// Runs the command and returns its output.
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Expects a failure that is explained by a sentence with all of `words`, on standard
+/// error alone, without a backtrace.
+#[track_caller]
+fn refuses(command: &mut Command, words: &[&str]) {
+    let output = output(command);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let code = output.status.code();
+    assert!(matches!(code, Some(1..=2)), "status {code:?}: {stderr}");
+    assert_eq!(stdout, "", "an error belongs on standard error");
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "expected `{word}` in: {stderr}");
+    }
+    for noise in ["backtrace", "panicked", "\x1b["] {
+        assert!(!stderr.contains(noise), "{noise}: {stderr}");
+    }
+}
+
+/// A file with these bytes, which goes away with the value.
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(bytes).expect("room for it");
+    file
+}
+
+/// A guest that needs no more than the machine.
+fn exits_with(value: u32) -> tempfile::NamedTempFile {
+    file(&Elf::guest(&code::exit(value)).to_bytes())
+}
+
+#[test]
+fn a_missing_file() {
+    refuses(
+        wakebox().args(["run", "/nonexistent/guest"]),
+        &["/nonexistent/guest", "No such file"],
+    );
+}
+
+#[test]
+fn a_directory() {
+    refuses(wakebox().args(["run", "/"]), &["/", "directory"]);
+}
+
+#[test]
+fn an_empty_file() {
+    let empty = file(b"");
+    refuses(wakebox().arg("run").arg(empty.path()), &["empty"]);
+}
+
+#[test]
+fn something_that_has_no_end() {
+    refuses(wakebox().args(["run", "/dev/zero"]), &["/dev/zero", "not a regular file"]);
+}
+
+#[test]
+fn a_program_for_this_host() {
+    refuses(
+        wakebox().arg("run").arg(std::env::current_exe().unwrap()),
+        &["not a guest", "wakebox new"],
+    );
+}
+
+#[test]
+fn no_memory_or_more_than_there_is() {
+    let guest = exits_with(0);
+    refuses(
+        wakebox().args(["run", "--mem", "0"]).arg(guest.path()),
+        &["0"],
+    );
+    refuses(
+        wakebox().args(["run", "--mem", "4K"]).arg(guest.path()),
+        &["too small", "at least"],
+    );
+    refuses(
+        wakebox().args(["run", "--mem", "1000T"]).arg(guest.path()),
+        &["more than this machine has"],
+    );
+    for malformed in ["", "-1", "12X", "1e99", "99999999999999999999G", "NaN"] {
+        refuses(
+            wakebox()
+                .arg("run")
+                .arg(format!("--mem={malformed}"))
+                .arg(guest.path()),
+            &["--mem"],
+        );
+    }
+}
+
+#[test]
+fn a_malformed_grant() {
+    for option in ["--allow-connect", "--allow-listen"] {
+        for malformed in ["", "host", "host:", ":80", "host:65536", "::1:80", "a b:80"] {
+            refuses(
+                wakebox()
+                    .arg("run")
+                    .arg(format!("{option}={malformed}"))
+                    .arg("guest"),
+                &[option, "HOST:PORT"],
+            );
+        }
+    }
+}
+
+#[test]
+fn other_malformed_options() {
+    refuses(
+        wakebox().args(["run", "--wake", "often", "guest"]),
+        &["--wake", "often", "poll"],
+    );
+    refuses(
+        wakebox().args(["run", "--timeout", "soon", "guest"]),
+        &["--timeout", "soon"],
+    );
+    refuses(
+        wakebox().args(["run", "--env", "novalue", "guest"]),
+        &["--env", "novalue"],
+    );
+    refuses(wakebox().args(["run"]), &["GUEST"]);
+    refuses(wakebox().args(["fly"]), &["fly"]);
+}
+
+/// The command in a mount namespace of its own, in which `prepare` was run before.
+fn elsewhere(prepare: &str, guest: &Path) -> Command {
+    // SAFETY: no preconditions.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let mut command = Command::new("unshare");
+    if !is_root {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+        .args(["--mount", "sh", "-c"])
+        .arg(format!("{prepare} && exec \"$0\" run \"$1\""))
+        .arg(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg(guest)
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn no_kvm() {
+    let guest = exits_with(0);
+    refuses(
+        &mut elsewhere("mount -t tmpfs none /dev", guest.path()),
+        &["/dev/kvm does not exist", "wakebox doctor"],
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn no_permission_on_kvm() {
+    require_kvm();
+    let guest = exits_with(0);
+    // A device on a file system without devices may not be opened, not even by root.
+    let prepare = "mount --bind /dev/kvm /dev/kvm && mount -o remount,bind,nodev /dev/kvm";
+    refuses(
+        &mut elsewhere(prepare, guest.path()),
+        &["permission denied", "group"],
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn the_exit_status_is_the_guests() {
+    require_kvm();
+    for value in [0, 1, 42, 255] {
+        let guest = exits_with(value);
+        let output = output(wakebox().arg("run").arg(guest.path()));
+        assert_eq!(output.status.code(), Some(value as i32));
+        assert_eq!(
+            (text(&output.stdout), text(&output.stderr)),
+            Default::default()
+        );
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn ends_that_are_not_the_guests_own_have_their_status() {
+    require_kvm();
+    let spins = file(&Elf::guest(&code::spin()).to_bytes());
+    let faults = file(&Elf::guest(&code::load(0)).to_bytes());
+    let sleeps = file(&Elf::guest(&code::wait(0)).to_bytes());
+    for (guest, status, word) in [
+        (&spins, 124, "50"),
+        (&faults, 139, "null pointer"),
+        (&sleeps, 123, "sleeps for ever"),
+    ] {
+        let output = output(
+            wakebox()
+                .args(["run", "--timeout", "50ms"])
+                .arg(guest.path()),
+        );
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(word), "{stderr}");
+        assert!(!stderr.contains("\x1b["), "colours are for terminals");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn statistics_go_to_standard_error() {
+    require_kvm();
+    let output = output(wakebox().args(["run", "--stats"]).arg(guest("hello")));
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    let stderr = text(&output.stderr);
+    for word in ["exits", "wakes", "ops", "executor", "time"] {
+        assert!(stderr.contains(word), "expected `{word}` in: {stderr}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_closed_standard_input_is_an_end_of_file() {
+    require_kvm();
+    let command = format!(
+        "exec {} run {} <&-",
+        env!("CARGO_BIN_EXE_wakebox-cli"),
+        guest("greet").display()
+    );
+    let output = output(Command::new("sh").args(["-c", &command]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("anonymous"));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_port_in_use_is_named() {
+    require_kvm();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = output(
+        wakebox()
+            .args(["run", "--allow-listen", &address])
+            .arg(guest("echo"))
+            .args(["--", &address]),
+    );
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains("in use"), "{stderr}");
+    assert!(!stderr.contains("backtrace"), "{stderr}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn an_output_that_nobody_reads_does_not_hang_or_panic() {
+    require_kvm();
+    let command = format!(
+        "{} run {} | true; exit \"${{PIPESTATUS[0]}}\"",
+        env!("CARGO_BIN_EXE_wakebox-cli"),
+        guest("hello").display()
+    );
+    let output = output(Command::new("bash").args(["-c", &command]));
+    let stderr = text(&output.stderr);
+    assert!(!stderr.contains("RUST_BACKTRACE"), "{stderr}");
+}
+
+#[test]
+fn inspect_says_what_a_guest_is_and_why_another_is_none() {
+    let good = exits_with(0);
+    let output_of_good = output(wakebox().arg("inspect").arg(good.path()));
+    assert!(output_of_good.status.success());
+    assert!(text(&output_of_good.stdout).contains("r-x"));
+
+    let bad = file(b"no guest");
+    let output_of_bad = output(wakebox().arg("inspect").arg(bad.path()));
+    assert_eq!(output_of_bad.status.code(), Some(1));
+    assert!(text(&output_of_bad.stdout).contains("not an ELF file"));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn the_doctor_finds_this_machine_well() {
+    require_kvm();
+    let output = output(wakebox().arg("doctor"));
+    let stdout = text(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    assert!(
+        stdout.contains("This machine runs Wakebox guests."),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn help_is_on_standard_output() {
+    for args in [&["--help"][..], &["run", "--help"], &["new", "--help"]] {
+        let output = output(wakebox().args(args));
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("Usage:"));
+    }
+}
