@@ -89,7 +89,7 @@ impl Ended {
     ///
     /// If it did not; the message has all that it wrote.
     #[track_caller]
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "often asked for the check alone")]
     pub fn success(self) -> Self {
         assert!(
             self.outcome.is_success(),
@@ -137,6 +137,31 @@ pub async fn run_here(builder: Builder) -> Ended {
         stderr: stderr.text(),
         stats: sandbox.stats(),
     }
+}
+
+/// Runs a test's body in a process in which nothing else goes on, whatever the test
+/// runner does: `name` is the test's own.
+///
+/// # Panics
+///
+/// If the body does.
+pub fn alone(name: &str, body: impl FnOnce()) {
+    const MARK: &str = "WAKEBOX_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return body();
+    }
+    let own = std::env::current_exe().expect("the test's own file");
+    let output = std::process::Command::new(own)
+        .args([name, "--exact", "--test-threads=1", "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .expect("the test starts again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Runs a sandbox to its end.

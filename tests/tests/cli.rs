@@ -74,7 +74,10 @@ fn an_empty_file() {
 
 #[test]
 fn something_that_has_no_end() {
-    refuses(wakebox().args(["run", "/dev/zero"]), &["/dev/zero", "not a regular file"]);
+    refuses(
+        wakebox().args(["run", "/dev/zero"]),
+        &["/dev/zero", "not a regular file"],
+    );
 }
 
 #[test]

@@ -1,0 +1,284 @@
+//! Many sandboxes side by side, and what they may not do to each other.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinSet;
+use wakebox::{Builder, Outcome, Sandbox, WakeMode};
+use wakebox_abi::entry::Token;
+use wakebox_abi::op::{Deadline, Operation};
+use wakebox_tests::elf::{Elf, code};
+use wakebox_tests::{alone, ends, require_kvm, run_here, runtime, runtime_of};
+
+/// Code that waits for a few deadlines, a millisecond apart, all of them in flight at once.
+fn waits() -> Vec<u8> {
+    let deadlines: Vec<_> = (0..8)
+        .map(|slot| {
+            let token = Token {
+                slot,
+                generation: 7,
+            };
+            Deadline {
+                at_ns: u64::from(slot) * 1_000_000,
+            }
+            .submission(token)
+        })
+        .collect();
+    let waits = (0..8).map(code::wait);
+    [code::submit(&deadlines)]
+        .into_iter()
+        .chain(waits)
+        .collect::<Vec<_>>()
+        .concat()
+}
+
+/// Code that sleeps for ever.
+fn sleeps() -> Vec<u8> {
+    let token = Token {
+        slot: 0,
+        generation: 1,
+    };
+    let never = Deadline { at_ns: u64::MAX }.submission(token);
+    [code::submit(&[never]), code::wait(0), code::exit(1)].concat()
+}
+
+/// A small sandbox for this code.
+fn small(machine_code: &[u8]) -> Builder {
+    let guest = Elf::guest(machine_code).to_bytes();
+    Sandbox::builder().guest(guest).memory(4 << 20)
+}
+
+/// Open files of this process.
+fn files() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
+}
+
+/// Threads of this process, without those in which newer kernels do KVM's housekeeping for
+/// each VM.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| !name.starts_with("kvm-")).count()
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn two_hundred_run_side_by_side_on_two_threads() {
+    require_kvm();
+    runtime_of(2).block_on(async {
+        let mut runs = JoinSet::new();
+        for number in 0..200_u8 {
+            let guest = [waits(), code::exit(number.into())].concat();
+            let mode = WakeMode::ALL[usize::from(number) % 4];
+            runs.spawn(async move { (number, run_here(small(&guest).wake(mode)).await) });
+        }
+        while let Some(run) = runs.join_next().await {
+            let (number, ended) = run.expect("no run panics");
+            assert_eq!(ended.outcome, Outcome::Exit(number.into()));
+        }
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_parked_guest_holds_no_thread() {
+    require_kvm();
+    alone(
+        "a_parked_guest_holds_no_thread",
+        parked_guests_hold_no_thread,
+    );
+}
+
+fn parked_guests_hold_no_thread() {
+    for mode in WakeMode::ALL {
+        runtime().block_on(async {
+            let park = async |runs: &mut JoinSet<_>, how_many| {
+                for _ in 0..how_many {
+                    let mut sandbox = small(&sleeps()).wake(mode).build().unwrap();
+                    runs.spawn(async move { ends(&mut sandbox).await });
+                }
+                // All of them run in this thread: when a neighbour ends, they are parked.
+                let last = [waits(), code::exit(0)].concat();
+                run_here(small(&last).wake(mode)).await
+            };
+            let mut runs = JoinSet::new();
+            park(&mut runs, 1).await.success();
+            let threads_for_one = threads();
+            park(&mut runs, 50).await.success();
+            assert_eq!(threads(), threads_for_one, "mode {mode}");
+            assert!(runs.try_join_next().is_none(), "all of them sleep");
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_computing_guest_lets_others_run_after_each_quantum() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime().block_on(async {
+            let mut sandbox = small(&code::spin()).wake(mode).build().unwrap();
+            let kill = sandbox.kill_handle();
+            let computes = tokio::spawn(async move {
+                let outcome = ends(&mut sandbox).await;
+                (outcome, sandbox.stats().exits.kick)
+            });
+            // A neighbour that is ready all the time, in the same thread.
+            let turns = Arc::new(AtomicU64::new(0));
+            let neighbour = tokio::spawn({
+                let turns = turns.clone();
+                async move {
+                    loop {
+                        turns.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            // Another guest gets through, too.
+            let other = [waits(), code::exit(5)].concat();
+            assert_eq!(
+                run_here(small(&other).wake(mode)).await.outcome,
+                Outcome::Exit(5)
+            );
+            neighbour.abort();
+            let turns = turns.load(Ordering::Relaxed);
+            kill.kill();
+            let (outcome, quanta) = computes.await.unwrap();
+            assert_eq!(outcome, Outcome::Cancelled);
+            assert!(quanta > 0, "mode {mode}: it was never interrupted");
+            assert!(
+                turns + 1 >= quanta,
+                "mode {mode}: {quanta} quanta, and only {turns} turns for a neighbour"
+            );
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_guest_is_ended_from_elsewhere_whatever_it_does() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        for guest in [code::spin(), sleeps()] {
+            runtime_of(2).block_on(async {
+                let mut sandbox = small(&guest).wake(mode).build().unwrap();
+                let kill = sandbox.kill_handle();
+                let run = tokio::spawn(async move { ends(&mut sandbox).await });
+                // Before, during or after its first instruction: all must do.
+                let other = [waits(), code::exit(0)].concat();
+                run_here(small(&other)).await.success();
+                kill.kill();
+                assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
+                kill.kill();
+            });
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn one_that_is_ended_before_it_starts_never_runs() {
+    require_kvm();
+    let mut sandbox = small(&code::exit(1)).build().unwrap();
+    sandbox.kill_handle().kill();
+    assert_eq!(runtime().block_on(ends(&mut sandbox)), Outcome::Cancelled);
+    assert_eq!(sandbox.stats().exits.total(), 0);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_sandbox_runs_once() {
+    require_kvm();
+    runtime().block_on(async {
+        let mut sandbox = small(&code::exit(0)).build().unwrap();
+        assert!(ends(&mut sandbox).await.is_success());
+        assert!(matches!(sandbox.run().await, Err(wakebox::Error::Ended)));
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_run_without_a_runtime_says_so_and_the_blocking_one_needs_none() {
+    require_kvm();
+    let mut sandbox = small(&code::exit(0)).build().unwrap();
+    let mut run = std::pin::pin!(sandbox.run());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Err(error)) = run.as_mut().poll(&mut context) else {
+        panic!("it should have failed at once");
+    };
+    assert!(matches!(error, wakebox::Error::NoRuntime), "{error}");
+
+    let mut sandbox = small(&[waits(), code::exit(9)].concat()).build().unwrap();
+    assert_eq!(sandbox.run_blocking().unwrap(), Outcome::Exit(9));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn nothing_is_left_behind() {
+    require_kvm();
+    alone("nothing_is_left_behind", nothing_is_left);
+}
+
+fn nothing_is_left() {
+    let guests = [sleeps(), code::spin(), [waits(), code::exit(0)].concat()];
+    let once = || {
+        for mode in WakeMode::ALL {
+            for guest in &guests {
+                runtime().block_on(async {
+                    let mut sandbox = small(guest).wake(mode).build().unwrap();
+                    tokio::select! {
+                        biased;
+                        _ = sandbox.run() => {}
+                        // Dropped at its first await, and at a later one.
+                        () = tokio::task::yield_now() => {}
+                    }
+                    drop(small(guest).wake(mode).build().unwrap());
+                });
+            }
+        }
+    };
+    // The threads and the handle that the process keeps are made by the first.
+    once();
+    settled();
+    let before = (files(), threads());
+    for _ in 0..10 {
+        once();
+    }
+    settled();
+    assert_eq!((files(), threads()), before);
+}
+
+/// Waits until the driver's thread has done what it was told before.
+fn settled() {
+    runtime().block_on(async {
+        for mode in [WakeMode::Poll, WakeMode::Auto] {
+            run_here(small(&[waits(), code::exit(0)].concat()).wake(mode))
+                .await
+                .success();
+        }
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_future_that_is_forgotten_stops_its_guest() {
+    require_kvm();
+    runtime_of(2).block_on(async {
+        let mut sandbox = small(&code::spin()).build().unwrap();
+        let run = tokio::spawn(async move { sandbox.run().await.map(drop) });
+        run_here(small(&[waits(), code::exit(0)].concat()))
+            .await
+            .success();
+        run.abort();
+        assert!(run.await.is_err_and(|error| error.is_cancelled()));
+        // Both threads are free: two futures that never end would show if not.
+        let stuck = [tokio::spawn(pending::<()>()), tokio::spawn(pending::<()>())];
+        run_here(small(&code::exit(0))).await.success();
+        stuck.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
