@@ -154,6 +154,30 @@ param_enum! {
     }
 }
 
+param_enum! {
+    /// What a [`CallHeader`] announces.
+    CallKind {
+        /// A call.
+        Call = 0,
+        /// Its caller no longer waits for it.
+        Cancel = 1,
+    }
+}
+
+param_enum! {
+    /// What a [`Reply`] holds.
+    ReplyKind {
+        /// The last part of the result, or all of it.
+        Result = 0,
+        /// A part of the result; more follow.
+        Part = 1,
+        /// Nothing: there is no function of that name.
+        NoSuchFunction = 2,
+        /// Nothing: the arguments are not what the function takes.
+        BadInput = 3,
+    }
+}
+
 /// An operation with its parameters.
 pub trait Operation: Copy {
     /// Its number.
@@ -356,6 +380,114 @@ operations! {
         /// Which direction.
         how: Shutdown,
     }
+
+    /// Calls a function of the embedding program. The value is the length of its reply. A reply
+    /// that does not fit ends the operation with `MessageTooLarge`, and the value is the handle of
+    /// a message that holds it.
+    40 CallHost {
+        /// The function's name in UTF-8.
+        function: Buf,
+        /// Its arguments, serialized.
+        input: Buf,
+        /// Where the reply goes.
+        into: Buf,
+    }
+
+    /// Calls a function of the embedding program that gives a stream. The value is its handle.
+    41 OpenHostStream {
+        /// The function's name in UTF-8.
+        function: Buf,
+        /// Its arguments, serialized.
+        input: Buf,
+    }
+
+    /// Waits for the next item of a stream. The value is the item's length plus one, or zero at the
+    /// end. An item that does not fit ends the operation as in `CallHost`.
+    42 NextItem {
+        /// The stream.
+        stream: Handle,
+        /// Where the item goes.
+        into: Buf,
+    }
+
+    /// Copies a part of a message that was too large. The value is the number of bytes; zero is its
+    /// end.
+    43 ReadMessage {
+        /// The message.
+        message: Handle,
+        /// Bytes from its start.
+        at: u32,
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Waits until the embedding program calls a function of this guest, or takes a call back. The
+    /// value is the length of a [`CallHeader`] and what follows it. A call that does not fit ends
+    /// the operation as in `CallHost`. Ends with `NotConnected` when no more calls will come.
+    44 NextCall {
+        /// Where the call goes.
+        into: Buf,
+    }
+
+    /// Answers a call. A reply in several parts is sent in order, all but the last with
+    /// [`ReplyKind::Part`].
+    45 Reply {
+        /// Which call.
+        call: u64,
+        /// What this is.
+        kind: ReplyKind,
+        /// The reply, or a part of it, serialized.
+        from: Buf,
+    }
+}
+
+/// What stands before the name and the arguments of a call: 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallHeader {
+    /// Which call, for its reply.
+    pub call: u64,
+    /// Whether it is made or taken back.
+    pub kind: CallKind,
+    /// Length of the function's name, in bytes; its arguments follow.
+    pub name_len: u32,
+}
+
+impl CallHeader {
+    /// Bytes of an encoded header.
+    pub const SIZE: usize = 16;
+
+    /// `call, kind, length of the name`, little endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let words = self.call.to_le_bytes().into_iter();
+        let words = words.chain((self.kind as u32).to_le_bytes());
+        for (place, byte) in bytes
+            .iter_mut()
+            .zip(words.chain(self.name_len.to_le_bytes()))
+        {
+            *place = byte;
+        }
+        bytes
+    }
+
+    /// The header at the beginning of these bytes and what follows it, or `None` if there is none.
+    #[must_use]
+    pub fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (call, rest) = bytes.split_first_chunk()?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let (name_len, rest) = rest.split_first_chunk()?;
+        let kind = CallKind::from_word(u64::from(u32::from_le_bytes(*kind))).ok()?;
+        let name_len = u32::from_le_bytes(*name_len);
+        Some((
+            Self {
+                call: u64::from_le_bytes(*call),
+                kind,
+                name_len,
+            },
+            rest,
+        ))
+    }
 }
 
 /// A socket's address in the arena: 24 bytes.
@@ -470,6 +602,30 @@ mod tests {
         survives(ShutdownStream {
             stream: handle,
             how: Shutdown::Both,
+        });
+        survives(CallHost {
+            function: buf,
+            input: Buf::default(),
+            into: buf,
+        });
+        survives(OpenHostStream {
+            function: buf,
+            input: buf,
+        });
+        survives(NextItem {
+            stream: handle,
+            into: buf,
+        });
+        survives(ReadMessage {
+            message: handle,
+            at: 7,
+            into: buf,
+        });
+        survives(NextCall { into: buf });
+        survives(Reply {
+            call: u64::MAX,
+            kind: ReplyKind::Part,
+            from: buf,
         });
     }
 

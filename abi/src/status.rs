@@ -67,6 +67,8 @@ statuses! {
     26 UnexpectedEof "the data ended early",
     27 OutOfMemory "the host is out of memory or descriptors",
     28 Busy "the resource is busy",
+    29 Panicked "the function panicked",
+    30 MessageTooLarge "the message is too large",
     0xFFFF Other "the host reported an error of another kind",
 }
 
