@@ -42,6 +42,7 @@
 //! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
+mod calls;
 mod driver;
 mod error;
 mod loader;
@@ -50,6 +51,7 @@ pub mod policy;
 #[cfg(any(test, feature = "cli"))]
 mod probe;
 mod report;
+mod running;
 mod sandbox;
 mod stats;
 mod stdio;
@@ -60,10 +62,13 @@ mod vm;
 #[doc(hidden)]
 pub mod cli;
 
+pub use calls::guest::{CallError, Caller};
+pub use calls::host::HostContext;
 pub use error::{Error, Result};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
 pub use report::{Fault, FaultKind, Limit, Outcome, Panic, Registers};
+pub use running::Running;
 pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};

@@ -11,12 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::Stream;
 use futures_util::task::AtomicWaker;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use wakebox_abi::boot::{self, Boot, Features, Range};
 use wakebox_abi::memory::{Control, MappedControl, Word};
 use wakebox_abi::wake::{self, Mode};
 use wakebox_abi::{ABI_VERSION, layout, report};
 
+use crate::calls::guest::{Caller, Mailbox};
+use crate::calls::host::{Callables, Functions, HostContext};
 use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
 use crate::driver::thread::Seat;
@@ -26,6 +31,7 @@ use crate::loader::Image;
 use crate::ops::Resources;
 use crate::policy::Policy;
 use crate::report::{Limit, Outcome, Panic};
+use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::vm;
@@ -42,6 +48,8 @@ const MEMORY: u64 = 64 << 20;
 const IN_FLIGHT: u32 = 4096;
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
+/// How long a call of a host function may take, unless it is said.
+const HOST_FN_LIMIT: Duration = Duration::from_secs(60);
 /// How long an ended guest's last output may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long a guest watches the completion ring before it leaves, at most.
@@ -124,6 +132,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     policy: Policy,
+    functions: Functions,
     stdin: Input,
     stdout: Output,
     stderr: Output,
@@ -144,6 +153,7 @@ impl Default for Builder {
             args: Vec::new(),
             env: Vec::new(),
             policy: Policy::new(),
+            functions: Functions::with_limit(HOST_FN_LIMIT),
             stdin: Input::Null,
             stdout: Output::Null,
             stderr: Output::Null,
@@ -242,6 +252,69 @@ impl Builder {
         self
     }
 
+    /// Gives the guest a function of this program to call, and grants it thereby.
+    ///
+    /// `function` gets a context and the arguments: any serde type, a tuple for several. What
+    /// it returns is any serde type too; its own errors arrive typed if that is a `Result`.
+    /// Calls go on concurrently, polled by the sandbox's driver inside the runtime in which the
+    /// sandbox runs; work that blocks belongs into `spawn_blocking`. A guest that drops its call
+    /// drops the future. A panic ends the call with an error in the guest.
+    ///
+    /// State is shared through [`Self::state`] (or captured by a closure that clones what it
+    /// moves into its future):
+    ///
+    /// ```
+    /// # use wakebox::{HostContext, Sandbox};
+    /// # use std::{collections::HashMap, sync::Mutex};
+    /// type Store = Mutex<HashMap<String, String>>;
+    ///
+    /// let builder = Sandbox::builder()
+    ///     .state(Store::default())
+    ///     .host_fn("kv.get", async |ctx: HostContext, key: String| -> Option<String> {
+    ///         ctx.state::<Store>().lock().unwrap().get(&key).cloned()
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn host_fn<A, R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        F: Fn(HostContext, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+    {
+        self.functions.add_call(name, function);
+        self
+    }
+
+    /// Gives the guest a function that yields a stream of items, one whenever the guest asks for
+    /// it. Otherwise as [`Self::host_fn`].
+    #[must_use]
+    pub fn host_stream<A, T, F, S>(mut self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(HostContext, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = T> + Send + 'static,
+    {
+        self.functions.add_stream(name, function);
+        self
+    }
+
+    /// A value for host functions, found by its type with [`HostContext::state`].
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.functions.state.insert(value);
+        self
+    }
+
+    /// How long one call of a host function may take before it is dropped and the guest is told
+    /// `TimedOut`; a minute by default, `None` for no limit.
+    #[must_use]
+    pub fn host_fn_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.functions.limit = limit;
+        self
+    }
+
     /// Where standard input comes from. It is at its end by default.
     #[must_use]
     pub fn stdin(mut self, input: Input) -> Self {
@@ -332,6 +405,8 @@ impl Builder {
 
         let counts = Arc::new(OpCounts::default());
         let policy = Arc::new(self.policy);
+        let callables = Callables::new(self.functions);
+        let mailbox = Arc::new(Mailbox::default());
         let ready = Arc::new(Ready::default());
         if mode == Mode::Irq {
             ready.kick_too(vcpu.kick().clone());
@@ -342,6 +417,8 @@ impl Builder {
             policy: policy.clone(),
             console: Console::new(self.stdout, self.stderr),
             stdin: Stdin::new(self.stdin),
+            callables: callables.clone(),
+            mailbox: mailbox.clone(),
             start: clocks.start(),
         };
         let driver = Driver::new(&memory, resources, counts.clone(), ready);
@@ -370,6 +447,8 @@ impl Builder {
             left_at: None,
             counts,
             policy,
+            callables,
+            mailbox,
         })
     }
 
@@ -554,6 +633,8 @@ pub struct Sandbox {
     left_at: Option<Instant>,
     counts: Arc<OpCounts>,
     policy: Arc<Policy>,
+    callables: Callables,
+    mailbox: Arc<Mailbox>,
     kill: Arc<Kill>,
 }
 
@@ -579,9 +660,8 @@ impl Sandbox {
         if std::mem::replace(&mut self.ended, true) {
             return Err(Error::Ended);
         }
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::NoRuntime);
-        }
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        self.callables.enter(runtime);
         let run = Run { sandbox: self };
         let result = match run.sandbox.timeout {
             None => run.sandbox.drive().await,
@@ -621,6 +701,31 @@ impl Sandbox {
         // A read of standard input that never ends must not keep the caller.
         runtime.shutdown_background();
         outcome
+    }
+
+    /// What calls functions that the guest exports. They are answered while the sandbox runs.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        let seat = match &self.service {
+            Service::Thread(seat) if self.mode == Mode::Poll => Some(seat.clone()),
+            _ => None,
+        };
+        Caller::new(self.mailbox.clone(), seat)
+    }
+
+    /// Runs the sandbox as a task of the current Tokio runtime, for a guest that serves calls.
+    ///
+    /// # Panics
+    ///
+    /// If called outside a Tokio runtime.
+    #[must_use]
+    pub fn start(mut self) -> Running {
+        let (caller, kill) = (self.caller(), self.kill_handle());
+        let task = tokio::spawn(async move {
+            let outcome = self.run().await;
+            (outcome, self.stats())
+        });
+        Running::new(caller, kill, task)
     }
 
     /// What ends the sandbox from elsewhere.

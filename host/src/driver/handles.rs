@@ -6,9 +6,13 @@
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
+
+use crate::calls::Message;
+use crate::calls::host::ItemStream;
 
 /// Something open.
 #[derive(Clone, Debug)]
@@ -17,6 +21,10 @@ pub(crate) enum Resource {
     Stream(Arc<TcpStream>),
     /// A listening TCP socket.
     Listener(Arc<TcpListener>),
+    /// A message that was too large for its reader's buffer.
+    Message(Message),
+    /// What a host function gives, item by item.
+    HostStream(Arc<Mutex<ItemStream>>),
 }
 
 /// Bits of a handle that are the index; the others count uses.

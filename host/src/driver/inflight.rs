@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -28,6 +28,8 @@ pub(crate) struct Ready {
     queue: Mutex<Vec<u32>>,
     any: AtomicBool,
     driver: AtomicWaker,
+    /// Threads that take turns by themselves for a moment, so that nobody need be woken.
+    helpers: AtomicU32,
     /// In mode `irq`: the vCPU to pull out of its guest.
     kick: OnceLock<Arc<Kick>>,
 }
@@ -49,13 +51,30 @@ impl Ready {
         self.any.load(Ordering::Relaxed)
     }
 
+    /// The calling thread takes turns until [`Self::release`]: nobody else is woken for them.
+    pub(crate) fn hold(&self) {
+        self.helpers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The calling thread takes no more turns.
+    pub(crate) fn release(&self) {
+        self.helpers.fetch_sub(1, Ordering::SeqCst);
+        if self.any.load(Ordering::SeqCst) {
+            self.driver.wake();
+        }
+    }
+
     fn push(&self, slot: u32) {
         self.queue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(slot);
-        self.any.store(true, Ordering::Release);
-        self.driver.wake();
+        // Partner: `release`. Either this sees a helper, who will look before it leaves, or the
+        // helper has left and sees the flag.
+        self.any.store(true, Ordering::SeqCst);
+        if self.helpers.load(Ordering::SeqCst) == 0 {
+            self.driver.wake();
+        }
         if let Some(kick) = self.kick.get()
             && kick.is_in_guest()
         {
@@ -270,7 +289,7 @@ mod tests {
         std::iter::from_fn(|| table.poll_next())
             .map(|(token, _, end)| match end {
                 End::Done(_, value) => (token.slot, value),
-                End::Open(_) => unreachable!("no operation here opens anything"),
+                other => unreachable!("no operation here opens anything: {other:?}"),
             })
             .collect()
     }

@@ -236,6 +236,11 @@ impl Driver {
         self.inflight.ready().is_some()
     }
 
+    /// The queue of operations that can go on.
+    pub(crate) fn ready(&self) -> &Arc<Ready> {
+        self.inflight.ready()
+    }
+
     /// Operations in flight.
     pub(crate) fn in_flight(&self) -> u32 {
         self.inflight.len()
@@ -254,6 +259,7 @@ impl Driver {
     /// Drops every operation in flight and every open resource.
     pub(crate) fn close(&mut self) {
         self.inflight.clear();
+        self.resources.mailbox.end();
         self.resources.handles.clear();
     }
 

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
 
+use super::inflight::Ready;
 use super::{Driver, Violation};
 use crate::error::{Error, Result};
 use crate::vm::memory::Shared;
@@ -43,6 +44,7 @@ fn patience(mode: Mode) -> (Duration, Duration) {
 #[derive(Debug)]
 pub(crate) struct Seat {
     driver: Mutex<Driver>,
+    ready: Arc<Ready>,
     control: Shared<MappedControl>,
     mode: Mode,
     /// Wakes the thread's task.
@@ -66,6 +68,7 @@ impl Seat {
         mode: Mode,
     ) -> Result<Arc<Self>> {
         let seat = Arc::new(Self {
+            ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             control,
             mode,
@@ -88,6 +91,48 @@ impl Seat {
         let runtime = runtime().expect("the thread was started with the seat");
         let _context = runtime.enter();
         act(&mut self.driver())
+    }
+
+    /// Takes turns on the calling thread from `begin` until `done` or for `limit`, so that what
+    /// `begin` sets going crosses the boundary and comes back without another thread.
+    pub(crate) fn help<T>(
+        &self,
+        limit: Duration,
+        begin: impl FnOnce() -> T,
+        done: impl Fn(&T) -> bool,
+    ) -> T {
+        let runtime = runtime().expect("the thread was started with the seat");
+        let _context = runtime.enter();
+        self.ready.hold();
+        let value = begin();
+        wake::driver_looks(&self.control);
+        let started = Instant::now();
+        while !done(&value) && started.elapsed() < limit {
+            let turn = self.driver().turn(None);
+            match turn {
+                Ok(turn) if turn.completed > 0 && wake::host_must_wake(&self.control) => {
+                    // The guest sleeps: another thread has to run it.
+                    self.runner.wake();
+                    break;
+                }
+                Ok(_) => std::hint::spin_loop(),
+                Err(violation) => {
+                    self.broke(violation);
+                    break;
+                }
+            }
+        }
+        let taken = self.driver().taken();
+        if !wake::driver_may_sleep(&self.control, taken) {
+            self.ring();
+        }
+        self.ready.release();
+        value
+    }
+
+    fn broke(&self, violation: Violation) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
+        self.runner.wake();
     }
 
     /// The waker of whoever runs the guest.
@@ -155,8 +200,7 @@ fn runtime() -> Result<&'static Handle> {
 /// The task of one sandbox on the thread.
 async fn look(seat: Arc<Seat>) {
     if let Err(violation) = look_until_stopped(&seat).await {
-        *seat.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
-        seat.runner.wake();
+        seat.broke(violation);
     }
 }
 

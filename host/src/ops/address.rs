@@ -17,6 +17,7 @@ impl Start for SocketName {
             (Resource::Stream(stream), Side::Peer) => stream.peer_addr(),
             (Resource::Listener(listener), Side::Local) => listener.local_addr(),
             (Resource::Listener(_), Side::Peer) => return Err(Status::NotConnected),
+            _ => return Err(Status::BadHandle),
         };
         let address = SocketAddress(address.map_err(|error| status_of(&error))?);
         Ok(Started::Done(End::bytes(into.fill(&address.to_bytes()))))

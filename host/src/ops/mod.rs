@@ -4,6 +4,7 @@
 //! struct, and a line in [`start`].
 
 mod address;
+mod call;
 mod clock;
 mod close;
 mod console;
@@ -22,6 +23,8 @@ use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::op::{self, Handle, Opcode, Operation as _};
 use wakebox_abi::status::Status;
 
+use crate::calls::guest::Mailbox;
+use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
 use crate::driver::inflight::Operation;
 use crate::policy::Policy;
@@ -36,6 +39,8 @@ pub(crate) struct Resources {
     pub(crate) policy: Arc<Policy>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
+    pub(crate) callables: Callables,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// Zero of the guest's monotonic clock.
     pub(crate) start: Instant,
 }
@@ -45,8 +50,9 @@ impl Resources {
     pub(crate) fn settle(&mut self, end: End) -> (Status, u32) {
         match end {
             End::Done(status, value) => (status, value),
-            End::Open(resource) => match self.handles.open(resource) {
-                Ok(handle) => (Status::Ok, handle.0),
+            End::Open(resource) => self.settle(End::OpenFor(Status::Ok, resource)),
+            End::OpenFor(status, resource) => match self.handles.open(resource) {
+                Ok(handle) => (status, handle.0),
                 Err(status) => (status, 0),
             },
         }
@@ -65,6 +71,8 @@ pub(crate) enum End {
     Done(Status, u32),
     /// With something open, whose handle is the value.
     Open(Resource),
+    /// With a status other than `Ok` that leaves something open, whose handle is the value.
+    OpenFor(Status, Resource),
 }
 
 impl End {
@@ -155,6 +163,12 @@ pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Start
         Some(Opcode::ReadStream) => of::<op::ReadStream>(submission, resources),
         Some(Opcode::WriteStream) => of::<op::WriteStream>(submission, resources),
         Some(Opcode::ShutdownStream) => of::<op::ShutdownStream>(submission, resources),
+        Some(Opcode::CallHost) => of::<op::CallHost>(submission, resources),
+        Some(Opcode::OpenHostStream) => of::<op::OpenHostStream>(submission, resources),
+        Some(Opcode::NextItem) => of::<op::NextItem>(submission, resources),
+        Some(Opcode::ReadMessage) => of::<op::ReadMessage>(submission, resources),
+        Some(Opcode::NextCall) => of::<op::NextCall>(submission, resources),
+        Some(Opcode::Reply) => of::<op::Reply>(submission, resources),
         Some(_) | None => Err(Status::Unsupported),
     };
     started.unwrap_or_else(Into::into)

@@ -1,0 +1,17 @@
+//! Calls across the boundary: functions of the embedding program that a guest calls
+//! ([`host`]), and functions of a guest that the program calls ([`guest`]).
+//!
+//! Arguments and results are any serde types, in postcard's format on the way. A function's
+//! own errors are part of its result and arrive typed; what goes wrong with the call itself
+//! is a status.
+
+pub(crate) mod guest;
+pub(crate) mod host;
+
+use std::sync::Arc;
+
+/// Bytes of a serialized message.
+pub(crate) type Message = Arc<[u8]>;
+
+/// Most bytes of one message, unless it is said.
+pub(crate) const MESSAGE_MAX: usize = 16 << 20;

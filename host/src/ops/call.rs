@@ -1,0 +1,112 @@
+//! Calls of host functions, and of guest functions.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use wakebox_abi::op::{Buf, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply};
+use wakebox_abi::status::Status;
+
+use super::{End, Resources, Start, Started};
+use crate::calls::{MESSAGE_MAX, Message};
+use crate::driver::handles::Resource;
+use crate::vm::memory::ArenaSlice;
+
+/// Longest name of a function, in bytes.
+const NAME_MAX: u32 = 256;
+
+/// Puts a message where its reader wants it, or opens it if it does not fit.
+fn deliver(message: &[u8], into: &ArenaSlice, extra: u32) -> End {
+    if message.len() <= into.len() {
+        into.fill(message);
+        End::Done(Status::Ok, message.len() as u32 + extra)
+    } else {
+        let message: Message = message.into();
+        End::OpenFor(Status::MessageTooLarge, Resource::Message(message))
+    }
+}
+
+fn function(resources: &Resources, name: Buf, input: Buf) -> Result<(String, Vec<u8>), Status> {
+    if name.len > NAME_MAX {
+        return Err(Status::InvalidInput);
+    }
+    if input.len as usize > MESSAGE_MAX {
+        return Err(Status::MessageTooLarge);
+    }
+    let name =
+        String::from_utf8(resources.slice(name)?.to_vec()).map_err(|_| Status::InvalidInput)?;
+    Ok((name, resources.slice(input)?.to_vec()))
+}
+
+impl Start for CallHost {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let (name, input) = function(resources, self.function, self.input)?;
+        let call = resources.callables.call(&name, &input)?;
+        Ok(Started::pending(async move {
+            match call.await {
+                Ok(reply) => deliver(&reply, &into, 0),
+                Err(status) => status.into(),
+            }
+        }))
+    }
+}
+
+impl Start for OpenHostStream {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let (name, input) = function(resources, self.function, self.input)?;
+        let stream = resources.callables.open(&name, &input)?;
+        let stream = Arc::new(tokio::sync::Mutex::new(stream));
+        Ok(Started::Done(End::Open(Resource::HostStream(stream))))
+    }
+}
+
+impl Start for NextItem {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let Resource::HostStream(stream) = resources.handles.any(self.stream)? else {
+            return Err(Status::BadHandle);
+        };
+        let stream = stream.clone();
+        Ok(Started::pending_on(self.stream, async move {
+            match stream.lock().await.next().await {
+                Some(Ok(item)) => deliver(&item, &into, 1),
+                Some(Err(status)) => status.into(),
+                None => End::OK,
+            }
+        }))
+    }
+}
+
+impl Start for ReadMessage {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let Resource::Message(message) = resources.handles.any(self.message)? else {
+            return Err(Status::BadHandle);
+        };
+        let rest = message.get(self.at as usize..).unwrap_or_default();
+        Ok(Started::Done(End::bytes(into.fill(rest))))
+    }
+}
+
+impl Start for NextCall {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        let end = move |message: Option<Message>| match message {
+            Some(message) => deliver(&message, &into, 0),
+            None => Status::NotConnected.into(),
+        };
+        if let Poll::Ready(message) = resources.mailbox.try_take() {
+            return Ok(Started::Done(end(message)));
+        }
+        let take = resources.mailbox.take();
+        Ok(Started::pending(async move { end(take.await) }))
+    }
+}
+
+impl Start for Reply {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let bytes = resources.slice(self.from)?.to_vec();
+        resources.mailbox.reply(self.call, self.kind, &bytes)?;
+        Ok(Started::Done(End::OK))
+    }
+}

@@ -1,0 +1,95 @@
+//! A sandbox that runs as a task and serves calls until it is closed.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
+
+use crate::calls::guest::{CallError, Caller};
+use crate::error::{Error, Result};
+use crate::report::Outcome;
+use crate::sandbox::KillHandle;
+use crate::stats::Stats;
+
+/// A sandbox that runs as a task of its own. Dropping it ends the guest.
+#[derive(Debug)]
+pub struct Running {
+    caller: Caller,
+    kill: KillHandle,
+    task: Option<JoinHandle<(Result<Outcome>, Stats)>>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        caller: Caller,
+        kill: KillHandle,
+        task: JoinHandle<(Result<Outcome>, Stats)>,
+    ) -> Self {
+        Self {
+            caller,
+            kill,
+            task: Some(task),
+        }
+    }
+
+    /// Calls a function that the guest exports: [`Caller::call`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn call<A, R>(&self, name: &str, input: &A) -> Result<R, CallError>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.caller.call(name, input).await
+    }
+
+    /// What calls it, to be given to others.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+
+    /// What ends it at once.
+    #[must_use]
+    pub fn kill_handle(&self) -> KillHandle {
+        self.kill.clone()
+    }
+
+    /// Lets the guest answer the calls under way and end by itself, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::run`](crate::Sandbox::run).
+    pub async fn close(self) -> Result<(Outcome, Stats)> {
+        self.caller.close();
+        self.ended().await
+    }
+
+    /// Waits until the guest ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::run`](crate::Sandbox::run).
+    pub async fn ended(mut self) -> Result<(Outcome, Stats)> {
+        let Some(task) = &mut self.task else {
+            return Err(Error::Ended);
+        };
+        let (outcome, stats) = match task.await {
+            Ok(ended) => ended,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => return Err(Error::Ended),
+            },
+        };
+        self.task = None;
+        Ok((outcome?, stats))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill.kill();
+    }
+}
