@@ -197,6 +197,12 @@ impl IoBuf {
         }
     }
 
+    /// Its whole capacity, as an operation that has ended left it.
+    pub(crate) fn written(&self) -> &[u8] {
+        // SAFETY: as in `deref`, up to the capacity.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.capacity()) }
+    }
+
     /// Its whole capacity, for an operation that writes to it.
     pub(crate) fn whole(&self) -> Buf {
         Buf {

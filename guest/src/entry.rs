@@ -3,7 +3,8 @@
 //! The C compiler's start file provides the ELF entry `_start` and calls `__libc_start_main`,
 //! which would be the C library's if there was one. So a guest needs no linker script
 //! and no flags: it only has to define that function. The relocations of the executable
-//! have been applied by the host; constructors there are none.
+//! have been applied by the host; constructors (`.init_array`) are run before `main`: exported
+//! functions announce themselves in them.
 
 use core::future::Future;
 
@@ -86,11 +87,25 @@ macro_rules! __guest {
                 $crate::__private::panic(info)
             }
 
+            unsafe extern "C" {
+                // The linker's (ELF gABI, "Initialization and Termination Functions").
+                static __init_array_start: [extern "C" fn(); 0];
+                static __init_array_end: [extern "C" fn(); 0];
+            }
+
             /// What `_start` calls.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn __libc_start_main() -> ! {
-                // SAFETY: `_start` calls once, and a host starts nothing but guests.
-                unsafe { $crate::__private::start(super::$main) }
+                // SAFETY: the two symbols bound the array of constructors, which need nothing but
+                // to be called once. `_start` calls once, and a host starts nothing but guests.
+                unsafe {
+                    let mut next = (&raw const __init_array_start).cast::<extern "C" fn()>();
+                    while next != (&raw const __init_array_end).cast() {
+                        (*next)();
+                        next = next.add(1);
+                    }
+                    $crate::__private::start(super::$main)
+                }
             }
 
             /// What `_start` passes to the function above, which does not care.

@@ -4,7 +4,7 @@ use wakebox_abi::boot::Range;
 
 use crate::runtime::runtime;
 
-/// The arguments; the first is the name of the program.
+/// The arguments that the guest was started with. The name of the program is not among them.
 pub fn args() -> impl Iterator<Item = &'static str> {
     strings(runtime().boot.args)
 }

@@ -28,6 +28,7 @@
 //! | [`time`] | [`sleep`](time::sleep), [`timeout`](time::timeout), [`interval`](time::interval), clocks |
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
 //! | [`net`] | TCP |
+//! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
 //! | [`env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
 //!
 //! Any `no_std` crate that is made of futures works beside it: `futures`, `futures-lite`,
@@ -41,22 +42,22 @@
 //!
 //! # Features
 //!
+//! - `calls` (default): calls of host functions ([`host`]) and exported functions ([`serve`]).
 //! - `log` (default): a logger for the `log` crate, on standard error; the level is that
 //!   of the variable `WAKEBOX_LOG` or `RUST_LOG`, else info.
 //! - `critical-section` (default): the critical section that embassy-sync and others want.
 //! - `embedded-io-async`: its traits for [`net::TcpStream`].
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
-#[cfg(test)]
-#[macro_use]
-extern crate std;
 
 mod buf;
 mod c_symbols;
 mod console;
 mod entry;
 mod executor;
+#[cfg(feature = "calls")]
+mod export;
 mod heap;
 mod idle;
 mod line;
@@ -69,9 +70,13 @@ mod panic;
 mod reactor;
 mod runtime;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub mod env;
+#[cfg(feature = "calls")]
+pub mod host;
 pub mod io;
 pub mod net;
 pub mod ops;
@@ -80,8 +85,12 @@ pub mod random;
 pub mod task;
 pub mod time;
 
+#[cfg(feature = "calls")]
+pub use self::export::serve;
 pub use self::stats::{Stats, stats};
 pub use self::task::spawn;
+#[cfg(feature = "calls")]
+pub use wakebox_guest_macros::export;
 pub use wakebox_guest_macros::main;
 
 /// What the macros need. Not for use by hand.
@@ -91,6 +100,8 @@ pub mod __private {
     #[cfg(feature = "critical-section")]
     pub use crate::entry::SingleCore;
     pub use crate::entry::start;
+    #[cfg(feature = "calls")]
+    pub use crate::export::{Export, Exported};
     pub use crate::heap::Heap;
     pub use crate::panic::panic;
     #[cfg(feature = "critical-section")]

@@ -157,7 +157,6 @@ impl WaitingLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     struct Person(char, Links);
 

@@ -56,6 +56,13 @@ impl Op {
         self
     }
 
+    /// Says that the value may be [`OVERFLOW`](wakebox_abi::op::OVERFLOW), and that the message is to be
+    /// closed if nobody is there to read it.
+    pub(crate) fn giving_message(mut self) -> Self {
+        self.residue.value_may_overflow = true;
+        self
+    }
+
     /// Drops the future without a Cancel, because what follows ends the operation.
     pub(crate) fn leave(mut self) {
         self.cancel = false;

@@ -37,7 +37,7 @@ use core::task::Waker;
 use slab::Slab;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots, Slots};
-use wakebox_abi::op::{Cancel, Close, Handle, Operation};
+use wakebox_abi::op::{Cancel, Close, Handle, OVERFLOW, Operation};
 use wakebox_abi::ring::{self, CompletionConsumer, Corrupt, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::{port, wake};
@@ -82,6 +82,23 @@ pub(crate) struct Residue {
     pub(crate) buf: Option<IoBuf>,
     /// Whether the value is a handle, which must be closed.
     pub(crate) value_is_handle: bool,
+    /// Whether the value may be `OVERFLOW`, and the buffer then hold the handle of a message.
+    pub(crate) value_may_overflow: bool,
+}
+
+impl Residue {
+    /// The handle that an operation gave, if it gave one.
+    fn handle(&self, outcome: Outcome) -> Option<Handle> {
+        let value = outcome.ok()?;
+        if self.value_is_handle {
+            return Some(Handle(value));
+        }
+        if !self.value_may_overflow || value != OVERFLOW {
+            return None;
+        }
+        let bytes = self.buf.as_ref()?.written().first_chunk()?;
+        Some(Handle(u32::from_le_bytes(*bytes)))
+    }
 }
 
 /// Who waits for the end of an operation.
@@ -450,10 +467,8 @@ impl Inner {
 
     /// Closes the handle that an operation gave and nobody took.
     fn close_value(&mut self, outcome: Outcome, residue: &Residue) {
-        if let (Ok(handle), true) = (outcome, residue.value_is_handle) {
-            let close = Close {
-                handle: Handle(handle),
-            };
+        if let Some(handle) = residue.handle(outcome) {
+            let close = Close { handle };
             self.submit(close.into(), Owner::Nobody(Residue::default()), true);
         }
     }

@@ -101,9 +101,12 @@ impl Runtime {
     /// Tasks that have not ended by then are dropped.
     pub(crate) fn block_on<F: Future + 'static>(&'static self, main: F) -> F::Output {
         let mut main = self.executor.spawn(Some("main".into()), main);
-        while !main.is_finished() {
+        loop {
             self.collect();
             self.executor.turn();
+            if main.is_finished() {
+                break;
+            }
             let stuck = self.submit();
             if stuck || self.executor.has_ready() {
                 self.ring_if_unseen();

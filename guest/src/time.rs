@@ -140,12 +140,11 @@ pub async fn synchronize() -> Result<Instant> {
 pub fn sleep(duration: Duration) -> Sleep {
     let deadline = Instant::now() + duration;
     // Without a counter "now" may be long ago: ask first.
-    let clock: Option<Pin<Box<dyn Future<Output = Result<Instant>>>>> =
-        (!runtime().has_tsc()).then(|| Box::pin(synchronize()) as _);
+    let ask = (!runtime().has_tsc()).then(|| -> Question { (Box::pin(synchronize()), duration) });
     Sleep {
         deadline,
         timer: None,
-        ask: clock.map(|clock| (clock, duration)),
+        ask,
     }
 }
 
@@ -163,9 +162,11 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 pub struct Sleep {
     deadline: Instant,
     timer: Option<Key>,
-    /// The time is asked for, and the deadline comes so long after the answer.
-    ask: Option<(Pin<Box<dyn Future<Output = Result<Instant>>>>, Duration)>,
+    ask: Option<Question>,
 }
+
+/// The time is asked for, and the deadline comes so long after the answer.
+type Question = (Pin<Box<dyn Future<Output = Result<Instant>>>>, Duration);
 
 impl Sleep {
     /// When it will be over.

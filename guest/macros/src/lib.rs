@@ -1,7 +1,7 @@
-//! The attribute `#[wakebox_guest::main]`.
+//! The attributes `#[wakebox_guest::main]` and `#[wakebox_guest::export]`.
 //!
-//! Everything that it adds to a program is in `wakebox_guest::__guest!`; this crate
-//! only checks what the attribute stands on, so it needs no parser.
+//! Everything that they add to a program is in `wakebox_guest`; this crate only checks what
+//! they stand on, so it needs no parser.
 
 use proc_macro::{Delimiter, TokenStream, TokenTree};
 
@@ -31,8 +31,53 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
     output
 }
 
+/// Makes an `async fn` one that the host can call by its name.
+///
+/// It takes up to four parameters and gives a result, all of which serde can carry. The calls are
+/// taken and answered by `wakebox_guest::serve`.
+#[proc_macro_attribute]
+pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let name = if attribute.is_empty() {
+        async_fn(&item).map(|(name, _)| name)
+    } else {
+        Err("#[wakebox_guest::export] takes no arguments")
+    };
+    let added = match name {
+        Ok(name) => format!(
+            "const _: () = {{
+                static EXPORT: ::wakebox_guest::__private::Export =
+                    ::wakebox_guest::__private::Export::new({name:?}, |input| {{
+                        ::wakebox_guest::__private::Exported::begin({name}, input)
+                    }});
+                extern \"C\" fn register() {{
+                    EXPORT.register();
+                }}
+                #[used]
+                #[unsafe(link_section = \".init_array\")]
+                static REGISTER: extern \"C\" fn() = register;
+            }};"
+        ),
+        Err(error) => format!("::core::compile_error!({error:?});"),
+    };
+    let mut output = item;
+    output.extend(added.parse::<TokenStream>().unwrap());
+    output
+}
+
 /// The name of an `async fn name()`, or what is wrong with the item.
 fn entry_name(item: &TokenStream) -> Result<String, &'static str> {
+    match async_fn(item)? {
+        (name, Some(TokenTree::Group(list)))
+            if list.delimiter() == Delimiter::Parenthesis && list.stream().is_empty() =>
+        {
+            Ok(name)
+        }
+        _ => Err("the main function of a guest has no parameters: see wakebox_guest::env::args"),
+    }
+}
+
+/// The name of an `async fn` and what follows it.
+fn async_fn(item: &TokenStream) -> Result<(String, Option<TokenTree>), &'static str> {
     let mut tokens = item.clone().into_iter();
     let mut is_async = false;
     loop {
@@ -40,22 +85,13 @@ fn entry_name(item: &TokenStream) -> Result<String, &'static str> {
             Some(TokenTree::Ident(word)) if word.to_string() == "async" => is_async = true,
             Some(TokenTree::Ident(word)) if word.to_string() == "fn" => break,
             Some(_) => {}
-            None => return Err("#[wakebox_guest::main] stands on an `async fn`"),
+            None => return Err("this attribute stands on an `async fn`"),
         }
     }
-    if !is_async {
-        return Err("the main function of a guest is an `async fn`");
-    }
-    let Some(TokenTree::Ident(name)) = tokens.next() else {
-        return Err("#[wakebox_guest::main] stands on a function with a name");
-    };
     match tokens.next() {
-        Some(TokenTree::Group(list))
-            if list.delimiter() == Delimiter::Parenthesis && list.stream().is_empty() =>
-        {
-            Ok(name.to_string())
-        }
-        _ => Err("the main function of a guest has no parameters: see wakebox_guest::env::args"),
+        _ if !is_async => Err("this attribute stands on an `async fn`"),
+        Some(TokenTree::Ident(name)) => Ok((name.to_string(), tokens.next())),
+        _ => Err("this attribute stands on a function with a name"),
     }
 }
 

@@ -161,6 +161,7 @@ impl Executor {
         while let Some(task) = self.tasks.first() {
             self.abort(task);
         }
+        self.open_inbox();
         while let Some(task) = self.ready.pop() {
             task.leave_queue();
             task.release_if_over();

@@ -53,7 +53,7 @@ impl StdinHandle {
     /// # Errors
     ///
     /// Those of the host, and `Busy` while another future reads.
-    pub async fn read(&self, into: &mut [u8]) -> Result<usize> {
+    pub async fn read(self, into: &mut [u8]) -> Result<usize> {
         self.stdin
             .reader
             .read(into, |into| ReadStdin { into })
@@ -67,7 +67,7 @@ impl StdinHandle {
     /// # Errors
     ///
     /// As [`Self::read`]; `InvalidData` if the line is not UTF-8, in which case it is lost.
-    pub async fn read_line(&self, line: &mut String) -> Result<usize> {
+    pub async fn read_line(self, line: &mut String) -> Result<usize> {
         let bytes = self.next_line().await.context(what)?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Status::InvalidData)
@@ -82,7 +82,7 @@ impl StdinHandle {
         Lines { stdin: self }
     }
 
-    async fn next_line(&self) -> core::result::Result<Vec<u8>, Status> {
+    async fn next_line(self) -> core::result::Result<Vec<u8>, Status> {
         let Stdin { reader, line } = self.stdin;
         loop {
             let more = reader.fill_rest(|into| ReadStdin { into }).await?;

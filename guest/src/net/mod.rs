@@ -21,7 +21,7 @@ use crate::runtime::runtime;
 
 /// An open resource of the host, closed when it is dropped.
 #[derive(Debug)]
-struct OwnedHandle(Handle);
+pub(crate) struct OwnedHandle(pub(crate) Handle);
 
 impl Drop for OwnedHandle {
     fn drop(&mut self) {

@@ -6,5 +6,8 @@ use wakebox_guest::env;
 
 #[wakebox_guest::main]
 async fn main() -> i32 {
-    env::args().next().and_then(|code| code.parse().ok()).unwrap_or(0)
+    env::args()
+        .next()
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0)
 }

@@ -1,0 +1,239 @@
+//! Functions of this guest that the host calls.
+//!
+//! ```ignore
+//! #[wakebox_guest::export]
+//! async fn add(a: u64, b: u64) -> u64 {
+//!     a + b
+//! }
+//!
+//! #[wakebox_guest::main]
+//! async fn main() {
+//!     wakebox_guest::serve().await;
+//! }
+//! ```
+//!
+//! Each call is a task, so hundreds go on at once, and a function may await whatever a guest can,
+//! functions of the host among it. A call that its caller drops is aborted.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::future::Future;
+use core::pin::Pin;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wakebox_abi::op::{CallHeader, CallKind, NextCall, Reply, ReplyKind};
+use wakebox_abi::status::Status;
+
+use crate::buf::IoBuf;
+use crate::host::receive;
+use crate::op::Op;
+use crate::task::{JoinHandle, spawn, spawn_named};
+
+/// Operations that wait for calls side by side: so many calls are taken in one turn.
+const LANES: usize = 32;
+
+/// Capacity of each one's buffer in bytes. A longer call takes a second operation.
+const CALL: usize = 1024;
+
+/// Bytes of a reply that are sent at once.
+const PART: usize = 64 << 10;
+
+/// A call that has been read and not begun: it gives the serialized result.
+type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
+
+/// A function that the host may call by its name. Made by `#[wakebox_guest::export]`.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Export {
+    name: &'static str,
+    begin: fn(&[u8]) -> Option<Call>,
+    next: AtomicPtr<Export>,
+}
+
+/// The exports, in no order. Constructors put them in before `main`.
+static EXPORTS: AtomicPtr<Export> = AtomicPtr::new(null_mut());
+
+impl Export {
+    /// An export that is not in the list yet.
+    pub const fn new(name: &'static str, begin: fn(&[u8]) -> Option<Call>) -> Self {
+        Self {
+            name,
+            begin,
+            next: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    /// Puts it into the list. To be called once.
+    pub fn register(&'static self) {
+        let mut head = EXPORTS.load(Ordering::Relaxed);
+        loop {
+            self.next.store(head, Ordering::Relaxed);
+            let new = core::ptr::from_ref(self).cast_mut();
+            // Release, with the Acquire in `find`: `next` is written.
+            match EXPORTS.compare_exchange(head, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => head = other,
+            }
+        }
+    }
+
+    fn find(name: &[u8]) -> Option<&'static Self> {
+        let mut at = EXPORTS.load(Ordering::Acquire);
+        loop {
+            // SAFETY: the list is made of `&'static Export`s and ends with null.
+            let export = unsafe { at.as_ref() }?;
+            if export.name.as_bytes() == name {
+                return Some(export);
+            }
+            at = export.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// An `async fn` of up to four parameters, called with a serialized tuple of them.
+#[doc(hidden)]
+pub trait Exported<Arguments>: Copy + 'static {
+    /// Reads the arguments and makes the call's future.
+    fn begin(self, input: &[u8]) -> Option<Call>;
+}
+
+macro_rules! exported {
+    ($($parameter:ident)*) => {
+        impl<Function, Output, $($parameter,)*> Exported<($($parameter,)*)> for Function
+        where
+            Function: AsyncFn($($parameter),*) -> Output + Copy + 'static,
+            Output: Serialize + 'static,
+            $($parameter: DeserializeOwned + 'static,)*
+        {
+            #[allow(non_snake_case, reason = "a parameter is named after its type's")]
+            fn begin(self, input: &[u8]) -> Option<Call> {
+                let ($($parameter,)*) = postcard::from_bytes::<($($parameter,)*)>(input).ok()?;
+                Some(Box::pin(async move {
+                    postcard::to_allocvec(&self($($parameter),*).await).ok()
+                }))
+            }
+        }
+    };
+}
+
+exported!();
+exported!(A);
+exported!(A B);
+exported!(A B C);
+exported!(A B C D);
+
+/// Calls under way, by number.
+type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
+
+/// Takes calls of the host and answers them, until the host says that no more will come and the
+/// last one is answered.
+///
+/// # Panics
+///
+/// Outside of a guest.
+pub async fn serve() {
+    let under_way = UnderWay::default();
+    let lanes: Vec<_> = (0..LANES)
+        .map(|_| spawn_named("serve", take_calls(under_way.clone())))
+        .collect();
+    for lane in lanes {
+        let _ = lane.await;
+    }
+    loop {
+        // Not over an await: the tasks borrow it too.
+        let first = under_way.borrow_mut().pop_first();
+        match first {
+            Some((_, call)) => drop(call.await),
+            None => return,
+        }
+    }
+}
+
+async fn take_calls(under_way: UnderWay) {
+    loop {
+        let Ok(buf) = IoBuf::with_capacity(CALL).await else {
+            return;
+        };
+        let request = NextCall { into: buf.whole() };
+        let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
+        let Ok(value) = outcome else { return };
+        let Ok(message) = receive(value, value as usize, buf).await else {
+            continue;
+        };
+        let Some((header, rest)) = CallHeader::split(message.bytes()) else {
+            continue;
+        };
+        match header.kind {
+            CallKind::Call => {
+                let (name, input) = rest.split_at(rest.len().min(header.name_len as usize));
+                begin(header.call, name, input, &under_way);
+            }
+            CallKind::Cancel => {
+                if let Some(call) = under_way.borrow_mut().remove(&header.call) {
+                    call.abort();
+                }
+            }
+        }
+    }
+}
+
+/// Makes a task of a call.
+fn begin(call: u64, name: &[u8], input: &[u8], under_way: &UnderWay) {
+    let Some(export) = Export::find(name) else {
+        drop(spawn(answer(call, ReplyKind::NoSuchFunction, Vec::new())));
+        return;
+    };
+    let Some(future) = (export.begin)(input) else {
+        drop(spawn_named(
+            export.name,
+            answer(call, ReplyKind::BadInput, Vec::new()),
+        ));
+        return;
+    };
+    let done = under_way.clone();
+    let task = spawn_named(export.name, async move {
+        match future.await {
+            Some(bytes) => answer(call, ReplyKind::Result, bytes).await,
+            // What cannot be serialized is no result.
+            None => answer(call, ReplyKind::BadInput, Vec::new()).await,
+        }
+        // Detaches this task; nobody takes the call back any more.
+        drop(done.borrow_mut().remove(&call));
+    });
+    under_way.borrow_mut().insert(call, task);
+}
+
+/// Sends a reply, in parts if it is long.
+async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) {
+    let mut rest = &bytes[..];
+    loop {
+        let (part, more) = rest.split_at(rest.len().min(PART));
+        let kind = if more.is_empty() {
+            kind
+        } else {
+            ReplyKind::Part
+        };
+        let Ok(buf) = IoBuf::copy_of(part).await else {
+            return;
+        };
+        let (outcome, _) = Op::with_buf(
+            Reply {
+                call,
+                kind,
+                from: buf.filled(),
+            },
+            buf,
+        )
+        .await;
+        if more.is_empty() || outcome == Err(Status::InvalidInput) {
+            return;
+        }
+        rest = more;
+    }
+}

@@ -1,0 +1,317 @@
+//! Functions of the embedding program.
+//!
+//! ```ignore
+//! wakebox_guest::host_fns! {
+//!     /// Looks a key up.
+//!     async fn get(key: &str) -> Result<Option<Vec<u8>>, KvError> = "kv.get";
+//! }
+//!
+//! let value = get("colour").await??;      // the call's error, then the function's own
+//! ```
+//!
+//! Arguments and results are any serde types. Many calls go on at once; a call that is dropped is
+//! cancelled on the host too.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::future::{Future, poll_fn};
+use core::marker::PhantomData;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wakebox_abi::op::{Buf, CallHost, Handle, NextItem, OVERFLOW, OpenHostStream, ReadMessage};
+use wakebox_abi::status::Status;
+
+use crate::buf::IoBuf;
+use crate::io::{Error, Result};
+use crate::net::OwnedHandle;
+use crate::op::Op;
+
+/// Least capacity of a buffer for a reply, in bytes. A longer one takes a second operation.
+const REPLY: usize = 1024;
+
+/// Calls a function of the host and gives what it returns.
+///
+/// Cancel-safe in that a dropped call is cancelled on the host; whether the function has had an
+/// effect by then is the function's affair.
+///
+/// # Errors
+///
+/// `NotFound` if the host has no such function, `PermissionDenied` by the policy, `InvalidData` if the
+/// types on the two sides do not fit, `TimedOut`, `Panicked`, `MessageTooLarge`; `OutOfMemory` if the
+/// arguments do not fit into the arena. Errors of the function itself are part of its result.
+pub async fn call<A, R>(function: &str, input: &A) -> Result<R>
+where
+    A: Serialize + ?Sized,
+    R: DeserializeOwned,
+{
+    let what = |status| Error::new(status, alloc::format!("call `{function}`"));
+    let (buf, name, input) = encode(function, input).await?;
+    let into = buf.whole();
+    let request = CallHost {
+        function: name,
+        input,
+        into,
+    };
+    let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
+    let value = outcome.map_err(what)?;
+    receive(value, value as usize, buf)
+        .await?
+        .decode()
+        .ok_or_else(|| what(Status::InvalidData))
+}
+
+/// Opens a stream of items that a function of the host gives.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn stream<A, T>(function: &str, input: &A) -> Result<HostStream<T>>
+where
+    A: Serialize + ?Sized,
+    T: DeserializeOwned,
+{
+    let (buf, name, input) = encode(function, input).await?;
+    let request = OpenHostStream {
+        function: name,
+        input,
+    };
+    let (outcome, _) = Op::with_buf(request, buf).giving_handle().await;
+    let handle =
+        outcome.map_err(|status| Error::new(status, alloc::format!("call `{function}`")))?;
+    Ok(HostStream {
+        next: None,
+        long: None,
+        ended: false,
+        function: function.to_string(),
+        items: PhantomData,
+        handle: OwnedHandle(Handle(handle)),
+    })
+}
+
+/// A buffer with the function's name and the serialized input.
+async fn encode<A: Serialize + ?Sized>(function: &str, input: &A) -> Result<(IoBuf, Buf, Buf)> {
+    let name_len = function.len();
+    let mut buf = IoBuf::with_capacity(REPLY.max(name_len)).await?;
+    buf.set_len(buf.capacity());
+    buf[..name_len].copy_from_slice(function.as_bytes());
+    let serialized = postcard::to_slice(input, &mut buf[name_len..]).map(|bytes| bytes.len());
+    let input_len = match serialized {
+        Ok(len) => len,
+        // Too little room: once more, to measure.
+        Err(postcard::Error::SerializeBufferFull) => {
+            let bytes = postcard::to_allocvec(input).map_err(|_| Status::InvalidData)?;
+            drop(buf);
+            buf = IoBuf::with_capacity(name_len + bytes.len()).await?;
+            buf.extend_from_slice(function.as_bytes());
+            buf.extend_from_slice(&bytes);
+            bytes.len()
+        }
+        Err(_) => return Err(Error::new(Status::InvalidData, "serialize arguments")),
+    };
+    let start = buf.filled().offset;
+    let name = Buf {
+        offset: start,
+        len: name_len as u32,
+    };
+    let input = Buf {
+        offset: start + name_len as u32,
+        len: input_len as u32,
+    };
+    Ok((buf, name, input))
+}
+
+/// A message from the host: in the buffer that it came in, or collected.
+pub(crate) enum Message {
+    Short(IoBuf),
+    Long(Vec<u8>),
+}
+
+impl Message {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(buf) => buf,
+            Self::Long(bytes) => bytes,
+        }
+    }
+
+    /// What it says, if it says that.
+    fn decode<T: DeserializeOwned>(&self) -> Option<T> {
+        postcard::from_bytes(self.bytes()).ok()
+    }
+}
+
+/// Takes delivery of a message of `len` bytes, or of one that did not fit.
+pub(crate) async fn receive(value: u32, len: usize, buf: Option<IoBuf>) -> Result<Message> {
+    match delivered(value, len, buf)? {
+        Delivery::Short(message) => Ok(message),
+        Delivery::Long(mut long) => long.collect().await.map(Message::Long),
+    }
+}
+
+enum Delivery {
+    Short(Message),
+    Long(LongMessage),
+}
+
+fn delivered(value: u32, len: usize, buf: Option<IoBuf>) -> Result<Delivery> {
+    let mut buf = buf.ok_or(Status::InvalidData)?;
+    if value != OVERFLOW {
+        buf.set_len(len.min(buf.capacity()));
+        return Ok(Delivery::Short(Message::Short(buf)));
+    }
+    let handle = buf.written().first_chunk().ok_or(Status::InvalidData)?;
+    Ok(Delivery::Long(LongMessage {
+        read: None,
+        bytes: Vec::new(),
+        handle: OwnedHandle(Handle(u32::from_le_bytes(*handle))),
+    }))
+}
+
+/// Bytes of a long message that are read at once.
+const CHUNK: usize = 16 << 10;
+
+/// A message that is being collected, part by part.
+#[derive(Debug)]
+struct LongMessage {
+    // The field order is that of the drop: first the operation, then its handle.
+    read: Option<Op>,
+    bytes: Vec<u8>,
+    handle: OwnedHandle,
+}
+
+impl LongMessage {
+    /// Reads to the end. The future may be dropped and begun again; no part is lost.
+    async fn collect(&mut self) -> Result<Vec<u8>> {
+        loop {
+            if self.read.is_none() {
+                let buf = IoBuf::with_capacity(CHUNK).await?;
+                let (message, at) = (self.handle.0, self.bytes.len() as u32);
+                let request = ReadMessage {
+                    message,
+                    at,
+                    into: buf.whole(),
+                };
+                self.read = Some(Op::with_buf(request, buf));
+            }
+            let (outcome, buf) = finish(&mut self.read).await;
+            let (count, mut buf) = (outcome? as usize, buf.ok_or(Status::InvalidData)?);
+            if count == 0 {
+                return Ok(core::mem::take(&mut self.bytes));
+            }
+            buf.set_len(count);
+            self.bytes.extend_from_slice(&buf);
+        }
+    }
+}
+
+/// Waits for an operation that belongs to somebody else, who still has it if the future is dropped.
+async fn finish(place: &mut Option<Op>) -> (core::result::Result<u32, Status>, Option<IoBuf>) {
+    let ended = poll_fn(|cx| match place {
+        Some(op) => Pin::new(op).poll(cx),
+        None => unreachable!("the caller has put an operation there"),
+    })
+    .await;
+    *place = None;
+    ended
+}
+
+/// Items of a function of the host, each made when it is asked for. Closed when it is dropped.
+#[derive(Debug)]
+pub struct HostStream<T> {
+    // The field order is that of the drop: first the operation, then its handle.
+    /// The item on its way. It belongs to the stream, so that it is for the next who asks.
+    next: Option<Op>,
+    /// An item that did not fit, half read.
+    long: Option<LongMessage>,
+    ended: bool,
+    function: String,
+    items: PhantomData<fn() -> T>,
+    handle: OwnedHandle,
+}
+
+impl<T: DeserializeOwned> HostStream<T> {
+    /// The next item; `None` at the end. Cancel-safe: the future may be dropped, no item is lost.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        if self.ended {
+            return None;
+        }
+        let item = self.take().await;
+        self.ended = !matches!(item, Ok(Some(_)));
+        item.transpose()
+    }
+
+    async fn take(&mut self) -> Result<Option<T>> {
+        let what = |status| Error::new(status, alloc::format!("next item of `{}`", self.function));
+        if self.long.is_none() {
+            if self.next.is_none() {
+                let buf = IoBuf::with_capacity(REPLY).await?;
+                let request = NextItem {
+                    stream: self.handle.0,
+                    into: buf.whole(),
+                };
+                self.next = Some(Op::with_buf(request, buf).giving_message());
+            }
+            let (outcome, buf) = finish(&mut self.next).await;
+            let value = outcome.map_err(what)?;
+            let Some(len) = value.checked_sub(1) else {
+                return Ok(None);
+            };
+            match delivered(value, len as usize, buf)? {
+                Delivery::Short(message) => {
+                    return message
+                        .decode()
+                        .map(Some)
+                        .ok_or_else(|| what(Status::InvalidData));
+                }
+                Delivery::Long(long) => self.long = Some(long),
+            }
+        }
+        let Some(long) = &mut self.long else {
+            return Ok(None);
+        };
+        let bytes = long.collect().await?;
+        self.long = None;
+        Message::Long(bytes)
+            .decode()
+            .map(Some)
+            .ok_or_else(|| what(Status::InvalidData))
+    }
+}
+
+impl<T: DeserializeOwned + Unpin> futures_core::Stream for HostStream<T> {
+    type Item = Result<T>;
+
+    /// Every poll goes on with the item on its way.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.next();
+        core::pin::pin!(next).poll(cx)
+    }
+}
+
+/// Declares typed functions for functions of the host.
+///
+/// ```ignore
+/// wakebox_guest::host_fns! {
+///     /// Adds on the host.
+///     pub async fn add(a: u64, b: u64) -> u64 = "math.add";
+/// }
+/// assert_eq!(add(1, 2).await?, 3);
+/// ```
+///
+/// Several parameters travel as a tuple, which is what the function on the host takes.
+#[macro_export]
+macro_rules! host_fns {
+    ($($(#[$attribute:meta])* $visibility:vis async fn $name:ident(
+        $($parameter:ident: $type:ty),* $(,)?
+    ) -> $result:ty = $function:literal;)*) => {$(
+        $(#[$attribute])*
+        $visibility async fn $name($($parameter: $type),*) -> $crate::io::Result<$result> {
+            #[allow(unused_parens, reason = "one parameter is no tuple")]
+            $crate::host::call($function, &($($parameter),*)).await
+        }
+    )*};
+}

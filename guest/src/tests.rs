@@ -1,0 +1,504 @@
+//! The whole runtime against a host made of plain memory: who is woken, what is
+//! submitted, and what becomes of buffers and handles.
+
+use std::cell::RefCell;
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use wakebox_abi::entry::Token;
+use wakebox_abi::op::{Close, Nop, Opcode, Operation};
+use wakebox_abi::port;
+use wakebox_abi::status::Status;
+
+use crate::io::{IoBuf, stdin};
+use crate::machine::{ARENA, Answer, boot, on_operation, run, when_idle, with_host};
+use crate::net::{TcpListener, TcpStream};
+use crate::op::Op;
+use crate::ops::nop;
+use crate::reactor::RESERVED;
+use crate::runtime::runtime;
+use crate::task::{spawn, yield_now};
+use crate::time::{Duration, Instant, interval, sleep, timeout};
+use crate::{eprint, print, println};
+
+/// Polls a future once.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+fn count_seen(name: &str) -> usize {
+    with_host(|host| host.seen.iter().filter(|seen| **seen == name).count())
+}
+
+/// Space that is taken from the arena. Buffers give theirs back when they are dropped.
+fn arena_in_use() -> String {
+    format!("{:?}", runtime().arena)
+}
+
+#[test]
+fn all_submissions_of_a_turn_go_out_with_one_doorbell() {
+    run(async {
+        let tasks: Vec<_> = (0..10).map(|_| spawn(nop())).collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+    });
+    with_host(|host| {
+        assert_eq!(host.seen, ["Nop"; 10]);
+        assert_eq!(host.doorbells, [port::WAIT]);
+    });
+}
+
+#[test]
+fn an_error_of_the_host_is_an_error_of_the_future() {
+    run(async {
+        on_operation(|_, _| Answer::Now(Status::PermissionDenied, 0));
+        let error = TcpStream::connect("10.0.0.1:80").await.unwrap_err();
+        assert_eq!(error.status(), Status::PermissionDenied);
+        assert_eq!(
+            error.to_string(),
+            "connect to 10.0.0.1:80: the sandbox's policy does not allow this"
+        );
+    });
+}
+
+#[test]
+fn operations_wait_in_line_when_the_ring_and_the_slots_are_full() {
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let inner = order.clone();
+    boot(4, 16).block_on(async move {
+        let tasks: Vec<_> = (0..1_000)
+            .map(|number| {
+                let order = inner.clone();
+                spawn(async move {
+                    nop().await.unwrap();
+                    order.borrow_mut().push(number);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert!(order.borrow().iter().copied().eq(0..1_000));
+    assert_eq!(count_seen("Nop"), 1_000);
+}
+
+#[test]
+fn a_guest_whose_every_slot_waits_can_still_sleep_and_speak() {
+    boot(16, 16).block_on(async {
+        on_operation(|_, _| Answer::Later);
+        let stuck: Vec<_> = (0..100).map(|_| spawn(nop())).collect();
+        sleep(Duration::from_secs(1)).await;
+        println!("still here");
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(count_seen("Nop"), 16 - RESERVED as usize);
+        assert!(stuck.iter().all(|task| !task.is_finished()));
+    });
+    assert_eq!(with_host(|host| host.printed.clone()), b"still here\n");
+}
+
+#[test]
+fn results_that_nobody_collects_hold_nobody_up() {
+    boot(16, 16).block_on(async {
+        let mut uncollected: Vec<_> = (0..100).map(|_| Box::pin(nop())).collect();
+        for op in &mut uncollected {
+            assert!(poll_once(op.as_mut()).await.is_pending());
+        }
+        nop().await.unwrap();
+        for op in uncollected {
+            op.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_operation_that_was_never_polled_or_stands_in_line_costs_nothing_to_drop() {
+    boot(16, 16).block_on(async {
+        on_operation(|_, _| Answer::Later);
+        drop(nop());
+        let mut ops: Vec<_> = (0..50).map(|_| Box::pin(nop())).collect();
+        for op in &mut ops {
+            assert!(poll_once(op.as_mut()).await.is_pending());
+        }
+        ops.truncate(16 - RESERVED as usize);
+        yield_now().await;
+        yield_now().await;
+    });
+    assert_eq!(count_seen("Nop"), 16 - RESERVED as usize);
+}
+
+#[test]
+fn a_dropped_operation_is_cancelled_and_keeps_its_buffer_until_the_end() {
+    run(async {
+        on_operation(|_, submission| match Opcode::from_code(submission.opcode) {
+            Some(Opcode::Entropy) => Answer::Later,
+            _ => Answer::Now(Status::Ok, 0),
+        });
+        let before = arena_in_use();
+        {
+            let mut bytes = [0; 100];
+            let mut fill = pin!(crate::random::fill(&mut bytes));
+            assert!(poll_once(fill.as_mut()).await.is_pending());
+            yield_now().await;
+        }
+        assert_ne!(arena_in_use(), before);
+        // The next exit shows the Cancel to the host, which ends the operation.
+        nop().await.unwrap();
+        assert_eq!(count_seen("Cancel"), 1);
+        assert_eq!(arena_in_use(), before);
+    });
+}
+
+#[test]
+fn a_late_completion_wakes_no_stranger() {
+    run(async {
+        let tokens = Rc::new(RefCell::new(Vec::<Token>::new()));
+        let seen = tokens.clone();
+        on_operation(move |_, submission| {
+            seen.borrow_mut().push(submission.token);
+            Answer::Later
+        });
+        {
+            let mut first = pin!(nop());
+            assert!(poll_once(first.as_mut()).await.is_pending());
+            sleep(Duration::from_nanos(10)).await;
+        }
+        sleep(Duration::from_nanos(10)).await;
+        let mut others = [Box::pin(nop()), Box::pin(nop())];
+        for other in &mut others {
+            assert!(poll_once(other.as_mut()).await.is_pending());
+        }
+        sleep(Duration::from_nanos(10)).await;
+        let (first, others_tokens) = {
+            let tokens = tokens.borrow();
+            (tokens[0], [tokens[1], tokens[2]])
+        };
+        let uses_its_slot = |other: &Token| other.slot == first.slot;
+        assert!(others_tokens.iter().any(uses_its_slot), "a slot used twice");
+        with_host(|host| {
+            host.complete_stranger(first);
+            host.complete_stranger(Token {
+                slot: 4_000,
+                ..first
+            });
+        });
+        sleep(Duration::from_nanos(10)).await;
+        for mut other in others {
+            assert!(poll_once(other.as_mut()).await.is_pending());
+            with_host(|host| host.end(Opcode::Nop, Status::Ok, 0, b""));
+            other.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_handle_that_arrives_for_nobody_is_closed() {
+    run(async {
+        let closed = Rc::new(RefCell::new(Vec::new()));
+        let seen = closed.clone();
+        on_operation(move |_, submission| {
+            if let Ok(Close { handle }) = Close::from_params(&submission.params)
+                && submission.opcode == Opcode::Close as u16
+            {
+                seen.borrow_mut().push(handle.0);
+            }
+            match Opcode::from_code(submission.opcode) {
+                Some(Opcode::TcpConnect | Opcode::TcpAccept) => Answer::Later,
+                Some(Opcode::TcpListen) => Answer::Now(Status::Ok, 5),
+                _ => Answer::Now(Status::Ok, 0),
+            }
+        });
+        {
+            let mut connect = pin!(TcpStream::connect("localhost:1"));
+            assert!(poll_once(connect.as_mut()).await.is_pending());
+            sleep(Duration::from_nanos(10)).await;
+            // Faster than the Cancel.
+            with_host(|host| host.end(Opcode::TcpConnect, Status::Ok, 41, b""));
+        }
+        sleep(Duration::from_nanos(10)).await;
+        assert_eq!(closed.take(), [41]);
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        {
+            let mut accept = pin!(listener.accept());
+            assert!(poll_once(accept.as_mut()).await.is_pending());
+            sleep(Duration::from_nanos(10)).await;
+        }
+        // The accept belongs to the listener: a connection that nobody waits for is kept.
+        with_host(|host| host.end(Opcode::TcpAccept, Status::Ok, 42, b""));
+        let stream = listener.accept().await.unwrap();
+        drop(stream);
+        {
+            let mut accept = pin!(listener.accept());
+            assert!(poll_once(accept.as_mut()).await.is_pending());
+            sleep(Duration::from_nanos(10)).await;
+        }
+        with_host(|host| host.end(Opcode::TcpAccept, Status::Ok, 43, b""));
+        drop(listener);
+        sleep(Duration::from_nanos(10)).await;
+        sleep(Duration::from_nanos(10)).await;
+        let mut closed = closed.take();
+        closed.sort_unstable();
+        assert_eq!(closed, [5, 42, 43]);
+    });
+}
+
+#[test]
+fn a_dropped_read_loses_no_byte() {
+    run(async {
+        on_operation(|_, submission| match Opcode::from_code(submission.opcode) {
+            Some(Opcode::ReadStdin) => Answer::Later,
+            _ => Answer::Now(Status::Ok, 0),
+        });
+        let mut bytes = [0; 4];
+        let early = timeout(Duration::from_millis(1), stdin().read(&mut bytes)).await;
+        assert!(early.is_err());
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 6, b"abcdef"));
+        assert_eq!(stdin().read(&mut bytes).await.unwrap(), 4);
+        assert_eq!(&bytes, b"abcd");
+        assert_eq!(stdin().read(&mut bytes).await.unwrap(), 2);
+        assert_eq!(&bytes[..2], b"ef");
+        assert_eq!(count_seen("ReadStdin"), 1);
+
+        // A line of which the beginning was read by somebody who gave up.
+        let mut line = String::new();
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 5, b"one\ntw"));
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 5, b"wo\nrest"));
+        stdin().read_line(&mut line).await.unwrap();
+        assert_eq!(line, "one\n");
+    });
+}
+
+#[test]
+fn lines_end_at_the_end_of_the_input() {
+    run(async {
+        on_operation(|_, _| Answer::Later);
+        let mut lines = stdin().lines();
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 4, b"a\r\nb"));
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 0, b""));
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("a"));
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("b"));
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 0, b""));
+        assert_eq!(lines.next_line().await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_second_reader_is_told_that_the_stream_is_busy() {
+    run(async {
+        on_operation(|_, _| Answer::Later);
+        let mut bytes = [0; 4];
+        let mut first = pin!(stdin().read(&mut bytes));
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        let error = stdin().read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.status(), Status::Busy);
+    });
+}
+
+#[test]
+fn a_buffer_travels_without_being_copied() {
+    run(async {
+        on_operation(
+            |host, submission| match Opcode::from_code(submission.opcode) {
+                Some(Opcode::TcpConnect) => Answer::Now(Status::Ok, 3),
+                Some(Opcode::ReadStream) => Answer::Later,
+                // Takes at most four bytes at a time.
+                Some(Opcode::WriteStream) => {
+                    let bytes = host.written(submission);
+                    let count = bytes.len().min(4);
+                    host.printed.extend(&bytes[..count]);
+                    Answer::Now(Status::Ok, count as u32)
+                }
+                _ => Answer::Now(Status::Ok, 0),
+            },
+        );
+        let stream = TcpStream::connect("a:1").await.unwrap();
+        let buf = IoBuf::with_capacity(64).await.unwrap();
+        let place = buf.as_ptr();
+        when_idle(|host| host.end(Opcode::ReadStream, Status::Ok, 11, b"hello world"));
+        let (count, buf) = stream.read_buf(buf).await;
+        assert_eq!((count.unwrap(), buf.as_ptr()), (11, place));
+        assert_eq!(&*buf, b"hello world");
+        let (outcome, buf) = stream.write_all_buf(buf).await;
+        outcome.unwrap();
+        assert_eq!(buf.as_ptr(), place);
+        assert_eq!(with_host(|host| host.printed.clone()), b"hello world");
+    });
+}
+
+#[test]
+fn whoever_needs_more_arena_than_there_is_waits_in_line() {
+    run(async {
+        let error = IoBuf::with_capacity(ARENA + 1).await.unwrap_err();
+        assert_eq!(error.status(), Status::OutOfMemory);
+        let large = IoBuf::with_capacity(ARENA / 2).await.unwrap();
+        let trace = Rc::new(RefCell::new(Vec::new()));
+        for (name, capacity) in [("large", ARENA / 2), ("small", 16), ("none", 0)] {
+            let trace = trace.clone();
+            drop(spawn(async move {
+                let _buf = IoBuf::with_capacity(capacity).await.unwrap();
+                trace.borrow_mut().push(name);
+            }));
+        }
+        for _ in 0..5 {
+            yield_now().await;
+        }
+        assert!(trace.borrow().is_empty(), "nobody overtakes");
+        drop(large);
+        for _ in 0..5 {
+            yield_now().await;
+        }
+        assert_eq!(*trace.borrow(), ["large", "small", "none"]);
+    });
+}
+
+#[test]
+fn both_streams_keep_their_common_order() {
+    run(async {
+        print!("a");
+        eprint!("b");
+        print!("{}{}", "c", 1);
+        eprint!("d");
+    });
+    assert_eq!(with_host(|host| host.printed.clone()), b"abc1d");
+}
+
+#[test]
+fn printing_more_than_fits_waits_for_the_host_and_loses_nothing() {
+    run(async {
+        for number in 0..50_000 {
+            println!("{number}");
+        }
+    });
+    let expected: String = (0..50_000).map(|number| format!("{number}\n")).collect();
+    assert!(with_host(|host| host.printed == expected.as_bytes()));
+}
+
+#[test]
+fn sleeps_end_in_order_and_share_one_deadline() {
+    let trace = Rc::new(RefCell::new(Vec::new()));
+    let inner = trace.clone();
+    run(async move {
+        let tasks: Vec<_> = [30, 10, 20, 10, 0]
+            .into_iter()
+            .map(|millis| {
+                let trace = inner.clone();
+                spawn(async move {
+                    sleep(Duration::from_millis(millis)).await;
+                    trace.borrow_mut().push(millis);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!(*trace.borrow(), [0, 10, 10, 20, 30]);
+    assert_eq!(count_seen("Deadline"), 3);
+    assert_eq!(count_seen("Cancel"), 0);
+}
+
+#[test]
+fn an_earlier_timer_replaces_the_deadline_of_a_later_one() {
+    run(async {
+        let start = Instant::now();
+        drop(spawn(async {
+            sleep(Duration::from_secs(u64::MAX)).await;
+        }));
+        yield_now().await;
+        for millis in [3, 2, 1] {
+            sleep(Duration::from_millis(millis)).await;
+        }
+        assert!(start.elapsed() >= Duration::from_millis(6));
+        assert!(start.elapsed() < Duration::from_millis(7));
+    });
+}
+
+#[test]
+fn a_timeout_drops_what_it_gave_up_and_an_interval_keeps_its_beat() {
+    run(async {
+        assert_eq!(timeout(Duration::ZERO, async { 1 }).await, Ok(1));
+        assert!(timeout(Duration::ZERO, pending::<()>()).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(1), pending::<()>())
+                .await
+                .is_err()
+        );
+        let start = Instant::now();
+        let mut beat = interval(Duration::from_millis(10));
+        let mut ticks = Vec::new();
+        for pause in [0, 5, 25, 0, 0] {
+            ticks.push((beat.tick().await - start).as_millis());
+            sleep(Duration::from_millis(pause)).await;
+        }
+        // At 45 somebody waits again: the tick at 30 comes late, and that at 40 not at all.
+        assert_eq!(ticks, [0, 10, 20, 30, 50]);
+    });
+}
+
+#[test]
+fn a_timer_fires_while_another_task_computes_for_ever() {
+    run(async {
+        let busy = spawn(async {
+            loop {
+                nop().await.unwrap();
+                yield_now().await;
+            }
+        });
+        on_operation(|host, _| {
+            host.pass(1);
+            Answer::Now(Status::Ok, 0)
+        });
+        sleep(Duration::from_nanos(5)).await;
+        busy.abort();
+        assert!(busy.await.is_err());
+    });
+}
+
+#[test]
+fn closing_is_never_lost_and_comes_in_order() {
+    boot(4, 4).block_on(async {
+        let next = Rc::new(RefCell::new(0));
+        let closed = Rc::new(RefCell::new(Vec::new()));
+        let (handles, seen) = (next.clone(), closed.clone());
+        on_operation(
+            move |_, submission| match Opcode::from_code(submission.opcode) {
+                Some(Opcode::TcpConnect) => {
+                    *handles.borrow_mut() += 1;
+                    Answer::Now(Status::Ok, *handles.borrow())
+                }
+                Some(Opcode::Close) => {
+                    let close = Close::from_params(&submission.params).unwrap();
+                    seen.borrow_mut().push(close.handle.0);
+                    Answer::Now(Status::Ok, 0)
+                }
+                _ => Answer::Now(Status::Ok, 0),
+            },
+        );
+        let mut streams = Vec::new();
+        for _ in 0..50 {
+            streams.push(TcpStream::connect("a:1").await.unwrap());
+        }
+        streams.into_iter().for_each(drop);
+        while closed.borrow().len() < 50 {
+            nop().await.unwrap();
+        }
+        assert!(closed.borrow().iter().copied().eq(1..=50));
+    });
+}
+
+#[test]
+fn the_end_drops_operations_in_flight_without_harm() {
+    run(async {
+        on_operation(|_, _| Answer::Later);
+        drop(spawn(async {
+            let _ = Op::new(Nop {}).await;
+            unreachable!("the host never answers");
+        }));
+        yield_now().await;
+        yield_now().await;
+    });
+}
