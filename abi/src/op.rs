@@ -381,9 +381,8 @@ operations! {
         how: Shutdown,
     }
 
-    /// Calls a function of the embedding program. The value is the length of its reply. A reply
-    /// that does not fit ends the operation with `MessageTooLarge`, and the value is the handle of
-    /// a message that holds it.
+    /// Calls a function of the embedding program. The value is the length of its reply, or
+    /// [`OVERFLOW`] if that does not fit.
     40 CallHost {
         /// The function's name in UTF-8.
         function: Buf,
@@ -401,8 +400,8 @@ operations! {
         input: Buf,
     }
 
-    /// Waits for the next item of a stream. The value is the item's length plus one, or zero at the
-    /// end. An item that does not fit ends the operation as in `CallHost`.
+    /// Waits for the next item of a stream. The value is the item's length plus one, zero at the
+    /// end, or [`OVERFLOW`] if the item does not fit.
     42 NextItem {
         /// The stream.
         stream: Handle,
@@ -422,8 +421,8 @@ operations! {
     }
 
     /// Waits until the embedding program calls a function of this guest, or takes a call back. The
-    /// value is the length of a [`CallHeader`] and what follows it. A call that does not fit ends
-    /// the operation as in `CallHost`. Ends with `NotConnected` when no more calls will come.
+    /// value is the length of a [`CallHeader`] and what follows it, or [`OVERFLOW`] if that does not
+    /// fit. Ends with `NotConnected` when no more calls will come.
     44 NextCall {
         /// Where the call goes.
         into: Buf,
@@ -440,6 +439,11 @@ operations! {
         from: Buf,
     }
 }
+
+/// The value of an operation whose message does not fit into its buffer. The first four bytes of the
+/// buffer are then the [`Handle`] of the message, little endian, to be read with [`ReadMessage`] and
+/// closed.
+pub const OVERFLOW: u32 = u32::MAX;
 
 /// What stands before the name and the arguments of a call: 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

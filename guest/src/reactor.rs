@@ -183,6 +183,8 @@ struct Inner {
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
     in_flight: u32,
+    /// Those of them that a future waits for.
+    awaited: u32,
     max_in_flight: u32,
     max_ordinary: u32,
     counts: Counts,
@@ -208,6 +210,7 @@ impl Reactor {
             slots: Vec::new(),
             free_slots: Vec::new(),
             in_flight: 0,
+            awaited: 0,
             max_in_flight,
             max_ordinary: max_in_flight - reserved,
             counts: Counts::default(),
@@ -293,9 +296,9 @@ impl Reactor {
         self.0.borrow().completions.taken()
     }
 
-    /// Operations that the host has not ended.
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.0.borrow().in_flight
+    /// Whether a future waits for an operation in flight.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.borrow().awaited > 0
     }
 
     /// The counters.
@@ -410,7 +413,9 @@ impl Inner {
             Stage::InLine { urgent: true } => self.urgent.leave(&mut self.records, key),
             _ => self.line.leave(&mut self.records, key),
         }
-        let Request { opcode, params } = self.records[key].request;
+        let record = &self.records[key];
+        self.awaited += u32::from(matches!(record.owner, Owner::Future(_)));
+        let Request { opcode, params } = record.request;
         let pushed = sound(self.submissions.push(Submission {
             opcode,
             token,
@@ -447,6 +452,7 @@ impl Inner {
         };
         let record = &mut self.records[key];
         if matches!(record.owner, Owner::Future(_)) {
+            self.awaited -= 1;
             record.stage = Stage::Done(outcome);
             let nobody = Owner::Nobody(Residue::default());
             let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody) else {
@@ -482,6 +488,7 @@ impl Inner {
                 }
                 let nobody = Owner::Nobody(residue);
                 let owner = core::mem::replace(&mut self.records[key].owner, nobody);
+                self.awaited -= u32::from(matches!(owner, Owner::Future(_)));
                 (owner, None)
             }
             Stage::InLine { urgent } => {

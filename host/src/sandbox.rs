@@ -20,6 +20,7 @@ use wakebox_abi::memory::{Control, MappedControl, Word};
 use wakebox_abi::wake::{self, Mode};
 use wakebox_abi::{ABI_VERSION, layout, report};
 
+use crate::calls::Budget;
 use crate::calls::guest::{Caller, Mailbox};
 use crate::calls::host::{Callables, Functions, HostContext};
 use crate::driver::handles::Handles;
@@ -419,6 +420,7 @@ impl Builder {
             stdin: Stdin::new(self.stdin),
             callables: callables.clone(),
             mailbox: mailbox.clone(),
+            budget: Budget::default(),
             start: clocks.start(),
         };
         let driver = Driver::new(&memory, resources, counts.clone(), ready);

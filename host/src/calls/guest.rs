@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
-use super::{MESSAGE_MAX, Message};
+use super::{Budget, MESSAGE_MAX, Share};
 use crate::driver::thread::Seat;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
@@ -52,6 +52,7 @@ enum Pending {
     /// Nothing yet but these parts.
     Waiting {
         parts: Vec<u8>,
+        shares: Vec<Share>,
         waker: Option<Waker>,
     },
     /// The end.
@@ -61,7 +62,7 @@ enum Pending {
 
 #[derive(Debug, Default)]
 struct Queue {
-    calls: VecDeque<Message>,
+    calls: VecDeque<Vec<u8>>,
     pending: HashMap<u64, Pending>,
     next_call: u64,
     /// Operations of the guest that wait for a call, first come first served.
@@ -84,7 +85,7 @@ impl Mailbox {
     }
 
     /// The oldest call if there is one now, `Ready(None)` when no more will come.
-    pub(crate) fn try_take(&self) -> Poll<Option<Message>> {
+    pub(crate) fn try_take(&self) -> Poll<Option<Vec<u8>>> {
         let mut queue = self.queue();
         match queue.calls.pop_front() {
             Some(message) => Poll::Ready(Some(message)),
@@ -102,34 +103,42 @@ impl Mailbox {
     }
 
     /// Takes an answer. One for a call that nobody waits for is dropped.
-    pub(crate) fn reply(&self, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {
+    pub(crate) fn reply(
+        &self,
+        call: u64,
+        kind: ReplyKind,
+        bytes: &[u8],
+        budget: &Budget,
+    ) -> Result<(), Status> {
         let mut queue = self.queue();
         let Some(pending) = queue.pending.get_mut(&call) else {
             return Ok(());
         };
-        let Pending::Waiting { parts, waker } = pending else {
+        let Pending::Waiting {
+            parts,
+            shares,
+            waker,
+        } = pending
+        else {
             return Err(Status::InvalidInput);
         };
-        let waker = if parts.len() + bytes.len() > MESSAGE_MAX {
-            let waker = waker.take();
-            *pending = Pending::TooLarge;
-            waker
-        } else {
-            parts.extend_from_slice(bytes);
-            match kind {
-                ReplyKind::Part => return Ok(()),
-                ReplyKind::Result => {
-                    let waker = waker.take();
-                    *pending = Pending::Done(Ok(std::mem::take(parts)));
-                    waker
-                }
-                other => {
-                    let waker = waker.take();
-                    *pending = Pending::Done(Err(other));
-                    waker
-                }
+        let fits = parts.len() + bytes.len() <= MESSAGE_MAX;
+        let share = budget.take(bytes.len()).filter(|_| fits);
+        let waker = waker.take();
+        let end = match (share, kind) {
+            (None, _) => Pending::TooLarge,
+            (Some(share), ReplyKind::Part) => {
+                parts.extend_from_slice(bytes);
+                shares.push(share);
+                return Ok(());
             }
+            (Some(_), ReplyKind::Result) => {
+                parts.extend_from_slice(bytes);
+                Pending::Done(Ok(std::mem::take(parts)))
+            }
+            (Some(_), other) => Pending::Done(Err(other)),
         };
+        *pending = end;
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();
@@ -183,7 +192,7 @@ impl Mailbox {
             name_len: name.len() as u32,
         };
         let message = [&header.to_bytes(), name.as_bytes(), input].concat();
-        queue.calls.push_back(message.into());
+        queue.calls.push_back(message);
         queue.takers.pop_front()
     }
 }
@@ -205,7 +214,7 @@ impl Take {
 }
 
 impl Future for Take {
-    type Output = Option<Message>;
+    type Output = Option<Vec<u8>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mailbox = self.mailbox.clone();
@@ -326,6 +335,7 @@ impl Caller {
             call,
             Pending::Waiting {
                 parts: Vec::new(),
+                shares: Vec::new(),
                 waker: None,
             },
         );

@@ -9,9 +9,82 @@ pub(crate) mod guest;
 pub(crate) mod host;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of a serialized message.
-pub(crate) type Message = Arc<[u8]>;
-
-/// Most bytes of one message, unless it is said.
+/// Most bytes of one message.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;
+
+/// Most bytes that the host keeps for one guest, in messages that the guest has yet to read and in
+/// replies of which the guest has sent a part.
+const KEPT_MAX: usize = 4 * MESSAGE_MAX;
+
+/// The bytes that the host keeps for one guest. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Counts `bytes` more until the value is dropped; `None` if they are too many.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
+        let add = |kept: usize| kept.checked_add(bytes).filter(|sum| *sum <= KEPT_MAX);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .ok()?;
+        Some(Share {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+}
+
+/// A part of a [`Budget`].
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A message that is kept until its reader is done with it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl Kept {
+    /// Keeps a message, if the budget allows it.
+    pub(crate) fn new(bytes: Vec<u8>, budget: &Budget) -> Option<Self> {
+        let share = budget.take(bytes.len())?;
+        Some(Self {
+            bytes,
+            _share: share,
+        })
+    }
+
+    /// The message.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_make_the_host_keep_more_than_the_budget() {
+        let budget = Budget::default();
+        let kept: Vec<_> = std::iter::from_fn(|| Kept::new(vec![0; MESSAGE_MAX], &budget))
+            .take(100)
+            .collect();
+        assert_eq!(kept.len(), KEPT_MAX / MESSAGE_MAX);
+        assert!(Kept::new(vec![0], &budget).is_none());
+        drop(kept);
+        assert!(Kept::new(vec![0], &budget).is_some());
+    }
+}

@@ -11,7 +11,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
 
-use crate::calls::Message;
+use crate::calls::Kept;
 use crate::calls::host::ItemStream;
 
 /// Something open.
@@ -22,7 +22,7 @@ pub(crate) enum Resource {
     /// A listening TCP socket.
     Listener(Arc<TcpListener>),
     /// A message that was too large for its reader's buffer.
-    Message(Message),
+    Message(Arc<Kept>),
     /// What a host function gives, item by item.
     HostStream(Arc<Mutex<ItemStream>>),
 }

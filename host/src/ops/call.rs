@@ -7,21 +7,22 @@ use wakebox_abi::op::{Buf, CallHost, NextCall, NextItem, OpenHostStream, ReadMes
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
-use crate::calls::{MESSAGE_MAX, Message};
+use crate::calls::{Budget, Kept, MESSAGE_MAX};
 use crate::driver::handles::Resource;
 use crate::vm::memory::ArenaSlice;
 
 /// Longest name of a function, in bytes.
 const NAME_MAX: u32 = 256;
 
-/// Puts a message where its reader wants it, or opens it if it does not fit.
-fn deliver(message: &[u8], into: &ArenaSlice, extra: u32) -> End {
+/// Puts a message where its reader wants it, or keeps it if it does not fit there.
+fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, budget: &Budget) -> End {
     if message.len() <= into.len() {
-        into.fill(message);
-        End::Done(Status::Ok, message.len() as u32 + extra)
-    } else {
-        let message: Message = message.into();
-        End::OpenFor(Status::MessageTooLarge, Resource::Message(message))
+        into.fill(&message);
+        return End::Done(Status::Ok, message.len() as u32 + extra);
+    }
+    match Kept::new(message, budget) {
+        Some(kept) => End::Overflow(Resource::Message(Arc::new(kept)), into),
+        None => Status::LimitReached.into(),
     }
 }
 
@@ -42,9 +43,10 @@ impl Start for CallHost {
         let into = resources.slice(self.into)?;
         let (name, input) = function(resources, self.function, self.input)?;
         let call = resources.callables.call(&name, &input)?;
+        let budget = resources.budget.clone();
         Ok(Started::pending(async move {
             match call.await {
-                Ok(reply) => deliver(&reply, &into, 0),
+                Ok(reply) => deliver(reply, into, 0, &budget),
                 Err(status) => status.into(),
             }
         }))
@@ -67,9 +69,10 @@ impl Start for NextItem {
             return Err(Status::BadHandle);
         };
         let stream = stream.clone();
+        let budget = resources.budget.clone();
         Ok(Started::pending_on(self.stream, async move {
             match stream.lock().await.next().await {
-                Some(Ok(item)) => deliver(&item, &into, 1),
+                Some(Ok(item)) => deliver(item, into, 1, &budget),
                 Some(Err(status)) => status.into(),
                 None => End::OK,
             }
@@ -83,7 +86,7 @@ impl Start for ReadMessage {
         let Resource::Message(message) = resources.handles.any(self.message)? else {
             return Err(Status::BadHandle);
         };
-        let rest = message.get(self.at as usize..).unwrap_or_default();
+        let rest = message.bytes().get(self.at as usize..).unwrap_or_default();
         Ok(Started::Done(End::bytes(into.fill(rest))))
     }
 }
@@ -91,8 +94,9 @@ impl Start for ReadMessage {
 impl Start for NextCall {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let end = move |message: Option<Message>| match message {
-            Some(message) => deliver(&message, &into, 0),
+        let budget = resources.budget.clone();
+        let end = move |message: Option<Vec<u8>>| match message {
+            Some(message) => deliver(message, into, 0, &budget),
             None => Status::NotConnected.into(),
         };
         if let Poll::Ready(message) = resources.mailbox.try_take() {
@@ -106,7 +110,9 @@ impl Start for NextCall {
 impl Start for Reply {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let bytes = resources.slice(self.from)?.to_vec();
-        resources.mailbox.reply(self.call, self.kind, &bytes)?;
+        resources
+            .mailbox
+            .reply(self.call, self.kind, &bytes, &resources.budget)?;
         Ok(Started::Done(End::OK))
     }
 }

@@ -23,6 +23,7 @@ use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::op::{self, Handle, Opcode, Operation as _};
 use wakebox_abi::status::Status;
 
+use crate::calls::Budget;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
@@ -41,6 +42,7 @@ pub(crate) struct Resources {
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) budget: Budget,
     /// Zero of the guest's monotonic clock.
     pub(crate) start: Instant,
 }
@@ -50,9 +52,17 @@ impl Resources {
     pub(crate) fn settle(&mut self, end: End) -> (Status, u32) {
         match end {
             End::Done(status, value) => (status, value),
-            End::Open(resource) => self.settle(End::OpenFor(Status::Ok, resource)),
-            End::OpenFor(status, resource) => match self.handles.open(resource) {
-                Ok(handle) => (status, handle.0),
+            End::Open(resource) => match self.handles.open(resource) {
+                Ok(handle) => (Status::Ok, handle.0),
+                Err(status) => (status, 0),
+            },
+            End::Overflow(message, into) => match self.handles.open(message) {
+                Ok(handle) if into.fill(&handle.0.to_le_bytes()) == 4 => (Status::Ok, op::OVERFLOW),
+                Ok(handle) => {
+                    // No room even for the handle.
+                    let _ = self.handles.close(handle);
+                    (Status::MessageTooLarge, 0)
+                }
                 Err(status) => (status, 0),
             },
         }
@@ -71,8 +81,8 @@ pub(crate) enum End {
     Done(Status, u32),
     /// With something open, whose handle is the value.
     Open(Resource),
-    /// With a status other than `Ok` that leaves something open, whose handle is the value.
-    OpenFor(Status, Resource),
+    /// With a message that did not fit, whose handle goes into the buffer instead.
+    Overflow(Resource, ArenaSlice),
 }
 
 impl End {

@@ -1,116 +1,49 @@
 //! What a sandbox may reach. Nothing, unless it is granted.
+//!
+//! A [`Policy`] is a value: built in code, read from a file (`file.rs`), or made of the
+//! command's options. How a running sandbox's requests are held against it, and refusals
+//! counted, is `check.rs`.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) mod check;
+mod describe;
+#[cfg(feature = "policy-file")]
+mod file;
+mod grant;
 
-use wakebox_abi::status::Status;
+use std::path::{Component, PathBuf};
 
-/// A host, by name or number, and a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// A DNS name in lower case, or an IP address in its shortest form, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
+use crate::error::{Error, Result};
 
-/// Text that is not `HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not HOST:PORT: {why}")]
-pub struct InvalidHostPort {
-    text: String,
-    why: &'static str,
-}
-
-impl FromStr for HostPort {
-    type Err = InvalidHostPort;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHostPort> {
-        let wrong = |why| InvalidHostPort {
-            text: text.escape_debug().to_string(),
-            why,
-        };
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| wrong("there is no port; write it like localhost:8080"))?;
-        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = digits
-            .then(|| port.parse().ok())
-            .flatten()
-            .ok_or_else(|| wrong("the port is a number from 0 to 65535"))?;
-        let bracketed = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let host = match bracketed {
-            Some(inner) => match inner.parse() {
-                Ok(IpAddr::V6(ip)) => ip.to_string(),
-                _ => return Err(wrong("in brackets stands an IPv6 address")),
-            },
-            None if host.is_empty() => return Err(wrong("there is no host before the colon")),
-            None if host.contains(':') => {
-                return Err(wrong("an IPv6 address stands in brackets, like [::1]:80"));
-            }
-            None => match host.parse::<IpAddr>() {
-                Ok(ip) => ip.to_string(),
-                Err(_) if is_name(host) => host.to_ascii_lowercase(),
-                Err(_) => return Err(wrong("the host is neither a name nor an address")),
-            },
-        };
-        Ok(Self { host, port })
-    }
-}
-
-/// Letters, digits, hyphens, underscores and dots, at most 253 of them. A name made of digits
-/// and dots alone would be read as a number by some resolvers, and is none.
-fn is_name(host: &str) -> bool {
-    host.len() <= 253
-        && host
-            .split('.')
-            .all(|label| !label.is_empty() && label.len() <= 63)
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
+#[cfg(feature = "policy-file")]
+pub use self::file::PolicyFileError;
+pub use self::grant::{
+    DirGrant, FunctionPattern, HostPort, InvalidGrant, LocalAddress, NamePattern, Target, Variable,
+};
 
 /// What a sandbox may reach. The default grants nothing.
 ///
+/// Grants only add: what one allows, no other takes away.
+///
 /// ```
-/// # fn main() -> Result<(), wakebox::policy::InvalidHostPort> {
+/// # fn main() -> Result<(), wakebox::policy::InvalidGrant> {
 /// let policy = wakebox::Policy::new()
 ///     .allow_connect("api.example.com:443".parse()?)
-///     .allow_listen("127.0.0.1:8080".parse()?);
+///     .allow_listen("127.0.0.1:8080".parse()?)
+///     .allow_dir("/srv/site:/site:ro".parse()?);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    connect: Vec<HostPort>,
-    listen: Vec<HostPort>,
-    refusals: AtomicU64,
-}
-
-impl Clone for Policy {
-    /// The same grants, with no refusals counted.
-    fn clone(&self) -> Self {
-        Self {
-            connect: self.connect.clone(),
-            listen: self.listen.clone(),
-            refusals: AtomicU64::new(0),
-        }
-    }
+    connect: Vec<Target>,
+    listen: Vec<LocalAddress>,
+    udp: Vec<Target>,
+    udp_bind: Vec<LocalAddress>,
+    unix: Vec<PathBuf>,
+    resolve: Vec<NamePattern>,
+    dirs: Vec<DirGrant>,
+    env: Vec<Variable>,
+    functions: Vec<FunctionPattern>,
 }
 
 impl Policy {
@@ -120,39 +53,153 @@ impl Policy {
         Self::default()
     }
 
-    /// Grants TCP connections to this host and port. The guest must name the host as the grant
-    /// does: a grant for a name is none for the addresses that it stands for.
+    /// Grants TCP connections to these hosts. See [`Target`] for what a name covers.
     #[must_use]
-    pub fn allow_connect(mut self, to: HostPort) -> Self {
+    pub fn allow_connect(mut self, to: Target) -> Self {
         self.connect.push(to);
         self
     }
 
-    /// Grants listening on this address and port; port 0 grants ports of the host's choice.
+    /// Grants listening on this TCP address; port 0 grants ports of the host's choice.
     #[must_use]
-    pub fn allow_listen(mut self, on: HostPort) -> Self {
+    pub fn allow_listen(mut self, on: LocalAddress) -> Self {
         self.listen.push(on);
         self
     }
 
-    pub(crate) fn may_connect(&self, to: &HostPort) -> bool {
-        self.connect.contains(to)
+    /// Grants UDP datagrams to and from these hosts. Datagrams from others are dropped, whatever
+    /// the socket. With any such grant the guest may bind ports of the host's choice.
+    #[must_use]
+    pub fn allow_udp(mut self, with: Target) -> Self {
+        self.udp.push(with);
+        self
     }
 
-    pub(crate) fn may_listen(&self, on: &HostPort) -> bool {
-        self.listen.contains(on)
+    /// Grants binding this UDP address and port. With whom the guest may exchange datagrams there
+    /// is for [`Self::allow_udp`] to say.
+    #[must_use]
+    pub fn allow_udp_bind(mut self, on: LocalAddress) -> Self {
+        self.udp_bind.push(on);
+        self
     }
 
-    /// Counts a refusal and says so; returns what the guest is told.
-    pub(crate) fn refused(&self, what: &str, target: &HostPort) -> Status {
-        self.refusals.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(what, %target, "refused by policy");
-        Status::PermissionDenied
+    /// Grants connections to the Unix stream socket at this absolute path of the host.
+    #[must_use]
+    pub fn allow_unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix.push(path.into());
+        self
     }
 
-    /// Refusals so far.
-    pub(crate) fn refusals(&self) -> u64 {
-        self.refusals.load(Ordering::Relaxed)
+    /// Grants resolving these names, also if no connection to them is granted.
+    #[must_use]
+    pub fn allow_resolve(mut self, names: NamePattern) -> Self {
+        self.resolve.push(names);
+        self
+    }
+
+    /// Grants a directory of the host. Where grants lie in one another, the longest guest path
+    /// counts; two at the same path are an error when the sandbox is built.
+    #[must_use]
+    pub fn allow_dir(mut self, directory: DirGrant) -> Self {
+        self.dirs.push(directory);
+        self
+    }
+
+    /// Puts a variable into the guest's environment. The last one of a name counts.
+    #[must_use]
+    pub fn allow_env(mut self, variable: Variable) -> Self {
+        self.env.push(variable);
+        self
+    }
+
+    /// Grants calls of these host functions.
+    #[must_use]
+    pub fn allow_fn(mut self, functions: FunctionPattern) -> Self {
+        self.functions.push(functions);
+        self
+    }
+
+    /// Adds all that another policy grants.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.connect.extend(other.connect);
+        self.listen.extend(other.listen);
+        self.udp.extend(other.udp);
+        self.udp_bind.extend(other.udp_bind);
+        self.unix.extend(other.unix);
+        self.resolve.extend(other.resolve);
+        self.dirs.extend(other.dirs);
+        self.env.extend(other.env);
+        self.functions.extend(other.functions);
+        self
+    }
+
+    /// Whether a host function of this name may be called.
+    #[must_use]
+    pub fn may_call(&self, function: &str) -> bool {
+        self.functions
+            .iter()
+            .any(|pattern| pattern.matches(function))
+    }
+
+    /// Looks for grants that contradict each other or cannot be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] with a sentence.
+    pub fn validate(&self) -> Result<()> {
+        for (index, one) in self.dirs.iter().enumerate() {
+            if let Some(other) = self.dirs[..index]
+                .iter()
+                .find(|other| other.guest() == one.guest())
+            {
+                return Err(Error::Setting(format!(
+                    "two directories are granted as {}: {} and {}",
+                    one.guest(),
+                    other.host().display(),
+                    one.host().display()
+                )));
+            }
+        }
+        for path in &self.unix {
+            let is_plain = path.is_absolute()
+                && path
+                    .components()
+                    .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+            if !is_plain || path.to_str().is_none_or(|path| path.contains('\0')) {
+                return Err(Error::Setting(format!(
+                    "{} is not the path of a socket: it is absolute and has no part `..`",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories that are granted.
+    pub(crate) fn dirs(&self) -> &[DirGrant] {
+        &self.dirs
+    }
+
+    /// The guest's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`]: a variable is to have the host's value, and the host has none that is
+    /// text.
+    pub(crate) fn environment(&self) -> Result<Vec<(String, String)>> {
+        let mut variables: Vec<(String, String)> = Vec::new();
+        for Variable { name, value } in &self.env {
+            let value = match value {
+                Some(value) => value.clone(),
+                None => std::env::var(name).map_err(|error| {
+                    Error::Setting(format!("the variable {name} cannot be passed on: {error}"))
+                })?,
+            };
+            variables.retain(|(known, _)| known != name);
+            variables.push((name.clone(), value));
+        }
+        Ok(variables)
     }
 }
 
@@ -161,43 +208,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_read_in_one_form() {
-        for (text, shown) in [
-            ("Example.COM:80", "example.com:80"),
-            ("127.0.0.1:0", "127.0.0.1:0"),
-            ("[0:0::1]:65535", "[::1]:65535"),
-        ] {
-            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), shown);
-        }
-        for text in [
-            "",
-            ":",
-            "host",
-            "host:",
-            ":80",
-            "host:65536",
-            "host:-1",
-            "host:+1",
-            "::1:80",
-            "[127.0.0.1]:80",
-            "a b:80",
-            "a..b:80",
-            "1.2.3:80",
-            "host:80:90",
-            "\0:1",
-        ] {
-            assert!(text.parse::<HostPort>().is_err(), "{text:?}");
-        }
+    fn two_grants_at_one_path_are_an_error_and_nested_ones_are_not() {
+        let dir = |text: &str| text.parse::<DirGrant>().unwrap();
+        let nested = Policy::new()
+            .allow_dir(dir("a:/data"))
+            .allow_dir(dir("b:/data/b:ro"));
+        assert!(nested.validate().is_ok());
+        let error = nested.allow_dir(dir("c:/data/b/")).validate().unwrap_err();
+        assert!(error.to_string().contains("/data/b"), "{error}");
     }
 
     #[test]
-    fn what_is_not_granted_is_refused() {
+    fn a_unix_socket_is_granted_by_an_absolute_path() {
+        for path in ["run/a.sock", "/run/../a.sock", ""] {
+            assert!(Policy::new().allow_unix(path).validate().is_err(), "{path}");
+        }
+        assert!(Policy::new().allow_unix("/run/a.sock").validate().is_ok());
+    }
+
+    #[test]
+    fn the_last_variable_of_a_name_counts() {
         let policy = Policy::new()
-            .allow_connect("localhost:80".parse().unwrap())
-            .allow_listen("127.0.0.1:80".parse().unwrap());
-        let may = |text: &str| policy.may_connect(&text.parse().unwrap());
-        assert!(may("LOCALHOST:80"));
-        assert!(!may("localhost:81") && !may("127.0.0.1:80") && !may("localhost.evil:80"));
-        assert!(!policy.may_listen(&"0.0.0.0:80".parse().unwrap()));
+            .allow_env("A=1".parse().unwrap())
+            .allow_env("A=2".parse().unwrap());
+        assert_eq!(policy.environment().unwrap(), [("A".into(), "2".into())]);
+        let missing = Policy::new().allow_env("WAKEBOX_NO_SUCH_VARIABLE".parse().unwrap());
+        let error = missing.environment().unwrap_err().to_string();
+        assert!(error.contains("WAKEBOX_NO_SUCH_VARIABLE"), "{error}");
+    }
+
+    #[test]
+    fn functions_are_granted_by_name() {
+        let policy = Policy::new().allow_fn("kv.*".parse().unwrap());
+        assert!(policy.may_call("kv.get") && !policy.may_call("exec"));
     }
 }
