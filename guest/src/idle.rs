@@ -122,7 +122,8 @@ impl Runtime {
     /// Watches the completion ring for a bounded time. Returns whether there is something to do.
     fn watch(&self) -> bool {
         let window = self.idle.window();
-        if window == 0 || self.reactor.in_flight() == 0 {
+        // Nobody is in a hurry for the end of a deadline or of console output.
+        if window == 0 || !self.reactor.is_awaited() {
             return false;
         }
         self.ring_if_unseen();

@@ -1,67 +1,84 @@
-//! Gives up operations in flight, many times, and shows that nothing of them is left.
+//! Drops each kind of operation in flight, and shows that what comes later finds its own.
+//! Wants to be allowed to listen and connect as `ops`; standard input should stay open.
 #![no_std]
 #![no_main]
 
-extern crate alloc;
+use core::future::Future;
 
-use alloc::vec::Vec;
-
-use wakebox_guest::io::stdin;
+use wakebox_guest::io::{IoBuf, Result, stdin};
 use wakebox_guest::net::{TcpListener, TcpStream};
-use wakebox_guest::task::yield_now;
 use wakebox_guest::time::{Duration, sleep, timeout};
-use wakebox_guest::{env, ops, println, spawn, stats};
+use wakebox_guest::{env, ops, println, random, spawn, stats};
 
-const ROUNDS: u32 = 200;
+const SOON: Duration = Duration::from_millis(3);
+
+/// Drops a future that is not ready soon.
+async fn give_up<T>(name: &str, future: impl Future<Output = T>) {
+    let outcome = if timeout(SOON, future).await.is_ok() {
+        "was quicker"
+    } else {
+        "dropped"
+    };
+    println!("{name} {outcome}");
+}
+
+/// Drops futures right after their submission, then does operations in the same slots.
+async fn no_stranger_is_woken() -> bool {
+    let mut right = true;
+    for round in 0..200_u32 {
+        let mut first = [0; 8];
+        let mut second = [0; 8];
+        {
+            let fill = random::fill(&mut first);
+            let _ = timeout(Duration::ZERO, fill).await;
+        }
+        right &= random::fill(&mut second).await.is_ok();
+        right &= second != [0; 8];
+        let _ = timeout(Duration::from_micros(u64::from(round % 5)), ops::nop()).await;
+        right &= ops::nop().await.is_ok();
+    }
+    right
+}
+
+async fn network(address: &'static str) -> Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    give_up("accept", listener.accept()).await;
+    let bound = listener.local_addr().await?;
+    let client = TcpStream::connect(bound).await?;
+    // The accept that was dropped belongs to the listener, and so does what it brought.
+    let server = listener.accept().await?;
+
+    let mut bytes = [0; 4];
+    give_up("read", server.read(&mut bytes)).await;
+    client.write_all(b"kept").await?;
+    server.read_exact(&mut bytes).await?;
+    println!("bytes kept {}", &bytes == b"kept");
+
+    // Nobody reads, so that a write stays in flight sooner or later.
+    let buf = IoBuf::copy_of(&[7; 32 << 10]).await?;
+    let writer = spawn(async move {
+        let mut buf = buf;
+        loop {
+            let outcome;
+            (outcome, buf) = client.write_all_buf(buf).await;
+            outcome?;
+        }
+        #[allow(unreachable_code, reason = "gives the block its type")]
+        Result::Ok(())
+    });
+    sleep(Duration::from_millis(100)).await;
+    writer.abort();
+    println!("write dropped {}", writer.await.is_err());
+    Ok(())
+}
 
 #[wakebox_guest::main]
 async fn main() {
-    let address = env::args().next().expect("an address to listen on");
-    let listener = TcpListener::bind(address).await.expect("it is granted");
-
-    // Accepts that never come, given up before, at and after their submission.
-    for round in 0..ROUNDS {
-        let patience = Duration::from_micros(u64::from(round % 50));
-        assert!(timeout(patience, listener.accept()).await.is_err());
+    give_up("stdin", stdin().read(&mut [0])).await;
+    give_up("sleep", sleep(Duration::from_secs(1_000))).await;
+    println!("no stranger is woken {}", no_stranger_is_woken().await);
+    if let Err(error) = network(env::args().next().unwrap_or("127.0.0.1:0")).await {
+        println!("network failed {error:?}");
     }
-    println!("accepts given up");
-
-    // Tasks that are aborted with an operation in flight.
-    for _ in 0..ROUNDS {
-        let task = spawn(sleep(Duration::from_secs(3600)));
-        let doomed = spawn(async {
-            let mut line = [0; 64];
-            let _ = stdin().read(&mut line).await;
-        });
-        yield_now().await;
-        task.abort();
-        doomed.abort();
-        assert!(task.await.is_err());
-        assert!(doomed.await.is_err());
-    }
-    println!("tasks aborted");
-
-    // An operation that is faster than its cancellation: both must be survived.
-    for round in 0..ROUNDS {
-        let tasks: Vec<_> = (0..8).map(|_| spawn(ops::nop())).collect();
-        for _ in 0..round % 3 {
-            yield_now().await;
-        }
-        for task in tasks {
-            task.abort();
-        }
-    }
-    println!("faster than cancelled");
-
-    // The listener still listens, and a connection that it would have given to an accept
-    // that was given up is not lost with it.
-    let address = listener.local_addr().await.expect("it listens");
-    let client = spawn(async move { TcpStream::connect(address).await.map(drop) });
-    let accepted = listener.accept().await;
-    println!("accepted {}", accepted.is_ok());
-    client
-        .await
-        .expect("nobody aborts it")
-        .expect("it is granted");
-    assert!(stats().cancels > 0, "nothing was cancelled");
+    println!("some cancels {}", stats().cancels > 0);
 }

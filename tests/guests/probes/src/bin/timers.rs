@@ -1,4 +1,4 @@
-//! Says in which order timers fire; the first argument names the case.
+//! Timers: in order, many, zero, far, and dropped.
 #![no_std]
 #![no_main]
 
@@ -6,127 +6,74 @@ extern crate alloc;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
+use core::future::pending;
 
 use wakebox_guest::time::{Duration, Instant, interval, sleep, sleep_until, timeout};
-use wakebox_guest::{env, println, spawn};
+use wakebox_guest::{println, random, spawn, stats};
+
+/// Whether timers of random durations end in the order of their deadlines, none early.
+/// The first is due when all have been set.
+async fn in_order(count: usize) -> bool {
+    let ends = Rc::new(RefCell::new(Vec::new()));
+    let mut state = random::seed()[0] | 1;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let deadline = start + Duration::from_micros(100_000 + state % 100_000);
+            let ends = ends.clone();
+            spawn(async move {
+                sleep_until(deadline).await;
+                ends.borrow_mut().push(deadline);
+                Instant::now() >= deadline
+            })
+        })
+        .collect();
+    let mut none_early = true;
+    for task in tasks {
+        none_early &= task.await.unwrap_or(false);
+    }
+    none_early && ends.borrow().is_sorted() && ends.borrow().len() == count
+}
 
 #[wakebox_guest::main]
-async fn main() -> i32 {
-    match env::args().next() {
-        Some("order") => order().await,
-        Some("many") => many().await,
-        Some("same") => same().await,
-        Some("zero") => zero().await,
-        Some("far") => far().await,
-        Some("clocks") => clocks().await,
-        other => panic!("no case {other:?}"),
-    }
-    0
-}
+async fn main() {
+    println!("ten in order {}", in_order(10).await);
+    println!("many in order {}", in_order(10_000).await);
 
-const MS: Duration = Duration::from_millis(1);
-
-async fn order() {
-    let tasks: Vec<_> = [30, 10, 20, 0, 40]
-        .map(|wait| {
-            spawn(async move {
-                sleep(MS * wait).await;
-                println!("{wait}");
-            })
-        })
-        .into_iter()
-        .collect();
-    for task in tasks {
-        task.await.expect("nobody aborts it");
-    }
-}
-
-/// A thousand deadlines in no order: they fire in theirs, and none early.
-async fn many() {
     let start = Instant::now();
-    let fired = Rc::new(RefCell::new(Vec::new()));
-    let tasks: Vec<_> = (0..1000_u32)
-        .map(|number| {
-            let fired = fired.clone();
-            let deadline =
-                start + MS * 5 + Duration::from_micros(u64::from(number * 7919 % 1000) * 40);
-            spawn(async move {
-                sleep_until(deadline).await;
-                assert!(Instant::now() >= deadline, "a timer fired early");
-                fired.borrow_mut().push(deadline);
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("nobody aborts it");
-    }
-    println!("{} {}", fired.borrow().len(), fired.borrow().is_sorted());
-}
-
-/// A thousand timers for one moment.
-async fn same() {
-    let deadline = Instant::now() + MS * 20;
-    let fired = Rc::new(Cell::new(0));
-    let tasks: Vec<_> = (0..1000)
-        .map(|number| {
-            let fired = fired.clone();
-            spawn(async move {
-                sleep_until(deadline).await;
-                assert_eq!(
-                    fired.replace(number + 1),
-                    number,
-                    "first come, first served"
-                );
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("nobody aborts it");
-    }
-    println!("{}", fired.get());
-}
-
-async fn zero() {
     sleep(Duration::ZERO).await;
     sleep_until(Instant::from_nanos(0)).await;
+    println!("zero {}", start.elapsed() < Duration::from_millis(100));
+
+    let far = spawn(sleep(Duration::MAX));
+    sleep(Duration::from_millis(2)).await;
+    println!("far {}", !far.is_finished());
+    far.abort();
+
+    for _ in 0..100_000 {
+        drop(timeout(Duration::from_secs(1_000), pending::<()>()));
+    }
+    for _ in 0..1_000 {
+        let _ = timeout(Duration::from_secs(1_000), async {}).await;
+    }
+    let before = stats().operations;
+    let start = Instant::now();
+    sleep(Duration::from_millis(5)).await;
+    let elapsed = start.elapsed();
+    println!("dropped {}", elapsed >= Duration::from_millis(5));
+    println!("few deadlines {}", stats().operations - before < 10);
+
+    let mut beat = interval(Duration::from_millis(2));
+    let first = beat.tick().await;
+    for _ in 0..9 {
+        beat.tick().await;
+    }
     println!(
-        "{:?}",
-        timeout(Duration::ZERO, core::future::pending::<()>())
-            .await
-            .is_err()
+        "interval {}",
+        beat.tick().await >= first + Duration::from_millis(20)
     );
-    println!("{:?}", timeout(Duration::ZERO, async { 5 }).await);
-}
-
-/// Timers beyond all time do not fire, do not overflow, and cost nothing when dropped.
-async fn far() {
-    for far in [
-        Duration::MAX,
-        Duration::from_nanos(u64::MAX),
-        Duration::from_secs(1 << 40),
-    ] {
-        println!("{}", timeout(MS, sleep(far)).await.is_err());
-        println!("{}", timeout(far, sleep(MS)).await.is_ok());
-    }
-    let mut never = interval(Duration::MAX);
-    never.tick().await;
-    println!("{}", timeout(MS, never.tick()).await.is_err());
-}
-
-/// The clock that costs no exit, and that of the host, agree and only go forward.
-async fn clocks() {
-    let mut last = Instant::now();
-    for _ in 0..1000 {
-        let now = Instant::now();
-        assert!(now >= last, "the clock went back");
-        last = now;
-    }
-    let before = Instant::now();
-    let host = wakebox_guest::time::synchronize()
-        .await
-        .expect("the host has a clock");
-    let after = Instant::now();
-    println!("{}", before <= host && host <= after);
-    println!("{}", wakebox_guest::time::unix_time().as_secs());
 }
