@@ -29,7 +29,7 @@
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
 //! | [`net`] | TCP |
 //! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
-//! | [`env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
+//! | [`mod@env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
 //!
 //! Any `no_std` crate that is made of futures works beside it: `futures`, `futures-lite`,
 //! `async-channel`, `async-lock`, `embassy-sync`.

@@ -58,6 +58,7 @@ impl Op {
 
     /// Says that the value may be [`OVERFLOW`](wakebox_abi::op::OVERFLOW), and that the message is to be
     /// closed if nobody is there to read it.
+    #[cfg(feature = "calls")]
     pub(crate) fn giving_message(mut self) -> Self {
         self.residue.value_may_overflow = true;
         self

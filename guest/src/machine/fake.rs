@@ -11,7 +11,8 @@ use wakebox_abi::boot::{Boot, Clock, Features, MAGIC, Moment, Range};
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::{
-    Cancel, Deadline, Opcode, Operation, ReadStdin, ReadStream, WriteConsole, WriteStream,
+    Cancel, Deadline, Opcode, Operation, ReadClock, ReadStdin, ReadStream, WriteConsole,
+    WriteStream,
 };
 use wakebox_abi::ring::{self, CompletionProducer, SubmissionConsumer};
 use wakebox_abi::status::Status;
@@ -73,6 +74,11 @@ pub(crate) fn with_host<R>(f: impl FnOnce(&mut Host) -> R) -> R {
 
 /// Starts a guest on this thread, with rings of this many entries.
 pub(crate) fn boot(submissions: u32, completions: u32) -> &'static Runtime {
+    boot_with(submissions, completions, Features::TSC_CLOCK)
+}
+
+/// As [`boot`], with a host that offers these features.
+pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'static Runtime {
     fn words(count: usize) -> NonNull<u64> {
         NonNull::from(Box::leak(vec![0_u64; count].into_boxed_slice())).cast()
     }
@@ -96,7 +102,7 @@ pub(crate) fn boot(submissions: u32, completions: u32) -> &'static Runtime {
         magic: MAGIC,
         version: ABI_VERSION,
         vcpus: 1,
-        features: Features::TSC_CLOCK,
+        features,
         submissions,
         completions,
         arena: Range {
@@ -181,6 +187,12 @@ impl Host {
                     let bytes = self.arena_bytes(from.offset, from.len).to_vec();
                     self.printed.extend(bytes);
                     self.complete(submission.token, Status::Ok, from.len);
+                }
+                Opcode::ReadClock => {
+                    let into = ReadClock::from_params(&submission.params).unwrap().into;
+                    let now = self.now.to_le_bytes();
+                    self.arena_bytes(into.offset, 8).copy_from_slice(&now);
+                    self.complete(submission.token, Status::Ok, 16);
                 }
                 _ => {
                     let mut script = self.script.take();

@@ -1,5 +1,7 @@
 //! TCP, as far as the sandbox's policy allows.
 
+#[cfg(feature = "embedded-io-async")]
+mod embedded;
 mod listener;
 mod stream;
 

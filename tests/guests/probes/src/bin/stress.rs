@@ -53,7 +53,7 @@ async fn work(mut random: Random, steps: u64, from: Receiver<u64>, to: Sender<u6
                     let _ = ops::nop().await;
                     amount
                 });
-                if amount % 3 == 0 {
+                if amount.is_multiple_of(3) {
                     child.abort();
                     let _ = child.await;
                 } else {
