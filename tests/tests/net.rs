@@ -1,0 +1,203 @@
+//! TCP between a guest and the world, as far as policy lets it.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wakebox::policy::HostPort;
+use wakebox::{Policy, Sandbox, WakeMode};
+use wakebox_tests::{Ended, guest, require_kvm, run_here, runtime};
+
+/// Runs a case of the probe that may connect to an address, beside somebody who listens there.
+async fn with_peer<P>(
+    case: &str,
+    mode: WakeMode,
+    peer: impl AsyncFnOnce(TcpStream) -> P,
+) -> (Ended, P) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        peer(stream).await
+    };
+    tokio::join!(probe(case, &address, Policy::allow_connect, mode), serve)
+}
+
+/// Runs a case of the probe with one grant for its address.
+async fn probe(
+    case: &str,
+    address: &str,
+    grant: impl FnOnce(Policy, HostPort) -> Policy,
+    mode: WakeMode,
+) -> Ended {
+    let policy = grant(Policy::new(), address.parse().unwrap());
+    let probe = Sandbox::builder()
+        .guest(guest("net"))
+        .args([case, address])
+        .policy(policy)
+        .wake(mode);
+    run_here(probe).await.success()
+}
+
+fn every_mode(test: impl AsyncFn(WakeMode)) {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime().block_on(test(mode));
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn bytes_come_back_as_they_went() {
+    every_mode(async |mode| {
+        let (ended, ()) = with_peer("echo", mode, async |mut stream| {
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        })
+        .await;
+        assert_eq!(ended.lines(), ["same true"], "mode {mode}");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_connection_knows_its_peer() {
+    every_mode(async |mode| {
+        let (ended, peer) =
+            with_peer("connect", mode, async |stream| stream.local_addr().unwrap()).await;
+        assert_eq!(
+            ended.lines(),
+            [format!("connected to {peer}")],
+            "mode {mode}"
+        );
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_name_is_resolved_by_the_host() {
+    every_mode(async |mode| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let named = format!("localhost:{}", address.port());
+        let probe = probe("connect", &named, Policy::allow_connect, mode);
+        let (ended, accepted) = tokio::join!(probe, listener.accept());
+        accepted.unwrap();
+        assert_eq!(
+            ended.lines(),
+            [format!("connected to {address}")],
+            "mode {mode}"
+        );
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_refused_connection_says_so() {
+    every_mode(async |mode| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nobody = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let ended = probe("connect", &nobody, Policy::allow_connect, mode).await;
+        assert_eq!(ended.lines()[0], "error ConnectionRefused", "mode {mode}");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn what_is_not_granted_is_denied_and_counted() {
+    every_mode(async |mode| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // To listen there is not to connect there, and the other way round.
+        let ended = probe("connect", &address, Policy::allow_listen, mode).await;
+        assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
+        assert_eq!(ended.stats.refusals, 1);
+        let ended = probe("listen", &address, Policy::allow_connect, mode).await;
+        assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
+        // Nobody came.
+        let mut accept = std::pin::pin!(listener.accept());
+        let nobody = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(accept.as_mut().poll(context).is_pending())
+        });
+        assert!(nobody.await);
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_port_in_use_says_so_and_a_free_one_is_told() {
+    every_mode(async |mode| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = listener.local_addr().unwrap().to_string();
+        let ended = probe("listen", &taken, Policy::allow_listen, mode).await;
+        assert_eq!(ended.lines()[0], "error AddrInUse", "mode {mode}");
+        let ended = probe("listen", "127.0.0.1:0", Policy::allow_listen, mode).await;
+        let bound = ended.lines()[0].strip_prefix("listening on ").unwrap();
+        let bound: SocketAddr = bound.parse().unwrap();
+        assert!(bound.ip().is_loopback() && bound.port() != 0);
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_large_transfer_arrives_whole() {
+    every_mode(async |mode| {
+        const BYTES: usize = 5_000_000;
+        let (ended, ()) = with_peer("read", mode, async |mut stream| {
+            stream.write_all(&vec![7; BYTES]).await.unwrap();
+        })
+        .await;
+        assert_eq!(
+            ended.lines(),
+            [format!("read {BYTES} bytes")],
+            "mode {mode}"
+        );
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_reset_while_reading_says_so() {
+    every_mode(async |mode| {
+        let (ended, ()) = with_peer("read", mode, async |stream| {
+            // With zero linger, a close is a reset.
+            stream.set_zero_linger().unwrap();
+        })
+        .await;
+        assert_eq!(ended.lines()[0], "error ConnectionReset", "mode {mode}");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn writing_to_somebody_who_left_says_so() {
+    every_mode(async |mode| {
+        let (ended, ()) = with_peer("write", mode, async |mut stream| {
+            stream.read_exact(&mut [0; 10_000]).await.unwrap();
+        })
+        .await;
+        let said = ended.lines()[0].to_owned();
+        assert!(
+            ["error ConnectionReset", "error BrokenPipe"].contains(&said.as_str()),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_half_closed_connection_still_reads() {
+    every_mode(async |mode| {
+        let (ended, ()) = with_peer("half-close", mode, async |mut stream| {
+            // The end of the question comes before the answer begins.
+            let mut question = Vec::new();
+            stream.read_to_end(&mut question).await.unwrap();
+            assert_eq!(question, b"ping");
+            stream.write_all(b"the answer").await.unwrap();
+        })
+        .await;
+        assert_eq!(ended.lines(), ["read \"the answer\""], "mode {mode}");
+    });
+}
