@@ -63,6 +63,24 @@ async fn wake_and_poll() -> f64 {
     median(rounds)
 }
 
+/// A turn of the executor in which one task is polled.
+async fn turn() -> f64 {
+    let start = Instant::now();
+    for _ in 0..TASKS * ROUNDS {
+        yield_now().await;
+    }
+    each(start, TASKS * ROUNDS)
+}
+
+/// A look at the clock.
+fn look_at_clock() -> f64 {
+    let start = Instant::now();
+    for _ in 0..TASKS {
+        core::hint::black_box(Instant::now());
+    }
+    each(start, TASKS)
+}
+
 /// Nanoseconds of each of `count` no-ops, one at a time, in ascending order.
 async fn round_trips(count: u64) -> Result<Vec<u64>> {
     let mut times = Vec::with_capacity(count as usize);
@@ -104,6 +122,8 @@ async fn main() -> Result<()> {
         .max(256);
     println!("spawn_complete_ns {:.1}", spawn_and_complete().await);
     println!("wake_poll_ns {:.1}", wake_and_poll().await);
+    println!("turn_ns {:.1}", turn().await);
+    println!("clock_ns {:.1}", look_at_clock());
     let times = round_trips(count).await?;
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     println!("nop_min_ns {}", at(0));

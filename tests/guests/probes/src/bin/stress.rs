@@ -85,8 +85,8 @@ async fn main() -> Result<()> {
         .zip(senders)
         .zip(1..)
         .map(|(((_, from), to), number)| {
-            // Mixed well, and never zero.
-            let random = Random((seed ^ 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(number)) | 1);
+            // Another for each seed and worker, and never zero.
+            let random = Random((seed << 8 | number).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
             spawn(work(random, steps, from, to))
         })
         .collect();
