@@ -35,3 +35,21 @@ fn strings(range: Range) -> impl Iterator<Item = &'static str> {
         .filter(move |_| !bytes.is_empty())
         .map(|string| core::str::from_utf8(string).unwrap_or("\u{FFFD}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &'static [u8]) -> Vec<&'static str> {
+        let start = bytes.as_ptr().expose_provenance() as u64;
+        let len = bytes.len() as u64;
+        strings(Range { start, len }).collect()
+    }
+
+    #[test]
+    fn strings_end_at_their_zeros_and_may_be_empty() {
+        assert_eq!(read(b""), [""; 0]);
+        assert_eq!(read(b"\0"), [""]);
+        assert_eq!(read(b"one\0\0three\0"), ["one", "", "three"]);
+    }
+}

@@ -338,10 +338,10 @@ fn whoever_needs_more_arena_than_there_is_waits_in_line() {
         let trace = Rc::new(RefCell::new(Vec::new()));
         for (name, capacity) in [("large", ARENA / 2), ("small", 16), ("none", 0)] {
             let trace = trace.clone();
-            drop(spawn(async move {
+            spawn(async move {
                 let _buf = IoBuf::with_capacity(capacity).await.unwrap();
                 trace.borrow_mut().push(name);
-            }));
+            });
         }
         for _ in 0..5 {
             yield_now().await;
@@ -405,9 +405,9 @@ fn sleeps_end_in_order_and_share_one_deadline() {
 fn an_earlier_timer_replaces_the_deadline_of_a_later_one() {
     run(async {
         let start = Instant::now();
-        drop(spawn(async {
+        spawn(async {
             sleep(Duration::from_secs(u64::MAX)).await;
-        }));
+        });
         yield_now().await;
         for millis in [3, 2, 1] {
             sleep(Duration::from_millis(millis)).await;
@@ -510,10 +510,10 @@ fn closing_is_never_lost_and_comes_in_order() {
 fn the_end_drops_operations_in_flight_without_harm() {
     run(async {
         on_operation(|_, _| Answer::Later);
-        drop(spawn(async {
+        spawn(async {
             let _ = Op::new(Nop {}).await;
             unreachable!("the host never answers");
-        }));
+        });
         yield_now().await;
         yield_now().await;
     });

@@ -11,7 +11,6 @@ use super::task::{Flags, TaskRef};
 /// Waits for a task and gives its output.
 ///
 /// Dropping the handle detaches the task: it goes on, and its output is dropped.
-#[must_use = "a handle that is dropped detaches its task; say so with `drop`"]
 pub struct JoinHandle<T> {
     task: TaskRef,
     /// `T` lies in the task and is dropped at home: the handle is not `Send`.

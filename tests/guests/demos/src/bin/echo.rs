@@ -50,12 +50,12 @@ async fn main() -> Result<()> {
         let stream = listener.accept().await?;
         accepted += 1;
         let alive = alive.clone();
-        drop(spawn(async move {
+        spawn(async move {
             if let Err(error) = serve(stream).await {
                 eprintln!("a connection ended: {error}");
             }
             drop(alive);
-        }));
+        });
     }
     drop(alive);
     let _ = ended.recv().await;

@@ -41,11 +41,11 @@ async fn main() {
     println!("futures-lite zip {:?}", zip(wait(2), wait(1)).await);
 
     let (sender, receiver) = async_channel::bounded(1);
-    drop(spawn(async move {
+    spawn(async move {
         for number in 0..5 {
             let _ = sender.send(number).await;
         }
-    }));
+    });
     println!("async-channel {:?}", receiver.collect::<Vec<i32>>().await);
 
     let mutex = Rc::new(async_lock::Mutex::new(0));
@@ -65,20 +65,20 @@ async fn main() {
     }
     println!("async-lock {}", mutex.lock().await);
 
-    drop(spawn(async {
+    spawn(async {
         for number in 0..5 {
             CHANNEL.send(number).await;
         }
-    }));
+    });
     let sum = Cell::new(0);
     for _ in 0..5 {
         sum.set(sum.get() + CHANNEL.receive().await);
     }
     println!("embassy-sync channel {}", sum.get());
-    drop(spawn(async {
+    spawn(async {
         wait(1).await;
         SIGNAL.signal(7);
-    }));
+    });
     println!("embassy-sync signal {}", SIGNAL.wait().await);
 
     log::info!("log {}", 1);
