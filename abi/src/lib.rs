@@ -26,6 +26,7 @@ extern crate std;
 
 pub mod boot;
 pub mod entry;
+pub mod file;
 pub mod layout;
 pub mod memory;
 pub mod note;

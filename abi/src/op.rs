@@ -8,6 +8,7 @@
 //! operation owns until its completion.
 
 use crate::entry::{Submission, Token};
+use crate::file::OpenFlags;
 
 /// A parameter that cannot be: the entry is refused with [`crate::status::Status::InvalidInput`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +152,37 @@ param_enum! {
         Local = 0,
         /// The other side.
         Peer = 1,
+    }
+}
+
+param_enum! {
+    /// A setting of a socket.
+    SocketOption {
+        /// Whether small writes leave at once (1) or wait for company (0).
+        NoDelay = 1,
+        /// Seconds without traffic after which the peer is asked whether it is still there, and
+        /// between two such questions; zero never asks.
+        KeepAlive = 2,
+    }
+}
+
+param_enum! {
+    /// What a symbolic link at the end of a path stands for.
+    Follow {
+        /// Itself.
+        No = 0,
+        /// What it points to.
+        Yes = 1,
+    }
+}
+
+param_enum! {
+    /// What has to be on the disk before an operation is done.
+    Sync {
+        /// The file's bytes, and what is needed to read them.
+        Data = 0,
+        /// All of it.
+        All = 1,
     }
 }
 
@@ -381,6 +413,170 @@ operations! {
         how: Shutdown,
     }
 
+    /// Changes a setting of a TCP connection.
+    15 SetSocketOption {
+        /// The connection.
+        socket: Handle,
+        /// Which setting.
+        option: SocketOption,
+        /// Its value.
+        value: u32,
+    }
+
+    /// Resolves a name. The value is the number of bytes written: a [`SocketAddress`] with port
+    /// zero for each address of the host, as many as fit.
+    16 Lookup {
+        /// The name in UTF-8, or an address, which stands for itself.
+        name: Buf,
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Binds a UDP socket. The value is its handle.
+    17 UdpBind {
+        /// `address:port` in UTF-8; port 0 lets the host choose.
+        address: Buf,
+    }
+
+    /// Gives a UDP socket a peer: to it goes what is sent to nobody else, and only what comes from
+    /// it is received.
+    18 UdpConnect {
+        /// The socket.
+        socket: Handle,
+        /// `host:port` in UTF-8.
+        address: Buf,
+    }
+
+    /// Sends a datagram. The value is the number of bytes sent: all of them.
+    19 UdpSend {
+        /// The socket.
+        socket: Handle,
+        /// The bytes.
+        from: Buf,
+        /// A [`SocketAddress`], or empty for the socket's peer.
+        to: Buf,
+    }
+
+    /// Receives a datagram. The buffer gets the sender's [`SocketAddress`] and, behind it, as much
+    /// of the datagram as fits; the rest is lost. The value is the number of bytes of the datagram
+    /// that the buffer got.
+    20 UdpReceive {
+        /// The socket.
+        socket: Handle,
+        /// At least [`SocketAddress::SIZE`] bytes.
+        into: Buf,
+    }
+
+    /// Connects to a Unix stream socket. The value is the handle of a connection.
+    21 UnixConnect {
+        /// Its absolute path on the host.
+        path: Buf,
+    }
+
+    /// Opens a regular file. The value is its handle.
+    22 OpenFile {
+        /// Its path ([`crate::file::PATH_MAX`]).
+        path: Buf,
+        /// How.
+        flags: OpenFlags,
+    }
+
+    /// Reads from a file. The value is the number of bytes, perhaps fewer than asked for; zero is
+    /// the end.
+    23 ReadFile {
+        /// The file.
+        file: Handle,
+        /// Where to.
+        into: Buf,
+        /// Bytes from the file's start.
+        offset: u64,
+    }
+
+    /// Writes to a file. The value is the number of bytes taken, perhaps fewer than given.
+    24 WriteFile {
+        /// The file.
+        file: Handle,
+        /// The bytes.
+        from: Buf,
+        /// Bytes from the file's start; of no effect if it was opened for appending.
+        offset: u64,
+    }
+
+    /// Tells what an open file is, as [`crate::file::FileStat`] bytes.
+    25 StatFile {
+        /// The file.
+        file: Handle,
+        /// At least [`crate::file::FileStat::SIZE`] bytes.
+        into: Buf,
+    }
+
+    /// Cuts a file off, or fills it up with zeroes.
+    26 SetFileLength {
+        /// The file.
+        file: Handle,
+        /// Its new length in bytes.
+        len: u64,
+    }
+
+    /// Waits until what was written to a file is on the disk.
+    27 SyncFile {
+        /// The file.
+        file: Handle,
+        /// How much of it.
+        what: Sync,
+    }
+
+    /// Tells what is at a path, as [`crate::file::FileStat`] bytes.
+    28 StatPath {
+        /// The path.
+        path: Buf,
+        /// Whether to follow a symbolic link at its end.
+        follow: Follow,
+        /// At least [`crate::file::FileStat::SIZE`] bytes.
+        into: Buf,
+    }
+
+    /// Gives something another path, and replaces what is there.
+    29 Rename {
+        /// The path that it has.
+        from: Buf,
+        /// The path that it gets.
+        to: Buf,
+    }
+
+    /// Removes something that is not a directory.
+    30 RemoveFile {
+        /// Its path.
+        path: Buf,
+    }
+
+    /// Removes an empty directory.
+    31 RemoveDirectory {
+        /// Its path.
+        path: Buf,
+    }
+
+    /// Makes a directory.
+    32 CreateDirectory {
+        /// Its path.
+        path: Buf,
+    }
+
+    /// Opens a directory for listing. The value is its handle.
+    33 OpenDirectory {
+        /// Its path.
+        path: Buf,
+    }
+
+    /// Lists the next entries of a directory. The value is the number of bytes of a batch of
+    /// [`crate::file::DirectoryEntry`]s; zero is the end.
+    34 ReadDirectory {
+        /// The directory.
+        directory: Handle,
+        /// At least [`crate::file::DirectoryEntry::BATCH_MIN`] bytes.
+        into: Buf,
+    }
+
     /// Calls a function of the embedding program. The value is the length of its reply, or
     /// [`OVERFLOW`] if that does not fit.
     40 CallHost {
@@ -606,6 +802,73 @@ mod tests {
         survives(ShutdownStream {
             stream: handle,
             how: Shutdown::Both,
+        });
+        survives(SetSocketOption {
+            socket: handle,
+            option: SocketOption::KeepAlive,
+            value: u32::MAX,
+        });
+        survives(Lookup {
+            name: buf,
+            into: buf,
+        });
+        survives(UdpBind { address: buf });
+        survives(UdpConnect {
+            socket: handle,
+            address: buf,
+        });
+        survives(UdpSend {
+            socket: handle,
+            from: buf,
+            to: Buf::default(),
+        });
+        survives(UdpReceive {
+            socket: handle,
+            into: buf,
+        });
+        survives(UnixConnect { path: buf });
+        survives(OpenFile {
+            path: buf,
+            flags: OpenFlags(OpenFlags::READ),
+        });
+        survives(ReadFile {
+            file: handle,
+            into: buf,
+            offset: u64::MAX,
+        });
+        survives(WriteFile {
+            file: handle,
+            from: buf,
+            offset: 1,
+        });
+        survives(StatFile {
+            file: handle,
+            into: buf,
+        });
+        survives(SetFileLength {
+            file: handle,
+            len: u64::MAX,
+        });
+        survives(SyncFile {
+            file: handle,
+            what: Sync::All,
+        });
+        survives(StatPath {
+            path: buf,
+            follow: Follow::Yes,
+            into: buf,
+        });
+        survives(Rename {
+            from: buf,
+            to: Buf::default(),
+        });
+        survives(RemoveFile { path: buf });
+        survives(RemoveDirectory { path: buf });
+        survives(CreateDirectory { path: buf });
+        survives(OpenDirectory { path: buf });
+        survives(ReadDirectory {
+            directory: handle,
+            into: buf,
         });
         survives(CallHost {
             function: buf,

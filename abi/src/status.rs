@@ -40,7 +40,7 @@ macro_rules! statuses {
 statuses! {
     0 Ok "done",
     1 Cancelled "the operation was cancelled",
-    2 PermissionDenied "the sandbox's policy does not allow this",
+    2 PermissionDenied "the policy or the host does not permit this",
     3 Unsupported "the host does not know this operation",
     4 InvalidInput "a parameter is out of range",
     5 BadHandle "no open resource of this kind has that handle",
@@ -69,6 +69,8 @@ statuses! {
     28 Busy "the resource is busy",
     29 Panicked "the function panicked",
     30 MessageTooLarge "the message is too large",
+    31 CrossesDevices "the two are on different file systems",
+    32 TooManyLinks "there are too many symbolic links on the way",
     0xFFFF Other "the host reported an error of another kind",
 }
 

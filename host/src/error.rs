@@ -88,6 +88,15 @@ pub enum Error {
         available: u64,
     },
 
+    /// A granted directory cannot be opened.
+    #[error("the directory {path} cannot be granted")]
+    Grant {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
     /// A setting has a value that cannot be.
     #[error("{0}")]
     Setting(String),

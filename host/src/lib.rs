@@ -55,6 +55,7 @@ mod running;
 mod sandbox;
 mod stats;
 mod stdio;
+mod tree;
 pub mod units;
 mod vm;
 

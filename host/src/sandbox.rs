@@ -30,11 +30,15 @@ use crate::driver::{Driver, OpCounts, Turn, Violation};
 use crate::error::{Error, Result};
 use crate::loader::Image;
 use crate::ops::Resources;
+use crate::ops::blocking::Lanes;
+use crate::ops::lookup::Resolver;
 use crate::policy::Policy;
+use crate::policy::check::Guard;
 use crate::report::{Limit, Outcome, Panic};
 use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
+use crate::tree::Tree;
 use crate::vm;
 use crate::vm::clock::Clocks;
 use crate::vm::kick::{Kick, Reasons};
@@ -51,6 +55,10 @@ const IN_FLIGHT: u32 = 4096;
 const QUANTUM: Duration = Duration::from_millis(2);
 /// How long a call of a host function may take, unless it is said.
 const HOST_FN_LIMIT: Duration = Duration::from_secs(60);
+/// Calls of one sandbox that may wait for a disk, at once.
+const DISK_CALLS_AT_ONCE: usize = 16;
+/// Names of one sandbox that are resolved at once.
+const NAMES_AT_ONCE: usize = 8;
 /// How long an ended guest's last output may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long a guest watches the completion ring before it leaves, at most.
@@ -354,7 +362,12 @@ impl Builder {
             Some(Guest(Source::Bytes(bytes))) => Image::from_bytes(bytes)?,
             Some(Guest(Source::Image(image))) => image,
         };
-        let words = Words::new(&self.args, &self.env)?;
+        let policy = Arc::new(Guard::new(self.policy.clone()));
+        let tree = Tree::open(&policy)?;
+        let mut env = self.policy.environment()?;
+        env.retain(|(granted, _)| self.env.iter().all(|(own, _)| own != granted));
+        env.extend_from_slice(&self.env);
+        let words = Words::new(&self.args, &env)?;
         let sizes = self.sizes(&words)?;
         let space = Space::plan(&image, &sizes)?;
         let bytes = space.ram;
@@ -405,7 +418,6 @@ impl Builder {
         memory.write(space.boot.offset + Words::OFFSET, &words.bytes);
 
         let counts = Arc::new(OpCounts::default());
-        let policy = Arc::new(self.policy);
         let callables = Callables::new(self.functions);
         let mailbox = Arc::new(Mailbox::default());
         let ready = Arc::new(Ready::default());
@@ -416,6 +428,9 @@ impl Builder {
             arena: memory.arena(),
             handles: Handles::new(self.handles),
             policy: policy.clone(),
+            resolver: Resolver::new(policy.clone(), NAMES_AT_ONCE),
+            tree,
+            disk: Lanes::new(DISK_CALLS_AT_ONCE),
             console: Console::new(self.stdout, self.stderr),
             stdin: Stdin::new(self.stdin),
             callables: callables.clone(),
@@ -634,7 +649,7 @@ pub struct Sandbox {
     /// When the guest was left last.
     left_at: Option<Instant>,
     counts: Arc<OpCounts>,
-    policy: Arc<Policy>,
+    policy: Arc<Guard>,
     callables: Callables,
     mailbox: Arc<Mailbox>,
     kill: Arc<Kill>,
@@ -739,12 +754,14 @@ impl Sandbox {
     /// What the sandbox has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let refused = self.policy.refusals();
         Stats {
             mode: self.mode,
             exits: self.exits,
             interrupts: self.vcpu.interrupts,
             operations: Stats::name_operations(&self.counts),
-            refusals: self.policy.refusals(),
+            refusals: refused.iter().map(|(_, count)| count).sum(),
+            refused,
             guest: GuestCounts::read(&self.control),
             in_guest: self.times.in_guest,
             in_host: self.times.in_host,

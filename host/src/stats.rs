@@ -95,6 +95,8 @@ pub struct Stats {
     pub operations: Vec<(&'static str, u64)>,
     /// Requests that policy refused.
     pub refusals: u64,
+    /// The same by kind of request; only kinds that occurred.
+    pub refused: Vec<(&'static str, u64)>,
     /// What the guest says of itself.
     pub guest: GuestCounts,
     /// Time in the guest.
@@ -187,7 +189,12 @@ impl fmt::Display for Stats {
             count(guest.cancels)
         )?;
         if self.refusals > 0 {
-            writeln!(f, "refused    {} by policy", count(self.refusals))?;
+            write!(f, "refused    {} by policy", count(self.refusals))?;
+            for (index, (kind, number)) in self.refused.iter().enumerate() {
+                let before = if index == 0 { " (" } else { ", " };
+                write!(f, "{before}{kind} {}", count(*number))?;
+            }
+            writeln!(f, ")")?;
         }
         write!(
             f,

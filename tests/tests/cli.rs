@@ -116,14 +116,20 @@ fn no_memory_or_more_than_there_is() {
 
 #[test]
 fn a_malformed_grant() {
-    for option in ["--allow-connect", "--allow-listen"] {
-        for malformed in ["", "host", "host:", ":80", "host:65536", "::1:80", "a b:80"] {
+    let target = "HOST[:PORT] or CIDR[:PORT]";
+    for (option, form) in [
+        ("--allow-connect", target),
+        ("--allow-udp", target),
+        ("--allow-listen", "ADDR:PORT"),
+        ("--allow-udp-bind", "ADDR:PORT"),
+    ] {
+        for malformed in ["", "host:", ":80", "host:65536", "::1:80", "a b:80"] {
             refuses(
                 wakebox()
                     .arg("run")
                     .arg(format!("{option}={malformed}"))
                     .arg("guest"),
-                &[option, "HOST:PORT"],
+                &[option, form],
             );
         }
     }

@@ -3,6 +3,7 @@
 mod doctor;
 mod inspect;
 mod new;
+mod policy;
 mod run;
 mod style;
 
@@ -32,13 +33,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a guest in a micro-VM; its exit status becomes the command's
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Say what a guest file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
     Doctor,
     /// Write the crate of a new guest
     New(new::Args),
+    /// Explain what a policy file grants
+    #[command(subcommand)]
+    Policy(policy::Command),
 }
 
 /// Runs the command with this process's arguments.
@@ -46,10 +50,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
         Command::New(args) => new::run(&args),
+        Command::Policy(command) => policy::run(&command),
     };
     match result {
         Ok(code) => code,

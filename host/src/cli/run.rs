@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::policy::Grants;
 use super::style::Style;
-use crate::policy::HostPort;
-use crate::{Fault, Input, Outcome, Output, Panic, Policy, Sandbox, WakeMode, units};
+use crate::{Fault, Input, Outcome, Output, Panic, Sandbox, WakeMode, units};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -35,18 +35,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     timeout: Option<Duration>,
 
-    /// Let the guest open TCP connections to this host and port
-    #[arg(long, value_name = "HOST:PORT")]
-    allow_connect: Vec<HostPort>,
-
-    /// Let the guest listen on this TCP address and port
-    #[arg(long, value_name = "ADDR:PORT")]
-    allow_listen: Vec<HostPort>,
-
-    /// Put a variable into the guest's environment, which is empty otherwise
-    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
-    env: Vec<(String, String)>,
-
     /// Most operations in flight at once
     #[arg(long, value_name = "N", default_value_t = 4096)]
     in_flight: u32,
@@ -54,6 +42,9 @@ pub(super) struct Args {
     /// At the end, print exits, wakes, operations, polls and times on standard error
     #[arg(long)]
     stats: bool,
+
+    #[command(flatten)]
+    grants: Grants,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -65,38 +56,18 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write it like 500ms, 10s or 2min"))
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err(format!(
-            "`{text}` is not a variable: write it like NAME=value"
-        )),
-    }
-}
-
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mode: WakeMode = args.wake.parse()?;
-    let policy = args
-        .allow_connect
-        .into_iter()
-        .fold(Policy::new(), Policy::allow_connect);
-    let policy = args
-        .allow_listen
-        .into_iter()
-        .fold(policy, Policy::allow_listen);
     let mut builder = Sandbox::builder()
         .guest(args.guest)
         .memory(args.mem)
         .in_flight(args.in_flight)
         .wake(mode)
         .args(args.args)
-        .policy(policy)
+        .policy(args.grants.into_policy()?)
         .stdin(Input::Inherit)
         .stdout(Output::Inherit)
         .stderr(Output::Inherit);
-    for (key, value) in args.env {
-        builder = builder.env(key, value);
-    }
     if let Some(limit) = args.timeout {
         builder = builder.timeout(limit);
     }

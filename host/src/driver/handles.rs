@@ -3,9 +3,11 @@
 //! A handle is an index and the count of times that its place was used before: a stale or
 //! forged handle finds nothing, or the resource of the sandbox that forged it.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
@@ -13,14 +15,22 @@ use wakebox_abi::status::Status;
 
 use crate::calls::Kept;
 use crate::calls::host::ItemStream;
+use crate::ops::stream::Stream;
+use crate::ops::udp::Udp;
 
 /// Something open.
 #[derive(Clone, Debug)]
 pub(crate) enum Resource {
-    /// A TCP connection.
-    Stream(Arc<TcpStream>),
+    /// A connection, over TCP or a Unix socket.
+    Stream(Arc<Stream>),
     /// A listening TCP socket.
     Listener(Arc<TcpListener>),
+    /// A UDP socket.
+    Udp(Arc<Udp>),
+    /// A regular file.
+    File(Arc<File>),
+    /// A directory that is listed.
+    Directory(Arc<OwnedFd>),
     /// A message that was too large for its reader's buffer.
     Message(Arc<Kept>),
     /// What a host function gives, item by item.
@@ -79,8 +89,13 @@ impl Handles {
             .ok_or(Status::BadHandle)
     }
 
+    /// Whether another resource would be one too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty() && self.places.len() as u32 >= self.most
+    }
+
     /// The connection of a handle.
-    pub(crate) fn stream(&mut self, handle: Handle) -> Result<&Arc<TcpStream>, Status> {
+    pub(crate) fn stream(&mut self, handle: Handle) -> Result<&Arc<Stream>, Status> {
         match &self.place(handle)?.resource {
             Some(Resource::Stream(stream)) => Ok(stream),
             _ => Err(Status::BadHandle),
@@ -91,6 +106,30 @@ impl Handles {
     pub(crate) fn listener(&mut self, handle: Handle) -> Result<&Arc<TcpListener>, Status> {
         match &self.place(handle)?.resource {
             Some(Resource::Listener(listener)) => Ok(listener),
+            _ => Err(Status::BadHandle),
+        }
+    }
+
+    /// The UDP socket of a handle.
+    pub(crate) fn udp(&mut self, handle: Handle) -> Result<&Arc<Udp>, Status> {
+        match &self.place(handle)?.resource {
+            Some(Resource::Udp(udp)) => Ok(udp),
+            _ => Err(Status::BadHandle),
+        }
+    }
+
+    /// The file of a handle.
+    pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<File>, Status> {
+        match &self.place(handle)?.resource {
+            Some(Resource::File(file)) => Ok(file),
+            _ => Err(Status::BadHandle),
+        }
+    }
+
+    /// The directory of a handle.
+    pub(crate) fn directory(&mut self, handle: Handle) -> Result<&Arc<OwnedFd>, Status> {
+        match &self.place(handle)?.resource {
+            Some(Resource::Directory(directory)) => Ok(directory),
             _ => Err(Status::BadHandle),
         }
     }

@@ -17,6 +17,7 @@ use wakebox_abi::op::Handle;
 
 use super::Violation;
 use crate::ops::End;
+use crate::ops::blocking::Reach;
 use crate::vm::kick::{Kick, Reasons};
 
 /// An operation that could not be done at once.
@@ -120,6 +121,8 @@ struct Slot {
     generation: u32,
     handle: Option<Handle>,
     operation: Option<Operation>,
+    /// Whether the operation may not be dropped, if that can be.
+    reach: Option<Reach>,
 }
 
 /// The table.
@@ -188,6 +191,7 @@ impl InFlight {
                 generation: 0,
                 handle: None,
                 operation: None,
+                reach: None,
             });
         }
         let slot = &mut self.slots[index];
@@ -200,11 +204,19 @@ impl InFlight {
         slot.generation = token.generation;
         slot.handle = handle;
         slot.operation = Some(operation);
+        slot.reach = None;
         self.len += 1;
         Ok(self.poll(token.slot).map(|(_, _, end)| end))
     }
 
-    /// Drops an operation if it is still in flight. Returns its handle, if it had one, inside.
+    /// The operation that was put into this slot last is not dropped once it reaches into the arena.
+    pub(crate) fn respect(&mut self, slot: u32, reach: Reach) {
+        if let Some(slot) = self.slots.get_mut(slot as usize) {
+            slot.reach = Some(reach);
+        }
+    }
+
+    /// Drops an operation if it is still in flight and may be dropped. Returns its handle, if it had one, inside.
     #[allow(
         clippy::option_option,
         reason = "whether it was there, and what it held"
@@ -212,6 +224,10 @@ impl InFlight {
     pub(crate) fn cancel(&mut self, token: Token) -> Option<Option<Handle>> {
         let slot = self.slots.get_mut(token.slot as usize)?;
         if slot.generation != token.generation {
+            return None;
+        }
+        if slot.reach.as_ref().is_some_and(Reach::is_begun) {
+            // It completes by itself when the kernel is done with its buffer.
             return None;
         }
         let operation = slot.operation.take()?;

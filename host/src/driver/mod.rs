@@ -55,11 +55,17 @@ impl Turn {
 }
 
 /// Counts of operations by number; an unknown number counts in the last place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OpCounts([AtomicU64; OpCounts::LEN]);
 
+impl Default for OpCounts {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; Self::LEN])
+    }
+}
+
 impl OpCounts {
-    pub(crate) const LEN: usize = 32;
+    pub(crate) const LEN: usize = 64;
 
     fn count(&self, opcode: u16) {
         let place = &self.0[usize::from(opcode).min(Self::LEN - 1)];
@@ -196,6 +202,16 @@ impl Driver {
                     }
                 }
                 self.complete(token, End::OK)
+            }
+            Started::Reaching(handle, future, reach) => {
+                match self.inflight.insert(token, Some(handle), future)? {
+                    Some(end) => self.complete(token, end)?,
+                    None => {
+                        self.inflight.respect(token.slot, reach);
+                        self.resources.handles.started(Some(handle), token);
+                    }
+                }
+                Ok(())
             }
             Started::Pending(handle, future) => {
                 match self.inflight.insert(token, handle, future)? {

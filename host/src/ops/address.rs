@@ -3,6 +3,7 @@
 use wakebox_abi::op::{End as Side, SocketAddress, SocketName};
 use wakebox_abi::status::Status;
 
+use super::stream::Stream;
 use super::{End, Resources, Start, Started, status_of};
 use crate::driver::handles::Resource;
 
@@ -13,8 +14,13 @@ impl Start for SocketName {
             return Err(Status::InvalidInput);
         }
         let address = match (resources.handles.any(self.socket)?, self.end) {
-            (Resource::Stream(stream), Side::Local) => stream.local_addr(),
-            (Resource::Stream(stream), Side::Peer) => stream.peer_addr(),
+            (Resource::Stream(stream), side) => match (&**stream, side) {
+                (Stream::Tcp(stream), Side::Local) => stream.local_addr(),
+                (Stream::Tcp(stream), Side::Peer) => stream.peer_addr(),
+                (Stream::Unix(_), _) => return Err(Status::BadHandle),
+            },
+            (Resource::Udp(udp), Side::Local) => udp.local_addr(),
+            (Resource::Udp(udp), Side::Peer) => udp.peer_addr(),
             (Resource::Listener(listener), Side::Local) => listener.local_addr(),
             (Resource::Listener(_), Side::Peer) => return Err(Status::NotConnected),
             _ => return Err(Status::BadHandle),

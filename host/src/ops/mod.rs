@@ -4,16 +4,24 @@
 //! struct, and a line in [`start`].
 
 mod address;
+pub(crate) mod blocking;
 mod call;
 mod clock;
 mod close;
 mod console;
 mod deadline;
+mod directory;
 mod entropy;
+mod file;
+pub(crate) mod lookup;
 mod nop;
+mod option;
+mod path;
 mod stdin;
-mod stream;
+pub(crate) mod stream;
 mod tcp;
+pub(crate) mod udp;
+mod unix;
 
 use std::io;
 use std::sync::Arc;
@@ -23,13 +31,16 @@ use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::op::{self, Handle, Opcode, Operation as _};
 use wakebox_abi::status::Status;
 
+use self::blocking::{Lanes, Reach};
+use self::lookup::Resolver;
 use crate::calls::Budget;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
 use crate::driver::inflight::Operation;
-use crate::policy::Policy;
+use crate::policy::check::Guard;
 use crate::stdio::{Console, Stdin};
+use crate::tree::Tree;
 use crate::vm::memory::{Arena, ArenaSlice};
 
 /// What operations work with.
@@ -37,7 +48,11 @@ use crate::vm::memory::{Arena, ArenaSlice};
 pub(crate) struct Resources {
     pub(crate) arena: Arena,
     pub(crate) handles: Handles,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) policy: Arc<Guard>,
+    pub(crate) resolver: Resolver,
+    pub(crate) tree: Tree,
+    /// For calls that may wait for a disk.
+    pub(crate) disk: Lanes,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,
@@ -113,6 +128,9 @@ pub(crate) enum Started {
     Done(End),
     /// It goes on, perhaps on an open resource.
     Pending(Option<Handle>, Operation),
+    /// It goes on with an open resource, and is not dropped once it has begun to reach into the
+    /// arena.
+    Reaching(Handle, Operation, Reach),
     /// It cancels another one, and has no completion.
     Cancel(Token),
     /// It closed a resource on which these operations were in flight.
@@ -173,6 +191,26 @@ pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Start
         Some(Opcode::ReadStream) => of::<op::ReadStream>(submission, resources),
         Some(Opcode::WriteStream) => of::<op::WriteStream>(submission, resources),
         Some(Opcode::ShutdownStream) => of::<op::ShutdownStream>(submission, resources),
+        Some(Opcode::SetSocketOption) => of::<op::SetSocketOption>(submission, resources),
+        Some(Opcode::Lookup) => of::<op::Lookup>(submission, resources),
+        Some(Opcode::UdpBind) => of::<op::UdpBind>(submission, resources),
+        Some(Opcode::UdpConnect) => of::<op::UdpConnect>(submission, resources),
+        Some(Opcode::UdpSend) => of::<op::UdpSend>(submission, resources),
+        Some(Opcode::UdpReceive) => of::<op::UdpReceive>(submission, resources),
+        Some(Opcode::UnixConnect) => of::<op::UnixConnect>(submission, resources),
+        Some(Opcode::OpenFile) => of::<op::OpenFile>(submission, resources),
+        Some(Opcode::ReadFile) => of::<op::ReadFile>(submission, resources),
+        Some(Opcode::WriteFile) => of::<op::WriteFile>(submission, resources),
+        Some(Opcode::StatFile) => of::<op::StatFile>(submission, resources),
+        Some(Opcode::SetFileLength) => of::<op::SetFileLength>(submission, resources),
+        Some(Opcode::SyncFile) => of::<op::SyncFile>(submission, resources),
+        Some(Opcode::StatPath) => of::<op::StatPath>(submission, resources),
+        Some(Opcode::Rename) => of::<op::Rename>(submission, resources),
+        Some(Opcode::RemoveFile) => of::<op::RemoveFile>(submission, resources),
+        Some(Opcode::RemoveDirectory) => of::<op::RemoveDirectory>(submission, resources),
+        Some(Opcode::CreateDirectory) => of::<op::CreateDirectory>(submission, resources),
+        Some(Opcode::OpenDirectory) => of::<op::OpenDirectory>(submission, resources),
+        Some(Opcode::ReadDirectory) => of::<op::ReadDirectory>(submission, resources),
         Some(Opcode::CallHost) => of::<op::CallHost>(submission, resources),
         Some(Opcode::OpenHostStream) => of::<op::OpenHostStream>(submission, resources),
         Some(Opcode::NextItem) => of::<op::NextItem>(submission, resources),
@@ -192,6 +230,13 @@ pub(crate) fn status_of(error: &io::Error) -> Status {
             return Status::OutOfMemory;
         }
         Some(libc::EADDRNOTAVAIL) => return Status::AddrNotAvailable,
+        Some(libc::EAFNOSUPPORT | libc::ENAMETOOLONG) => return Status::InvalidInput,
+        Some(libc::EBADF) => return Status::BadHandle,
+        Some(libc::EDESTADDRREQ) => return Status::NotConnected,
+        Some(libc::ELOOP) => return Status::TooManyLinks,
+        Some(libc::EMSGSIZE) => return Status::MessageTooLarge,
+        Some(libc::ETXTBSY) => return Status::Busy,
+        Some(libc::EXDEV) => return Status::CrossesDevices,
         _ => {}
     }
     match error.kind() {

@@ -4,21 +4,61 @@
 //! that would have to wait becomes a future; one that need not ends on the spot.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
 use crate::vm::memory::ArenaSlice;
 
-/// A system call between a socket and a part of the arena.
-type Transfer = fn(&TcpStream, &ArenaSlice) -> io::Result<usize>;
+/// A connection of whichever kind.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
 
-fn receive(stream: &TcpStream, into: &ArenaSlice) -> io::Result<usize> {
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    /// Makes a call that does not wait, unless the socket is known not to be ready.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, call),
+            Self::Unix(stream) => stream.try_io(interest, call),
+        }
+    }
+
+    /// Makes a call that does not wait whenever the socket is ready, until it need not wait.
+    async fn async_io<R>(
+        &self,
+        interest: Interest,
+        call: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        match self {
+            Self::Tcp(stream) => stream.async_io(interest, call).await,
+            Self::Unix(stream) => stream.async_io(interest, call).await,
+        }
+    }
+}
+
+/// A system call between a socket and a part of the arena.
+type Transfer = fn(BorrowedFd<'_>, &ArenaSlice) -> io::Result<usize>;
+
+fn receive(stream: BorrowedFd<'_>, into: &ArenaSlice) -> io::Result<usize> {
     let (base, len) = into.as_iovec();
     // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
     // writes to it as a device would, and the host holds no reference into it.
@@ -26,7 +66,7 @@ fn receive(stream: &TcpStream, into: &ArenaSlice) -> io::Result<usize> {
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-fn send(stream: &TcpStream, from: &ArenaSlice) -> io::Result<usize> {
+fn send(stream: BorrowedFd<'_>, from: &ArenaSlice) -> io::Result<usize> {
     let (base, len) = from.as_iovec();
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: as in `receive`; the kernel reads what the guest makes of the bytes meanwhile.
@@ -36,20 +76,21 @@ fn send(stream: &TcpStream, from: &ArenaSlice) -> io::Result<usize> {
 
 /// Tries at once, and else whenever the socket is ready.
 fn transfer(
-    stream: &Arc<TcpStream>,
+    stream: &Arc<Stream>,
     handle: wakebox_abi::op::Handle,
     slice: ArenaSlice,
     interest: Interest,
     call: Transfer,
 ) -> Started {
-    match stream.try_io(interest, || call(stream, &slice)) {
+    match stream.try_io(interest, || call(stream.as_fd(), &slice)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Ok(count) => return Started::Done(End::bytes(count)),
         Err(error) => return Started::Done(error.into()),
     }
     let stream = stream.clone();
     Started::pending_on(handle, async move {
-        match stream.async_io(interest, || call(&stream, &slice)).await {
+        let call = || call(stream.as_fd(), &slice);
+        match stream.async_io(interest, call).await {
             Ok(count) => End::bytes(count),
             Err(error) => error.into(),
         }

@@ -7,47 +7,67 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use wakebox_abi::op::{Buf, TcpAccept, TcpConnect, TcpListen};
 use wakebox_abi::status::Status;
 
+use super::stream::Stream;
 use super::{End, Resources, Start, Started, status_of};
 use crate::driver::handles::Resource;
-use crate::policy::HostPort;
+use crate::policy::check::{Protocol, Refusal};
+use crate::policy::{HostPort, LocalAddress};
 
 /// Longest address: a DNS name (RFC 1035, 2.3.4), a colon and a port.
 const ADDRESS_MAX: u32 = 255 + 6;
 
-fn address(resources: &Resources, buf: Buf) -> Result<HostPort, Status> {
+/// The text of an address, or of the name of a host.
+pub(super) fn host_text(resources: &Resources, buf: Buf) -> Result<String, Status> {
     if buf.len > ADDRESS_MAX {
         return Err(Status::InvalidInput);
     }
     let bytes = resources.slice(buf)?.to_vec();
-    let text = std::str::from_utf8(&bytes).map_err(|_| Status::InvalidInput)?;
+    String::from_utf8(bytes).map_err(|_| Status::InvalidInput)
+}
+
+/// The host and the port that a buffer names.
+pub(super) fn host_port(resources: &Resources, buf: Buf) -> Result<HostPort, Status> {
+    let text = host_text(resources, buf)?;
+    text.parse().map_err(|_| Status::InvalidInput)
+}
+
+/// The address of this host that a buffer names. A number: resolving a name could block.
+pub(super) fn local_address(resources: &Resources, buf: Buf) -> Result<LocalAddress, Status> {
+    let text = host_text(resources, buf)?;
     text.parse().map_err(|_| Status::InvalidInput)
 }
 
 impl Start for TcpConnect {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let address = address(resources, self.address)?;
-        if !resources.policy.may_connect(&address) {
-            return Err(resources.policy.refused("connect", &address));
-        }
+        let to = host_port(resources, self.address)?;
+        let resolver = resources.resolver.clone();
         Ok(Started::pending(async move {
-            match TcpStream::connect((address.host.as_str(), address.port)).await {
-                Ok(stream) => End::Open(Resource::Stream(Arc::new(stream))),
-                Err(error) => error.into(),
+            let addresses = match resolver.reachable(Protocol::Tcp, &to).await {
+                Ok(addresses) => addresses,
+                Err(status) => return status.into(),
+            };
+            let mut last = End::from(Status::NotFound);
+            for address in addresses {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => {
+                        let stream = Arc::new(Stream::Tcp(stream));
+                        return End::Open(Resource::Stream(stream));
+                    }
+                    Err(error) => last = error.into(),
+                }
             }
+            last
         }))
     }
 }
 
 impl Start for TcpListen {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let address = address(resources, self.address)?;
-        if !resources.policy.may_listen(&address) {
-            return Err(resources.policy.refused("listen", &address));
+        let address = local_address(resources, self.address)?;
+        if !resources.policy.may_listen(address) {
+            return Err(resources.policy.refuse(Refusal::Listen, address));
         }
-        // A listening address is a number: resolving a name could block.
-        let ip = address.host.parse().map_err(|_| Status::InvalidInput)?;
-        let listener = listen(SocketAddr::new(ip, address.port), self.backlog)
-            .map_err(|error| status_of(&error))?;
+        let listener = listen(address.0, self.backlog).map_err(|error| status_of(&error))?;
         Ok(Started::Done(End::Open(Resource::Listener(Arc::new(
             listener,
         )))))
@@ -71,7 +91,7 @@ impl Start for TcpAccept {
         let listener = resources.handles.listener(self.listener)?.clone();
         Ok(Started::pending_on(self.listener, async move {
             match listener.accept().await {
-                Ok((stream, _)) => End::Open(Resource::Stream(Arc::new(stream))),
+                Ok((stream, _)) => End::Open(Resource::Stream(Arc::new(Stream::Tcp(stream)))),
                 Err(error) => error.into(),
             }
         }))

@@ -176,6 +176,25 @@ impl Policy {
         Ok(())
     }
 
+    /// What could not be granted on this machine as it is now, in sentences.
+    #[cfg(feature = "cli")]
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let mut troubles: Vec<String> = self
+            .dirs
+            .iter()
+            .filter_map(|dir| {
+                let why = match std::fs::metadata(dir.host()) {
+                    Ok(found) if found.is_dir() => return None,
+                    Ok(_) => "it is not a directory".into(),
+                    Err(error) => error.to_string(),
+                };
+                Some(format!("{} cannot be granted: {why}", dir.host().display()))
+            })
+            .collect();
+        troubles.extend(self.environment().err().map(|error| error.to_string()));
+        troubles
+    }
+
     /// The directories that are granted.
     pub(crate) fn dirs(&self) -> &[DirGrant] {
         &self.dirs

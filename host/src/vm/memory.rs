@@ -242,6 +242,23 @@ impl ArenaSlice {
         self.buf.len as usize
     }
 
+    /// Its first `most` bytes, or all of them.
+    pub(crate) fn at_most(mut self, most: usize) -> Self {
+        self.buf.len = self.buf.len.min(u32::try_from(most).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// What follows its first `count` bytes, which may be nothing.
+    pub(crate) fn behind(&self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.buf.len);
+        let buf = Buf {
+            offset: self.buf.offset + count,
+            len: self.buf.len - count,
+        };
+        let memory = self.memory.clone();
+        Self { memory, buf }
+    }
+
     fn offset(&self) -> u64 {
         self.memory.space.arena.offset + u64::from(self.buf.offset)
     }

@@ -1,0 +1,117 @@
+//! Grants on the command line, and `wakebox policy`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::style::Style;
+use crate::Policy;
+use crate::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
+
+/// What a guest may reach: nothing else.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Grants (a guest reaches nothing else)")]
+pub(super) struct Grants {
+    /// Grant what a policy file says; `wakebox policy check FILE` explains it
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+
+    /// Let the guest open TCP connections to a host or network, on one port or any; a name does
+    /// not open this host's own network
+    #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
+    allow_connect: Vec<Target>,
+
+    /// Let the guest listen on this TCP address and port
+    #[arg(long, value_name = "ADDR:PORT")]
+    allow_listen: Vec<LocalAddress>,
+
+    /// Let the guest exchange UDP datagrams with a host or network
+    #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
+    allow_udp: Vec<Target>,
+
+    /// Let the guest bind this UDP address and port
+    #[arg(long, value_name = "ADDR:PORT")]
+    allow_udp_bind: Vec<LocalAddress>,
+
+    /// Let the guest connect to this Unix stream socket
+    #[arg(long, value_name = "PATH")]
+    allow_unix: Vec<PathBuf>,
+
+    /// Let the guest resolve names like example.com or *.example.com, without connecting to them
+    #[arg(long, value_name = "PATTERN")]
+    allow_resolve: Vec<NamePattern>,
+
+    /// Let the guest see a directory under a path of its own
+    #[arg(long, value_name = "HOST:GUEST[:ro]")]
+    dir: Vec<DirGrant>,
+
+    /// Put a variable into the guest's environment, which is empty otherwise; without a value, the
+    /// one it has here
+    #[arg(long, value_name = "K[=V]", value_parser = parse_variable)]
+    env: Vec<Variable>,
+
+    /// Let the guest call host functions by name, like kv.get or kv.*
+    #[arg(long, value_name = "NAME")]
+    allow_fn: Vec<FunctionPattern>,
+}
+
+fn parse_variable(text: &str) -> Result<Variable, String> {
+    let variable: Variable = text.parse().map_err(|error| format!("{error}"))?;
+    // Said now, with the option's name, and not when the sandbox is built.
+    let known = Policy::new().allow_env(variable.clone()).environment();
+    known.map_err(|error| format!("{error}; write {text}=value to give it one"))?;
+    Ok(variable)
+}
+
+impl Grants {
+    /// All grants together.
+    ///
+    /// # Errors
+    ///
+    /// A file is not a policy, or two grants contradict each other.
+    pub(super) fn into_policy(self) -> Result<Policy> {
+        let mut policy = Policy::new();
+        for file in self.policy {
+            policy = policy.and(Policy::from_file(file)?);
+        }
+        fn add<T>(policy: Policy, all: Vec<T>, allow: fn(Policy, T) -> Policy) -> Policy {
+            all.into_iter().fold(policy, allow)
+        }
+        policy = add(policy, self.allow_connect, Policy::allow_connect);
+        policy = add(policy, self.allow_listen, Policy::allow_listen);
+        policy = add(policy, self.allow_udp, Policy::allow_udp);
+        policy = add(policy, self.allow_udp_bind, Policy::allow_udp_bind);
+        policy = add(policy, self.allow_unix, Policy::allow_unix);
+        policy = add(policy, self.allow_resolve, Policy::allow_resolve);
+        policy = add(policy, self.dir, Policy::allow_dir);
+        policy = add(policy, self.env, Policy::allow_env);
+        policy = add(policy, self.allow_fn, Policy::allow_fn);
+        policy.validate()?;
+        Ok(policy)
+    }
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Say in plain sentences what a policy file grants, and whether it could be granted here
+    Check {
+        /// The file, in TOML; its lists are named as the options of `wakebox run`
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(command: &Command) -> Result<ExitCode> {
+    let Command::Check { file } = command;
+    let policy = Policy::from_file(file)?;
+    println!("{policy}");
+    let troubles = policy.troubles();
+    let style = Style::of_stderr();
+    for trouble in &troubles {
+        eprintln!("{}: {trouble}", style.error("error"));
+    }
+    Ok(match troubles.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}

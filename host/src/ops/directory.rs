@@ -1,0 +1,86 @@
+//! Listing directories.
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, statat};
+use wakebox_abi::file::DirectoryEntry;
+use wakebox_abi::op::{OpenDirectory, ReadDirectory};
+use wakebox_abi::status::Status;
+
+use super::path::{kind_of, path};
+use super::{End, Resources, Start, Started, status_of};
+use crate::driver::handles::Resource;
+
+/// Most bytes of a batch.
+const MOST: usize = 64 << 10;
+
+impl Start for OpenDirectory {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let place = resources.tree.find(path(resources, self.path)?)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        if let Some(opened) = place.open_cached(flags) {
+            return Ok(Started::Done(open(opened?)));
+        }
+        Ok(resources
+            .disk
+            .start(None, move || Ok(open(place.open(flags, Mode::empty())?))))
+    }
+}
+
+fn open(directory: OwnedFd) -> End {
+    End::Open(Resource::Directory(Arc::new(directory)))
+}
+
+impl Start for ReadDirectory {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        if into.len() < DirectoryEntry::BATCH_MIN {
+            return Err(Status::InvalidInput);
+        }
+        let directory = resources.handles.directory(self.directory)?.clone();
+        let disk = resources.disk.clone();
+        let most = into.len().min(MOST);
+        Ok(Started::pending_on(self.directory, async move {
+            match disk.run(move || batch(&directory, most)).await.flatten() {
+                Ok(batch) => End::bytes(into.fill(&batch)),
+                Err(status) => status.into(),
+            }
+        }))
+    }
+}
+
+/// The next entries of a directory, without `.` and `..`, encoded in at most `most` bytes. Empty
+/// at the end.
+fn batch(directory: &OwnedFd, most: usize) -> Result<Vec<u8>, Status> {
+    // The kernel's own form of an entry is longer than ours: what it puts into this buffer at once
+    // fits into a batch of the same size.
+    let mut space = vec![MaybeUninit::uninit(); most];
+    let mut entries = RawDir::new(directory, &mut space);
+    let mut batch = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| status_of(&error.into()))?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            let file_type = match entry.file_type() {
+                // Some file systems do not say.
+                FileType::Unknown => statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_or(FileType::Unknown, |stat| {
+                        FileType::from_raw_mode(stat.st_mode)
+                    }),
+                known => known,
+            };
+            let entry = DirectoryEntry {
+                kind: kind_of(file_type),
+                name: name.to_bytes(),
+            };
+            batch.extend_from_slice(&entry.head());
+            batch.extend_from_slice(entry.name);
+        }
+        if entries.is_buffer_empty() && !batch.is_empty() {
+            break;
+        }
+    }
+    Ok(batch)
+}

@@ -1,0 +1,153 @@
+//! What is done with paths: telling what is there, renaming, removing, making directories.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, mkdirat, renameat, statx,
+    unlinkat,
+};
+use rustix::io::Errno;
+use wakebox_abi::file::{FileKind, FileStat, PATH_MAX};
+use wakebox_abi::op::{
+    Buf, CreateDirectory, Follow, Handle, RemoveDirectory, RemoveFile, Rename, StatPath,
+};
+use wakebox_abi::status::Status;
+
+use super::{End, Resources, Start, Started, status_of};
+use crate::vm::memory::ArenaSlice;
+
+/// Rights of a new directory, less what the process's umask takes away.
+const MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// The path that a buffer holds.
+///
+/// # Errors
+///
+/// `InvalidInput` if it is longer than a path can be, is not UTF-8, or has a NUL.
+pub(super) fn path(resources: &Resources, buf: Buf) -> Result<String, Status> {
+    if buf.len as usize > PATH_MAX {
+        return Err(Status::InvalidInput);
+    }
+    let bytes = resources.slice(buf)?.to_vec();
+    let path = String::from_utf8(bytes).map_err(|_| Status::InvalidInput)?;
+    if path.contains('\0') {
+        return Err(Status::InvalidInput);
+    }
+    Ok(path)
+}
+
+fn failed(error: Errno) -> Status {
+    status_of(&error.into())
+}
+
+/// What a kind of file is called on the other side.
+pub(super) fn kind_of(file_type: FileType) -> FileKind {
+    match file_type {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
+    }
+}
+
+fn tell(stat: &Statx) -> FileStat {
+    let ns = |time: StatxTimestamp| {
+        let whole = time.tv_sec.saturating_mul(1_000_000_000);
+        whole.saturating_add(time.tv_nsec.into())
+    };
+    let mode = stat.stx_mode.into();
+    FileStat {
+        kind: kind_of(FileType::from_raw_mode(mode)),
+        permissions: mode & 0o7777,
+        len: stat.stx_size,
+        modified_ns: ns(stat.stx_mtime),
+        accessed_ns: ns(stat.stx_atime),
+        created_ns: ns(stat.stx_btime),
+    }
+}
+
+/// Tells what an open file is, into a buffer that is large enough.
+pub(super) fn encode_stat<F: AsFd>(
+    resources: &Resources,
+    handle: Option<Handle>,
+    into: ArenaSlice,
+    open: impl FnOnce() -> Result<F, Status> + Send + 'static,
+) -> Started {
+    let disk = resources.disk.clone();
+    let stat = async move {
+        let call = move || {
+            let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+            statx(open()?, "", AtFlags::EMPTY_PATH, wanted).map_err(failed)
+        };
+        match disk.run(call).await.flatten() {
+            Ok(stat) => End::bytes(into.fill(&tell(&stat).to_bytes())),
+            Err(status) => status.into(),
+        }
+    };
+    Started::Pending(handle, Box::pin(stat))
+}
+
+impl Start for StatPath {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        if into.len() < FileStat::SIZE {
+            return Err(Status::InvalidInput);
+        }
+        let place = resources.tree.find(path(resources, self.path)?)?;
+        let flags = match self.follow {
+            Follow::Yes => OFlags::PATH,
+            Follow::No => OFlags::PATH | OFlags::NOFOLLOW,
+        };
+        let open = move || place.open(flags, Mode::empty());
+        Ok(encode_stat(resources, None, into, open))
+    }
+}
+
+impl Start for Rename {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let from = resources.tree.find(path(resources, self.from)?)?;
+        let to = resources.tree.find(path(resources, self.to)?)?;
+        let (from, to) = (from.for_change()?, to.for_change()?);
+        Ok(resources.disk.start(None, move || {
+            let (old, old_name) = from.open_parent()?;
+            let (new, new_name) = to.open_parent()?;
+            renameat(old, old_name, new, new_name).map_err(failed)?;
+            Ok(End::OK)
+        }))
+    }
+}
+
+impl Start for RemoveFile {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        remove(resources, self.path, AtFlags::empty())
+    }
+}
+
+impl Start for RemoveDirectory {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        remove(resources, self.path, AtFlags::REMOVEDIR)
+    }
+}
+
+fn remove(resources: &Resources, buf: Buf, flags: AtFlags) -> Result<Started, Status> {
+    let place = resources.tree.find(path(resources, buf)?)?.for_change()?;
+    Ok(resources.disk.start(None, move || {
+        let (parent, name) = place.open_parent()?;
+        unlinkat(parent, name, flags).map_err(failed)?;
+        Ok(End::OK)
+    }))
+}
+
+impl Start for CreateDirectory {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let place = resources
+            .tree
+            .find(path(resources, self.path)?)?
+            .for_change()?;
+        Ok(resources.disk.start(None, move || {
+            let (parent, name) = place.open_parent()?;
+            mkdirat(parent, name, MODE).map_err(failed)?;
+            Ok(End::OK)
+        }))
+    }
+}

@@ -1,0 +1,237 @@
+//! UDP: binding, connecting, sending, receiving.
+//!
+//! Datagrams are exchanged with whom the policy grants and nobody else, in both directions: what
+//! comes from others is dropped before the guest's memory sees a byte of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use socket2::{SockAddr, SockRef};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use wakebox_abi::op::{Buf, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
+use wakebox_abi::status::Status;
+
+use super::tcp::{host_port, local_address};
+use super::{End, Resources, Start, Started, status_of};
+use crate::driver::handles::Resource;
+use crate::policy::check::{Guard, Protocol, Refusal};
+use crate::vm::memory::ArenaSlice;
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    socket: UdpSocket,
+    /// With whom it is connected.
+    peer: Mutex<Option<SocketAddr>>,
+}
+
+impl Udp {
+    fn peer(&self) -> Option<SocketAddr> {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.peer()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Start for UdpBind {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let address = local_address(resources, self.address)?;
+        if !resources.policy.may_bind_udp(address) {
+            return Err(resources.policy.refuse(Refusal::UdpBind, address));
+        }
+        let udp = bind(address.0).map_err(|error| status_of(&error))?;
+        Ok(Started::Done(End::Open(Resource::Udp(Arc::new(udp)))))
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Udp> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(Udp {
+        socket: UdpSocket::from_std(socket)?,
+        peer: Mutex::default(),
+    })
+}
+
+impl Start for UdpConnect {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let to = host_port(resources, self.address)?;
+        let udp = resources.handles.udp(self.socket)?.clone();
+        let resolver = resources.resolver.clone();
+        Ok(Started::pending_on(self.socket, async move {
+            match resolver.reachable(Protocol::Udp, &to).await {
+                Ok(addresses) => connect(&udp, &addresses),
+                Err(status) => status.into(),
+            }
+        }))
+    }
+}
+
+/// Connects to the first address that the socket can reach.
+fn connect(udp: &Udp, addresses: &[SocketAddr]) -> End {
+    let mut last = End::from(Status::NotFound);
+    for address in addresses {
+        match SockRef::from(&udp.socket).connect(&(*address).into()) {
+            Ok(()) => {
+                let mut peer = udp.peer.lock().unwrap_or_else(PoisonError::into_inner);
+                *peer = Some(*address);
+                return End::OK;
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    last
+}
+
+/// A datagram's addressee, if it is not the socket's peer.
+fn addressee(resources: &Resources, to: Buf) -> Result<Option<SocketAddr>, Status> {
+    if to.len == 0 {
+        return Ok(None);
+    }
+    let bytes = resources.slice(to)?.at_most(SocketAddress::SIZE).to_vec();
+    let bytes = bytes.first_chunk().ok_or(Status::InvalidInput)?;
+    let address = SocketAddress::from_bytes(bytes).ok_or(Status::InvalidInput)?;
+    Ok(Some(address.0))
+}
+
+impl Start for UdpSend {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let from = resources.slice(self.from)?;
+        let to = addressee(resources, self.to)?;
+        let udp = resources.handles.udp(self.socket)?.clone();
+        let to = match to {
+            None if udp.peer().is_none() => return Err(Status::NotConnected),
+            None => None,
+            Some(to) if resources.policy.may_reach(Protocol::Udp, None, to) => {
+                Some(SockAddr::from(to))
+            }
+            Some(to) => return Err(resources.policy.refuse(Refusal::Udp, to)),
+        };
+        match udp
+            .socket
+            .try_io(Interest::WRITABLE, || send(&udp, &from, to.as_ref()))
+        {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(count) => return Ok(Started::Done(End::bytes(count))),
+            Err(error) => return Err(status_of(&error)),
+        }
+        Ok(Started::pending_on(self.socket, async move {
+            let call = || send(&udp, &from, to.as_ref());
+            match udp.socket.async_io(Interest::WRITABLE, call).await {
+                Ok(count) => End::bytes(count),
+                Err(error) => error.into(),
+            }
+        }))
+    }
+}
+
+fn send(udp: &Udp, from: &ArenaSlice, to: Option<&SockAddr>) -> io::Result<usize> {
+    let (base, len) = from.as_iovec();
+    let (address, address_len) = match to {
+        Some(to) => (to.as_ptr(), to.len()),
+        None => (std::ptr::null(), 0),
+    };
+    // SAFETY: the bytes lie in mapped guest memory, which `from` keeps mapped, and the kernel
+    // reads what the guest makes of them meanwhile; the address is that of `to`, or none.
+    let count = unsafe {
+        libc::sendto(
+            udp.socket.as_raw_fd(),
+            base.cast(),
+            len,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            address.cast(),
+            address_len,
+        )
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+impl Start for UdpReceive {
+    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        if into.len() < SocketAddress::SIZE {
+            return Err(Status::InvalidInput);
+        }
+        let udp = resources.handles.udp(self.socket)?.clone();
+        let guard = resources.policy.clone();
+        match udp
+            .socket
+            .try_io(Interest::READABLE, || receive(&udp, &into, &guard))
+        {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(status_of(&error));
+            }
+            Ok(Some(count)) => return Ok(Started::Done(End::bytes(count))),
+            // One of a stranger; what follows waits its turn behind other operations.
+            Ok(None) | Err(_) => {}
+        }
+        Ok(Started::pending_on(self.socket, async move {
+            loop {
+                let call = || receive(&udp, &into, &guard);
+                match udp.socket.async_io(Interest::READABLE, call).await {
+                    Ok(Some(count)) => return End::bytes(count),
+                    Ok(None) => {}
+                    Err(error) => return error.into(),
+                }
+            }
+        }))
+    }
+}
+
+/// Receives a datagram: the sender's address and then the bytes. `None` if it came from somebody
+/// who may not send, and was dropped.
+fn receive(udp: &Udp, into: &ArenaSlice, guard: &Guard) -> io::Result<Option<usize>> {
+    // Whose it is, before any of it is read. One thread at a time has the driver, so that the
+    // next call takes the same datagram.
+    let (_, from) = receive_part(udp, std::ptr::null_mut(), 0, libc::MSG_PEEK)?;
+    let may = from
+        .is_some_and(|from| udp.peer() == Some(from) || guard.may_reach(Protocol::Udp, None, from));
+    let Some(from) = from.filter(|_| may) else {
+        receive_part(udp, std::ptr::null_mut(), 0, 0)?;
+        match from {
+            Some(from) => guard.refuse(Refusal::Udp, format_args!("from {from}")),
+            None => guard.refuse(Refusal::Udp, "from an unknown address"),
+        };
+        return Ok(None);
+    };
+    let (base, len) = into.behind(SocketAddress::SIZE).as_iovec();
+    let (count, _) = receive_part(udp, base, len, 0)?;
+    into.fill(&SocketAddress(from).to_bytes());
+    Ok(Some(count))
+}
+
+/// Receives a datagram into memory that the kernel may write to, or as much of it as fits.
+fn receive_part(
+    udp: &Udp,
+    base: *mut u8,
+    len: usize,
+    flags: i32,
+) -> io::Result<(usize, Option<SocketAddr>)> {
+    // SAFETY: the memory is none, or lies in mapped guest memory, which the caller keeps mapped;
+    // the kernel writes to it as a device would, and the host holds no reference into it. It
+    // writes at most `*address_len` bytes of address, and says how many.
+    let (count, address) = unsafe {
+        SockAddr::try_init(|address, address_len| {
+            let count = libc::recvfrom(
+                udp.socket.as_raw_fd(),
+                base.cast(),
+                len,
+                flags | libc::MSG_DONTWAIT,
+                address.cast(),
+                address_len,
+            );
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        })?
+    };
+    Ok((count, address.as_socket()))
+}

@@ -1,0 +1,200 @@
+//! Policies in TOML files.
+//!
+//! ```toml
+//! connect = ["api.example.com:443", "10.0.0.0/8:5432"]
+//! listen = ["127.0.0.1:8080"]
+//! udp = ["1.1.1.1:53"]
+//! udp-bind = ["0.0.0.0:5353"]
+//! unix = ["/run/app.sock"]
+//! resolve = ["*.example.com"]
+//! dirs = ["./site:/site:ro", "./data:/data"]
+//! env = ["LANG=C", "HOME"]
+//! functions = ["kv.*"]
+//! ```
+//!
+//! An entry is written as on the command line. Directories are relative to the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::{DirGrant, InvalidGrant, Policy};
+use crate::error::Error;
+
+/// Why a file is not a policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyFileError {
+    /// It could not be read.
+    #[error("cannot read the policy {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not TOML, or has keys or types that a policy has not.
+    #[error("{path} is not a policy: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// An entry is not what it should be.
+    #[error("{path}: in `{key}`: {source}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The key of the list.
+        key: &'static str,
+        /// What is wrong.
+        source: InvalidGrant,
+    },
+    /// Entries contradict each other.
+    #[error("{path}: {source}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: Error,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    connect: Vec<String>,
+    listen: Vec<String>,
+    udp: Vec<String>,
+    udp_bind: Vec<String>,
+    unix: Vec<PathBuf>,
+    resolve: Vec<String>,
+    dirs: Vec<String>,
+    env: Vec<String>,
+    functions: Vec<String>,
+}
+
+impl Policy {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not a policy.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, PolicyFileError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| PolicyFileError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::from_toml(&text, path)
+    }
+
+    /// The policy in a text, which `path` names in errors and as the place to which directories
+    /// are relative.
+    ///
+    /// # Errors
+    ///
+    /// It is not a policy.
+    pub fn from_toml(text: &str, path: impl AsRef<Path>) -> Result<Self, PolicyFileError> {
+        let path = path.as_ref();
+        let file: File = toml::from_str(text).map_err(|error| PolicyFileError::Syntax {
+            path: path.into(),
+            message: error.to_string().trim_end().into(),
+        })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let dirs: Vec<DirGrant> = entries(path, "dirs", &file.dirs)?;
+        let policy = Self {
+            connect: entries(path, "connect", &file.connect)?,
+            listen: entries(path, "listen", &file.listen)?,
+            udp: entries(path, "udp", &file.udp)?,
+            udp_bind: entries(path, "udp-bind", &file.udp_bind)?,
+            unix: file.unix,
+            resolve: entries(path, "resolve", &file.resolve)?,
+            dirs: dirs.into_iter().map(|dir| dir.relative_to(base)).collect(),
+            env: entries(path, "env", &file.env)?,
+            functions: entries(path, "functions", &file.functions)?,
+        };
+        policy
+            .validate()
+            .map_err(|source| PolicyFileError::Contradiction {
+                path: path.into(),
+                source,
+            })?;
+        Ok(policy)
+    }
+}
+
+fn entries<T>(path: &Path, key: &'static str, texts: &[String]) -> Result<Vec<T>, PolicyFileError>
+where
+    T: FromStr<Err = InvalidGrant>,
+{
+    texts
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()
+        .map_err(|source| PolicyFileError::Entry {
+            path: path.into(),
+            key,
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Policy, String> {
+        Policy::from_toml(text, "/etc/app/policy.toml").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_says_what_the_options_say() {
+        let text = r#"
+            connect = ["a.test:443", "10.0.0.0/8"]
+            listen = ["127.0.0.1:80"]
+            udp = ["1.1.1.1:53"]
+            udp-bind = ["0.0.0.0:5353"]
+            unix = ["/run/a.sock"]
+            resolve = ["*.test"]
+            dirs = ["data:/data", "/srv:/srv:ro"]
+            env = ["A=1"]
+            functions = ["kv.*"]
+        "#;
+        let policy = Policy::new()
+            .allow_connect("a.test:443".parse().unwrap())
+            .allow_connect("10.0.0.0/8".parse().unwrap())
+            .allow_listen("127.0.0.1:80".parse().unwrap())
+            .allow_udp("1.1.1.1:53".parse().unwrap())
+            .allow_udp_bind("0.0.0.0:5353".parse().unwrap())
+            .allow_unix("/run/a.sock")
+            .allow_resolve("*.test".parse().unwrap())
+            .allow_dir("/etc/app/data:/data".parse().unwrap())
+            .allow_dir("/srv:/srv:ro".parse().unwrap())
+            .allow_env("A=1".parse().unwrap())
+            .allow_fn("kv.*".parse().unwrap());
+        assert_eq!(read(text), Ok(policy));
+        assert_eq!(read(""), Ok(Policy::new()));
+    }
+
+    #[test]
+    fn what_is_no_policy_is_refused_with_the_place() {
+        for (text, words) in [
+            ("connect = [", &["policy.toml", "line 1"][..]),
+            ("conect = []", &["conect", "connect"]),
+            ("connect = 'a'", &["sequence"]),
+            ("connect = ['a b']", &["connect", "`a b`"]),
+            ("listen = ['localhost:80']", &["listen", "number"]),
+            ("dirs = ['data']", &["dirs", "HOST:GUEST"]),
+            ("dirs = ['a:/x', 'b:/x']", &["two directories", "/x"]),
+            ("unix = ['a.sock']", &["a.sock", "absolute"]),
+        ] {
+            let error = read(text).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{word}: {error}");
+            }
+        }
+    }
+}

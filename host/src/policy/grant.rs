@@ -1,0 +1,620 @@
+//! The parts of a policy, and how they are written.
+//!
+//! Every part has one written form, which is that of the command's options, of policy files
+//! and of error messages.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// Text that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {form}: {why}")]
+pub struct InvalidGrant {
+    text: String,
+    form: &'static str,
+    why: &'static str,
+}
+
+/// Makes errors about one text.
+fn wrong(text: &str, form: &'static str) -> impl Fn(&'static str) -> InvalidGrant {
+    move |why| InvalidGrant {
+        text: text.escape_debug().to_string(),
+        form,
+        why,
+    }
+}
+
+const NO_PORT: &str = "the port is a number from 0 to 65535";
+const NO_HOST: &str = "there is no host before the colon";
+const NO_NAME: &str = "the host is neither a name nor an address";
+const NO_BRACKETS: &str = "an IPv6 address stands in brackets, like [::1]:80";
+const BAD_BRACKETS: &str = "in brackets stands an IPv6 address";
+
+/// A host, by name or number, and a port: what a guest asks to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A DNS name in lower case, or an IP address in its shortest form, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// The host as an address, if it is not a name. An IPv6 address that stands for an IPv4 address
+    /// is that.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        let ip: IpAddr = self.host.parse().ok()?;
+        Some(ip.to_canonical())
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let wrong = wrong(text, "HOST:PORT");
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("there is no port; write it like localhost:8080"))?;
+        let port = parse_port(port).ok_or_else(|| wrong(NO_PORT))?;
+        let host = parse_host(host).map_err(wrong)?;
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets, in the form that is compared.
+fn parse_host(host: &str) -> Result<String, &'static str> {
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        return match inner.parse() {
+            Ok(IpAddr::V6(ip)) => Ok(ip.to_string()),
+            _ => Err(BAD_BRACKETS),
+        };
+    }
+    if host.is_empty() {
+        return Err(NO_HOST);
+    }
+    if host.contains(':') {
+        return Err(NO_BRACKETS);
+    }
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) if is_name(host) => Ok(host.to_ascii_lowercase()),
+        Err(_) => Err(NO_NAME),
+    }
+}
+
+/// Letters, digits, hyphens, underscores and dots, at most 253 of them. A name made of digits
+/// and dots alone would be read as a number by some resolvers, and is none.
+pub(super) fn is_name(host: &str) -> bool {
+    host.len() <= 253
+        && host
+            .split('.')
+            .all(|label| !label.is_empty() && label.len() <= 63)
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// Names of hosts: `example.com`, `*.example.com` for all names beneath it but not itself, or
+/// `*` for all names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NamePattern(String);
+
+impl NamePattern {
+    /// Whether a name in lower case is one of them.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_prefix('*') {
+            Some("") => true,
+            // The rest begins with a dot, and names do not.
+            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            None => self.0 == name,
+        }
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let lower = text.to_ascii_lowercase();
+        if lower == "*" || is_name(lower.strip_prefix("*.").unwrap_or(&lower)) {
+            Ok(Self(lower))
+        } else {
+            let why =
+                "a pattern is a name like example.com, *.example.com for all beneath it, or *";
+            Err(wrong(text, "PATTERN")(why))
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which hosts a [`Target`] covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Hosts {
+    /// Those that the guest calls by these names, at public addresses.
+    Names(NamePattern),
+    /// Those with these addresses, however the guest calls them.
+    Network(IpNet),
+}
+
+/// Hosts and a port, or all ports: `example.com:443`, `*.example.com`, `10.0.0.0/8:5432`,
+/// `127.0.0.1`, `[::1]:80`, `fd00::/8`.
+///
+/// A grant for a name covers the addresses that the host's resolver gives for it, if they are
+/// public. One that is not (loopback, private, link-local, multicast and the like) has to be
+/// granted itself, so that whoever runs a name server cannot point a granted name into the
+/// host's own network. The names `localhost` and `*.localhost` cover loopback addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub(super) hosts: Hosts,
+    pub(super) port: Option<u16>,
+}
+
+impl Target {
+    /// Whether it covers an address, in canonical form, with this port.
+    pub(super) fn covers(&self, ip: IpAddr, port: u16) -> bool {
+        self.covers_port(port) && matches!(&self.hosts, Hosts::Network(net) if net.contains(&ip))
+    }
+
+    /// Whether it covers a name with this port.
+    pub(super) fn covers_name(&self, name: &str, port: u16) -> bool {
+        self.covers_port(port) && self.names(name)
+    }
+
+    /// Whether it covers a name with any port.
+    pub(super) fn names(&self, name: &str) -> bool {
+        matches!(&self.hosts, Hosts::Names(pattern) if pattern.matches(name))
+    }
+
+    fn covers_port(&self, port: u16) -> bool {
+        self.port.is_none_or(|own| own == port)
+    }
+}
+
+impl FromStr for Target {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let wrong = wrong(text, "HOST[:PORT] or CIDR[:PORT]");
+        if let Some((ip, rest)) = text.split_once('/') {
+            let (bits, port) = split_port(rest).map_err(&wrong)?;
+            let ip = ip
+                .strip_prefix('[')
+                .and_then(|ip| ip.strip_suffix(']'))
+                .unwrap_or(ip);
+            let net = ip
+                .parse::<IpAddr>()
+                .ok()
+                .zip(bits.parse().ok())
+                .and_then(|(ip, bits)| IpNet::new(ip, bits).ok())
+                .ok_or_else(|| wrong("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+            let hosts = Hosts::Network(net.trunc());
+            return Ok(Self { hosts, port });
+        }
+        let (host, port) = match text.rfind(']') {
+            Some(end) if text.starts_with('[') => {
+                let (host, rest) = text.split_at(end + 1);
+                match split_port(rest).map_err(&wrong)? {
+                    ("", port) => (host, port),
+                    _ => return Err(wrong(BAD_BRACKETS)),
+                }
+            }
+            _ if text.matches(':').count() > 1 => return Err(wrong(NO_BRACKETS)),
+            _ => split_port(text).map_err(&wrong)?,
+        };
+        let hosts = if host.starts_with("*.") {
+            Hosts::Names(host.parse().map_err(|_| wrong(NO_NAME))?)
+        } else {
+            let host = parse_host(host).map_err(&wrong)?;
+            match host.parse::<IpAddr>() {
+                Ok(ip) => Hosts::Network(ip.to_canonical().into()),
+                Err(_) => Hosts::Names(NamePattern(host)),
+            }
+        };
+        Ok(Self { hosts, port })
+    }
+}
+
+/// What stands before a colon, and the port behind it.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
+    match text.split_once(':') {
+        None => Ok((text, None)),
+        Some((before, port)) => Ok((before, Some(parse_port(port).ok_or(NO_PORT)?))),
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hosts {
+            Hosts::Names(pattern) => write!(f, "{pattern}")?,
+            Hosts::Network(net) => {
+                let single = net.prefix_len() == net.max_prefix_len();
+                match (net.addr(), single) {
+                    (IpAddr::V4(ip), true) => write!(f, "{ip}")?,
+                    (IpAddr::V6(ip), true) => write!(f, "[{ip}]")?,
+                    _ => write!(f, "{net}")?,
+                }
+            }
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An address of this host and a port: `127.0.0.1:8080`, `[::]:53`. Port 0 stands for ports of
+/// the host's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAddress(pub SocketAddr);
+
+impl FromStr for LocalAddress {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        const FORM: &str = "ADDR:PORT";
+        let HostPort { host, port } = text.parse().map_err(|error| InvalidGrant {
+            form: FORM,
+            ..error
+        })?;
+        match host.parse::<IpAddr>() {
+            Ok(ip) => Ok(Self(SocketAddr::new(ip.to_canonical(), port))),
+            Err(_) => Err(wrong(text, FORM)("the address is a number, like 127.0.0.1")),
+        }
+    }
+}
+
+impl fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A directory of the host that the guest sees under a path of its own: `HOST:GUEST`, or
+/// `HOST:GUEST:ro` for reading only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DirGrant {
+    host: PathBuf,
+    guest: String,
+    writable: bool,
+}
+
+impl DirGrant {
+    /// A directory for reading and writing. The guest's path is absolute.
+    ///
+    /// # Errors
+    ///
+    /// The guest's path is not absolute, or has a component `.` or `..` or a NUL.
+    pub fn new(host: impl Into<PathBuf>, guest: &str) -> Result<Self, InvalidGrant> {
+        let wrong = wrong(guest, "a path for the guest");
+        if !guest.starts_with('/') {
+            return Err(wrong("it begins with a slash, like /data"));
+        }
+        let mut path = String::new();
+        for part in guest.split('/').filter(|part| !part.is_empty()) {
+            if matches!(part, "." | "..") || part.contains('\0') {
+                return Err(wrong("it has no part `.` or `..`, and no NUL"));
+            }
+            path.push('/');
+            path.push_str(part);
+        }
+        Ok(Self {
+            host: host.into(),
+            guest: path,
+            writable: true,
+        })
+    }
+
+    /// The same for reading only.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.writable = false;
+        self
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn host(&self) -> &Path {
+        &self.host
+    }
+
+    /// The guest's path for it, without a slash at the end: empty for the root.
+    #[must_use]
+    pub(crate) fn prefix(&self) -> &str {
+        &self.guest
+    }
+
+    /// The guest's path for it.
+    #[must_use]
+    pub fn guest(&self) -> &str {
+        if self.guest.is_empty() {
+            "/"
+        } else {
+            &self.guest
+        }
+    }
+
+    /// Whether the guest may change what is in it.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The same, with a relative path of the host taken from `base`.
+    #[cfg(feature = "policy-file")]
+    #[must_use]
+    pub(crate) fn relative_to(mut self, base: &Path) -> Self {
+        self.host = base.join(self.host);
+        self
+    }
+}
+
+impl FromStr for DirGrant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        const FORM: &str = "HOST:GUEST[:ro]";
+        let wrong = wrong(text, FORM);
+        let (paths, read_only) = match text.strip_suffix(":ro") {
+            Some(paths) => (paths, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        let (host, guest) = paths
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("write it like ./data:/data or /etc/app:/config:ro"))?;
+        if host.is_empty() {
+            return Err(wrong("there is no directory before the colon"));
+        }
+        let grant = Self::new(host, guest).map_err(|error| wrong(error.why))?;
+        Ok(if read_only { grant.read_only() } else { grant })
+    }
+}
+
+impl fmt::Display for DirGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.writable { "" } else { ":ro" };
+        write!(f, "{}:{}{end}", self.host.display(), self.guest())
+    }
+}
+
+/// A variable for the guest's environment: `NAME=value`, or `NAME` alone for the value that it has
+/// here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Variable {
+    pub(super) name: String,
+    /// `None` takes the host's.
+    pub(super) value: Option<String>,
+}
+
+impl FromStr for Variable {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.into())),
+            None => (text, None),
+        };
+        if name.is_empty() || text.contains('\0') {
+            return Err(wrong(text, "NAME[=VALUE]")(
+                "a variable has a name, and no NUL",
+            ));
+        }
+        Ok(Self {
+            name: name.into(),
+            value,
+        })
+    }
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// Names of host functions: `kv.get`, or all that begin alike: `kv.*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FunctionPattern(String);
+
+impl FunctionPattern {
+    /// Whether a name is one of them.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => self.0 == name,
+        }
+    }
+}
+
+impl FromStr for FunctionPattern {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let beginning = text.strip_suffix('*').unwrap_or(text);
+        if text.is_empty() || beginning.contains(['*', '\0']) {
+            return Err(wrong(text, "a function's name")(
+                "write it like kv.get, or kv.* for all that begin with `kv.`",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for FunctionPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_read_in_one_form() {
+        for (text, shown) in [
+            ("Example.COM:80", "example.com:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[0:0::1]:65535", "[::1]:65535"),
+        ] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            ":",
+            "host",
+            "host:",
+            ":80",
+            "host:65536",
+            "host:-1",
+            "host:+1",
+            "::1:80",
+            "[127.0.0.1]:80",
+            "a b:80",
+            "a..b:80",
+            "1.2.3:80",
+            "host:80:90",
+            "\0:1",
+        ] {
+            assert!(text.parse::<HostPort>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_read_in_one_form() {
+        for (text, shown) in [
+            ("Example.COM", "example.com"),
+            ("Example.COM:80", "example.com:80"),
+            ("*.Example.com:443", "*.example.com:443"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[0::1]", "[::1]"),
+            ("[0::1]:80", "[::1]:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.0.0.0/8:5432", "10.0.0.0/8:5432"),
+            ("fd00::1/8", "fd00::/8"),
+            ("[fd00::]/8:53", "fd00::/8:53"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.to_string(), shown);
+            assert_eq!(shown.parse::<Target>(), Ok(target));
+        }
+        for text in [
+            "",
+            ":80",
+            "host:",
+            "host:65536",
+            "::1",
+            "::1:80",
+            "[::1",
+            "[::1]80",
+            "[1.2.3.4]",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/8:x",
+            "name/8",
+            "*",
+            "*:80",
+            "a.*.b",
+            "a b",
+        ] {
+            assert!(text.parse::<Target>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_beneath_it_and_not_itself() {
+        let matches = |pattern: &str, name| pattern.parse::<NamePattern>().unwrap().matches(name);
+        assert!(matches("*.example.com", "a.example.com"));
+        assert!(matches("*.example.com", "a.b.example.com"));
+        assert!(!matches("*.example.com", "example.com"));
+        assert!(!matches("*.example.com", "badexample.com"));
+        assert!(!matches("example.com", "a.example.com"));
+        assert!(matches("*", "anything"));
+        for text in ["", "*.", "**", "*a", "a.*", "a b", "1.2.3.4"] {
+            assert!(text.parse::<NamePattern>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn local_addresses_are_numbers() {
+        let address: LocalAddress = "[::1]:80".parse().unwrap();
+        assert_eq!(address.to_string(), "[::1]:80");
+        let error = "localhost:80".parse::<LocalAddress>().unwrap_err();
+        assert!(error.to_string().contains("is a number"), "{error}");
+        assert!("127.0.0.1".parse::<LocalAddress>().is_err());
+    }
+
+    #[test]
+    fn directories_are_read_in_one_form() {
+        for (text, shown) in [
+            ("data:/data", "data:/data"),
+            ("/a:b:/data/:ro", "/a:b:/data:ro"),
+            (".://x//y:rw", ".:/x/y"),
+            ("/srv:/", "/srv:/"),
+        ] {
+            assert_eq!(text.parse::<DirGrant>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "data",
+            "data:",
+            ":/data",
+            "data:data",
+            "data:/a/../b",
+            "data:/a/.",
+            "data:/a\0",
+            "data:/a:rx",
+        ] {
+            assert!(text.parse::<DirGrant>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn variables_and_functions_are_read() {
+        let variable: Variable = "K=a=b".parse().unwrap();
+        assert_eq!(variable.value.as_deref(), Some("a=b"));
+        assert_eq!("K".parse::<Variable>().unwrap().value, None);
+        assert!("=v".parse::<Variable>().is_err() && "".parse::<Variable>().is_err());
+        let matches =
+            |pattern: &str, name| pattern.parse::<FunctionPattern>().unwrap().matches(name);
+        assert!(matches("kv.*", "kv.get") && matches("*", "x") && matches("kv", "kv"));
+        assert!(!matches("kv.*", "kv") && !matches("kv", "kv.get"));
+        assert!("a*b".parse::<FunctionPattern>().is_err());
+    }
+}
