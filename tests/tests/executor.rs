@@ -52,7 +52,7 @@ fn a_task_that_is_always_ready_gets_every_other_turn_and_no_more() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn operations_that_end_together_wake_in_the_order_of_their_submission() {
     every("tasks", &["wakes"], |ended| {
-        assert_eq!(ended.success().lines(), ["true"])
+        assert_eq!(ended.success().lines(), ["true"]);
     });
 }
 

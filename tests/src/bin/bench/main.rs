@@ -4,7 +4,9 @@
 //! does slows both. Numbers are medians.
 
 mod cold;
+mod exchange;
 mod footprint;
+mod size;
 mod table;
 
 use std::path::PathBuf;
@@ -32,11 +34,14 @@ fn run() -> Result<()> {
     let mut report = Report::default();
     let step = |what: &str| eprintln!("measuring {what} ...");
 
+    step("exits and operations");
+    report.extend("exits and operations", exchange::measure(&floor, &runtime));
     step("starts and ends");
     report.extend("starts and ends", cold::measure(&floor, &runtime));
     step("the first line");
     report.extend("the first line", cold::first_line(&runtime));
-    step("memory");
+    step("size and memory");
+    report.extend("size", size::measure());
     report.extend("memory", footprint::measure(&runtime));
 
     println!("{report}");
