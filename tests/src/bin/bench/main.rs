@@ -34,15 +34,16 @@ fn run() -> Result<()> {
     let mut report = Report::default();
     let step = |what: &str| eprintln!("measuring {what} ...");
 
+    step("memory");
+    let memory = footprint::measure(&runtime);
     step("exits and operations");
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
     step("starts and ends");
     report.extend("starts and ends", cold::measure(&floor, &runtime));
     step("the first line");
     report.extend("the first line", cold::first_line(&runtime));
-    step("size and memory");
+    report.extend("memory", memory);
     report.extend("size", size::measure());
-    report.extend("memory", footprint::measure(&runtime));
 
     println!("{report}");
     if let Some(file) = json {
