@@ -124,7 +124,6 @@ impl Mailbox {
         };
         let fits = parts.len() + bytes.len() <= MESSAGE_MAX;
         let share = budget.take(bytes.len()).filter(|_| fits);
-        let waker = waker.take();
         let end = match (share, kind) {
             (None, _) => Pending::TooLarge,
             (Some(share), ReplyKind::Part) => {
@@ -138,6 +137,7 @@ impl Mailbox {
             }
             (Some(_), other) => Pending::Done(Err(other)),
         };
+        let waker = waker.take();
         *pending = end;
         drop(queue);
         if let Some(waker) = waker {

@@ -9,6 +9,7 @@ use wakebox_abi::status::Status;
 use super::{End, Resources, Start, Started};
 use crate::calls::{Budget, Kept, MESSAGE_MAX};
 use crate::driver::handles::Resource;
+use crate::policy::check::Refusal;
 use crate::vm::memory::ArenaSlice;
 
 /// Longest name of a function, in bytes.
@@ -35,6 +36,9 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<(String, Vec
     }
     let name =
         String::from_utf8(resources.slice(name)?.to_vec()).map_err(|_| Status::InvalidInput)?;
+    if !resources.policy.may_call(&name) {
+        return Err(resources.policy.refuse(Refusal::Call, &name));
+    }
     Ok((name, resources.slice(input)?.to_vec()))
 }
 

@@ -98,6 +98,11 @@ impl Guard {
         Status::PermissionDenied
     }
 
+    /// Whether a host function of this name may be called.
+    pub(crate) fn may_call(&self, function: &str) -> bool {
+        self.policy.may_call(function)
+    }
+
     /// Refusals so far, by kind; only kinds that occurred.
     pub(crate) fn refusals(&self) -> Vec<(&'static str, u64)> {
         Refusal::ALL

@@ -112,7 +112,9 @@ impl Policy {
         self
     }
 
-    /// Grants calls of these host functions.
+    /// Narrows the host functions that may be called to these. Giving a function to a sandbox
+    /// ([`Builder::host_fn`](crate::Builder::host_fn)) is a grant by itself, as long as the policy
+    /// names none.
     #[must_use]
     pub fn allow_fn(mut self, functions: FunctionPattern) -> Self {
         self.functions.push(functions);
@@ -137,9 +139,8 @@ impl Policy {
     /// Whether a host function of this name may be called.
     #[must_use]
     pub fn may_call(&self, function: &str) -> bool {
-        self.functions
-            .iter()
-            .any(|pattern| pattern.matches(function))
+        let mut named = self.functions.iter();
+        self.functions.is_empty() || named.any(|pattern| pattern.matches(function))
     }
 
     /// Looks for grants that contradict each other or cannot be.
@@ -260,5 +261,6 @@ mod tests {
     fn functions_are_granted_by_name() {
         let policy = Policy::new().allow_fn("kv.*".parse().unwrap());
         assert!(policy.may_call("kv.get") && !policy.may_call("exec"));
+        assert!(Policy::new().may_call("whatever the program gives"));
     }
 }

@@ -1,0 +1,126 @@
+//! Calls in both directions.
+//!
+//! `serve` answers calls of the host until there are no more; `call KIND` calls the host.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use wakebox_guest::time::{Duration, sleep, timeout};
+use wakebox_guest::{env, host, println, spawn};
+
+wakebox_guest::host_fns! {
+    async fn add(a: u64, b: u64) -> u64 = "add";
+    async fn divide(a: u64, b: u64) -> Result<u64, String> = "divide";
+    async fn echo(bytes: &[u8]) -> Vec<u8> = "echo";
+    async fn never() -> () = "never";
+    async fn panics() -> () = "panics";
+    async fn absent() -> () = "absent";
+    async fn one_of_two(only: u8) -> u64 = "add";
+}
+
+#[wakebox_guest::export]
+async fn sum(a: u64, b: u64) -> u64 {
+    a + b
+}
+
+#[wakebox_guest::export]
+async fn greet(name: String) -> Result<String, String> {
+    if name.is_empty() {
+        return Err("nobody to greet".into());
+    }
+    Ok(alloc::format!("hello {name}"))
+}
+
+#[wakebox_guest::export]
+async fn reverse(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.reverse();
+    bytes
+}
+
+/// Calls the host back while the host waits.
+#[wakebox_guest::export]
+async fn add_on_the_host(a: u64, b: u64) -> Option<u64> {
+    add(a, b).await.ok()
+}
+
+/// Never ends by itself; says when it is dropped.
+#[wakebox_guest::export]
+async fn sleep_for_ever() {
+    struct Said;
+    impl Drop for Said {
+        fn drop(&mut self) {
+            println!("dropped");
+        }
+    }
+    let _said = Said;
+    println!("asleep");
+    core::future::pending::<()>().await;
+}
+
+#[wakebox_guest::export]
+async fn slow(milliseconds: u64) -> u64 {
+    sleep(Duration::from_millis(milliseconds)).await;
+    milliseconds
+}
+
+#[wakebox_guest::main]
+async fn main() {
+    match env::args().next() {
+        Some("serve") => wakebox_guest::serve().await,
+        Some("call") => call().await,
+        other => panic!("serve or call, not {other:?}"),
+    }
+    println!("end");
+}
+
+async fn call() {
+    println!("add {:?}", add(2, 3).await);
+    println!("divide {:?}", divide(7, 2).await);
+    println!("divide by zero {:?}", divide(7, 0).await);
+    for len in [0, 1, 1000, 1024, 5000, 300_000] {
+        let bytes: Vec<u8> = (0..len).map(|at: u32| (at % 251) as u8).collect();
+        let back = echo(&bytes).await;
+        println!("echo {len} {}", back.is_ok_and(|back| back == bytes));
+    }
+    let too_long = alloc::vec![7; 32 << 20];
+    println!(
+        "too long {:?}",
+        echo(&too_long).await.map(|back| back.len())
+    );
+    println!("absent {:?}", absent().await);
+    println!("wrong type {:?}", one_of_two(1).await);
+    println!("panics {:?}", panics().await);
+    println!(
+        "given up {:?}",
+        timeout(Duration::from_millis(1), never()).await.is_err()
+    );
+
+    let calls: Vec<_> = (0..500).map(|n| spawn(add(n, 1))).collect();
+    let mut sum = 0;
+    for call in calls {
+        sum += call.await.expect("not aborted").expect("added");
+    }
+    println!("five hundred {sum}");
+
+    let mut items = host::stream::<_, String>("count", &3_u32)
+        .await
+        .expect("a stream");
+    while let Some(item) = items.next().await {
+        println!("item {item:?}");
+    }
+    println!("after the end {:?}", items.next().await.is_none());
+    let mut long = host::stream::<_, Vec<u8>>("long", &())
+        .await
+        .expect("a stream");
+    while let Some(item) = long.next().await {
+        println!("long item {:?}", item.map(|item| item.len()));
+    }
+    let endless = host::stream::<_, u64>("endless", &())
+        .await
+        .expect("a stream");
+    drop(endless);
+}

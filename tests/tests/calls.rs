@@ -1,0 +1,237 @@
+//! Calls across the boundary, in both directions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use futures_util::stream;
+use tokio::sync::Notify;
+use wakebox::{
+    Builder, CallError, Captured, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
+};
+use wakebox_tests::{guest, require_kvm, run, runtime_of};
+
+/// Tells when it is dropped.
+struct Dropped(Arc<Notify>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A sandbox with the functions that the probe `calls` wants.
+fn calls(role: &str, mode: WakeMode) -> Builder {
+    Sandbox::builder()
+        .guest(guest("calls"))
+        .wake(mode)
+        .memory(128 << 20)
+        .args([role])
+        .state(AtomicU64::new(0))
+        .host_fn("add", async |ctx: HostContext, (a, b): (u64, u64)| {
+            ctx.state::<AtomicU64>().fetch_add(1, Ordering::Relaxed);
+            a + b
+        })
+        .host_fn("divide", async |_, (a, b): (u64, u64)| {
+            a.checked_div(b)
+                .ok_or_else(|| String::from("division by zero"))
+        })
+        .host_fn("echo", async |_, bytes: Vec<u8>| bytes)
+        .host_fn("never", async |_, (): ()| {
+            std::future::pending::<()>().await
+        })
+        .host_fn("panics", async |_, (): ()| -> () {
+            panic!("a panic that a test asked for")
+        })
+        .host_stream("count", |_, to: u32| {
+            stream::iter((1..=to).map(|n| format!("number {n}")))
+        })
+        .host_stream("long", |_, (): ()| {
+            stream::iter([10, 2_000, 100_000, 1].map(|len| vec![1_u8; len]))
+        })
+        .host_stream("endless", |_, (): ()| stream::repeat(7_u64))
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_guest_calls_the_host_in_every_mode() {
+    for mode in WakeMode::ALL {
+        let ended = run(calls("call", mode)).success();
+        assert_eq!(
+            ended.lines(),
+            [
+                "add Ok(5)",
+                "divide Ok(Ok(3))",
+                "divide by zero Ok(Err(\"division by zero\"))",
+                "echo 0 true",
+                "echo 1 true",
+                "echo 1000 true",
+                "echo 1024 true",
+                "echo 5000 true",
+                "echo 300000 true",
+                "too long Err(OutOfMemory (a buffer of 33554440 bytes: the host is out of memory or descriptors))",
+                "absent Err(NotFound (call `absent`: there is no such thing))",
+                "wrong type Err(InvalidData (call `add`: the data is not valid))",
+                "panics Err(Panicked (call `panics`: the function panicked))",
+                "given up true",
+                "five hundred 125250",
+                "item Ok(\"number 1\")",
+                "item Ok(\"number 2\")",
+                "item Ok(\"number 3\")",
+                "after the end true",
+                "long item Ok(10)",
+                "long item Ok(2000)",
+                "long item Ok(100000)",
+                "long item Ok(1)",
+                "end",
+            ],
+            "mode {mode}"
+        );
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_call_that_the_guest_drops_is_dropped_on_the_host() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let dropped = Arc::new(Notify::new());
+            let seen = dropped.clone();
+            let builder = calls("call", mode).host_fn("never", move |_, (): ()| {
+                let dropped = Dropped(seen.clone());
+                async move {
+                    let _dropped = dropped;
+                    std::future::pending::<()>().await;
+                }
+            });
+            let running = builder.build().unwrap().start();
+            dropped.notified().await;
+            let (outcome, _) = running.ended().await.unwrap();
+            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_policy_that_names_functions_narrows_what_the_program_gives() {
+    let policy = Policy::new().allow_fn("e*".parse().unwrap());
+    let ended = run(calls("call", WakeMode::Out).policy(policy));
+    let lines = ended.lines();
+    let refused =
+        "add Err(PermissionDenied (call `add`: the policy or the host does not permit this))";
+    assert_eq!(lines.first(), Some(&refused));
+    assert!(lines.contains(&"echo 1000 true"));
+    assert!(
+        ended
+            .stats
+            .refused
+            .iter()
+            .any(|(kind, count)| *kind == "call" && *count > 2)
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn the_host_calls_a_guest_in_every_mode() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let running = calls("serve", mode).build().unwrap().start();
+            assert_eq!(running.call("sum", &(40_u64, 2_u64)).await, Ok(42_u64));
+            let greeting: Result<String, String> = running.call("greet", "world").await.unwrap();
+            assert_eq!(greeting, Ok("hello world".into()));
+            let nobody: Result<String, String> = running.call("greet", "").await.unwrap();
+            assert_eq!(nobody, Err("nobody to greet".into()));
+            assert_eq!(
+                running.call("add_on_the_host", &(1_u64, 2_u64)).await,
+                Ok(Some(3_u64))
+            );
+
+            for len in [0, 1000, 1024, 5_000, 300_000] {
+                let bytes: Vec<u8> = (0..len).map(|at: u32| (at % 251) as u8).collect();
+                let mut back: Vec<u8> = running.call("reverse", &bytes).await.unwrap();
+                back.reverse();
+                assert_eq!(back, bytes);
+            }
+
+            let missing = running.call::<_, ()>("missing", &()).await;
+            assert_eq!(missing, Err(CallError::NoSuchFunction("missing".into())));
+            let bad = running.call::<_, u64>("greet", &()).await;
+            assert_eq!(bad, Err(CallError::BadInput("greet".into())));
+            let bad = running.call::<_, String>("slow", &0_u64).await;
+            assert!(matches!(bad, Err(CallError::BadOutput(_)) | Ok(_)));
+
+            // Hundreds at once, each a task of the guest.
+            let sums = (0..500_u64).map(|n| {
+                let caller = running.caller();
+                async move {
+                    caller
+                        .call::<_, Option<u64>>("add_on_the_host", &(n, n))
+                        .await
+                }
+            });
+            for (n, sum) in join_all(sums).await.into_iter().enumerate() {
+                assert_eq!(sum, Ok(Some(2 * n as u64)));
+            }
+            let (outcome, _) = running.close().await.unwrap();
+            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_call_that_the_host_drops_is_dropped_in_the_guest() {
+    require_kvm();
+    runtime_of(2).block_on(async {
+        let stdout = Captured::new();
+        let builder = calls("serve", WakeMode::Auto).stdout(Output::Capture(stdout.clone()));
+        let running = builder.build().unwrap().start();
+        {
+            let call = running.call::<_, ()>("sleep_for_ever", &());
+            let mut call = std::pin::pin!(call);
+            while !stdout.text().contains("asleep") {
+                tokio::select! {
+                    result = &mut call => panic!("it never ends: {result:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        }
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0));
+        assert_eq!(stdout.text(), "asleep\ndropped\nend\n");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_killed() {
+    require_kvm();
+    runtime_of(2).block_on(async {
+        let running = calls("serve", WakeMode::Auto).build().unwrap().start();
+        let caller = running.caller();
+        let slow = tokio::spawn(async move { caller.call::<_, u64>("slow", &20_u64).await });
+        // Answered, so the one before it has been submitted too.
+        while running.call::<_, u64>("sum", &(1_u64, 1_u64)).await != Ok(2) {}
+        let caller = running.caller();
+        running.close().await.unwrap();
+        assert!(matches!(
+            slow.await.unwrap(),
+            Ok(20) | Err(CallError::Ended)
+        ));
+        assert_eq!(
+            caller.call::<_, u64>("sum", &(1_u64, 1_u64)).await,
+            Err(CallError::Ended)
+        );
+
+        let running = calls("serve", WakeMode::Out).build().unwrap().start();
+        let (caller, kill) = (running.caller(), running.kill_handle());
+        let never = tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await });
+        assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
+        kill.kill();
+        assert_eq!(never.await.unwrap(), Err(CallError::Ended));
+        assert_eq!(running.ended().await.unwrap().0, Outcome::Cancelled);
+    });
+}
