@@ -27,7 +27,8 @@
 //! | [`task`] | [`spawn`], join handles, [`yield_now`](task::yield_now) |
 //! | [`time`] | [`sleep`](time::sleep), [`timeout`](time::timeout), [`interval`](time::interval), clocks |
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
-//! | [`net`] | TCP |
+//! | [`net`] | TCP, UDP, Unix sockets, names |
+//! | [`fs`] | files and directories |
 //! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
 //! | [`mod@env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
 //!
@@ -75,6 +76,7 @@ mod tests;
 mod timers;
 
 pub mod env;
+pub mod fs;
 #[cfg(feature = "calls")]
 pub mod host;
 pub mod io;

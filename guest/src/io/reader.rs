@@ -70,14 +70,17 @@ impl Reader {
         Ok(self.take(into))
     }
 
-    /// Sees to it that there is at least a byte. Returns whether there is: not at the end.
+    /// Sees to it that there is at least a byte, and asks for about `wanted` bytes if there is none.
+    /// Returns whether there is: not at the end.
     pub(crate) async fn fill_rest<O: Operation>(
         &self,
+        wanted: usize,
         operation: impl FnOnce(Buf) -> O,
     ) -> Result<bool, Status> {
         let _turn = self.turn()?;
         if !self.has_rest() {
-            self.fill(*READ_SIZE.start(), operation).await?;
+            let size = wanted.clamp(*READ_SIZE.start(), *READ_SIZE.end());
+            self.fill(size, operation).await?;
         }
         Ok(self.has_rest())
     }

@@ -85,7 +85,7 @@ impl StdinHandle {
     async fn next_line(self) -> core::result::Result<Vec<u8>, Status> {
         let Stdin { reader, line } = self.stdin;
         loop {
-            let more = reader.fill_rest(|into| ReadStdin { into }).await?;
+            let more = reader.fill_rest(0, |into| ReadStdin { into }).await?;
             let mut line = line.borrow_mut();
             reader.consume(|bytes| {
                 let end = bytes.iter().position(|&byte| byte == b'\n');

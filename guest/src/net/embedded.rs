@@ -3,7 +3,7 @@
 use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
 use wakebox_abi::status::Status;
 
-use super::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use super::{OwnedReadHalf, OwnedWriteHalf, Stream};
 use crate::io::{Error, Result};
 
 impl embedded_io_async::Error for Error {
@@ -29,45 +29,45 @@ impl embedded_io_async::Error for Error {
     }
 }
 
-impl ErrorType for TcpStream {
+impl<K> ErrorType for Stream<K> {
     type Error = Error;
 }
 
-impl ErrorType for &TcpStream {
+impl<K> ErrorType for &Stream<K> {
     type Error = Error;
 }
 
-impl ErrorType for OwnedReadHalf {
+impl<K> ErrorType for OwnedReadHalf<K> {
     type Error = Error;
 }
 
-impl ErrorType for OwnedWriteHalf {
+impl<K> ErrorType for OwnedWriteHalf<K> {
     type Error = Error;
 }
 
 /// Dropping a read loses no byte.
-impl Read for TcpStream {
+impl<K> Read for Stream<K> {
     async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         Self::read(self, into).await
     }
 }
 
 /// Dropping a read loses no byte.
-impl Read for &TcpStream {
+impl<K> Read for &Stream<K> {
     async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
-        TcpStream::read(self, into).await
+        Stream::read(self, into).await
     }
 }
 
 /// Dropping a read loses no byte.
-impl Read for OwnedReadHalf {
+impl<K> Read for OwnedReadHalf<K> {
     async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         Self::read(self, into).await
     }
 }
 
 /// What was written is the host's, so there is nothing to flush.
-impl Write for TcpStream {
+impl<K> Write for Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
     }
@@ -78,9 +78,9 @@ impl Write for TcpStream {
 }
 
 /// What was written is the host's, so there is nothing to flush.
-impl Write for &TcpStream {
+impl<K> Write for &Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        TcpStream::write(self, bytes).await
+        Stream::write(self, bytes).await
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -89,7 +89,7 @@ impl Write for &TcpStream {
 }
 
 /// What was written is the host's, so there is nothing to flush.
-impl Write for OwnedWriteHalf {
+impl<K> Write for OwnedWriteHalf<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
     }

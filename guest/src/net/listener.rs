@@ -1,10 +1,13 @@
 //! Waiting for connections.
 
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt::Display;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
 use core::pin::Pin;
+use core::task::Poll;
 
 use wakebox_abi::op::{End, Handle, TcpAccept, TcpListen};
 use wakebox_abi::status::Status;
@@ -16,13 +19,16 @@ use crate::op::Op;
 /// Connections that may wait to be accepted, unless [`TcpListener::bind_with_backlog`] says otherwise.
 const BACKLOG: u32 = 1024;
 
+/// Most accepts in flight on a listener.
+const ACCEPTS: usize = 64;
+
 /// A TCP socket that waits for connections. It is closed when it is dropped.
 #[derive(Debug)]
 pub struct TcpListener {
     // The field order is that of the drop: first the operation, then its handle.
-    /// The accept in flight. It belongs to the listener, so that a connection that
-    /// arrives when nobody waits is for the next who does.
-    accept: RefCell<Option<Op>>,
+    /// The accepts in flight, oldest first. They belong to the listener, so that a connection
+    /// that arrives when nobody waits is for the next who does.
+    accepts: RefCell<VecDeque<Op>>,
     /// Whether a future waits.
     busy: Cell<bool>,
     handle: OwnedHandle,
@@ -52,18 +58,46 @@ impl TcpListener {
         let handle =
             outcome.map_err(|status| Error::new(status, alloc::format!("listen on {text}")))?;
         Ok(Self {
-            accept: RefCell::new(None),
+            accepts: RefCell::new(VecDeque::new()),
             busy: Cell::new(false),
             handle: OwnedHandle(Handle(handle)),
         })
     }
 
-    /// Waits for a connection. The future may be dropped; no connection is lost.
+    /// Waits for a connection.
+    ///
+    /// Cancel-safe: a connection that comes after the future was dropped is for the next one.
     ///
     /// # Errors
     ///
     /// Those of the host, and `Busy` while another future waits.
     pub async fn accept(&self) -> Result<TcpStream> {
+        match self.accept_with(1).await?.pop() {
+            Some(stream) => Ok(stream),
+            None => unreachable!("there is at least one"),
+        }
+    }
+
+    /// Waits for a connection, and returns all that are there by then, at least one and at most
+    /// `most` or 64, in no order. A server that is flooded with connections gets them for fewer
+    /// turns this way.
+    ///
+    /// Cancel-safe: a connection that comes after the future was dropped is for the next one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the host, and `Busy` while another future waits. An error is reported only if no
+    /// connection came with it.
+    ///
+    /// # Panics
+    ///
+    /// If `most` is zero.
+    pub async fn accept_many(&self, most: usize) -> Result<Vec<TcpStream>> {
+        assert!(most > 0, "accept no connection?");
+        self.accept_with(most.min(ACCEPTS)).await
+    }
+
+    async fn accept_with(&self, most: usize) -> Result<Vec<TcpStream>> {
         struct Turn<'a>(&'a Cell<bool>);
         impl Drop for Turn<'_> {
             fn drop(&mut self) {
@@ -77,15 +111,37 @@ impl TcpListener {
         }
         let _turn = Turn(&self.busy);
         let listener = self.handle.0;
-        let (outcome, _) = poll_fn(|cx| {
-            let mut accept = self.accept.borrow_mut();
-            let accept =
-                accept.get_or_insert_with(|| Op::new(TcpAccept { listener }).giving_handle());
-            Pin::new(accept).poll(cx)
+        poll_fn(|cx| {
+            let mut accepts = self.accepts.borrow_mut();
+            while accepts.len() < most {
+                accepts.push_back(Op::new(TcpAccept { listener }).giving_handle());
+            }
+            let mut accepted = Vec::new();
+            let mut error = None;
+            accepts.retain_mut(|accept| {
+                // Those above `most` are of an earlier and larger call; they stay as they are.
+                if accepted.len() == most {
+                    return true;
+                }
+                match Pin::new(accept).poll(cx) {
+                    Poll::Pending => true,
+                    Poll::Ready((Ok(handle), _)) => {
+                        accepted.push(TcpStream::new(Handle(handle)));
+                        false
+                    }
+                    Poll::Ready((Err(status), _)) => {
+                        error = Some(status);
+                        false
+                    }
+                }
+            });
+            match error {
+                _ if !accepted.is_empty() => Poll::Ready(Ok(accepted)),
+                Some(status) => Poll::Ready(Err(failed(status))),
+                None => Poll::Pending,
+            }
         })
-        .await;
-        *self.accept.borrow_mut() = None;
-        Ok(TcpStream::new(Handle(outcome.map_err(failed)?)))
+        .await
     }
 
     /// The address that it is bound to.
@@ -100,8 +156,8 @@ impl TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        // The Close that follows ends it, and a connection that comes before is closed.
-        if let Some(accept) = self.accept.get_mut().take() {
+        // The Close that follows ends them, and a connection that comes before is closed.
+        for accept in self.accepts.get_mut().drain(..) {
             accept.leave();
         }
     }

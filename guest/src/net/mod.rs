@@ -1,15 +1,28 @@
-//! TCP, as far as the sandbox's policy allows.
+//! TCP, UDP, Unix sockets and names, as far as the sandbox's policy allows.
+//!
+//! Each operation says whether it is *cancel-safe*: whether its future may be dropped before it is
+//! ready, by a timeout or a `select`, without losing or doubling anything.
 
 #[cfg(feature = "embedded-io-async")]
 mod embedded;
 mod listener;
+mod lookup;
+mod split;
 mod stream;
+mod tcp;
+mod udp;
+mod unix;
 
 use core::fmt::Display;
 use core::net::SocketAddr;
 
 pub use self::listener::TcpListener;
-pub use self::stream::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+pub use self::lookup::lookup;
+pub use self::split::{NotOne, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use self::stream::Stream;
+pub use self::tcp::{Tcp, TcpStream};
+pub use self::udp::UdpSocket;
+pub use self::unix::{Unix, UnixStream};
 pub use wakebox_abi::op::Shutdown;
 
 use wakebox_abi::op::{Close, End, Handle, SocketAddress, SocketName};

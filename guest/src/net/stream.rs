@@ -1,15 +1,12 @@
-//! A connection.
+//! Connections: what those over TCP and over Unix sockets have in common.
 
-use alloc::rc::Rc;
-use core::fmt::Display;
-use core::net::SocketAddr;
+use core::fmt;
+use core::marker::PhantomData;
 
-use wakebox_abi::op::{
-    Buf, End, Handle, ReadStream, Shutdown, ShutdownStream, TcpConnect, WriteStream,
-};
+use wakebox_abi::op::{Buf, Handle, Operation, ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
-use super::{OwnedHandle, encode, socket_name};
+use super::OwnedHandle;
 use crate::buf::IoBuf;
 use crate::io::{Error, Reader, Result};
 use crate::op::Op;
@@ -19,41 +16,45 @@ use crate::runtime::runtime;
 /// Most bytes of a slice that one write takes.
 const WRITE_SIZE: usize = 64 << 10;
 
-/// A TCP connection. It is closed when it is dropped.
+/// A connection: [`TcpStream`](super::TcpStream) or [`UnixStream`](super::UnixStream). It is closed
+/// when it is dropped.
 ///
 /// All methods take `&self`, so that one future may read while another writes.
-#[derive(Debug)]
-pub struct TcpStream {
+pub struct Stream<K> {
     reader: Reader,
-    handle: OwnedHandle,
+    pub(super) handle: OwnedHandle,
+    kind: PhantomData<K>,
 }
 
-impl TcpStream {
+impl<K> fmt::Debug for Stream<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K> Stream<K> {
     pub(super) fn new(handle: Handle) -> Self {
         Self {
             reader: Reader::new(),
             handle: OwnedHandle(handle),
+            kind: PhantomData,
         }
     }
 
-    /// Connects to an address, as in "127.0.0.1:80" or "example.org:80".
-    ///
-    /// # Errors
-    ///
-    /// `PermissionDenied` by the policy, `ConnectionRefused`, and others of the host.
-    pub async fn connect(address: impl Display) -> Result<Self> {
-        let (buf, text) = encode(&address).await?;
-        let address = buf.filled();
-        let (outcome, _) = Op::with_buf(TcpConnect { address }, buf)
-            .giving_handle()
-            .await;
+    /// Connects: the operation's value is the handle.
+    pub(super) async fn open(operation: impl Operation, address: IoBuf, to: &str) -> Result<Self> {
+        let (outcome, _) = Op::with_buf(operation, address).giving_handle().await;
         let handle =
-            outcome.map_err(|status| Error::new(status, alloc::format!("connect to {text}")))?;
+            outcome.map_err(|status| Error::new(status, alloc::format!("connect to {to}")))?;
         Ok(Self::new(Handle(handle)))
     }
 
     /// Reads what there is, at least a byte, and returns the number of bytes. Zero is the
-    /// end, or an empty slice. The future may be dropped; no byte is lost.
+    /// end, or an empty slice.
+    ///
+    /// Cancel-safe: what arrives after the future was dropped is for the next read.
     ///
     /// # Errors
     ///
@@ -64,7 +65,38 @@ impl TcpStream {
         Ok(read.await?)
     }
 
-    /// Reads until the slice is full. If the future is dropped, what was read so far is lost.
+    /// Reads what there is, at least a byte, into several slices in turn, and returns the number of
+    /// bytes. Zero is the end, or no room in the slices.
+    ///
+    /// Cancel-safe, as [`Self::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn read_vectored(&self, into: &mut [&mut [u8]]) -> Result<usize> {
+        let room = into.iter().map(|slice| slice.len()).sum();
+        if room == 0 {
+            return Ok(0);
+        }
+        let stream = self.handle.0;
+        let fill = self
+            .reader
+            .fill_rest(room, |into| ReadStream { stream, into });
+        fill.await?;
+        let mut count = 0;
+        self.reader.consume(|mut bytes| {
+            for slice in into {
+                let (now, later) = bytes.split_at(bytes.len().min(slice.len()));
+                slice[..now.len()].copy_from_slice(now);
+                count += now.len();
+                bytes = later;
+            }
+            count
+        });
+        Ok(count)
+    }
+
+    /// Reads until the slice is full. Not cancel-safe: what was read so far is lost.
     ///
     /// # Errors
     ///
@@ -80,8 +112,9 @@ impl TcpStream {
     }
 
     /// Reads into a buffer, from its start, at most its capacity, without copying, and
-    /// gives it back with the length set. If the future is dropped, the buffer is too;
-    /// no byte is lost.
+    /// gives it back with the length set.
+    ///
+    /// Cancel-safe as to bytes, which are for the next read; the buffer is gone with the future.
     pub async fn read_buf(&self, into: IoBuf) -> (Result<usize>, IoBuf) {
         let stream = self.handle.0;
         let (outcome, buf) = self
@@ -92,23 +125,37 @@ impl TcpStream {
     }
 
     /// Writes as much as the host takes, at least a byte, and returns the number of bytes.
-    /// If the future is dropped, any part of them may have been written.
+    /// Not cancel-safe: any part of them may have been written.
     ///
     /// # Errors
     ///
     /// Those of the host.
     pub async fn write(&self, bytes: &[u8]) -> Result<usize> {
+        self.write_vectored(&[bytes]).await
+    }
+
+    /// Writes from several slices in turn as much as the host takes at once, at least a byte, and
+    /// returns the number of bytes. Not cancel-safe, as [`Self::write`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the host.
+    pub async fn write_vectored(&self, slices: &[&[u8]]) -> Result<usize> {
         // A quarter, so that a large write does not keep everybody else out of the arena.
-        let size = bytes.len().min(WRITE_SIZE).min(runtime().arena.len() / 4);
-        let Some(chunk) = bytes.get(..size).filter(|chunk| !chunk.is_empty()) else {
+        let most = WRITE_SIZE.min(runtime().arena.len() / 4);
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        if all == 0 {
             return Ok(0);
-        };
-        let buf = IoBuf::copy_of(chunk).await?;
+        }
+        let mut buf = IoBuf::with_capacity(all.min(most)).await?;
+        for slice in slices {
+            buf.extend_from_slice(slice);
+        }
         let (outcome, _buf) = self.write_range(buf.filled(), buf).await;
         outcome
     }
 
-    /// Writes everything.
+    /// Writes everything. Not cancel-safe: any part may have been written.
     ///
     /// # Errors
     ///
@@ -123,7 +170,14 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Writes a whole buffer, without copying, and gives it back.
+    /// Writes from a buffer as much as the host takes, at least a byte, without copying, and gives
+    /// it back unchanged. Not cancel-safe: any part may have been written, and the buffer is gone.
+    pub async fn write_buf(&self, buf: IoBuf) -> (Result<usize>, IoBuf) {
+        self.write_range(buf.filled(), buf).await
+    }
+
+    /// Writes a whole buffer, without copying, and gives it back. Not cancel-safe, as
+    /// [`Self::write_buf`].
     pub async fn write_all_buf(&self, mut buf: IoBuf) -> (Result<()>, IoBuf) {
         let mut left = buf.filled();
         while left.len > 0 {
@@ -151,6 +205,7 @@ impl TcpStream {
     }
 
     /// Shuts down one direction or both. After `Write` the peer reads to its end.
+    /// Cancel-safe once polled: it happens whether or not anybody waits.
     ///
     /// # Errors
     ///
@@ -161,115 +216,21 @@ impl TcpStream {
         Ok(())
     }
 
-    /// The address of this side.
-    ///
-    /// # Errors
-    ///
-    /// Those of the host.
-    pub async fn local_addr(&self) -> Result<SocketAddr> {
-        socket_name(self.handle.0, End::Local).await
-    }
-
-    /// The address of the other side.
-    ///
-    /// # Errors
-    ///
-    /// Those of the host.
-    pub async fn peer_addr(&self) -> Result<SocketAddr> {
-        socket_name(self.handle.0, End::Peer).await
-    }
-
-    /// Splits the connection into two halves that tasks of their own may have.
-    #[must_use]
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        let stream = Rc::new(self);
-        (
-            OwnedReadHalf {
-                stream: stream.clone(),
-            },
-            OwnedWriteHalf { stream },
-        )
-    }
-}
-
-impl Drop for TcpStream {
-    fn drop(&mut self) {
-        // The Close that follows ends the read in flight.
-        self.reader.leave();
-    }
-}
-
-/// The reading half of a connection; it has the reading methods of [`TcpStream`].
-#[derive(Debug)]
-pub struct OwnedReadHalf {
-    stream: Rc<TcpStream>,
-}
-
-/// The writing half of a connection; it has the writing methods of [`TcpStream`]. When it
-/// is dropped, the peer reads to its end.
-#[derive(Debug)]
-pub struct OwnedWriteHalf {
-    stream: Rc<TcpStream>,
-}
-
-impl OwnedReadHalf {
-    /// See [`TcpStream::read`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
-        self.stream.read(into).await
-    }
-
-    /// See [`TcpStream::read_exact`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn read_exact(&mut self, into: &mut [u8]) -> Result<()> {
-        self.stream.read_exact(into).await
-    }
-
-    /// See [`TcpStream::read_buf`].
-    pub async fn read_buf(&mut self, into: IoBuf) -> (Result<usize>, IoBuf) {
-        self.stream.read_buf(into).await
-    }
-}
-
-impl OwnedWriteHalf {
-    /// See [`TcpStream::write`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.stream.write(bytes).await
-    }
-
-    /// See [`TcpStream::write_all`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).await
-    }
-
-    /// See [`TcpStream::write_all_buf`].
-    pub async fn write_all_buf(&mut self, buf: IoBuf) -> (Result<()>, IoBuf) {
-        self.stream.write_all_buf(buf).await
-    }
-}
-
-impl Drop for OwnedWriteHalf {
-    fn drop(&mut self) {
+    /// Shuts down writing, soon, without waiting for it.
+    pub(super) fn finish(&self) {
         let shutdown = ShutdownStream {
-            stream: self.stream.handle.0,
+            stream: self.handle.0,
             how: Shutdown::Write,
         };
         runtime()
             .reactor
             .submit_urgent(shutdown.into(), Owner::Nobody(Residue::default()));
+    }
+}
+
+impl<K> Drop for Stream<K> {
+    fn drop(&mut self) {
+        // The Close that follows ends the read in flight.
+        self.reader.leave();
     }
 }
