@@ -32,6 +32,11 @@ use crate::vm::memory::Shared;
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
 
+/// Least quiet time after a ring: whoever rang has just paid for an exit, and until this thread is
+/// awake will perhaps have paid for another one. Longer than both together, else the two would miss
+/// each other again and again.
+const RUNG: Duration = Duration::from_micros(150);
+
 /// Bounds of the quiet time, by mode.
 fn patience(mode: Mode) -> (Duration, Duration) {
     match mode {
@@ -207,16 +212,18 @@ async fn look(seat: Arc<Seat>) {
 async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
     let (least, most) = patience(seat.mode);
     let mut patience = least;
+    let mut rung = false;
     while !seat.stop.load(Ordering::Acquire) {
         // Look for as long as it pays.
         wake::driver_looks(&seat.control);
         let mut active_at = Instant::now();
         let mut paid = false;
+        let quiet = if rung { patience.max(RUNG) } else { patience };
         loop {
             if std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await? {
                 active_at = Instant::now();
                 paid = true;
-            } else if active_at.elapsed() > patience || seat.stop.load(Ordering::Acquire) {
+            } else if active_at.elapsed() > quiet || seat.stop.load(Ordering::Acquire) {
                 break;
             }
             watch(seat);
@@ -234,15 +241,15 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
         if !wake::driver_may_sleep(&seat.control, taken) {
             continue;
         }
-        std::future::poll_fn(|context| {
+        rung = std::future::poll_fn(|context| {
             // Registered before the flags are read: a ring in between is not lost.
             seat.bell.register(context.waker());
             if seat.rung.swap(false, Ordering::AcqRel) || seat.stop.load(Ordering::Acquire) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(true));
             }
             match seat.turn(context) {
                 // An operation went on: its guest will want more.
-                Ok(true) => Poll::Ready(Ok(())),
+                Ok(true) => Poll::Ready(Ok(false)),
                 Ok(false) => Poll::Pending,
                 Err(violation) => Poll::Ready(Err(violation)),
             }
