@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use wakebox::policy::HostPort;
 use wakebox::{Policy, Sandbox, WakeMode};
 use wakebox_tests::{Ended, guest, require_kvm, run_here, runtime};
 
@@ -21,23 +20,31 @@ async fn with_peer<P>(
         drop(listener);
         peer(stream).await
     };
-    tokio::join!(probe(case, &address, Policy::allow_connect, mode), serve)
+    tokio::join!(probe(case, &address, connect, mode), serve)
 }
 
 /// Runs a case of the probe with one grant for its address.
 async fn probe(
     case: &str,
     address: &str,
-    grant: impl FnOnce(Policy, HostPort) -> Policy,
+    grant: impl FnOnce(Policy, &str) -> Policy,
     mode: WakeMode,
 ) -> Ended {
-    let policy = grant(Policy::new(), address.parse().unwrap());
+    let policy = grant(Policy::new(), address);
     let probe = Sandbox::builder()
         .guest(guest("net"))
         .args([case, address])
         .policy(policy)
         .wake(mode);
     run_here(probe).await.success()
+}
+
+fn connect(policy: Policy, address: &str) -> Policy {
+    policy.allow_connect(address.parse().unwrap())
+}
+
+fn listen(policy: Policy, address: &str) -> Policy {
+    policy.allow_listen(address.parse().unwrap())
 }
 
 fn every_mode(test: impl AsyncFn(WakeMode)) {
@@ -81,7 +88,7 @@ fn a_name_is_resolved_by_the_host() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let named = format!("localhost:{}", address.port());
-        let probe = probe("connect", &named, Policy::allow_connect, mode);
+        let probe = probe("connect", &named, connect, mode);
         let (ended, accepted) = tokio::join!(probe, listener.accept());
         accepted.unwrap();
         assert_eq!(
@@ -99,7 +106,7 @@ fn a_refused_connection_says_so() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let ended = probe("connect", &nobody, Policy::allow_connect, mode).await;
+        let ended = probe("connect", &nobody, connect, mode).await;
         assert_eq!(ended.lines()[0], "error ConnectionRefused", "mode {mode}");
     });
 }
@@ -111,10 +118,10 @@ fn what_is_not_granted_is_denied_and_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         // To listen there is not to connect there, and the other way round.
-        let ended = probe("connect", &address, Policy::allow_listen, mode).await;
+        let ended = probe("connect", &address, listen, mode).await;
         assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
         assert_eq!(ended.stats.refusals, 1);
-        let ended = probe("listen", &address, Policy::allow_connect, mode).await;
+        let ended = probe("listen", &address, connect, mode).await;
         assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
         // Nobody came.
         let mut accept = std::pin::pin!(listener.accept());
@@ -131,9 +138,9 @@ fn a_port_in_use_says_so_and_a_free_one_is_told() {
     every_mode(async |mode| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let taken = listener.local_addr().unwrap().to_string();
-        let ended = probe("listen", &taken, Policy::allow_listen, mode).await;
+        let ended = probe("listen", &taken, listen, mode).await;
         assert_eq!(ended.lines()[0], "error AddrInUse", "mode {mode}");
-        let ended = probe("listen", "127.0.0.1:0", Policy::allow_listen, mode).await;
+        let ended = probe("listen", "127.0.0.1:0", listen, mode).await;
         let bound = ended.lines()[0].strip_prefix("listening on ").unwrap();
         let bound: SocketAddr = bound.parse().unwrap();
         assert!(bound.ip().is_loopback() && bound.port() != 0);
