@@ -193,6 +193,8 @@ param_enum! {
         Call = 0,
         /// Its caller no longer waits for it.
         Cancel = 1,
+        /// A call whose arguments and result are JSON text: for callers without the types.
+        Json = 2,
     }
 }
 

@@ -47,12 +47,50 @@ const PART: usize = 64 << 10;
 /// A call that has been read and not begun: it gives the serialized result.
 type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
 
+/// How arguments and results are written.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum Format {
+    /// Postcard, a tuple of the arguments.
+    Postcard,
+    /// JSON, an array of several arguments, one by itself, anything for none.
+    #[cfg(feature = "json")]
+    Json,
+}
+
+impl Format {
+    fn of(kind: CallKind) -> Option<Self> {
+        match kind {
+            CallKind::Call => Some(Self::Postcard),
+            #[cfg(feature = "json")]
+            CallKind::Json => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn read<T: DeserializeOwned>(self, input: &[u8]) -> Option<T> {
+        match self {
+            Self::Postcard => postcard::from_bytes(input).ok(),
+            #[cfg(feature = "json")]
+            Self::Json => serde_json::from_slice(input).ok(),
+        }
+    }
+
+    fn write<T: Serialize>(self, result: &T) -> Option<Vec<u8>> {
+        match self {
+            Self::Postcard => postcard::to_allocvec(result).ok(),
+            #[cfg(feature = "json")]
+            Self::Json => serde_json::to_vec(result).ok(),
+        }
+    }
+}
+
 /// A function that the host may call by its name. Made by `#[wakebox_guest::export]`.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Export {
     name: &'static str,
-    begin: fn(&[u8]) -> Option<Call>,
+    begin: fn(Format, &[u8]) -> Option<Call>,
     next: AtomicPtr<Export>,
 }
 
@@ -61,7 +99,7 @@ static EXPORTS: AtomicPtr<Export> = AtomicPtr::new(null_mut());
 
 impl Export {
     /// An export that is not in the list yet.
-    pub const fn new(name: &'static str, begin: fn(&[u8]) -> Option<Call>) -> Self {
+    pub const fn new(name: &'static str, begin: fn(Format, &[u8]) -> Option<Call>) -> Self {
         Self {
             name,
             begin,
@@ -96,15 +134,15 @@ impl Export {
     }
 }
 
-/// An `async fn` of up to four parameters, called with a serialized tuple of them.
+/// An `async fn` of up to four parameters.
 #[doc(hidden)]
 pub trait Exported<Arguments>: Copy + 'static {
     /// Reads the arguments and makes the call's future.
-    fn begin(self, input: &[u8]) -> Option<Call>;
+    fn begin(self, format: Format, input: &[u8]) -> Option<Call>;
 }
 
 macro_rules! exported {
-    ($($parameter:ident)*) => {
+    (($($parameter:ident)*), $read:expr) => {
         impl<Function, Output, $($parameter,)*> Exported<($($parameter,)*)> for Function
         where
             Function: AsyncFn($($parameter),*) -> Output + Copy + 'static,
@@ -112,21 +150,21 @@ macro_rules! exported {
             $($parameter: DeserializeOwned + 'static,)*
         {
             #[allow(non_snake_case, reason = "a parameter is named after its type's")]
-            fn begin(self, input: &[u8]) -> Option<Call> {
-                let ($($parameter,)*) = postcard::from_bytes::<($($parameter,)*)>(input).ok()?;
-                Some(Box::pin(async move {
-                    postcard::to_allocvec(&self($($parameter),*).await).ok()
-                }))
+            fn begin(self, format: Format, input: &[u8]) -> Option<Call> {
+                let read: fn(Format, &[u8]) -> Option<($($parameter,)*)> = $read;
+                let ($($parameter,)*) = read(format, input)?;
+                Some(Box::pin(async move { format.write(&self($($parameter),*).await) }))
             }
         }
     };
 }
 
-exported!();
-exported!(A);
-exported!(A B);
-exported!(A B C);
-exported!(A B C D);
+exported!((), |_, _| Some(()));
+// One argument stands by itself; in postcard that is the same as a tuple of one.
+exported!((A), |format, input| format.read(input).map(|only| (only,)));
+exported!((A B), |format, input| format.read(input));
+exported!((A B C), |format, input| format.read(input));
+exported!((A B C D), |format, input| format.read(input));
 
 /// Calls under way, by number.
 type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
@@ -170,9 +208,9 @@ async fn take_calls(under_way: UnderWay) {
             continue;
         };
         match header.kind {
-            CallKind::Call => {
+            CallKind::Call | CallKind::Json => {
                 let (name, input) = rest.split_at(rest.len().min(header.name_len as usize));
-                begin(header.call, name, input, &under_way);
+                begin(header, name, input, &under_way);
             }
             CallKind::Cancel => {
                 if let Some(call) = under_way.borrow_mut().remove(&header.call) {
@@ -184,12 +222,14 @@ async fn take_calls(under_way: UnderWay) {
 }
 
 /// Makes a task of a call.
-fn begin(call: u64, name: &[u8], input: &[u8], under_way: &UnderWay) {
+fn begin(header: CallHeader, name: &[u8], input: &[u8], under_way: &UnderWay) {
+    let call = header.call;
     let Some(export) = Export::find(name) else {
         drop(spawn(answer(call, ReplyKind::NoSuchFunction, Vec::new())));
         return;
     };
-    let Some(future) = (export.begin)(input) else {
+    let format = Format::of(header.kind);
+    let Some(future) = format.and_then(|format| (export.begin)(format, input)) else {
         drop(spawn_named(
             export.name,
             answer(call, ReplyKind::BadInput, Vec::new()),

@@ -44,6 +44,7 @@
 //! # Features
 //!
 //! - `calls` (default): calls of host functions ([`host`]) and exported functions ([`serve`]).
+//! - `json` (default): exported functions can be called with JSON, as `wakebox call` does.
 //! - `log` (default): a logger for the `log` crate, on standard error; the level is that
 //!   of the variable `WAKEBOX_LOG` or `RUST_LOG`, else info.
 //! - `critical-section` (default): the critical section that embassy-sync and others want.

@@ -46,8 +46,8 @@ pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
         Ok(name) => format!(
             "const _: () = {{
                 static EXPORT: ::wakebox_guest::__private::Export =
-                    ::wakebox_guest::__private::Export::new({name:?}, |input| {{
-                        ::wakebox_guest::__private::Exported::begin({name}, input)
+                    ::wakebox_guest::__private::Export::new({name:?}, |format, input| {{
+                        ::wakebox_guest::__private::Exported::begin({name}, format, input)
                     }});
                 extern \"C\" fn register() {{
                     EXPORT.register();

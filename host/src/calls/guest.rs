@@ -292,6 +292,22 @@ impl Caller {
     ///
     /// As [`Self::call`].
     pub async fn call_bytes(&self, name: &str, input: &[u8]) -> Result<Vec<u8>, CallError> {
+        self.carry(CallKind::Call, name, input).await
+    }
+
+    /// Calls with arguments in JSON (an array for several, `null` for none) and gives the result in
+    /// JSON, for callers that do not know the types. The guest must be built with the feature
+    /// `json` of `wakebox-guest`, which it is by default.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`]; [`CallError::BadInput`] also if the guest does not take JSON.
+    pub async fn call_json(&self, name: &str, input: &str) -> Result<String, CallError> {
+        let bytes = self.carry(CallKind::Json, name, input.as_bytes()).await?;
+        String::from_utf8(bytes).map_err(|_| CallError::BadOutput(name.into()))
+    }
+
+    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Vec<u8>, CallError> {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
@@ -300,17 +316,17 @@ impl Caller {
             // then takes no other thread.
             Some(seat) => seat.help(
                 HELP,
-                || self.try_submit(name, input),
+                || self.try_submit(kind, name, input),
                 |call| {
                     call.as_ref()
                         .map_or(true, |call| call.as_ref().is_none_or(PendingCall::is_done))
                 },
             )?,
-            None => self.try_submit(name, input)?,
+            None => self.try_submit(kind, name, input)?,
         };
         let call = match call {
             Some(call) => call,
-            None => self.submit(name, input).await?,
+            None => self.submit(kind, name, input).await?,
         };
         call.result(name).await
     }
@@ -321,7 +337,12 @@ impl Caller {
     }
 
     /// Enqueues a call if there is room.
-    fn try_submit(&self, name: &str, input: &[u8]) -> Result<Option<PendingCall>, CallError> {
+    fn try_submit(
+        &self,
+        kind: CallKind,
+        name: &str,
+        input: &[u8],
+    ) -> Result<Option<PendingCall>, CallError> {
         let mut queue = self.mailbox.queue();
         if queue.closed {
             return Err(CallError::Ended);
@@ -339,7 +360,7 @@ impl Caller {
                 waker: None,
             },
         );
-        let taker = Mailbox::push(&mut queue, call, CallKind::Call, name, input);
+        let taker = Mailbox::push(&mut queue, call, kind, name, input);
         drop(queue);
         if let Some(taker) = taker {
             taker.wake();
@@ -351,11 +372,16 @@ impl Caller {
     }
 
     /// Enqueues a call when there is room.
-    async fn submit(&self, name: &str, input: &[u8]) -> Result<PendingCall, CallError> {
+    async fn submit(
+        &self,
+        kind: CallKind,
+        name: &str,
+        input: &[u8],
+    ) -> Result<PendingCall, CallError> {
         poll_fn(|context| {
             // Registered before looking, so that room made in between is not missed.
             self.mailbox.queue().callers.push(context.waker().clone());
-            match self.try_submit(name, input) {
+            match self.try_submit(kind, name, input) {
                 Ok(None) => Poll::Pending,
                 Ok(Some(call)) => Poll::Ready(Ok(call)),
                 Err(error) => Poll::Ready(Err(error)),

@@ -1,5 +1,6 @@
 //! The command `wakebox`: one file a subcommand.
 
+mod call;
 mod doctor;
 mod inspect;
 mod new;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Run a guest in a micro-VM; its exit status becomes the command's
     Run(Box<run::Args>),
+    /// Call a function that a guest exports, with JSON, and print what it returns
+    Call(Box<call::Args>),
     /// Say what a guest file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Call(args) => call::run(*args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
         Command::New(args) => new::run(&args),

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::policy::Grants;
 use super::style::Style;
-use crate::{Fault, Input, Outcome, Output, Panic, Sandbox, WakeMode, units};
+use crate::{Builder, Fault, Input, Outcome, Output, Panic, Sandbox, Stats, WakeMode, units};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -19,6 +19,17 @@ it faulted; 1 if it could not be run.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUSES)]
 pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) sandbox: SandboxArgs,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// What a sandbox is made of, for all commands that make one.
+#[derive(Debug, clap::Args)]
+pub(super) struct SandboxArgs {
     /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`
     guest: PathBuf,
 
@@ -45,10 +56,30 @@ pub(super) struct Args {
 
     #[command(flatten)]
     grants: Grants,
+}
 
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
-    args: Vec<String>,
+impl SandboxArgs {
+    /// A builder with these settings, and this process's output.
+    pub(super) fn into_builder(self) -> Result<Builder> {
+        let mode: WakeMode = self.wake.parse()?;
+        let mut builder = Sandbox::builder()
+            .guest(self.guest)
+            .memory(self.mem)
+            .in_flight(self.in_flight)
+            .wake(mode)
+            .policy(self.grants.into_policy()?)
+            .stdout(Output::Inherit)
+            .stderr(Output::Inherit);
+        if let Some(limit) = self.timeout {
+            builder = builder.timeout(limit);
+        }
+        Ok(builder)
+    }
+
+    /// Whether statistics are wanted at the end.
+    pub(super) fn stats(&self) -> bool {
+        self.stats
+    }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -57,25 +88,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let mode: WakeMode = args.wake.parse()?;
-    let mut builder = Sandbox::builder()
-        .guest(args.guest)
-        .memory(args.mem)
-        .in_flight(args.in_flight)
-        .wake(mode)
+    let with_stats = args.sandbox.stats();
+    let builder = args
+        .sandbox
+        .into_builder()?
         .args(args.args)
-        .policy(args.grants.into_policy()?)
-        .stdin(Input::Inherit)
-        .stdout(Output::Inherit)
-        .stderr(Output::Inherit);
-    if let Some(limit) = args.timeout {
-        builder = builder.timeout(limit);
-    }
-    // One worker enters the guest, the other turns the reactor meanwhile.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+        .stdin(Input::Inherit);
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut sandbox = builder.build()?;
         let kill = sandbox.kill_handle();
@@ -98,14 +117,27 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     runtime.shutdown_background();
     let (stats, outcome) = result?;
 
+    Ok(conclude(&outcome, with_stats.then_some(&stats)))
+}
+
+/// One worker enters the guest, the other turns the reactor meanwhile.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+/// Says how the guest ended, if it did not end by itself, and what it did.
+pub(super) fn conclude(outcome: &Outcome, stats: Option<&Stats>) -> ExitCode {
     let style = Style::of_stderr();
     if !matches!(outcome, Outcome::Exit(_)) {
-        explain(&outcome, style);
+        explain(outcome, style);
     }
-    if args.stats {
+    if let Some(stats) = stats {
         eprintln!("{}", style.faint(&stats.to_string()));
     }
-    Ok(ExitCode::from(outcome.exit_status()))
+    ExitCode::from(outcome.exit_status())
 }
 
 /// Says how a guest ended that did not end by itself.

@@ -1,0 +1,58 @@
+//! `wakebox call`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::run::{SandboxArgs, conclude, runtime};
+use crate::Outcome;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The guest's `main` must call `wakebox_guest::serve`. Example:
+  wakebox call target/release/adder add '[40, 2]'")]
+pub(super) struct Args {
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+
+    /// The function: an `async fn` with `#[wakebox_guest::export]`
+    function: String,
+
+    /// Its argument in JSON; an array for several, `null` for none
+    #[arg(default_value = "null")]
+    json: String,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let with_stats = args.sandbox.stats();
+    let builder = args.sandbox.into_builder()?.args(args.args);
+    let runtime = runtime()?;
+    let (result, outcome, stats) = runtime.block_on(async {
+        let running = builder.build()?.start();
+        let caller = running.caller();
+        let result = tokio::select! {
+            result = caller.call_json(&args.function, &args.json) => result,
+            _ = tokio::signal::ctrl_c() => {
+                running.kill_handle().kill();
+                Err(crate::CallError::Ended)
+            }
+        };
+        let (outcome, stats) = running.close().await?;
+        anyhow::Ok((result, outcome, stats))
+    })?;
+    runtime.shutdown_background();
+    let ended = conclude(&outcome, with_stats.then_some(&stats));
+    match result {
+        Ok(json) => {
+            println!("{json}");
+            Ok(ended)
+        }
+        // How the guest ended says more than that it has.
+        Err(_) if !matches!(outcome, Outcome::Exit(_)) => Ok(ended),
+        Err(error) => Err(error.into()),
+    }
+}
