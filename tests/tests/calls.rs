@@ -38,7 +38,7 @@ fn calls(role: &str, mode: WakeMode) -> Builder {
         })
         .host_fn("echo", async |_, bytes: Vec<u8>| bytes)
         .host_fn("never", async |_, (): ()| {
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         })
         .host_fn("panics", async |_, (): ()| -> () {
             panic!("a panic that a test asked for")
