@@ -1,0 +1,189 @@
+//! Policies: files, options, and what the command says about them.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use wakebox::{Error, Policy, Sandbox};
+use wakebox_tests::elf::{Elf, code};
+use wakebox_tests::{guest, require_kvm, run};
+
+fn wakebox() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A directory with a policy in it.
+fn written(policy: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.toml");
+    fs::write(&file, policy).unwrap();
+    (dir, file)
+}
+
+#[track_caller]
+fn fails(output: &Output, words: &[&str]) {
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "expected `{word}` in: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn check_says_what_a_file_grants() {
+    let (_dir, file) = written("connect = ['api.example.com:443']\ndirs = ['.:/data:ro']");
+    let output = output(wakebox().args(["policy", "check"]).arg(file));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    for sentence in [
+        "The guest may connect by TCP to api.example.com, port 443, at public addresses.",
+        "which it sees as /data.",
+        "It may reach nothing else.",
+    ] {
+        assert!(stdout.contains(sentence), "{stdout}");
+    }
+}
+
+#[test]
+fn check_finds_what_cannot_be_granted() {
+    let (_dir, file) = written("dirs = ['missing:/data']\nenv = ['WAKEBOX_NO_SUCH_VARIABLE']");
+    fails(
+        &output(wakebox().args(["policy", "check"]).arg(file)),
+        &["missing", "No such file", "WAKEBOX_NO_SUCH_VARIABLE"],
+    );
+    let (_dir, file) = written("connect = ['a b']");
+    fails(
+        &output(wakebox().args(["policy", "check"]).arg(file)),
+        &["policy.toml", "connect", "`a b`"],
+    );
+    let nowhere = Path::new("/nonexistent/policy.toml");
+    fails(
+        &output(wakebox().args(["policy", "check"]).arg(nowhere)),
+        &["/nonexistent/policy.toml", "No such file"],
+    );
+}
+
+#[test]
+fn grants_that_cannot_be_are_refused_with_their_name() {
+    let elf = Elf::guest(&code::exit(0)).to_bytes();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, &elf).unwrap();
+    let refuses = |options: &[&str], words: &[&str]| {
+        fails(
+            &output(wakebox().arg("run").args(options).arg(file.path())),
+            words,
+        );
+    };
+    refuses(&["--dir", "data"], &["--dir", "HOST:GUEST"]);
+    refuses(&["--dir", "/tmp:data"], &["--dir", "slash"]);
+    refuses(&["--dir", "/tmp:/a/../b"], &["--dir", ".."]);
+    refuses(
+        &["--dir", "/tmp:/d", "--dir", "/var:/d/"],
+        &["two directories", "/d"],
+    );
+    refuses(&["--dir", "/nonexistent:/d"], &["/nonexistent", "No such"]);
+    refuses(&["--dir", "/etc/passwd:/d"], &["/etc/passwd", "directory"]);
+    refuses(&["--allow-unix", "a.sock"], &["a.sock", "absolute"]);
+    refuses(&["--allow-resolve", "a b"], &["--allow-resolve", "PATTERN"]);
+    refuses(&["--allow-fn", "a*b"], &["--allow-fn", "kv.*"]);
+    refuses(&["--policy", "/nonexistent"], &["/nonexistent"]);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn files_and_options_add_up() {
+    require_kvm();
+    let (dir, file) = written("dirs = ['one:/one']\nenv = ['A=file', 'B=file']");
+    for name in ["one", "two"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("file"), name).unwrap();
+    }
+    let output = output(
+        wakebox()
+            .args(["run", "--stats", "--policy"])
+            .arg(file)
+            .arg("--dir")
+            .arg(format!("{}:/two:ro", dir.path().join("two").display()))
+            .arg(guest("files"))
+            .args(["--", "read /one/file", "read /two/file", "rm /two/file"]),
+    );
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(
+        stdout.lines().collect::<Vec<_>>(),
+        ["ok \"one\"", "ok \"two\"", "PermissionDenied"]
+    );
+    assert!(stderr.contains("1 by policy (file 1)"), "{stderr}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn variables_come_from_the_policy_and_the_builder_has_the_last_word() {
+    let policy = Policy::new()
+        .allow_env("A=policy".parse().unwrap())
+        .allow_env("B=policy".parse().unwrap())
+        .allow_env("PATH".parse().unwrap());
+    let builder = Sandbox::builder()
+        .guest(guest("variables"))
+        .policy(policy)
+        .env("B", "builder");
+    let ended = run(builder).success();
+    let path = format!("PATH={}", std::env::var("PATH").unwrap());
+    assert_eq!(ended.lines(), ["A=policy", "B=builder", &path]);
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_an_error_of_the_host() {
+    let policy = Policy::new().allow_dir("/nonexistent:/d".parse().unwrap());
+    let elf = Elf::guest(&code::exit(0)).to_bytes();
+    let error = Sandbox::builder().guest(elf).policy(policy).build();
+    assert!(matches!(error, Err(Error::Grant { .. })), "{error:?}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn without_a_policy_everything_is_refused_and_nothing_ends() {
+    let commands = [
+        "tcp 127.0.0.1:80",
+        "tcp localhost:80",
+        "tcp [::1]:80",
+        "listen 127.0.0.1:0",
+        "bind 0.0.0.0:0",
+        "unix /run/x.sock",
+        "lookup localhost",
+    ];
+    let builder = Sandbox::builder().guest(guest("sockets")).args(commands);
+    let ended = run(builder).success();
+    assert_eq!(ended.lines(), ["PermissionDenied"; 7]);
+    assert_eq!(
+        ended.stats.refused,
+        [
+            ("connect", 3),
+            ("listen", 1),
+            ("udp bind", 1),
+            ("unix", 1),
+            ("resolve", 1)
+        ]
+    );
+    let commands = [
+        "read /etc/passwd",
+        "write /x y",
+        "list /",
+        "mkdir /x",
+        "rm /x",
+    ];
+    let builder = Sandbox::builder().guest(guest("files")).args(commands);
+    let ended = run(builder).success();
+    assert_eq!(ended.lines(), ["PermissionDenied"; 5]);
+    assert_eq!(ended.stats.refused, [("file", 5)]);
+}
