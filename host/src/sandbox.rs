@@ -209,7 +209,8 @@ impl Builder {
         self
     }
 
-    /// Most open sockets, files and directories. 65,536 by default; opening more is refused with `LimitReached`.
+    /// Most open sockets, files and directories. 65,536 by default; opening more is refused with
+    /// `LimitReached`.
     #[must_use]
     pub fn handles(mut self, most: u32) -> Self {
         self.handles = most;
