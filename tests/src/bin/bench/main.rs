@@ -3,6 +3,7 @@
 //! Where a row has a floor, both are measured in turns, so that whatever else the machine
 //! does slows both. Numbers are medians.
 
+mod calls;
 mod cold;
 mod exchange;
 mod footprint;
@@ -38,6 +39,8 @@ fn run() -> Result<()> {
     let memory = footprint::measure(&runtime);
     step("exits and operations");
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
+    step("calls");
+    report.extend("calls", calls::measure(&runtime));
     step("starts and ends");
     report.extend("starts and ends", cold::measure(&floor, &runtime));
     step("the first line");
