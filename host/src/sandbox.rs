@@ -463,6 +463,7 @@ impl Builder {
             exits: Exits::default(),
             times: Times::default(),
             left_at: None,
+            turn_began: Instant::now(),
             counts,
             policy,
             callables,
@@ -649,6 +650,8 @@ pub struct Sandbox {
     times: Times,
     /// When the guest was left last.
     left_at: Option<Instant>,
+    /// When others on this thread had a turn last.
+    turn_began: Instant,
     counts: Arc<OpCounts>,
     policy: Arc<Guard>,
     callables: Callables,
@@ -787,15 +790,15 @@ impl Sandbox {
     }
 
     async fn drive(&mut self) -> Result<Outcome> {
-        let mut turn_began = Instant::now();
+        self.turn_began = Instant::now();
         loop {
             if self.kill.requested.load(Ordering::Acquire) {
                 return Ok(Outcome::Cancelled);
             }
             // Others get a turn after a quantum, however often the guest was left meanwhile.
-            if turn_began.elapsed() >= self.quantum {
+            if self.turn_began.elapsed() >= self.quantum {
                 tokio::task::yield_now().await;
-                turn_began = Instant::now();
+                self.turn_began = Instant::now();
             }
             let served = match self.enter()? {
                 Exit::Submit => {
@@ -823,7 +826,7 @@ impl Sandbox {
                     self.exits.kick += 1;
                     if reasons.has(Reasons::QUANTUM) {
                         tokio::task::yield_now().await;
-                        turn_began = Instant::now();
+                        self.turn_began = Instant::now();
                     }
                     self.serve(false).await
                 }
@@ -897,6 +900,7 @@ impl Sandbox {
         if pended {
             self.times.parked += asleep_since.map_or(Duration::ZERO, |since| now - since);
             self.left_at = Some(now);
+            self.turn_began = now;
         } else if let Service::Thread(seat) = &self.service
             && asleep_since.is_some_and(|since| now - since < DENSE)
         {

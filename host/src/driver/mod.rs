@@ -91,6 +91,9 @@ pub(crate) struct Driver {
     inflight: InFlight,
     resources: Resources,
     counts: Arc<OpCounts>,
+    /// Said again in every later turn: of two who take turns, the one that did not see the guest
+    /// break the ring must not take what it left for a healthy one.
+    broken: Option<Violation>,
 }
 
 impl Driver {
@@ -117,6 +120,7 @@ impl Driver {
             inflight: InFlight::new(places, ready),
             resources,
             counts,
+            broken: None,
         }
     }
 
@@ -126,11 +130,20 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// The guest broke the ring.
+    /// The guest broke the ring, now or before.
     pub(crate) fn turn(&mut self, register: Option<&Context<'_>>) -> Result<Turn, Violation> {
         if let Some(context) = register {
             self.inflight.ready().register(context.waker());
         }
+        if let Some(violation) = &self.broken {
+            return Err(violation.clone());
+        }
+        let turn = self.unbroken_turn();
+        self.broken = turn.as_ref().err().cloned();
+        turn
+    }
+
+    fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
         let before = self.completions.published();
         let submitted = self.take_submissions()?;
         self.poll_ready()?;

@@ -7,7 +7,7 @@ use wakebox_abi::op::{Buf, CallHost, NextCall, NextItem, OpenHostStream, ReadMes
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
-use crate::calls::{Budget, Kept, MESSAGE_MAX};
+use crate::calls::{Budget, Kept, MESSAGE_MAX, Share};
 use crate::driver::handles::Resource;
 use crate::policy::check::Refusal;
 use crate::vm::memory::ArenaSlice;
@@ -27,7 +27,16 @@ fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, budget: &Budget) -> E
     }
 }
 
-fn function(resources: &Resources, name: Buf, input: Buf) -> Result<(String, Vec<u8>), Status> {
+/// A call as the guest has asked for it.
+struct Call {
+    name: String,
+    input: Vec<u8>,
+    /// Counts the input until the call ends: arguments lie in the host's memory meanwhile, and a
+    /// guest may name the same range of the arena in thousands of calls.
+    share: Share,
+}
+
+fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status> {
     if name.len > NAME_MAX {
         return Err(Status::InvalidInput);
     }
@@ -39,16 +48,25 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<(String, Vec
     if !resources.policy.may_call(&name) {
         return Err(resources.policy.refuse(Refusal::Call, &name));
     }
-    Ok((name, resources.slice(input)?.to_vec()))
+    let share = resources
+        .budget
+        .take(input.len as usize)
+        .ok_or(Status::LimitReached)?;
+    Ok(Call {
+        name,
+        input: resources.slice(input)?.to_vec(),
+        share,
+    })
 }
 
 impl Start for CallHost {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let (name, input) = function(resources, self.function, self.input)?;
+        let Call { name, input, share } = function(resources, self.function, self.input)?;
         let call = resources.callables.call(&name, &input)?;
         let budget = resources.budget.clone();
         Ok(Started::pending(async move {
+            let _share = share;
             match call.await {
                 Ok(reply) => deliver(reply, into, 0, &budget),
                 Err(status) => status.into(),
@@ -59,7 +77,7 @@ impl Start for CallHost {
 
 impl Start for OpenHostStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let (name, input) = function(resources, self.function, self.input)?;
+        let Call { name, input, .. } = function(resources, self.function, self.input)?;
         let stream = resources.callables.open(&name, &input)?;
         let stream = Arc::new(tokio::sync::Mutex::new(stream));
         Ok(Started::Done(End::Open(Resource::HostStream(stream))))
