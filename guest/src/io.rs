@@ -7,6 +7,6 @@ mod stdin;
 pub use self::error::{Error, Result};
 pub(crate) use self::reader::Reader;
 pub(crate) use self::stdin::Stdin;
-pub use self::stdin::{Lines, StdinHandle, stdin};
+pub use self::stdin::{LINE_MAX, Lines, StdinHandle, stdin};
 pub use crate::buf::IoBuf;
 pub use wakebox_abi::status::Status;

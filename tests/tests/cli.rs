@@ -324,3 +324,39 @@ fn help_is_on_standard_output() {
         assert!(text(&output.stdout).contains("Usage:"));
     }
 }
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_guests_function_is_called_with_json() {
+    require_kvm();
+    let call = |function: &str, json: &str| {
+        let mut command = wakebox();
+        command
+            .arg("call")
+            .arg(guest("calls"))
+            .args([function, json, "--", "serve"]);
+        output(&mut command)
+    };
+    let sum = call("sum", "[40, 2]");
+    assert_eq!(
+        (sum.status.code(), text(&sum.stdout)),
+        (Some(0), "end\n42\n".into())
+    );
+    let greeting = call("greet", "\"you\"");
+    assert_eq!(text(&greeting.stdout), "end\n{\"Ok\":\"hello you\"}\n");
+    let slow = call("slow", "0");
+    assert_eq!(text(&slow.stdout), "end\n0\n");
+    for (function, json, word) in [
+        ("greet", "7", "other arguments"),
+        ("sum", "[1", "other arguments"),
+        ("none", "0", "`none`"),
+    ] {
+        let refused = call(function, json);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            text(&refused.stderr).contains(word),
+            "{}",
+            text(&refused.stderr)
+        );
+    }
+}

@@ -11,6 +11,9 @@ use super::error::Context;
 use super::{Reader, Result};
 use crate::runtime::runtime;
 
+/// Longest line in bytes: whoever writes to standard input does not decide how much memory is taken.
+pub const LINE_MAX: usize = 1 << 20;
+
 /// The one standard input of a guest.
 #[derive(Debug)]
 pub(crate) struct Stdin {
@@ -66,7 +69,8 @@ impl StdinHandle {
     ///
     /// # Errors
     ///
-    /// As [`Self::read`]; `InvalidData` if the line is not UTF-8, in which case it is lost.
+    /// As [`Self::read`]; `InvalidData` if the line is not UTF-8, and `LimitReached` if it is
+    /// longer than [`LINE_MAX`] bytes: what was read of it is then lost.
     pub async fn read_line(self, line: &mut String) -> Result<usize> {
         let bytes = self.next_line().await.context(what)?;
         let text = String::from_utf8(bytes)
@@ -95,6 +99,10 @@ impl StdinHandle {
             });
             if !more || line.ends_with(b"\n") {
                 return Ok(core::mem::take(&mut line));
+            }
+            if line.len() > LINE_MAX {
+                *line = Vec::new();
+                return Err(Status::LimitReached);
             }
         }
     }
