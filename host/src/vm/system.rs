@@ -60,7 +60,6 @@ impl System {
         for (cap, name) in [
             (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
             (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
         ] {
             if !kvm.check_extension(cap) {
                 return Err(Error::KvmUnsuitable(format!("it lacks {name}")));
