@@ -238,7 +238,10 @@ mod tests {
         }
         assert_eq!(DirectoryEntry::split(rest), None);
         for cut in 1..4 {
-            assert_eq!(DirectoryEntry::split(batch.get(..cut - 1).unwrap_or_default()), None);
+            assert_eq!(
+                DirectoryEntry::split(batch.get(..cut - 1).unwrap_or_default()),
+                None
+            );
         }
     }
 }
