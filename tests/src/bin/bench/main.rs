@@ -6,7 +6,9 @@
 mod calls;
 mod cold;
 mod exchange;
+mod files;
 mod footprint;
+mod net;
 mod size;
 mod table;
 
@@ -41,6 +43,10 @@ fn run() -> Result<()> {
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
     step("calls");
     report.extend("calls", calls::measure(&runtime));
+    step("TCP echo");
+    report.extend("TCP echo", net::measure(&runtime));
+    step("file reads");
+    report.extend("file reads", files::measure(&runtime));
     step("starts and ends");
     report.extend("starts and ends", cold::measure(&floor, &runtime));
     step("the first line");

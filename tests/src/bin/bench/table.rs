@@ -13,6 +13,8 @@ pub(crate) enum Bar {
     AtLeast(f64),
     /// Ours divided by the floor, at most this.
     Ratio(f64),
+    /// Ours divided by the floor, at least this.
+    RatioAtLeast(f64),
 }
 
 /// One measured quantity.
@@ -34,6 +36,8 @@ pub(crate) enum Unit {
     Bytes,
     /// Things in a second.
     PerSecond,
+    /// Shown as GiB in a second.
+    BytesPerSecond,
     /// A plain number.
     Number,
 }
@@ -70,6 +74,7 @@ impl Row {
             Bar::AtMost(most) => self.ours <= most,
             Bar::AtLeast(least) => self.ours >= least,
             Bar::Ratio(most) => self.ratio()? <= most,
+            Bar::RatioAtLeast(least) => self.ratio()? >= least,
         })
     }
 
@@ -79,6 +84,7 @@ impl Row {
             Some(Bar::AtMost(most)) => format!("<= {}", self.unit.show(most)),
             Some(Bar::AtLeast(least)) => format!(">= {}", self.unit.show(least)),
             Some(Bar::Ratio(most)) => format!("ratio <= {most}"),
+            Some(Bar::RatioAtLeast(least)) => format!("ratio >= {least}"),
         }
     }
 
@@ -88,6 +94,7 @@ impl Row {
             Some(Bar::AtMost(limit)) => (Some("at most"), Some(limit)),
             Some(Bar::AtLeast(limit)) => (Some("at least"), Some(limit)),
             Some(Bar::Ratio(limit)) => (Some("ratio at most"), Some(limit)),
+            Some(Bar::RatioAtLeast(limit)) => (Some("ratio at least"), Some(limit)),
         };
         json!({
             "what": self.what,
@@ -108,6 +115,7 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Bytes => "bytes",
             Self::PerSecond => "per second",
+            Self::BytesPerSecond => "bytes per second",
             Self::Number => "",
         }
     }
@@ -120,6 +128,7 @@ impl Unit {
             Self::Bytes => format!("{:.1} KiB", value / 1024.0),
             Self::PerSecond if value < 1e6 => format!("{:.0} k/s", value / 1e3),
             Self::PerSecond => format!("{:.2} M/s", value / 1e6),
+            Self::BytesPerSecond => format!("{:.2} GiB/s", value / f64::from(1 << 30)),
             Self::Number if value < 0.1 => format!("{value:.5}"),
             Self::Number => format!("{value:.2}"),
         }

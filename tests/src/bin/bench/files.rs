@@ -1,0 +1,201 @@
+//! Reads of a file in the page cache: a guest beside native Tokio.
+//!
+//! There are two native ways: a `tokio::fs::File`, which copies once more than it must, and a
+//! `pread` into the caller's own buffer on one of Tokio's threads for blocking calls.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::runtime::Runtime;
+use tokio::task::{JoinSet, spawn_blocking};
+use wakebox::policy::DirGrant;
+use wakebox::{Captured, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
+use wakebox_tests::guest;
+
+use crate::table::{Bar, Row, Unit, median};
+
+/// Of everything, in turns.
+const ROUNDS: usize = 5;
+/// Bytes of the file. Each eight of them hold their own offset.
+const SIZE: u64 = 64 << 20;
+const MODES: [WakeMode; 2] = [WakeMode::Auto, WakeMode::Out];
+
+/// Reads that are measured.
+#[derive(Clone, Copy)]
+struct Reads {
+    what: &'static str,
+    /// Bytes of each.
+    block: u64,
+    /// How many after as many that warm up.
+    count: u64,
+    at_once: u64,
+    random: bool,
+}
+
+const ALL: [Reads; 3] = [
+    Reads {
+        what: "1 MiB sequential file reads",
+        block: 1 << 20,
+        count: 256,
+        at_once: 1,
+        random: false,
+    },
+    Reads {
+        what: "4 KiB random file reads",
+        block: 4 << 10,
+        count: 4_096,
+        at_once: 1,
+        random: true,
+    },
+    Reads {
+        what: "4 KiB random file reads, 32 at once",
+        block: 4 << 10,
+        count: 16_384,
+        at_once: 32,
+        random: true,
+    },
+];
+
+impl Reads {
+    /// Where the read of a number begins, in bytes. The guest program does the same.
+    fn offset(self, number: u64) -> u64 {
+        let block = match self.random {
+            true => number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32,
+            false => number,
+        };
+        block % (SIZE / self.block) * self.block
+    }
+}
+
+/// Throughput of each kind of reads.
+pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Row>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("file");
+    // In large pieces, which the kernel keeps in large pieces, too.
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+    for offset in (0..SIZE).step_by(8) {
+        file.write_all(&offset.to_le_bytes())?;
+    }
+    // Now, and not while others are measured.
+    file.into_inner()?.sync_all()?;
+    let file = Arc::new(File::open(&path)?);
+
+    let mut rows = Vec::new();
+    for reads in ALL {
+        let (mut files, mut preads) = (Vec::new(), Vec::new());
+        let mut ours: [(Vec<f64>, Vec<f64>); MODES.len()] = Default::default();
+        for _ in 0..ROUNDS {
+            if !reads.random {
+                files.push(runtime.block_on(through_tokio_file(&file, reads))?);
+            }
+            preads.push(runtime.block_on(through_pread(&file, reads))?);
+            for (mode, (rates, exits)) in MODES.into_iter().zip(&mut ours) {
+                let (rate, stats) = in_guest(runtime, directory.path(), mode, reads)?;
+                rates.push(rate);
+                exits.push(stats.exits.total() as f64 / (2 * reads.count) as f64);
+            }
+        }
+        let (files, preads) = (median(files), median(preads));
+        for (mode, (rates, exits)) in MODES.into_iter().zip(ours) {
+            let (rate, exits) = (median(rates), median(exits));
+            let what = format!("{}, mode {mode}", reads.what);
+            if reads.random {
+                rows.push(Row::new(what, Unit::PerSecond, rate).floor(preads));
+            } else {
+                let bytes = |reads_a_second| reads_a_second * reads.block as f64;
+                let row = |what, floor| {
+                    Row::new(what, Unit::BytesPerSecond, bytes(rate)).floor(bytes(floor))
+                };
+                rows.push(row(what, files).bar(Bar::RatioAtLeast(0.8)));
+                rows.push(row(
+                    "    beside a bare pread on a thread".to_owned(),
+                    preads,
+                ));
+            }
+            rows.push(Row::new("    exits a read", Unit::Number, exits));
+        }
+    }
+    Ok(rows)
+}
+
+/// Reads a second of a guest.
+fn in_guest(
+    runtime: &Runtime,
+    directory: &Path,
+    mode: WakeMode,
+    reads: Reads,
+) -> Result<(f64, Stats)> {
+    let stdout = Captured::new();
+    let order = if reads.random { "random" } else { "sequential" };
+    let numbers = [SIZE, reads.block, reads.count, reads.at_once];
+    let mut sandbox = Sandbox::builder()
+        .guest(guest("filebench"))
+        .wake(mode)
+        .args(["/data/file", order])
+        .args(numbers.map(|number| number.to_string()))
+        .policy(Policy::new().allow_dir(DirGrant::new(directory, "/data")?.read_only()))
+        .stdout(Output::Capture(stdout.clone()))
+        .build()?;
+    let outcome = runtime.block_on(sandbox.run())?;
+    ensure!(
+        outcome == Outcome::Exit(0),
+        "the guest of the reads: {outcome}"
+    );
+    let text = stdout.text();
+    let rate = text.trim().parse().context("the guest says a number")?;
+    Ok((rate, sandbox.stats()))
+}
+
+/// Reads a second of a Tokio file, one at a time.
+async fn through_tokio_file(file: &File, reads: Reads) -> Result<f64> {
+    let mut file = tokio::fs::File::from_std(file.try_clone()?);
+    let mut buf = vec![0; reads.block as usize];
+    let mut start = Instant::now();
+    for number in 0..2 * reads.count {
+        if number == reads.count {
+            start = Instant::now();
+        }
+        let offset = reads.offset(number);
+        if offset == 0 {
+            file.rewind().await?;
+        }
+        file.read_exact(&mut buf).await?;
+        ensure!(buf[..8] == offset.to_le_bytes(), "a read from elsewhere");
+    }
+    Ok(reads.count as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Reads a second of positioned reads on threads for blocking calls.
+async fn through_pread(file: &Arc<File>, reads: Reads) -> Result<f64> {
+    read_all(file, reads).await?;
+    let start = Instant::now();
+    read_all(file, reads).await?;
+    Ok(reads.count as f64 / start.elapsed().as_secs_f64())
+}
+
+async fn read_all(file: &Arc<File>, reads: Reads) -> Result<()> {
+    let mut readers = JoinSet::new();
+    for first in 0..reads.at_once {
+        let file = file.clone();
+        readers.spawn(async move {
+            let mut buf = vec![0; reads.block as usize];
+            for number in (first..reads.count).step_by(reads.at_once as usize) {
+                let (file, offset) = (file.clone(), reads.offset(number));
+                buf = spawn_blocking(move || {
+                    file.read_exact_at(&mut buf, offset)?;
+                    std::io::Result::Ok(buf)
+                })
+                .await??;
+                ensure!(buf[..8] == offset.to_le_bytes(), "a read from elsewhere");
+            }
+            Ok(())
+        });
+    }
+    readers.join_all().await.into_iter().collect()
+}

@@ -1,0 +1,286 @@
+//! TCP echo: a guest beside the same server in native Tokio, with the same client.
+//!
+//! Either server has one thread for its tasks, the client has another. Every connection has one
+//! request under way at a time.
+
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use wakebox::{Captured, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
+use wakebox_tests::guest;
+
+use crate::table::{Bar, Row, Unit, median};
+
+/// Of everything, in turns.
+const ROUNDS: usize = 3;
+/// Bytes of a request, and of its answer.
+const REQUEST: usize = 64;
+/// Bytes of a connection's buffer in either server, as in the guest program `echo`.
+const BUFFER: usize = 16 << 10;
+/// How long requests go before any is counted, and how long those go that are.
+const WARM_UP: Duration = Duration::from_millis(150);
+const COUNTED: Duration = Duration::from_millis(500);
+/// Beyond that a server will not begin to listen any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Descriptors of the process: both ends of every connection are here.
+const DESCRIPTORS: u64 = 4096;
+
+/// Where the server runs.
+#[derive(Clone, Copy)]
+enum Server {
+    Native,
+    Guest(WakeMode),
+}
+
+const SERVERS: [Server; 3] = [
+    Server::Native,
+    Server::Guest(WakeMode::Auto),
+    Server::Guest(WakeMode::Out),
+];
+
+/// What became of requests over all connections of a client.
+struct Asked {
+    /// How many there were, counted or not.
+    requests: usize,
+    /// How long those took that count, the shortest first.
+    took: Vec<Duration>,
+}
+
+/// What the client saw, each list with a value a round.
+#[derive(Default)]
+struct Seen {
+    /// Requests a second.
+    rates: Vec<f64>,
+    /// Nanoseconds within which 99 of 100 requests were answered.
+    p99: Vec<f64>,
+    /// Exits of the guest for each request, without those for opening and closing connections.
+    exits: Vec<f64>,
+}
+
+/// Requests a second and how long they take, by connections.
+pub(crate) fn measure(client: &Runtime) -> Result<Vec<Row>> {
+    allow_descriptors()?;
+    let mut rows = Vec::new();
+    for connections in [1, 64, 1000] {
+        let mut seen: [Seen; 3] = Default::default();
+        let mut idle = [0; 3];
+        for (server, idle) in SERVERS.into_iter().zip(&mut idle) {
+            (_, *idle) = round(client, server, connections, Duration::ZERO)?;
+        }
+        for _ in 0..ROUNDS {
+            for ((server, seen), idle) in SERVERS.into_iter().zip(&mut seen).zip(idle) {
+                let (asked, exits) = round(client, server, connections, COUNTED)?;
+                seen.note(&asked, exits.saturating_sub(idle))?;
+            }
+        }
+        let [native, auto, out] = seen.map(|seen| {
+            let Seen { rates, p99, exits } = seen;
+            (median(rates), median(p99), median(exits))
+        });
+        for (mode, (rate, p99, exits)) in [(WakeMode::Auto, auto), (WakeMode::Out, out)] {
+            let plural = if connections == 1 { "" } else { "s" };
+            let what = format!("TCP echo, {connections} connection{plural}, mode {mode}");
+            let row = Row::new(what, Unit::PerSecond, rate).floor(native.0);
+            rows.push(match connections {
+                1 => row,
+                _ => row.bar(Bar::RatioAtLeast(0.6)),
+            });
+            let row = Row::new("    99 of 100 answered within", Unit::Nanoseconds, p99);
+            rows.push(row.floor(native.1));
+            rows.push(Row::new("    exits a request", Unit::Number, exits));
+        }
+    }
+    Ok(rows)
+}
+
+impl Seen {
+    fn note(&mut self, asked: &Asked, exits: u64) -> Result<()> {
+        let took = &asked.took;
+        ensure!(!took.is_empty(), "no request was answered");
+        let p99 = took[(took.len() - 1) * 99 / 100];
+        self.rates.push(took.len() as f64 / COUNTED.as_secs_f64());
+        self.p99.push(p99.as_nanos() as f64);
+        self.exits.push(exits as f64 / asked.requests as f64);
+        Ok(())
+    }
+}
+
+/// Starts a server and asks it as often as can be for a time, or only once over each connection if
+/// that is zero. Returns the exits of the guest, too.
+fn round(
+    client: &Runtime,
+    server: Server,
+    connections: usize,
+    time: Duration,
+) -> Result<(Asked, u64)> {
+    match server {
+        Server::Native => {
+            let (address, server) = native(connections)?;
+            let asked = client.block_on(ask(address, connections, time))?;
+            server
+                .join()
+                .map_err(|_| anyhow!("the server panicked"))??;
+            Ok((asked, 0))
+        }
+        Server::Guest(mode) => {
+            let (address, server) = in_guest(mode, connections)?;
+            let asked = client.block_on(ask(address, connections, time))?;
+            let ended = server.join().map_err(|_| anyhow!("the host panicked"))?;
+            let (outcome, stats) = ended?;
+            ensure!(
+                outcome == Outcome::Exit(0),
+                "the guest of the echoes: {outcome}"
+            );
+            Ok((asked, stats.exits.total()))
+        }
+    }
+}
+
+/// The server in native Tokio, which ends with its last connection.
+fn native(connections: usize) -> Result<(SocketAddr, JoinHandle<Result<()>>)> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let server = thread::spawn(move || {
+        wakebox_tests::runtime().block_on(async {
+            let listener = TcpListener::from_std(listener)?;
+            let mut tasks = JoinSet::new();
+            for _ in 0..connections {
+                let (stream, _) = listener.accept().await?;
+                tasks.spawn(echo(stream));
+            }
+            tasks.join_all().await.into_iter().collect()
+        })
+    });
+    Ok((address, server))
+}
+
+/// Sends everything back until the peer has no more.
+async fn echo(mut stream: TcpStream) -> Result<()> {
+    let mut buf = vec![0; BUFFER];
+    loop {
+        match stream.read(&mut buf).await? {
+            0 => return Ok(()),
+            count => stream.write_all(&buf[..count]).await?,
+        }
+    }
+}
+
+type Ended = wakebox::Result<(Outcome, Stats)>;
+
+/// The server in a guest, which ends with its last connection.
+fn in_guest(mode: WakeMode, connections: usize) -> Result<(SocketAddr, JoinHandle<Ended>)> {
+    let stdout = Captured::new();
+    let mut sandbox = Sandbox::builder()
+        .guest(guest("echo"))
+        .memory(256 << 20)
+        .wake(mode)
+        .args(["127.0.0.1:0", "--once", &connections.to_string()])
+        .policy(Policy::new().allow_listen("127.0.0.1:0".parse()?))
+        .stdout(Output::Capture(stdout.clone()))
+        .build()?;
+    let server = thread::spawn(move || {
+        let outcome = wakebox_tests::runtime().block_on(sandbox.run())?;
+        Ok((outcome, sandbox.stats()))
+    });
+    let started = Instant::now();
+    loop {
+        let text = stdout.text();
+        if let Some((line, _)) = text.split_once('\n') {
+            let address = line.strip_prefix("listening on ").context("no address")?;
+            return Ok((address.parse()?, server));
+        }
+        ensure!(
+            !server.is_finished() && started.elapsed() < PATIENCE,
+            "the guest of the echoes does not listen"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Asks over all connections at once.
+async fn ask(address: SocketAddr, connections: usize, time: Duration) -> Result<Asked> {
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        // So that the server has accepted it.
+        request(&mut stream, 0).await?;
+        streams.push(stream);
+    }
+    let mut all = Asked {
+        requests: 0,
+        took: Vec::new(),
+    };
+    if time.is_zero() {
+        return Ok(all);
+    }
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + time;
+    let mut clients = JoinSet::new();
+    for mut stream in streams {
+        clients.spawn(async move {
+            let (mut requests, mut took) = (0, Vec::with_capacity(1 << 10));
+            loop {
+                let start = Instant::now();
+                if start >= end {
+                    return Ok(Asked { requests, took });
+                }
+                requests += 1;
+                request(&mut stream, requests as u64).await?;
+                if start >= begin {
+                    took.push(start.elapsed());
+                }
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        let client: Result<Asked> = client?;
+        let client = client?;
+        all.requests += client.requests;
+        all.took.extend(client.took);
+    }
+    all.took.sort_unstable();
+    Ok(all)
+}
+
+/// Sends a request and expects it back.
+async fn request(stream: &mut TcpStream, number: u64) -> Result<()> {
+    let mut sent = [0x5A; REQUEST];
+    sent[..8].copy_from_slice(&number.to_le_bytes());
+    let mut answer = [0; REQUEST];
+    stream.write_all(&sent).await?;
+    stream.read_exact(&mut answer).await?;
+    ensure!(answer == sent, "an echo differs from what was sent");
+    Ok(())
+}
+
+/// Lets the process open as many descriptors as it takes.
+fn allow_descriptors() -> Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: it writes to a structure that lives here.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    ensure!(got == 0, std::io::Error::last_os_error());
+    if limit.rlim_cur >= DESCRIPTORS {
+        return Ok(());
+    }
+    limit.rlim_cur = DESCRIPTORS.min(limit.rlim_max);
+    // SAFETY: it reads a structure that lives here.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    ensure!(set == 0, std::io::Error::last_os_error());
+    ensure!(
+        limit.rlim_cur == DESCRIPTORS,
+        "only {} descriptors are allowed, {DESCRIPTORS} are needed",
+        limit.rlim_cur
+    );
+    Ok(())
+}
