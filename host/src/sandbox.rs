@@ -65,6 +65,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const SPIN: Duration = Duration::from_millis(1);
 /// Two exits closer than this make it likely that an exitless driver would pay.
 const DENSE: Duration = Duration::from_micros(200);
+/// A turn longer than this would outlast the watch of a guest in mode `auto`, whoever took it.
+const LONG: Duration = Duration::from_micros(50);
 
 /// Where a guest's program comes from.
 #[derive(Clone, Debug)]
@@ -863,7 +865,8 @@ impl Sandbox {
         }
     }
 
-    /// A turn of the driver. If the guest goes on at once, a driver on a thread is told to look.
+    /// A turn of the driver. If the guest goes on at once, a driver on a thread is told to look, where
+    /// that saves exits.
     async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
         let Turn { completed, .. } = match &mut self.service {
             Service::Inline(driver) => {
@@ -873,8 +876,11 @@ impl Sandbox {
                 if let Some(violation) = seat.broken() {
                     return Err(violation);
                 }
+                let began = Instant::now();
                 let turn = seat.with(|driver| driver.turn(None))?;
-                if goes_on {
+                // After a long turn the next is likely to be long, too. The guest would leave
+                // before a thread has done it: no exit is saved, and the thread has to be woken.
+                if goes_on && (self.mode == Mode::Poll || began.elapsed() < LONG) {
                     seat.ring();
                 }
                 turn
