@@ -121,6 +121,8 @@ macro_rules! __guest {
 
             $crate::__c_symbols!(#[unsafe(no_mangle)]);
             $crate::__critical_section!();
+            $crate::__time_driver!();
+            $crate::__getrandom!();
         }
     };
 }
@@ -141,5 +143,32 @@ macro_rules! __critical_section {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __critical_section {
+    () => {};
+}
+
+/// Defines the clock of `embassy-time`, if the feature is on.
+#[cfg(feature = "embassy-time")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __time_driver {
+    () => {
+        use $crate::__private::{TimeDriver, embassy_time_driver};
+        embassy_time_driver::time_driver_impl!(static TIME_DRIVER: TimeDriver = TimeDriver);
+    };
+}
+
+/// Defines nothing: the feature is off.
+#[cfg(not(feature = "embassy-time"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __time_driver {
+    () => {};
+}
+
+/// Defines nothing: the feature is off.
+#[cfg(not(feature = "getrandom"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __getrandom {
     () => {};
 }

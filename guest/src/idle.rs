@@ -127,7 +127,7 @@ impl Runtime {
             return false;
         }
         self.ring_if_unseen();
-        let next_timer = self.timers.borrow().next().unwrap_or(u64::MAX);
+        let next_timer = self.next_timer().unwrap_or(u64::MAX);
         let end = self.now_ns() + u64::from(window);
         let mut looks_left = window / LOOK_NS;
         while looks_left > 0 {

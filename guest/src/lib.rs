@@ -48,11 +48,35 @@
 //! - `log` (default): a logger for the `log` crate, on standard error; the level is that
 //!   of the variable `WAKEBOX_LOG` or `RUST_LOG`, else info.
 //! - `critical-section` (default): the critical section that embassy-sync and others want.
-//! - `embedded-io-async`: its traits for [`net::TcpStream`].
+//! - `stream` (default): `futures_core::Stream` for [`Interval`](time::Interval),
+//!   [`Lines`](io::Lines), [`TcpListener::incoming`](net::TcpListener::incoming).
+//! - `embedded-io-async`: its `Read` and `Write` for [`net::TcpStream`], its halves and
+//!   [standard input](io::stdin), `BufRead` for `TcpStream` and, by `io::BufReader`, for the rest.
+//! - `embedded-nal-async`: its `TcpConnect` and `Dns`, as `net::Stack`.
+//! - `embassy-time`: the clock and timers of `embassy-time`. Choose the tick rate by a feature of
+//!   that crate, as in `embassy-time = { version = "0.5", features = ["tick-hz-1_000_000"] }`; that
+//!   one is also the default. A wake-up that was asked for and is no longer wanted stays until it
+//!   is due, one for each task at most; [`time`] leaves nothing behind.
+//! - `getrandom`: a back end for `getrandom` 0.4, and so for `rand` and its kin. That crate takes
+//!   it only with `--cfg getrandom_backend="custom"`, so put this into `.cargo/config.toml`:
+//!
+//!   ```toml
+//!   [build]
+//!   rustflags = ['--cfg', 'getrandom_backend="custom"']
+//!   ```
+//!
+//!   The bytes are those of a ChaCha20 generator, seeded once with [`random::seed`], which is a
+//!   secret then: it is never seeded again, so whoever knows the seed knows all bytes, also those
+//!   that came before. [`random::fill`] asks the host each time.
+//! - `picoserve`: sockets and the clock for that HTTP server, in `net::picoserve`.
+//!
+//! The traits of `futures-io` need `std`, because their errors do.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+#[cfg(feature = "embassy-time")]
+mod alarms;
 mod buf;
 mod c_symbols;
 mod console;
@@ -60,6 +84,8 @@ mod entry;
 mod executor;
 #[cfg(feature = "calls")]
 mod export;
+#[cfg(feature = "getrandom")]
+mod generator;
 mod heap;
 mod idle;
 mod line;
@@ -74,6 +100,8 @@ mod runtime;
 mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "embassy-time")]
+mod time_driver;
 mod timers;
 
 pub mod env;
@@ -105,10 +133,18 @@ pub mod __private {
     pub use crate::entry::start;
     #[cfg(feature = "calls")]
     pub use crate::export::{Export, Exported};
+    #[cfg(feature = "getrandom")]
+    pub use crate::generator::fill as fill_random;
     pub use crate::heap::Heap;
     pub use crate::panic::panic;
+    #[cfg(feature = "embassy-time")]
+    pub use crate::time_driver::TimeDriver;
     #[cfg(feature = "critical-section")]
     pub use critical_section;
+    #[cfg(feature = "embassy-time")]
+    pub use embassy_time_driver;
+    #[cfg(feature = "getrandom")]
+    pub use getrandom;
     pub use wakebox_abi::note::Note;
     pub use wakebox_abi::op::Stream;
 }

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::ptr::NonNull;
+use core::task::Waker;
 
 use wakebox_abi::boot::{Boot, Clock, Features};
 use wakebox_abi::entry::{Completion, Submission};
@@ -39,6 +40,10 @@ pub(crate) struct Runtime {
     pub(crate) reactor: Reactor,
     pub(crate) arena: Arena,
     pub(crate) timers: RefCell<Timers>,
+    #[cfg(feature = "embassy-time")]
+    pub(crate) alarms: RefCell<crate::alarms::Alarms>,
+    #[cfg(feature = "getrandom")]
+    pub(crate) generator: RefCell<rand_chacha::ChaCha20Rng>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) idle: Idle,
@@ -88,6 +93,10 @@ impl Runtime {
             reactor: Reactor::new(control, submissions, completions),
             arena,
             timers: RefCell::new(Timers::new()),
+            #[cfg(feature = "embassy-time")]
+            alarms: RefCell::new(crate::alarms::Alarms::new()),
+            #[cfg(feature = "getrandom")]
+            generator: RefCell::new(crate::generator::from_seed(boot.seed)),
             console,
             stdin: Stdin::new(),
             idle: Idle::new(&boot),
@@ -132,17 +141,30 @@ impl Runtime {
                 Event::Stranger => {}
             }
         }
-        let next = self.timers.borrow().next();
+        let next = self.next_timer();
         if next.is_some_and(|next| next <= self.now_ns()) {
             let now = self.last_ns.get();
-            loop {
-                let due = self.timers.borrow_mut().fire(now);
-                match due {
-                    Some(waker) => waker.wake(),
-                    None => break,
-                }
+            while let Some(waker) = self.fire(now) {
+                waker.wake();
             }
         }
+    }
+
+    /// When the nearest timer is due.
+    #[inline]
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        let next = self.timers.borrow().next();
+        #[cfg(feature = "embassy-time")]
+        let next = next.into_iter().chain(self.alarms.borrow().next()).min();
+        next
+    }
+
+    /// Fires one timer that is due, and returns whom to wake.
+    fn fire(&self, now: u64) -> Option<Waker> {
+        let due = self.timers.borrow_mut().fire(now);
+        #[cfg(feature = "embassy-time")]
+        let due = due.or_else(|| self.alarms.borrow_mut().fire(now));
+        due
     }
 
     /// Shows the host everything that there is to show. Returns whether something stays
@@ -233,7 +255,7 @@ impl Runtime {
     /// A deadline that is too early is left alone: it costs one wake-up at most, and a
     /// server that sets and drops a timeout for each request does not touch it at all.
     pub(crate) fn arm_deadline(&self) {
-        let next = self.timers.borrow().next();
+        let next = self.next_timer();
         match (self.armed.get(), next) {
             (None, None) => {}
             (Some(armed), Some(next)) if armed.at_ns <= next => {}
@@ -304,7 +326,12 @@ impl Runtime {
 
     /// Whether no part is at work, so that a panic handler may use it.
     pub(crate) fn is_calm(&self) -> bool {
-        !self.reactor.is_busy() && !self.console.is_busy() && self.timers.try_borrow_mut().is_ok()
+        let calm = !self.reactor.is_busy()
+            && !self.console.is_busy()
+            && self.timers.try_borrow_mut().is_ok();
+        #[cfg(feature = "embassy-time")]
+        let calm = calm && self.alarms.try_borrow_mut().is_ok();
+        calm
     }
 }
 

@@ -318,17 +318,33 @@ impl Interval {
     /// Waits for the next tick, and returns the instant for which it was set. Dropping the
     /// future loses no tick.
     pub async fn tick(&mut self) -> Instant {
-        (&mut self.sleep).await;
+        poll_fn(|cx| self.poll_tick(cx)).await
+    }
+
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        if Pin::new(&mut self.sleep).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
         let due = self.sleep.deadline().0;
         let missed = runtime().now_ns().saturating_sub(due) / self.period;
         let ahead = self.period.saturating_mul(missed + 1);
         self.sleep = sleep_until(Instant(due.saturating_add(ahead)));
-        Instant(due)
+        Poll::Ready(Instant(due))
     }
 
     /// Nanoseconds between two ticks, as a duration.
     #[must_use]
     pub fn period(&self) -> Duration {
         Duration::from_nanos(self.period)
+    }
+}
+
+/// The ticks, without end.
+#[cfg(feature = "stream")]
+impl futures_core::Stream for Interval {
+    type Item = Instant;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+        self.poll_tick(cx).map(Some)
     }
 }

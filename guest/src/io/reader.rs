@@ -126,6 +126,13 @@ impl Reader {
         }
     }
 
+    /// The bytes at hand, for whoever has the reader alone.
+    #[cfg(feature = "embedded-io-async")]
+    pub(crate) fn rest(&mut self) -> &[u8] {
+        let at = self.at.get();
+        self.rest.get_mut().as_ref().map_or(&[], |rest| &rest[at..])
+    }
+
     /// Ends the read in flight without a Cancel: what follows closes its source.
     pub(crate) fn leave(&self) {
         if let Some(op) = self.op.borrow_mut().take() {

@@ -3,6 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+#[cfg(feature = "stream")]
+use core::future::Future;
 
 use wakebox_abi::op::ReadStdin;
 use wakebox_abi::status::Status;
@@ -136,5 +138,20 @@ impl Lines {
             }
         }
         Ok(Some(line))
+    }
+}
+
+/// The lines, up to the end of the input.
+#[cfg(feature = "stream")]
+impl futures_core::Stream for Lines {
+    type Item = Result<String>;
+
+    /// Every poll goes on with the read in flight and the beginning of the line.
+    fn poll_next(
+        mut self: core::pin::Pin<&mut Self>,
+        cx: &mut core::task::Context<'_>,
+    ) -> core::task::Poll<Option<Self::Item>> {
+        let line = core::pin::pin!(self.next_line());
+        line.poll(cx).map(Result::transpose)
     }
 }

@@ -1,39 +1,23 @@
 //! The traits of `embedded-io-async`, which borrow their buffers: one copy each way.
 
-use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
-use wakebox_abi::status::Status;
+use embedded_io_async::{BufRead, ErrorType, Read, Write};
 
-use super::{OwnedReadHalf, OwnedWriteHalf, Stream};
+use super::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, Stream, WriteHalf};
 use crate::io::{Error, Result};
-
-impl embedded_io_async::Error for Error {
-    fn kind(&self) -> ErrorKind {
-        match self.status() {
-            Status::NotFound => ErrorKind::NotFound,
-            Status::PermissionDenied => ErrorKind::PermissionDenied,
-            Status::ConnectionRefused => ErrorKind::ConnectionRefused,
-            Status::ConnectionReset => ErrorKind::ConnectionReset,
-            Status::ConnectionAborted => ErrorKind::ConnectionAborted,
-            Status::NotConnected => ErrorKind::NotConnected,
-            Status::AddrInUse => ErrorKind::AddrInUse,
-            Status::AddrNotAvailable => ErrorKind::AddrNotAvailable,
-            Status::BrokenPipe => ErrorKind::BrokenPipe,
-            Status::AlreadyExists => ErrorKind::AlreadyExists,
-            Status::InvalidInput => ErrorKind::InvalidInput,
-            Status::InvalidData => ErrorKind::InvalidData,
-            Status::TimedOut => ErrorKind::TimedOut,
-            Status::Unsupported => ErrorKind::Unsupported,
-            Status::OutOfMemory => ErrorKind::OutOfMemory,
-            _ => ErrorKind::Other,
-        }
-    }
-}
 
 impl<K> ErrorType for Stream<K> {
     type Error = Error;
 }
 
 impl<K> ErrorType for &Stream<K> {
+    type Error = Error;
+}
+
+impl<K> ErrorType for ReadHalf<'_, K> {
+    type Error = Error;
+}
+
+impl<K> ErrorType for WriteHalf<'_, K> {
     type Error = Error;
 }
 
@@ -52,10 +36,30 @@ impl<K> Read for Stream<K> {
     }
 }
 
+/// Dropping a read loses no byte. Halves get a buffer of their own from
+/// [`BufReader`](crate::io::BufReader).
+impl<K> BufRead for Stream<K> {
+    async fn fill_buf(&mut self) -> Result<&[u8]> {
+        self.fill().await?;
+        Ok(self.reader.rest())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(|rest| count.min(rest.len()));
+    }
+}
+
 /// Dropping a read loses no byte.
 impl<K> Read for &Stream<K> {
     async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         Stream::read(self, into).await
+    }
+}
+
+/// Dropping a read loses no byte.
+impl<K> Read for ReadHalf<'_, K> {
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        Self::read(self, into).await
     }
 }
 
@@ -81,6 +85,17 @@ impl<K> Write for Stream<K> {
 impl<K> Write for &Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Stream::write(self, bytes).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What was written is the host's, so there is nothing to flush.
+impl<K> Write for WriteHalf<'_, K> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        Self::write(self, bytes).await
     }
 
     async fn flush(&mut self) -> Result<()> {

@@ -7,7 +7,7 @@ use core::fmt::Display;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
 use core::pin::Pin;
-use core::task::Poll;
+use core::task::{Context, Poll};
 
 use wakebox_abi::op::{End, Handle, TcpAccept, TcpListen};
 use wakebox_abi::status::Status;
@@ -98,50 +98,26 @@ impl TcpListener {
     }
 
     async fn accept_with(&self, most: usize) -> Result<Vec<TcpStream>> {
-        struct Turn<'a>(&'a Cell<bool>);
-        impl Drop for Turn<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-            }
-        }
+        let turn = self.turn()?;
+        poll_fn(|cx| turn.poll(most, cx)).await
+    }
 
-        let failed = |status| Error::new(status, "accept a connection");
+    /// The connections as they come, without end: a stream for `futures` and its like. It takes the
+    /// listener's turn while it is waited for, as a future of [`Self::accept`] does.
+    #[cfg(feature = "stream")]
+    #[must_use]
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming {
+            listener: self,
+            turn: None,
+        }
+    }
+
+    fn turn(&self) -> Result<Turn<'_>> {
         if self.busy.replace(true) {
             return Err(failed(Status::Busy));
         }
-        let _turn = Turn(&self.busy);
-        let listener = self.handle.0;
-        poll_fn(|cx| {
-            let mut accepts = self.accepts.borrow_mut();
-            while accepts.len() < most {
-                accepts.push_back(Op::new(TcpAccept { listener }).giving_handle());
-            }
-            let mut accepted = Vec::new();
-            let mut error = None;
-            accepts.retain_mut(|accept| {
-                // Those above `most` are of an earlier and larger call; they stay as they are.
-                if accepted.len() == most {
-                    return true;
-                }
-                match Pin::new(accept).poll(cx) {
-                    Poll::Pending => true,
-                    Poll::Ready((Ok(handle), _)) => {
-                        accepted.push(TcpStream::new(Handle(handle)));
-                        false
-                    }
-                    Poll::Ready((Err(status), _)) => {
-                        error = Some(status);
-                        false
-                    }
-                }
-            });
-            match error {
-                _ if !accepted.is_empty() => Poll::Ready(Ok(accepted)),
-                Some(status) => Poll::Ready(Err(failed(status))),
-                None => Poll::Pending,
-            }
-        })
-        .await
+        Ok(Turn(self))
     }
 
     /// The address that it is bound to.
@@ -151,6 +127,84 @@ impl TcpListener {
     /// Those of the host.
     pub async fn local_addr(&self) -> Result<SocketAddr> {
         socket_name(self.handle.0, End::Local).await
+    }
+}
+
+fn failed(status: Status) -> Error {
+    Error::new(status, "accept a connection")
+}
+
+/// Somebody's exclusive use of a listener.
+#[derive(Debug)]
+struct Turn<'a>(&'a TcpListener);
+
+impl Turn<'_> {
+    fn poll(&self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Vec<TcpStream>>> {
+        let listener = self.0.handle.0;
+        let mut accepts = self.0.accepts.borrow_mut();
+        while accepts.len() < most {
+            accepts.push_back(Op::new(TcpAccept { listener }).giving_handle());
+        }
+        let mut accepted = Vec::new();
+        let mut error = None;
+        accepts.retain_mut(|accept| {
+            // Those above `most` are of an earlier and larger call; they stay as they are.
+            if accepted.len() == most {
+                return true;
+            }
+            match Pin::new(accept).poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready((Ok(handle), _)) => {
+                    accepted.push(TcpStream::new(Handle(handle)));
+                    false
+                }
+                Poll::Ready((Err(status), _)) => {
+                    error = Some(status);
+                    false
+                }
+            }
+        });
+        match error {
+            _ if !accepted.is_empty() => Poll::Ready(Ok(accepted)),
+            Some(status) => Poll::Ready(Err(failed(status))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+    }
+}
+
+/// The connections of a listener; see [`TcpListener::incoming`]. It may be dropped; no connection
+/// is lost.
+#[cfg(feature = "stream")]
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a TcpListener,
+    /// Held while somebody waits.
+    turn: Option<Turn<'a>>,
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for Incoming<'_> {
+    type Item = Result<TcpStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let turn = match self.turn.take() {
+            Some(turn) => turn,
+            None => match self.listener.turn() {
+                Ok(turn) => turn,
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            },
+        };
+        let poll = turn.poll(1, cx);
+        if poll.is_pending() {
+            self.turn = Some(turn);
+        }
+        poll.map(|accepted| accepted.map(|mut one| one.pop()).transpose())
     }
 }
 

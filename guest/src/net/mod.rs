@@ -7,6 +7,10 @@
 mod embedded;
 mod listener;
 mod lookup;
+#[cfg(feature = "embedded-nal-async")]
+mod nal;
+#[cfg(feature = "picoserve")]
+pub mod picoserve;
 mod split;
 mod stream;
 mod tcp;
@@ -16,8 +20,12 @@ mod unix;
 use core::fmt::Display;
 use core::net::SocketAddr;
 
+#[cfg(feature = "stream")]
+pub use self::listener::Incoming;
 pub use self::listener::TcpListener;
 pub use self::lookup::lookup;
+#[cfg(feature = "embedded-nal-async")]
+pub use self::nal::Stack;
 pub use self::split::{NotOne, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use self::stream::Stream;
 pub use self::tcp::{Tcp, TcpStream};

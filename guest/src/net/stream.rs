@@ -21,7 +21,7 @@ const WRITE_SIZE: usize = 64 << 10;
 ///
 /// All methods take `&self`, so that one future may read while another writes.
 pub struct Stream<K> {
-    reader: Reader,
+    pub(super) reader: Reader,
     pub(super) handle: OwnedHandle,
     kind: PhantomData<K>,
 }
@@ -94,6 +94,15 @@ impl<K> Stream<K> {
             count
         });
         Ok(count)
+    }
+
+    /// Sees to it that the reader has at least a byte, unless this is the end.
+    #[cfg(feature = "embedded-io-async")]
+    pub(super) async fn fill(&self) -> Result<()> {
+        let stream = self.handle.0;
+        let fill = self.reader.fill_rest(0, |into| ReadStream { stream, into });
+        fill.await?;
+        Ok(())
     }
 
     /// Reads until the slice is full. Not cancel-safe: what was read so far is lost.

@@ -1,0 +1,47 @@
+//! The traits of `embedded-nal-async`, which clients for many protocols ask for.
+
+use core::net::{IpAddr, SocketAddr};
+
+use embedded_nal_async::AddrType;
+use wakebox_abi::status::Status;
+
+use super::{TcpStream, lookup};
+use crate::io::{Error, Result};
+
+/// The network, as far as the sandbox's policy allows: what crates take that are written for the
+/// traits of `embedded-nal-async`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stack;
+
+/// Cancel-safe: a connection that comes too late is closed.
+impl embedded_nal_async::TcpConnect for Stack {
+    type Error = Error;
+    type Connection<'a> = TcpStream;
+
+    async fn connect(&self, remote: SocketAddr) -> Result<TcpStream> {
+        TcpStream::connect(remote).await
+    }
+}
+
+/// Cancel-safe. What is allowed is that of [`lookup`].
+impl embedded_nal_async::Dns for Stack {
+    type Error = Error;
+
+    async fn get_host_by_name(&self, host: &str, kind: AddrType) -> Result<IpAddr> {
+        let mut addresses = lookup(host).await?.into_iter();
+        let wanted = |address: &IpAddr| match kind {
+            AddrType::IPv4 => address.is_ipv4(),
+            AddrType::IPv6 => address.is_ipv6(),
+            AddrType::Either => true,
+        };
+        addresses.find(wanted).ok_or_else(|| {
+            let what = alloc::format!("look up {host} ({kind:?})");
+            Error::new(Status::NotFound, what)
+        })
+    }
+
+    /// `Unsupported`: a sandbox learns no names.
+    async fn get_host_by_address(&self, _: IpAddr, _: &mut [u8]) -> Result<usize> {
+        Err(Status::Unsupported.into())
+    }
+}

@@ -1,0 +1,146 @@
+//! What `picoserve` asks of a runtime: sockets and a clock.
+//!
+//! ```ignore
+//! let server = picoserve::Server::custom(&app, Timer, &config, &mut buffer);
+//! server.serve(stream).await?;
+//! ```
+
+use embedded_io_async::{ErrorType, Write};
+use picoserve::mem::{BorrowedBuffer, BorrowedCursor};
+use picoserve::time::Duration;
+use picoserve::{Error as ServeError, Timeouts};
+
+use super::{Shutdown, TcpStream};
+use crate::buf::IoBuf;
+use crate::io::{Error, Result};
+use crate::time;
+
+/// Marks what belongs to this runtime, where `picoserve` wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Runtime;
+
+/// The guest's clock, for the time-outs of `picoserve`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timer;
+
+impl picoserve::Timer<Runtime> for Timer {
+    async fn delay(&self, duration: Duration) {
+        time::sleep(time::Duration::from_millis(duration.as_millis())).await;
+    }
+}
+
+/// Bytes that the writing half collects before it sends them.
+const BUFFER: usize = 4 << 10;
+
+/// The writing half of a connection, for `picoserve`: what is written goes out together, when it is
+/// flushed or the buffer is full.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    stream: &'a TcpStream,
+    buf: Option<IoBuf>,
+}
+
+impl Writer<'_> {
+    /// The buffer, with room for at least a byte.
+    async fn room(&mut self) -> Result<&mut IoBuf> {
+        if self
+            .buf
+            .as_ref()
+            .is_some_and(|buf| buf.len() == buf.capacity())
+        {
+            self.send().await?;
+        }
+        match &mut self.buf {
+            Some(buf) => Ok(buf),
+            empty => Ok(empty.insert(IoBuf::with_capacity(BUFFER).await?)),
+        }
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        if let Some(buf) = self.buf.take_if(|buf| !buf.is_empty()) {
+            let (outcome, mut buf) = self.stream.write_all_buf(buf).await;
+            outcome?;
+            buf.clear();
+            self.buf = Some(buf);
+        }
+        Ok(())
+    }
+}
+
+impl ErrorType for Writer<'_> {
+    type Error = Error;
+}
+
+/// If the future of a flush is dropped, any part of what was collected may have been sent.
+impl Write for Writer<'_> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        Ok(self.room().await?.extend_from_slice(bytes))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.send().await?;
+        // A connection that waits for its next request holds no buffer.
+        self.buf = None;
+        Ok(())
+    }
+}
+
+impl picoserve::io::Write for Writer<'_> {
+    async fn write_with<F, R>(&mut self, write: F) -> Result<R>
+    where
+        F: FnOnce(BorrowedCursor<'_>) -> R,
+    {
+        let buf = self.room().await?;
+        let used = buf.len();
+        buf.set_len(buf.capacity());
+        let mut free = BorrowedBuffer::new(&mut buf[used..]);
+        let result = write(free.unfilled());
+        let written = free.len();
+        buf.set_len(used + written);
+        Ok(result)
+    }
+}
+
+impl picoserve::io::Socket<Runtime> for TcpStream {
+    type Error = Error;
+    type ReadHalf<'a> = &'a TcpStream;
+    type WriteHalf<'a> = Writer<'a>;
+
+    fn split(&mut self) -> (&TcpStream, Writer<'_>) {
+        let stream = &*self;
+        (stream, Writer { stream, buf: None })
+    }
+
+    async fn abort<T: picoserve::Timer<Runtime>>(
+        self,
+        _: &Timeouts,
+        _: &T,
+    ) -> core::result::Result<(), ServeError<Error>> {
+        Ok(())
+    }
+
+    /// Says that there is no more, and reads until the peer says so too: a connection that is
+    /// closed over unread bytes is reset, and the peer may lose the end of its answer.
+    async fn shutdown<T: picoserve::Timer<Runtime>>(
+        self,
+        timeouts: &Timeouts,
+        timer: &T,
+    ) -> core::result::Result<(), ServeError<Error>> {
+        let end = TcpStream::shutdown(&self, Shutdown::Write);
+        timer
+            .run_with_timeout(timeouts.write, end)
+            .await
+            .map_err(ServeError::WriteTimeout)?
+            .map_err(ServeError::Write)?;
+        let rest = async {
+            let mut bytes = [0; 512];
+            while self.read(&mut bytes).await? > 0 {}
+            Ok(())
+        };
+        timer
+            .run_with_timeout(timeouts.read_request, rest)
+            .await
+            .map_err(ServeError::ReadTimeout)?
+            .map_err(ServeError::Read)
+    }
+}
