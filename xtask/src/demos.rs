@@ -1,5 +1,7 @@
 //! The demos, and what each needs.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, bail};
 
 /// A guest program that shows something.
@@ -8,56 +10,158 @@ pub(crate) struct Demo {
     pub(crate) name: &'static str,
     /// What it shows, in one line.
     pub(crate) shows: &'static str,
-    /// What `wakebox run` must be told.
-    pub(crate) options: &'static [&'static str],
+    pub(crate) host: Host,
     /// Whether exits, wakes and polls are the point of it.
     pub(crate) stats: bool,
 }
 
+/// What runs a demo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Host {
+    /// `wakebox run`, told what to grant for these arguments.
+    Command(fn(&[String]) -> Granted),
+    /// The program of the same name in `host/examples`.
+    Example,
+}
+
+/// What `wakebox run` must be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) options: Vec<String>,
+    /// Arguments of the guest.
+    pub(crate) args: Vec<String>,
+}
+
 /// Where the echo server listens.
-pub(crate) const ECHO_ADDRESS: &str = "127.0.0.1:7777";
+const ECHO_ADDRESS: &str = "127.0.0.1:7777";
+/// Where the web site is.
+const HTTP_ADDRESS: &str = "127.0.0.1:8080";
+/// Where the directory to search is in the guest.
+const SEARCHED: &str = "/data";
 
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 6] = [
+pub(crate) const DEMOS: [Demo; 12] = [
     Demo {
         name: "sequential",
         shows: "five waits, one after another: the time is their sum",
-        options: &[],
+        host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: DEFAULT,
         shows: "the same five waits, all at once: the time is that of the longest",
-        options: &[],
+        host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: "greet",
         shows: "a question with a time limit, while another task counts down",
-        options: &[],
-        stats: false,
-    },
-    Demo {
-        name: "echo",
-        shows: "a TCP echo server for hundreds of clients; `-- --selftest` is one such client",
-        options: &["--allow-listen", ECHO_ADDRESS],
+        host: Host::Command(nothing),
         stats: false,
     },
     Demo {
         name: "pipeline",
         shows: "producers, a bounded channel, consumers, a select and a cancellation",
-        options: &[],
+        host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: "storm",
         shows: "100,000 tasks and 1,000,000 operations of the host, and how few exits they take",
-        options: &[],
+        host: Host::Command(nothing),
         stats: true,
     },
+    Demo {
+        name: "echo",
+        shows: "a TCP echo server for hundreds of clients; `-- --selftest` is one such client",
+        host: Host::Command(|args| listening(args, ECHO_ADDRESS)),
+        stats: false,
+    },
+    Demo {
+        name: "http",
+        shows: "a web site for curl and the browser, `-- ADDRESS` or 127.0.0.1:8080",
+        host: Host::Command(|args| listening(args, HTTP_ADDRESS)),
+        stats: false,
+    },
+    Demo {
+        name: "fetch",
+        shows: "many HTTP requests at once, `-- URL...` or to the demo `http`",
+        host: Host::Command(connecting),
+        stats: false,
+    },
+    Demo {
+        name: "grep",
+        shows: "searches a directory, `-- TEXT [DIRECTORY]`; `--selftest` compares with `grep -r`",
+        host: Host::Command(searching),
+        stats: false,
+    },
+    Demo {
+        name: "kv",
+        shows: "20,000 calls of functions of the host, which keeps a store outside",
+        host: Host::Example,
+        stats: false,
+    },
+    Demo {
+        name: "callme",
+        shows: "a host that calls functions of a guest, hundreds at once",
+        host: Host::Example,
+        stats: false,
+    },
+    Demo {
+        name: "c10k",
+        shows: "10,000 connections to one guest, and how long each waits; `-- COUNT SECONDS`",
+        host: Host::Example,
+        stats: false,
+    },
 ];
+
+/// No grant.
+fn nothing(args: &[String]) -> Granted {
+    Granted {
+        options: Vec::new(),
+        args: args.to_vec(),
+    }
+}
+
+/// Listening on the argument that is an address, or on an address of the demo's own.
+fn listening(args: &[String], otherwise: &str) -> Granted {
+    let is_address = |arg: &&String| arg.parse::<SocketAddr>().is_ok();
+    let address = args.iter().find(is_address);
+    let address = address.map_or(otherwise, String::as_str);
+    Granted {
+        options: vec!["--allow-listen".into(), address.into()],
+        args: args.to_vec(),
+    }
+}
+
+/// Connecting to the hosts of the URLs, or to the demo `http`.
+fn connecting(args: &[String]) -> Granted {
+    let hosts = args.iter().filter_map(|arg| arg.strip_prefix("http://"));
+    let mut hosts: Vec<_> = hosts
+        .map(|rest| rest.split('/').next().unwrap_or(rest))
+        .collect();
+    if hosts.is_empty() {
+        hosts.push(HTTP_ADDRESS);
+    }
+    hosts.sort_unstable();
+    hosts.dedup();
+    let option = |host: &str| ["--allow-connect".into(), host.into()];
+    Granted {
+        options: hosts.into_iter().flat_map(option).collect(),
+        args: args.to_vec(),
+    }
+}
+
+/// Reading a directory: that of the second argument, or the one where this is run.
+fn searching(args: &[String]) -> Granted {
+    let directory = args.get(1).map_or(".", String::as_str);
+    Granted {
+        options: vec!["--dir".into(), format!("{directory}:{SEARCHED}:ro")],
+        args: args.first().into_iter().cloned().collect(),
+    }
+}
 
 /// The demo of a name.
 ///
@@ -94,5 +198,36 @@ mod tests {
     #[test]
     fn the_default_is_one_of_them() {
         assert!(find(DEFAULT).is_ok());
+    }
+
+    #[test]
+    fn what_is_granted_is_what_the_arguments_name() {
+        let args = |words: &[&str]| {
+            words
+                .iter()
+                .map(|&word| word.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let urls = args(&["--limit", "2", "http://b:81/x", "http://a", "http://b:81/y"]);
+        assert_eq!(
+            connecting(&urls).options,
+            args(&["--allow-connect", "a", "--allow-connect", "b:81"])
+        );
+        assert_eq!(
+            connecting(&[]).options,
+            args(&["--allow-connect", HTTP_ADDRESS])
+        );
+        assert_eq!(
+            searching(&args(&["text", "src"])),
+            Granted {
+                options: args(&["--dir", "src:/data:ro"]),
+                args: args(&["text"]),
+            }
+        );
+        let once = args(&["--once", "2", "127.0.0.1:9"]);
+        assert_eq!(
+            listening(&once, ECHO_ADDRESS).options,
+            args(&["--allow-listen", "127.0.0.1:9"])
+        );
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod demos;
 mod deny;
 mod echo;
+mod grep;
 mod guests;
 mod loom;
 mod process;

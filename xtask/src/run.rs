@@ -1,13 +1,14 @@
 //! `cargo xtask run`: a demo in a micro-VM.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
 use crate::args::Args;
-use crate::demos::{self, Demo};
+use crate::demos::{self, Granted, Host};
 use crate::guests::{self, Profile};
-use crate::{echo, process, workspace};
+use crate::{echo, grep, process, workspace};
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     if args.flag("--list") {
@@ -26,37 +27,57 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let demo = demos::find(name.as_deref().unwrap_or(demos::DEFAULT))?;
 
     let selftest = args.rest.iter().any(|arg| arg == "--selftest");
-    if selftest && demo.name != "echo" {
-        bail!("only `echo` has a self-test");
+    if selftest && !["echo", "grep"].contains(&demo.name) {
+        bail!("only `echo` and `grep` have a self-test");
     }
-    let mut command = prepare(demo, profile, wake.as_deref())?;
+    guests::build(profile, Some(demo.name))?;
+    let guest = guests::path(profile, demo.name)?;
+    let wake = wake.as_deref().unwrap_or("auto");
+    let grant = match demo.host {
+        Host::Example => {
+            let mut command = example(demo.name)?;
+            command.arg(guest).arg(wake).args(&args.rest);
+            return Ok(process::exit_code(process::status(&mut command)?));
+        }
+        Host::Command(grant) => grant,
+    };
+    let mut command = wakebox_run(&guest, wake)?;
     if selftest {
-        return echo::selftest(command);
+        return match demo.name {
+            "echo" => echo::selftest(command),
+            _ => grep::selftest(command, grant, args.rest),
+        };
     }
-    command.args(demo.options);
+    let Granted {
+        options,
+        args: guest_args,
+    } = grant(&args.rest);
+    command.args(options);
     if demo.stats {
         command.arg("--stats");
     }
-    command.arg("--").args(&args.rest);
+    command.arg("--").args(guest_args);
     Ok(process::exit_code(process::status(&mut command)?))
 }
 
-/// Builds what is needed and returns the command, to which options may be added.
-fn prepare(demo: Demo, profile: Profile, wake: Option<&str>) -> Result<Command> {
-    guests::build(profile, Some(demo.name))?;
-    process::check(process::cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "wakebox",
-        "--bin",
-        "wakebox",
-    ]))?;
+/// `wakebox run GUEST --wake MODE`, to which options may be added.
+fn wakebox_run(guest: &Path, wake: &str) -> Result<Command> {
+    build(&["--bin", "wakebox"])?;
     let mut command = Command::new(workspace::release_binary("wakebox")?);
-    command.arg("run").arg(guests::path(profile, demo.name)?);
-    if let Some(mode) = wake {
-        command.args(["--wake", mode]);
-    }
+    command.arg("run").arg(guest).args(["--wake", wake]);
     Ok(command)
+}
+
+/// A program of `host/examples`.
+fn example(name: &str) -> Result<Command> {
+    build(&["--example", name])?;
+    let examples = workspace::release_binary("examples")?;
+    Ok(Command::new(examples.join(name)))
+}
+
+/// Builds a program of the package `wakebox`.
+fn build(what: &[&str]) -> Result<()> {
+    let mut command = process::cargo();
+    command.args(["build", "--quiet", "--release", "--package", "wakebox"]);
+    process::check(command.args(what))
 }
