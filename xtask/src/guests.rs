@@ -48,7 +48,9 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
     command
         .arg(subcommand)
         .current_dir(workspace::guest_workspace())
-        .env("CARGO_TARGET_DIR", workspace::guest_target());
+        .env("CARGO_TARGET_DIR", workspace::guest_target())
+        // It would hide the flags in the workspace's own configuration.
+        .env_remove("RUSTFLAGS");
     command
 }
 
