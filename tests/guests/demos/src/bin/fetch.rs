@@ -85,7 +85,7 @@ async fn get(url: &str, progress: &Progress) -> Result<Answer, String> {
 
 #[wakebox_guest::main]
 async fn main() -> i32 {
-    let (mut limit, mut patience) = (8, 2_000);
+    let (mut limit, mut patience) = (8, 3_000);
     let mut urls = Vec::new();
     let mut args = env::args();
     while let Some(arg) = args.next() {
