@@ -35,7 +35,8 @@ pub enum CallError {
     /// The guest has no function of this name.
     #[error("the guest exports no function `{0}`")]
     NoSuchFunction(String),
-    /// The guest could not read the arguments.
+    /// The guest could not read the arguments. Not every wrong type is noticed: postcard carries no
+    /// types, so both sides have to declare the same ones.
     #[error("the function `{0}` of the guest takes other arguments than it was given")]
     BadInput(String),
     /// The result is not what the caller expects.

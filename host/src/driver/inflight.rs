@@ -52,17 +52,10 @@ impl Ready {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// The calling thread takes turns until [`Self::release`]: nobody else is woken for them.
-    pub(crate) fn hold(&self) {
+    /// The calling thread takes turns as long as it has the value: nobody else is woken for them.
+    pub(crate) fn hold(&self) -> Helper<'_> {
         self.helpers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The calling thread takes no more turns.
-    pub(crate) fn release(&self) {
-        self.helpers.fetch_sub(1, Ordering::SeqCst);
-        if self.any.load(Ordering::SeqCst) {
-            self.driver.wake();
-        }
+        Helper(self)
     }
 
     fn push(&self, slot: u32) {
@@ -70,7 +63,7 @@ impl Ready {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(slot);
-        // Partner: `release`. Either this sees a helper, who will look before it leaves, or the
+        // Partner: the drop of a `Helper`. Either this sees a helper, who will look before it leaves, or the
         // helper has left and sees the flag.
         self.any.store(true, Ordering::SeqCst);
         if self.helpers.load(Ordering::SeqCst) == 0 {
@@ -89,6 +82,20 @@ impl Ready {
         self.any.store(false, Ordering::Relaxed);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *queue, into);
+    }
+}
+
+/// A thread that takes turns by itself.
+#[derive(Debug)]
+pub(crate) struct Helper<'a>(&'a Ready);
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        self.0.helpers.fetch_sub(1, Ordering::SeqCst);
+        // What became ready since its last turn is somebody else's now.
+        if self.0.any.load(Ordering::SeqCst) {
+            self.0.driver.wake();
+        }
     }
 }
 

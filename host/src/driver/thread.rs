@@ -108,7 +108,7 @@ impl Seat {
     ) -> T {
         let runtime = runtime().expect("the thread was started with the seat");
         let _context = runtime.enter();
-        self.ready.hold();
+        let _helper = self.ready.hold();
         let value = begin();
         wake::driver_looks(&self.control);
         let started = Instant::now();
@@ -131,7 +131,6 @@ impl Seat {
         if !wake::driver_may_sleep(&self.control, taken) {
             self.ring();
         }
-        self.ready.release();
         value
     }
 
