@@ -873,9 +873,6 @@ impl Sandbox {
                 poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?
             }
             Service::Thread(seat) => {
-                if let Some(violation) = seat.broken() {
-                    return Err(violation);
-                }
                 let began = Instant::now();
                 let turn = seat.with(|driver| driver.turn(None))?;
                 // After a long turn the next is likely to be long, too. The guest would leave
@@ -922,27 +919,22 @@ impl Sandbox {
         if self.kill.requested.load(Ordering::Acquire) {
             return Poll::Ready(Parked::Killed);
         }
-        let (published, in_flight) = match &mut self.service {
-            Service::Inline(driver) => match driver.turn(Some(context)) {
-                Ok(_) => (driver.published(), driver.in_flight()),
-                Err(violation) => return Poll::Ready(Parked::Broken(violation)),
-            },
+        let turn = |driver: &mut Driver, register: Option<&Context<'_>>| {
+            driver
+                .turn(register)
+                .map(|_| (driver.published(), driver.in_flight()))
+        };
+        let turned = match &mut self.service {
+            Service::Inline(driver) => turn(driver, Some(context)),
             Service::Thread(seat) => {
                 // Registered before the rings are looked at; partner of the thread's wake.
                 seat.runner().register(context.waker());
-                if let Some(violation) = seat.broken() {
-                    return Poll::Ready(Parked::Broken(violation));
-                }
-                let turned = seat.with(|driver| {
-                    driver
-                        .turn(None)
-                        .map(|_| (driver.published(), driver.in_flight()))
-                });
-                match turned {
-                    Ok(state) => state,
-                    Err(violation) => return Poll::Ready(Parked::Broken(violation)),
-                }
+                seat.with(|driver| turn(driver, None))
             }
+        };
+        let (published, in_flight) = match turned {
+            Ok(state) => state,
+            Err(violation) => return Poll::Ready(Parked::Broken(violation)),
         };
         // S4 of `wakebox_abi::wake`, on this side of the exit.
         if published != wake::guest_has_seen(&self.control) {

@@ -58,7 +58,6 @@ pub(crate) struct Seat {
     /// Wakes the task that runs the guest.
     runner: AtomicWaker,
     stop: AtomicBool,
-    broken: Mutex<Option<Violation>>,
 }
 
 impl Seat {
@@ -81,7 +80,6 @@ impl Seat {
             rung: AtomicBool::new(false),
             runner: AtomicWaker::new(),
             stop: AtomicBool::new(false),
-            broken: Mutex::new(None),
         });
         runtime()?.spawn(look(seat.clone()));
         Ok(seat)
@@ -121,8 +119,9 @@ impl Seat {
                     break;
                 }
                 Ok(_) => std::hint::spin_loop(),
-                Err(violation) => {
-                    self.broke(violation);
+                Err(_) => {
+                    // The driver remembers it, and says it again to who runs the guest.
+                    self.runner.wake();
                     break;
                 }
             }
@@ -134,11 +133,6 @@ impl Seat {
         value
     }
 
-    fn broke(&self, violation: Violation) {
-        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
-        self.runner.wake();
-    }
-
     /// The waker of whoever runs the guest.
     pub(crate) fn runner(&self) -> &AtomicWaker {
         &self.runner
@@ -148,14 +142,6 @@ impl Seat {
     pub(crate) fn ring(&self) {
         self.rung.store(true, Ordering::Release);
         self.bell.wake();
-    }
-
-    /// How the guest broke the ring, if the thread has seen that.
-    pub(crate) fn broken(&self) -> Option<Violation> {
-        self.broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
     }
 
     /// Ends the thread's task; the driver goes when the last user of the seat does.
@@ -203,8 +189,9 @@ fn runtime() -> Result<&'static Handle> {
 
 /// The task of one sandbox on the thread.
 async fn look(seat: Arc<Seat>) {
-    if let Err(violation) = look_until_stopped(&seat).await {
-        seat.broke(violation);
+    if look_until_stopped(&seat).await.is_err() {
+        // The driver remembers it, and says it again to who runs the guest.
+        seat.runner.wake();
     }
 }
 
@@ -258,7 +245,7 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Watches the ring without the lock of the reactor for a moment.
+/// Watches the ring for a moment, before the reactor has its turn.
 fn watch(seat: &Seat) {
     for _ in 0..LOOKS_A_VISIT {
         {
