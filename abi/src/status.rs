@@ -71,6 +71,7 @@ statuses! {
     30 MessageTooLarge "the message is too large",
     31 CrossesDevices "the two are on different file systems",
     32 TooManyLinks "there are too many symbolic links on the way",
+    33 QuotaExceeded "a quota of the sandbox is used up",
     0xFFFF Other "the host reported an error of another kind",
 }
 

@@ -45,9 +45,12 @@
 mod calls;
 mod driver;
 mod error;
+mod limits;
 mod loader;
+mod meter;
 mod ops;
 pub mod policy;
+mod primitives;
 #[cfg(any(test, feature = "cli"))]
 mod probe;
 mod report;
@@ -55,6 +58,7 @@ mod running;
 mod sandbox;
 mod stats;
 mod stdio;
+mod stop;
 mod tree;
 pub mod units;
 mod vm;
@@ -66,6 +70,7 @@ pub mod cli;
 pub use calls::guest::{CallError, Caller};
 pub use calls::host::HostContext;
 pub use error::{Error, Result};
+pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
 pub use report::{Fault, FaultKind, Limit, Outcome, Panic, Registers};

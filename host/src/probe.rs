@@ -50,7 +50,7 @@ impl Probe {
         let bytes = space.ram;
         let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
         let stack = layout::STACK + memory.space().stack.len;
-        let vcpu = Vcpu::new(&memory, image.entry(), stack, Duration::from_secs(1))?;
+        let vcpu = Vcpu::new(&memory, image.entry(), stack)?;
         vm::install(&memory, &image);
         let has_counter = Clocks::new(vcpu.fd()).has_counter();
         let mut probe = Self { vcpu, has_counter };
@@ -64,7 +64,7 @@ impl Probe {
     }
 
     fn ring(&mut self) -> Result<()> {
-        match self.vcpu.enter()? {
+        match self.vcpu.enter(Duration::from_secs(1))? {
             Exit::Submit | Exit::Interrupted(_) => Ok(()),
             other => Err(Error::KvmUnsuitable(format!(
                 "a guest in ring 3 that rings a doorbell ended otherwise: {other:?}"

@@ -252,6 +252,10 @@ pub struct Registers {
 pub enum Limit {
     /// It ran for longer than this by the wall clock.
     WallClock(Duration),
+    /// It computed for longer than this.
+    CpuTime(Duration),
+    /// It wrote more bytes than this to standard error.
+    Log(u64),
 }
 
 impl fmt::Display for Limit {
@@ -262,6 +266,20 @@ impl fmt::Display for Limit {
                     f,
                     "it ran for longer than {}",
                     crate::units::duration(*limit)
+                )
+            }
+            Self::CpuTime(limit) => {
+                write!(
+                    f,
+                    "it computed for longer than {}",
+                    crate::units::duration(*limit)
+                )
+            }
+            Self::Log(limit) => {
+                write!(
+                    f,
+                    "it wrote more than {} to standard error",
+                    crate::units::bytes(*limit)
                 )
             }
         }

@@ -7,12 +7,11 @@
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
-use futures_util::task::AtomicWaker;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::boot::{self, Boot, Features, Range};
@@ -28,7 +27,9 @@ use crate::driver::inflight::Ready;
 use crate::driver::thread::Seat;
 use crate::driver::{Driver, OpCounts, Turn, Violation};
 use crate::error::{Error, Result};
+use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
+use crate::meter::Meter;
 use crate::ops::Resources;
 use crate::ops::blocking::Lanes;
 use crate::ops::lookup::Resolver;
@@ -38,23 +39,19 @@ use crate::report::{Limit, Outcome, Panic};
 use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
+use crate::stop::{Stop, Why};
 use crate::tree::Tree;
 use crate::vm;
 use crate::vm::clock::Clocks;
-use crate::vm::kick::{Kick, Reasons};
+use crate::vm::kick::Reasons;
 use crate::vm::memory::{GuestMemory, Shared};
+use crate::vm::signal::RunPage;
 use crate::vm::space::{Sizes, Space};
 use crate::vm::system::System;
 use crate::vm::vcpu::{Exit, Vcpu};
 
-/// RAM of a guest, unless it is said.
-const MEMORY: u64 = 64 << 20;
-/// Most operations in flight, unless it is said.
-const IN_FLIGHT: u32 = 4096;
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
-/// How long a call of a host function may take, unless it is said.
-const HOST_FN_LIMIT: Duration = Duration::from_secs(60);
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
 /// Names of one sandbox that are resolved at once.
@@ -132,13 +129,10 @@ impl From<&Image> for Guest {
 #[derive(Debug)]
 pub struct Builder {
     guest: Option<Guest>,
-    memory: u64,
+    limits: Limits,
     arena: Option<u64>,
     stack: Option<u64>,
-    in_flight: u32,
-    handles: u32,
     quantum: Duration,
-    timeout: Option<Duration>,
     mode: Mode,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -153,18 +147,15 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             guest: None,
-            memory: MEMORY,
+            limits: Limits::new(),
             arena: None,
             stack: None,
-            in_flight: IN_FLIGHT,
-            handles: 1 << 16,
             quantum: QUANTUM,
-            timeout: None,
             mode: Mode::default(),
             args: Vec::new(),
             env: Vec::new(),
             policy: Policy::new(),
-            functions: Functions::with_limit(HOST_FN_LIMIT),
+            functions: Functions::default(),
             stdin: Input::Null,
             stdout: Output::Null,
             stderr: Output::Null,
@@ -180,11 +171,18 @@ impl Builder {
         self
     }
 
-    /// RAM of the guest in bytes, everything included: image, stack, rings, arena, heap.
-    /// Committed as it is touched. 64 MiB by default.
+    /// How much the guest may use. What is set here counts before what the policy says, and that
+    /// before the defaults.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits.or(&self.limits);
+        self
+    }
+
+    /// RAM of the guest in bytes: [`Limits::memory`].
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
-        self.memory = bytes;
+        self.limits = self.limits.memory(bytes);
         self
     }
 
@@ -203,19 +201,17 @@ impl Builder {
         self
     }
 
-    /// Most operations in flight, rounded up to a power of two. A guest that wants more waits.
-    /// 4,096 by default.
+    /// Most operations in flight: [`Limits::in_flight`].
     #[must_use]
     pub fn in_flight(mut self, most: u32) -> Self {
-        self.in_flight = most;
+        self.limits = self.limits.in_flight(most);
         self
     }
 
-    /// Most open sockets, files and directories. 65,536 by default; opening more is refused with
-    /// `LimitReached`.
+    /// Most open sockets, files and directories: [`Limits::handles`].
     #[must_use]
     pub fn handles(mut self, most: u32) -> Self {
-        self.handles = most;
+        self.limits = self.limits.handles(most);
         self
     }
 
@@ -227,10 +223,10 @@ impl Builder {
         self
     }
 
-    /// How long a run may take by the wall clock. Without limit by default.
+    /// How long a run may take: [`Limits::wall_clock`].
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
+        self.limits = self.limits.wall_clock(limit);
         self
     }
 
@@ -319,11 +315,11 @@ impl Builder {
         self
     }
 
-    /// How long one call of a host function may take before it is dropped and the guest is told
-    /// `TimedOut`; a minute by default, `None` for no limit.
+    /// How long one call of a host function may take, `None` for no limit:
+    /// [`Limits::host_fn_time`].
     #[must_use]
     pub fn host_fn_timeout(mut self, limit: Option<Duration>) -> Self {
-        self.functions.limit = limit;
+        self.limits = self.limits.host_fn_time(limit);
         self
     }
 
@@ -365,13 +361,14 @@ impl Builder {
             Some(Guest(Source::Bytes(bytes))) => Image::from_bytes(bytes)?,
             Some(Guest(Source::Image(image))) => image,
         };
+        let limits = self.limits.or(self.policy.limits());
         let policy = Arc::new(Guard::new(self.policy.clone()));
         let tree = Tree::open(&policy)?;
         let mut env = self.policy.environment()?;
         env.retain(|(granted, _)| self.env.iter().all(|(own, _)| own != granted));
         env.extend_from_slice(&self.env);
         let words = Words::new(&self.args, &env)?;
-        let sizes = self.sizes(&words)?;
+        let sizes = self.sizes(&limits, &words)?;
         let space = Space::plan(&image, &sizes)?;
         let bytes = space.ram;
         let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
@@ -387,7 +384,7 @@ impl Builder {
         };
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
-        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64, self.quantum)?;
+        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
         let clocks = Clocks::new(vcpu.fd());
         vm::install(&memory, &image);
         let mut features = if exitless { Features::EXITLESS } else { 0 };
@@ -421,15 +418,16 @@ impl Builder {
         memory.write(space.boot.offset + Words::OFFSET, &words.bytes);
 
         let counts = Arc::new(OpCounts::default());
-        let callables = Callables::new(self.functions);
+        let host_fn_time = limits.time(LimitKind::HostFnTime);
+        let callables = Callables::new(self.functions, host_fn_time);
         let mailbox = Arc::new(Mailbox::default());
-        let ready = Arc::new(Ready::default());
-        if mode == Mode::Irq {
-            ready.kick_too(vcpu.kick().clone());
-        }
+        let kick = (mode == Mode::Irq).then(|| vcpu.kick().clone());
+        let ready = Arc::new(Ready::new(kick));
+        let stop = Arc::new(Stop::new(vcpu.kick().clone()));
+        let meter = Meter::new(limits);
         let resources = Resources {
             arena: memory.arena(),
-            handles: Handles::new(self.handles),
+            handles: Handles::new(limits.count(LimitKind::Handles)),
             policy: policy.clone(),
             resolver: Resolver::new(policy.clone(), NAMES_AT_ONCE),
             tree,
@@ -439,6 +437,8 @@ impl Builder {
             callables: callables.clone(),
             mailbox: mailbox.clone(),
             budget: Budget::default(),
+            meter: meter.clone(),
+            stop: stop.clone(),
             start: clocks.start(),
         };
         let driver = Driver::new(&memory, resources, counts.clone(), ready);
@@ -449,18 +449,15 @@ impl Builder {
         };
         Ok(Sandbox {
             control: memory.control(),
-            kill: Arc::new(Kill {
-                requested: AtomicBool::new(false),
-                waker: AtomicWaker::new(),
-                kick: vcpu.kick().clone(),
-            }),
+            stop,
+            meter,
+            limits,
             vcpu,
             clocks,
             memory,
             service,
             mode,
             quantum: self.quantum,
-            timeout: self.timeout,
             ended: false,
             exits: Exits::default(),
             times: Times::default(),
@@ -473,23 +470,27 @@ impl Builder {
         })
     }
 
-    fn sizes(&self, words: &Words) -> Result<Sizes> {
+    fn sizes(&self, limits: &Limits, words: &Words) -> Result<Sizes> {
+        let memory = limits.value(LimitKind::Memory);
+        let in_flight = match limits.get(LimitKind::InFlight) {
+            Some(_) => limits.count(LimitKind::InFlight),
+            None => layout::COMPLETIONS_MAX,
+        };
         let available = rustix::system::sysinfo();
         #[allow(
             clippy::useless_conversion,
             reason = "the field's type differs by platform"
         )]
         let available = u64::from(available.totalram) * u64::from(available.mem_unit);
-        if self.memory > available {
+        if memory > available {
             return Err(Error::MemoryTooLarge {
-                asked: self.memory,
+                asked: memory,
                 available,
             });
         }
-        if self.in_flight == 0 || self.in_flight > layout::COMPLETIONS_MAX {
+        if in_flight == 0 || in_flight > layout::COMPLETIONS_MAX {
             return Err(Error::Setting(format!(
-                "{} operations in flight cannot be: from 1 to {}",
-                self.in_flight,
+                "{in_flight} operations in flight cannot be: from 1 to {}",
                 layout::COMPLETIONS_MAX
             )));
         }
@@ -505,15 +506,13 @@ impl Builder {
         };
         let arena = self
             .arena
-            .unwrap_or((self.memory / 8).clamp(256 << 10, 64 << 20));
-        let stack = self
-            .stack
-            .unwrap_or((self.memory / 8).clamp(64 << 10, 1 << 20));
+            .unwrap_or((memory / 8).clamp(256 << 10, 64 << 20));
+        let stack = self.stack.unwrap_or((memory / 8).clamp(64 << 10, 1 << 20));
         Ok(Sizes {
-            memory: self.memory,
+            memory,
             arena: bounded("an arena", arena, layout::ARENA_MAX)?,
             stack: bounded("a stack", stack, layout::STACK_MAX)?,
-            in_flight: self.in_flight,
+            in_flight,
             boot: Words::OFFSET + words.bytes.len() as u64,
         })
     }
@@ -603,28 +602,24 @@ enum Service {
 enum Parked {
     Completion,
     Deadlock,
-    Killed,
+    Stopped(Why),
     Broken(Violation),
-}
-
-#[derive(Debug)]
-struct Kill {
-    requested: AtomicBool,
-    waker: AtomicWaker,
-    kick: Arc<Kick>,
 }
 
 /// Ends a sandbox from elsewhere. Clones end the same one.
 #[derive(Clone, Debug)]
-pub struct KillHandle(Arc<Kill>);
+pub struct KillHandle(Arc<Stop<RunPage>>);
 
 impl KillHandle {
     /// Ends the sandbox: its run returns [`Outcome::Cancelled`], whether the guest computes,
-    /// is parked, or has not started. Does nothing after the end.
+    /// is parked, waits for a host function, or has not started. Does nothing after the end.
+    ///
+    /// The guest executes nothing more from then on, and the futures of host functions are
+    /// dropped. What blocks goes on elsewhere: a call that is under way on a thread for blocking
+    /// calls runs to its end there, and what it gives is dropped; a host function that blocks
+    /// inside its `poll` holds up the run, as it holds up everything else on its thread.
     pub fn kill(&self) {
-        self.0.requested.store(true, Ordering::Release);
-        self.0.waker.wake();
-        self.0.kick.kick(Reasons::STOP);
+        self.0.end(Why::Killed);
     }
 }
 
@@ -634,6 +629,8 @@ struct Times {
     in_guest: Duration,
     in_host: Duration,
     parked: Duration,
+    /// Time on a processor in the guest, if it is limited.
+    computed: Duration,
 }
 
 /// A virtual machine with its guest, ready to run.
@@ -646,7 +643,7 @@ pub struct Sandbox {
     service: Service,
     mode: Mode,
     quantum: Duration,
-    timeout: Option<Duration>,
+    limits: Limits,
     ended: bool,
     exits: Exits,
     times: Times,
@@ -658,7 +655,8 @@ pub struct Sandbox {
     policy: Arc<Guard>,
     callables: Callables,
     mailbox: Arc<Mailbox>,
-    kill: Arc<Kill>,
+    meter: Arc<Meter>,
+    stop: Arc<Stop<RunPage>>,
 }
 
 impl Sandbox {
@@ -686,14 +684,11 @@ impl Sandbox {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
         self.callables.enter(runtime);
         let run = Run { sandbox: self };
-        let result = match run.sandbox.timeout {
+        let result = match run.sandbox.limits.time(LimitKind::WallClock) {
             None => run.sandbox.drive().await,
             Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
                 Ok(result) => result,
-                Err(_) => {
-                    run.sandbox.flush().await;
-                    Ok(Outcome::Limit(Limit::WallClock(limit)))
-                }
+                Err(_) => Ok(run.sandbox.limited(Limit::WallClock(limit)).await),
             },
         };
         drop(run);
@@ -754,7 +749,7 @@ impl Sandbox {
     /// What ends the sandbox from elsewhere.
     #[must_use]
     pub fn kill_handle(&self) -> KillHandle {
-        KillHandle(self.kill.clone())
+        KillHandle(self.stop.clone())
     }
 
     /// What the sandbox has done so far.
@@ -768,6 +763,7 @@ impl Sandbox {
             operations: Stats::name_operations(&self.counts),
             refusals: refused.iter().map(|(_, count)| count).sum(),
             refused,
+            bytes: self.meter.bytes(),
             guest: GuestCounts::read(&self.control),
             in_guest: self.times.in_guest,
             in_host: self.times.in_host,
@@ -775,8 +771,8 @@ impl Sandbox {
         }
     }
 
-    /// Enters the guest and counts the time on either side.
-    fn enter(&mut self) -> Result<Exit> {
+    /// Enters the guest for `most` and counts the time on either side.
+    fn enter(&mut self, most: Duration) -> Result<Exit> {
         if let Some(moment) = self.clocks.refresh() {
             self.memory.write_clock(&moment);
         }
@@ -784,25 +780,59 @@ impl Sandbox {
         if let Some(left) = self.left_at {
             self.times.in_host += entered - left;
         }
-        let exit = self.vcpu.enter();
+        // Asked for only if it is limited: it takes two system calls.
+        let is_limited = self.limits.get(LimitKind::CpuTime).is_some();
+        let computed = is_limited.then(thread_time);
+        let exit = self.vcpu.enter(most);
+        if let Some(before) = computed {
+            self.times.computed += thread_time().saturating_sub(before);
+        }
         let left = Instant::now();
         self.times.in_guest += left - entered;
         self.left_at = Some(left);
         exit
     }
 
+    /// How long the guest may stay in its next turn.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is reached.
+    fn turn_length(&self, began: Instant) -> Result<Duration, Limit> {
+        let mut most = self.quantum;
+        if let Some(limit) = self.limits.time(LimitKind::CpuTime) {
+            match limit.checked_sub(self.times.computed) {
+                None | Some(Duration::ZERO) => return Err(Limit::CpuTime(limit)),
+                Some(left) => most = most.min(left),
+            }
+        }
+        if let Some(limit) = self.limits.time(LimitKind::WallClock) {
+            let now = self.left_at.unwrap_or(began);
+            match limit.checked_sub(now - began) {
+                None | Some(Duration::ZERO) => return Err(Limit::WallClock(limit)),
+                Some(left) => most = most.min(left),
+            }
+        }
+        Ok(most)
+    }
+
     async fn drive(&mut self) -> Result<Outcome> {
-        self.turn_began = Instant::now();
+        let began = Instant::now();
+        self.turn_began = began;
         loop {
-            if self.kill.requested.load(Ordering::Acquire) {
-                return Ok(Outcome::Cancelled);
+            if let Some(why) = self.stop.why() {
+                return Ok(self.stopped(why).await);
             }
             // Others get a turn after a quantum, however often the guest was left meanwhile.
             if self.turn_began.elapsed() >= self.quantum {
                 tokio::task::yield_now().await;
                 self.turn_began = Instant::now();
             }
-            let served = match self.enter()? {
+            let most = match self.turn_length(began) {
+                Ok(most) => most,
+                Err(limit) => return Ok(self.limited(limit).await),
+            };
+            let served = match self.enter(most)? {
                 Exit::Submit => {
                     self.exits.submit += 1;
                     self.serve(true).await
@@ -811,7 +841,7 @@ impl Sandbox {
                     self.exits.wait += 1;
                     match self.park().await {
                         Parked::Completion => Ok(()),
-                        parked => return Ok(self.not_woken(parked)),
+                        parked => return Ok(self.not_woken(parked).await),
                     }
                 }
                 Exit::Halt => {
@@ -821,7 +851,7 @@ impl Sandbox {
                             self.vcpu.interrupt();
                             Ok(())
                         }
-                        parked => return Ok(self.not_woken(parked)),
+                        parked => return Ok(self.not_woken(parked).await),
                     }
                 }
                 Exit::Interrupted(reasons) => {
@@ -837,7 +867,7 @@ impl Sandbox {
                     let served = self.serve(false).await;
                     self.flush().await;
                     let code = self.control.load(Word::ExitCode, Ordering::Relaxed);
-                    return Ok(ended(served, Outcome::Exit(code.cast_signed())));
+                    return Ok(self.ended(served, Outcome::Exit(code.cast_signed())));
                 }
                 Exit::Abort => {
                     self.exits.end += 1;
@@ -846,13 +876,13 @@ impl Sandbox {
                     let mut page = [0; report::SIZE];
                     self.memory
                         .read(self.memory.space().report.offset, &mut page);
-                    return Ok(ended(served, Outcome::Panic(Box::new(Panic::read(&page)))));
+                    return Ok(self.ended(served, Outcome::Panic(Box::new(Panic::read(&page)))));
                 }
                 Exit::Fault(fault) => {
                     self.exits.end += 1;
                     let served = self.serve(false).await;
                     self.flush().await;
-                    return Ok(ended(served, Outcome::Fault(fault)));
+                    return Ok(self.ended(served, Outcome::Fault(fault)));
                 }
                 Exit::Violation(what) => {
                     self.exits.end += 1;
@@ -915,9 +945,8 @@ impl Sandbox {
     }
 
     fn poll_parked(&mut self, context: &Context<'_>) -> Poll<Parked> {
-        self.kill.waker.register(context.waker());
-        if self.kill.requested.load(Ordering::Acquire) {
-            return Poll::Ready(Parked::Killed);
+        if let Some(why) = self.stop.why_else_wake(context) {
+            return Poll::Ready(Parked::Stopped(why));
         }
         let turn = |driver: &mut Driver, register: Option<&Context<'_>>| {
             driver
@@ -946,11 +975,39 @@ impl Sandbox {
         }
     }
 
-    fn not_woken(&self, parked: Parked) -> Outcome {
+    async fn not_woken(&mut self, parked: Parked) -> Outcome {
         match parked {
-            Parked::Killed => Outcome::Cancelled,
+            Parked::Stopped(why) => self.stopped(why).await,
             Parked::Broken(Violation(what)) => Outcome::Violation(what),
             Parked::Deadlock | Parked::Completion => Outcome::Deadlock,
+        }
+    }
+
+    /// How it ends that was ended from elsewhere.
+    async fn stopped(&mut self, why: Why) -> Outcome {
+        match why {
+            Why::Killed => Outcome::Cancelled,
+            Why::Log => {
+                let limit = self.limits.value(LimitKind::Log);
+                self.limited(Limit::Log(limit)).await
+            }
+        }
+    }
+
+    /// How it ends at a limit: what it has written still leaves.
+    async fn limited(&mut self, limit: Limit) -> Outcome {
+        self.flush().await;
+        Outcome::Limit(limit)
+    }
+
+    /// How it ended, unless the guest's last submissions broke the interface or passed a limit.
+    fn ended(&self, served: Result<(), Violation>, outcome: Outcome) -> Outcome {
+        match (served, self.stop.why()) {
+            (Err(Violation(what)), _) => Outcome::Violation(what),
+            (Ok(()), Some(Why::Log)) => {
+                Outcome::Limit(Limit::Log(self.limits.value(LimitKind::Log)))
+            }
+            (Ok(()), _) => outcome,
         }
     }
 
@@ -1003,10 +1060,8 @@ impl Drop for Run<'_> {
     }
 }
 
-/// How it ended, unless the guest's last submissions broke the interface.
-fn ended(served: Result<(), Violation>, outcome: Outcome) -> Outcome {
-    match served {
-        Ok(()) => outcome,
-        Err(Violation(what)) => Outcome::Violation(what),
-    }
+/// Time for which the calling thread has run, in the host and in guests.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }

@@ -97,6 +97,9 @@ pub struct Stats {
     pub refusals: u64,
     /// The same by kind of request; only kinds that occurred.
     pub refused: Vec<(&'static str, u64)>,
+    /// Bytes moved, by the limit that counts them ([`LimitKind::key`](crate::LimitKind::key)); only
+    /// kinds that occurred.
+    pub bytes: Vec<(&'static str, u64)>,
     /// What the guest says of itself.
     pub guest: GuestCounts,
     /// Time in the guest.
@@ -195,6 +198,11 @@ impl fmt::Display for Stats {
                 write!(f, "{before}{kind} {}", count(*number))?;
             }
             writeln!(f, ")")?;
+        }
+        if !self.bytes.is_empty() {
+            let bytes = |(kind, number): &(_, u64)| format!("{kind} {}", units::bytes(*number));
+            let all: Vec<_> = self.bytes.iter().map(bytes).collect();
+            writeln!(f, "bytes      {}", all.join(", "))?;
         }
         write!(
             f,

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex as AsyncMutex;
 use wakebox_abi::op::Stream;
 
+use crate::limits::LimitKind;
+use crate::meter::Meter;
 use crate::vm::memory::ArenaSlice;
 
 /// Where a guest's output goes.
@@ -219,12 +221,18 @@ impl Stdin {
     pub(crate) fn read(
         &self,
         into: ArenaSlice,
+        meter: Arc<Meter>,
     ) -> impl Future<Output = io::Result<usize>> + Send + use<> {
         let reader = self.0.clone();
         async move {
             let mut reader = reader.lock_owned().await;
-            let mut bytes = vec![0; into.len().min(READ_MAX)];
+            let wanted = into.len().min(READ_MAX);
+            let taken = meter
+                .take(LimitKind::Stdin, wanted)
+                .map_err(io::Error::other)?;
+            let mut bytes = vec![0; taken.len()];
             let count = reader.read(&mut bytes).await?;
+            taken.keep(count);
             Ok(into.fill(&bytes[..count]))
         }
     }

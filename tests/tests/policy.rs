@@ -56,6 +56,66 @@ fn check_says_what_a_file_grants() {
 }
 
 #[test]
+fn limits_are_said_and_set_in_files_and_options() {
+    let (_dir, file) = written("[limits]\ncpu-time = '2s'\nhandles = 100\nlog = 'unlimited'");
+    let said = output(wakebox().args(["policy", "check"]).arg(&file));
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    for sentence in [
+        "It gets at most 2.00 s of time on a processor; then it is ended.",
+        "It gets at most 100 open handles; then opening is refused.",
+        "It gets at most 64 MiB of memory; then allocations fail.",
+        "Without limit: wall-clock,",
+    ] {
+        assert!(
+            text(&said.stdout).contains(sentence),
+            "{}",
+            text(&said.stdout)
+        );
+    }
+    let table = text(&output(wakebox().args(["policy", "limits"])).stdout);
+    assert!(
+        table.contains("host-fn-time    60.0 s  for a call"),
+        "{table}"
+    );
+    assert!(table.contains("stdout       unlimited  to"), "{table}");
+
+    let (_dir, wrong) = written("limits.speed = 1");
+    fails(
+        &output(wakebox().args(["policy", "check"]).arg(wrong)),
+        &["policy.toml", "limits", "speed", "cpu-time"],
+    );
+    fails(
+        &output(wakebox().args(["run", "--limit", "cpu-time=5", "guest"])),
+        &["--limit", "cpu-time", "500ms"],
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn options_count_before_files() {
+    require_kvm();
+    let (_dir, file) = written("limits.log = 10");
+    let run = |options: &[&str]| {
+        output(
+            wakebox()
+                .args(["run", "--policy"])
+                .arg(&file)
+                .args(options)
+                .arg(guest("quota"))
+                .args(["--", "log"]),
+        )
+    };
+    let limited = run(&[]);
+    assert_eq!(limited.status.code(), Some(124));
+    let stderr = text(&limited.stderr);
+    assert!(
+        stderr.contains("more than 10 bytes to standard error"),
+        "{stderr}"
+    );
+    assert!(run(&["--limit", "log=unlimited"]).status.success());
+}
+
+#[test]
 fn check_finds_what_cannot_be_granted() {
     let (_dir, file) = written("dirs = ['missing:/data']\nenv = ['WAKEBOX_NO_SUCH_VARIABLE']");
     fails(

@@ -45,6 +45,10 @@ pub enum CallError {
     /// The arguments or the result are too large, or cannot be serialized.
     #[error("the arguments or the result of `{0}` are larger than {MESSAGE_MAX} bytes")]
     TooLarge(String),
+    /// A limit on the guest's messages is reached: [`Limits::calls_in`](crate::Limits::calls_in),
+    /// [`Limits::calls_out`](crate::Limits::calls_out), or what the host keeps for it.
+    #[error("the guest's limit on messages does not allow the call of `{0}`")]
+    LimitReached(String),
 }
 
 /// What is waited for by the caller of one call.
@@ -59,6 +63,7 @@ enum Pending {
     /// The end.
     Done(Result<Vec<u8>, ReplyKind>),
     TooLarge,
+    LimitReached,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +150,23 @@ impl Mailbox {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// Ends a call that a limit does not allow.
+    pub(crate) fn refuse(&self, call: u64) {
+        let mut queue = self.queue();
+        let Some(pending) = queue.pending.get_mut(&call) else {
+            return;
+        };
+        let Pending::Waiting { waker, .. } = pending else {
+            return;
+        };
+        let waker = waker.take();
+        *pending = Pending::LimitReached;
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// No more calls will come: the guest reads to the end of them.
@@ -420,6 +442,9 @@ impl PendingCall {
                 }
                 Some(Pending::Done(Err(_))) => Poll::Ready(Err(CallError::BadInput(name.into()))),
                 Some(Pending::TooLarge) => Poll::Ready(Err(CallError::TooLarge(name.into()))),
+                Some(Pending::LimitReached) => {
+                    Poll::Ready(Err(CallError::LimitReached(name.into())))
+                }
                 None => Poll::Ready(Err(CallError::Ended)),
             }
         })

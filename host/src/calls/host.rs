@@ -82,7 +82,6 @@ impl State {
 pub(crate) struct Functions {
     by_name: HashMap<Arc<str>, Function>,
     pub(crate) state: State,
-    pub(crate) limit: Option<Duration>,
 }
 
 impl std::fmt::Debug for Functions {
@@ -101,14 +100,6 @@ fn serialize<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
 }
 
 impl Functions {
-    /// None yet; a call may take as long as `limit`.
-    pub(crate) fn with_limit(limit: Duration) -> Self {
-        Self {
-            limit: Some(limit),
-            ..Self::default()
-        }
-    }
-
     /// Adds a function, in place of one of the same name.
     pub(crate) fn add_call<A, R, F, Fut>(&mut self, name: &str, function: F)
     where
@@ -150,16 +141,19 @@ impl Functions {
 pub(crate) struct Callables {
     functions: Arc<Functions>,
     state: Arc<State>,
+    /// How long a call may take.
+    limit: Option<Duration>,
     /// The embedding program's runtime, known when the sandbox runs.
     runtime: Arc<OnceLock<Handle>>,
 }
 
 impl Callables {
-    pub(crate) fn new(mut functions: Functions) -> Self {
+    pub(crate) fn new(mut functions: Functions, limit: Option<Duration>) -> Self {
         let state = Arc::new(std::mem::take(&mut functions.state));
         Self {
             functions: Arc::new(functions),
             state,
+            limit,
             runtime: Arc::default(),
         }
     }
@@ -198,7 +192,7 @@ impl Callables {
             return Err(Status::NotFound);
         };
         let call = self.guard(|| function(context, input))??;
-        let limit = self.functions.limit;
+        let limit = self.limit;
         let call = InRuntime {
             runtime: self.runtime.clone(),
             inner: AssertUnwindSafe(call),

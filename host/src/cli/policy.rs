@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::style::Style;
-use crate::Policy;
 use crate::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
+use crate::{Limits, Policy, units};
 
 /// What a guest may reach: nothing else.
 #[derive(Debug, clap::Args)]
@@ -92,6 +93,53 @@ impl Grants {
     }
 }
 
+/// How much a guest may use.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits (they count before those of policy files)")]
+pub(super) struct LimitArgs {
+    /// Memory of the guest, everything included [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    mem: Option<u64>,
+
+    /// End the guest after this time, like 500ms, 10s or 2min
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+
+    /// Most operations in flight at once [default: 4096]
+    #[arg(long, value_name = "N")]
+    in_flight: Option<u32>,
+
+    /// Any limit of a policy file, like cpu-time=2s, network-out=1M or log=unlimited;
+    /// `wakebox policy limits` lists them
+    #[arg(long = "limit", value_name = "KEY=VALUE")]
+    others: Vec<Limits>,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500ms, 10s or 2min"))
+}
+
+impl LimitArgs {
+    /// All of them. The last one of a kind counts, and options of their own before `--limit`.
+    pub(super) fn into_limits(self) -> Limits {
+        let mut limits = Limits::new();
+        for other in self.others {
+            limits = other.or(&limits);
+        }
+        if let Some(bytes) = self.mem {
+            limits = limits.memory(bytes);
+        }
+        if let Some(time) = self.timeout {
+            limits = limits.wall_clock(time);
+        }
+        if let Some(most) = self.in_flight {
+            limits = limits.in_flight(most);
+        }
+        limits
+    }
+}
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Say in plain sentences what a policy file grants, and whether it could be granted here
@@ -99,10 +147,18 @@ pub(super) enum Command {
         /// The file, in TOML; its lists are named as the options of `wakebox run`
         file: PathBuf,
     },
+    /// List what can be limited, with the defaults and what happens at the limit
+    Limits,
 }
 
 pub(super) fn run(command: &Command) -> Result<ExitCode> {
-    let Command::Check { file } = command;
+    let file = match command {
+        Command::Check { file } => file,
+        Command::Limits => {
+            println!("{}", Limits::new().table());
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let policy = Policy::from_file(file)?;
     println!("{policy}");
     let troubles = policy.troubles();

@@ -2,18 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 
-use super::policy::Grants;
+use super::policy::{Grants, LimitArgs};
 use super::style::Style;
-use crate::{Builder, Fault, Input, Outcome, Output, Panic, Sandbox, Stats, WakeMode, units};
+use crate::{Builder, Fault, Input, Outcome, Output, Panic, Sandbox, Stats, WakeMode};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
 Exit status: the guest's own; 101 if it panicked, 123 if it slept with nothing to wait for, 124 \
-if it ran into the time limit, 125 if it broke the interface, 130 if it was interrupted, 139 if \
+if it reached a limit that ends it, 125 if it broke the interface, 130 if it was interrupted, 139 if \
 it faulted; 1 if it could not be run.";
 
 #[derive(Debug, clap::Args)]
@@ -33,26 +32,17 @@ pub(super) struct SandboxArgs {
     /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`
     guest: PathBuf,
 
-    /// Memory of the guest, everything included
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = units::parse_bytes)]
-    mem: u64,
-
     /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
     /// watches, or by whichever suits
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["out", "irq", "poll", "auto"])]
     wake: String,
 
-    /// End the guest after this time, like 500ms, 10s or 2min
-    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-
-    /// Most operations in flight at once
-    #[arg(long, value_name = "N", default_value_t = 4096)]
-    in_flight: u32,
-
     /// At the end, print exits, wakes, operations, polls and times on standard error
     #[arg(long)]
     stats: bool,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 
     #[command(flatten)]
     grants: Grants,
@@ -62,29 +52,19 @@ impl SandboxArgs {
     /// A builder with these settings, and this process's output.
     pub(super) fn into_builder(self) -> Result<Builder> {
         let mode: WakeMode = self.wake.parse()?;
-        let mut builder = Sandbox::builder()
+        Ok(Sandbox::builder()
             .guest(self.guest)
-            .memory(self.mem)
-            .in_flight(self.in_flight)
             .wake(mode)
+            .limits(self.limits.into_limits())
             .policy(self.grants.into_policy()?)
             .stdout(Output::Inherit)
-            .stderr(Output::Inherit);
-        if let Some(limit) = self.timeout {
-            builder = builder.timeout(limit);
-        }
-        Ok(builder)
+            .stderr(Output::Inherit))
     }
 
     /// Whether statistics are wanted at the end.
     pub(super) fn stats(&self) -> bool {
         self.stats
     }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it like 500ms, 10s or 2min"))
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {

@@ -7,97 +7,23 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_util::task::AtomicWaker;
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 
 use super::Violation;
 use crate::ops::End;
 use crate::ops::blocking::Reach;
-use crate::vm::kick::{Kick, Reasons};
+use crate::vm::signal::RunPage;
 
 /// An operation that could not be done at once.
 pub(crate) type Operation = Pin<Box<dyn Future<Output = End> + Send>>;
 
-/// The queue of slots whose operations can go on, and who wants to know.
-#[derive(Debug, Default)]
-pub(crate) struct Ready {
-    queue: Mutex<Vec<u32>>,
-    any: AtomicBool,
-    driver: AtomicWaker,
-    /// Threads that take turns by themselves for a moment, so that nobody need be woken.
-    helpers: AtomicU32,
-    /// In mode `irq`: the vCPU to pull out of its guest.
-    kick: OnceLock<Arc<Kick>>,
-}
-
-impl Ready {
-    /// Whoever polls the driver is to be woken by this from now on.
-    pub(crate) fn register(&self, waker: &Waker) {
-        self.driver.register(waker);
-    }
-
-    /// From now on a wake also kicks a vCPU that is in its guest: the host's waker reaches
-    /// across the boundary.
-    pub(crate) fn kick_too(&self, kick: Arc<Kick>) {
-        let _ = self.kick.set(kick);
-    }
-
-    /// Whether any slot is queued. A hint.
-    pub(crate) fn is_some(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
-    }
-
-    /// The calling thread takes turns as long as it has the value: nobody else is woken for them.
-    pub(crate) fn hold(&self) -> Helper<'_> {
-        self.helpers.fetch_add(1, Ordering::SeqCst);
-        Helper(self)
-    }
-
-    fn push(&self, slot: u32) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(slot);
-        // Partner: the drop of a `Helper`. Either this sees a helper, who will look before it leaves, or the
-        // helper has left and sees the flag.
-        self.any.store(true, Ordering::SeqCst);
-        if self.helpers.load(Ordering::SeqCst) == 0 {
-            self.driver.wake();
-        }
-        if let Some(kick) = self.kick.get()
-            && kick.is_in_guest()
-        {
-            kick.kick(Reasons::COMPLETION);
-        }
-    }
-
-    /// Swaps the queue for an empty one.
-    fn take(&self, into: &mut Vec<u32>) {
-        // Before the queue is taken, so that a push after it raises the flag again.
-        self.any.store(false, Ordering::Relaxed);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *queue, into);
-    }
-}
-
-/// A thread that takes turns by itself.
-#[derive(Debug)]
-pub(crate) struct Helper<'a>(&'a Ready);
-
-impl Drop for Helper<'_> {
-    fn drop(&mut self) {
-        self.0.helpers.fetch_sub(1, Ordering::SeqCst);
-        // What became ready since its last turn is somebody else's now.
-        if self.0.any.load(Ordering::SeqCst) {
-            self.0.driver.wake();
-        }
-    }
-}
+/// The queue of operations that can go on, of a driver beside a vCPU of KVM.
+pub(crate) type Ready = super::ready::Ready<RunPage>;
 
 /// Wakes the operation in one slot.
 #[derive(Debug)]
@@ -319,7 +245,7 @@ mod tests {
 
     #[test]
     fn operations_end_in_the_order_in_which_they_are_woken() {
-        let mut table = InFlight::new(8, Arc::default());
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
         let mut gates = Vec::new();
         for slot in 0..4 {
             let (open, gate) = oneshot::channel();
@@ -341,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_cancel_for_a_former_user_of_a_slot_changes_nothing() {
-        let mut table = InFlight::new(8, Arc::default());
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
         let (open, gate) = oneshot::channel();
         table.insert(token(5, 2), None, operation(gate)).unwrap();
         assert!(table.cancel(token(5, 1)).is_none());
@@ -353,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_operation_is_dropped_at_once() {
-        let mut table = InFlight::new(8, Arc::default());
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
         let (open, gate) = oneshot::channel::<u32>();
         table
             .insert(token(0, 1), Some(Handle(3)), operation(gate))
@@ -365,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_slot_out_of_range_or_taken_is_a_violation() {
-        let mut table = InFlight::new(8, Arc::default());
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
         let pending = || -> Operation { Box::pin(std::future::pending()) };
         assert!(table.insert(token(8, 0), None, pending()).is_err());
         assert!(table.insert(token(7, 0), None, pending()).is_ok());

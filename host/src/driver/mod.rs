@@ -11,8 +11,10 @@
 //! completion ring cannot overflow, and a guest cannot make the host's table of operations
 //! grow past a size that the host has chosen.
 
+pub(crate) mod bell;
 pub(crate) mod handles;
 pub(crate) mod inflight;
+pub(crate) mod ready;
 pub(crate) mod thread;
 
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
 
+use super::bell::Bell;
 use super::inflight::Ready;
 use super::{Driver, Violation};
 use crate::error::{Error, Result};
@@ -52,9 +53,8 @@ pub(crate) struct Seat {
     ready: Arc<Ready>,
     control: Shared<MappedControl>,
     mode: Mode,
-    /// Wakes the thread's task.
-    bell: AtomicWaker,
-    rung: AtomicBool,
+    /// Makes the thread's task look.
+    bell: Bell,
     /// Wakes the task that runs the guest.
     runner: AtomicWaker,
     stop: AtomicBool,
@@ -76,8 +76,7 @@ impl Seat {
             driver: Mutex::new(driver),
             control,
             mode,
-            bell: AtomicWaker::new(),
-            rung: AtomicBool::new(false),
+            bell: Bell::new(),
             runner: AtomicWaker::new(),
             stop: AtomicBool::new(false),
         });
@@ -140,8 +139,7 @@ impl Seat {
 
     /// Makes the thread look.
     pub(crate) fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
-        self.bell.wake();
+        self.bell.ring();
     }
 
     /// Ends the thread's task; the driver goes when the last user of the seat does.
@@ -228,9 +226,7 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
             continue;
         }
         rung = std::future::poll_fn(|context| {
-            // Registered before the flags are read: a ring in between is not lost.
-            seat.bell.register(context.waker());
-            if seat.rung.swap(false, Ordering::AcqRel) || seat.stop.load(Ordering::Acquire) {
+            if seat.bell.heard_else_wake(context) || seat.stop.load(Ordering::Acquire) {
                 return Poll::Ready(Ok(true));
             }
             match seat.turn(context) {

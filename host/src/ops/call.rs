@@ -3,25 +3,48 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use wakebox_abi::op::{Buf, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply};
+use wakebox_abi::op::{
+    Buf, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply,
+};
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
 use crate::calls::{Budget, Kept, MESSAGE_MAX, Share};
 use crate::driver::handles::Resource;
+use crate::limits::LimitKind;
+use crate::meter::Meter;
 use crate::policy::check::Refusal;
 use crate::vm::memory::ArenaSlice;
+
+/// What limits messages.
+#[derive(Clone)]
+struct Messages {
+    budget: Budget,
+    meter: Arc<Meter>,
+}
+
+impl Messages {
+    fn of(resources: &Resources) -> Self {
+        Self {
+            budget: resources.budget.clone(),
+            meter: resources.meter.clone(),
+        }
+    }
+}
 
 /// Longest name of a function, in bytes.
 const NAME_MAX: u32 = 256;
 
 /// Puts a message where its reader wants it, or keeps it if it does not fit there.
-fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, budget: &Budget) -> End {
+fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, to: &Messages) -> End {
+    if let Err(status) = to.meter.take_all(LimitKind::CallsIn, message.len()) {
+        return status.into();
+    }
     if message.len() <= into.len() {
         into.fill(&message);
         return End::Done(Status::Ok, message.len() as u32 + extra);
     }
-    match Kept::new(message, budget) {
+    match Kept::new(message, &to.budget) {
         Some(kept) => End::Overflow(Resource::Message(Arc::new(kept)), into),
         None => Status::LimitReached.into(),
     }
@@ -52,6 +75,9 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status
         .budget
         .take(input.len as usize)
         .ok_or(Status::LimitReached)?;
+    resources
+        .meter
+        .take_all(LimitKind::CallsOut, input.len as usize)?;
     Ok(Call {
         name,
         input: resources.slice(input)?.to_vec(),
@@ -64,11 +90,11 @@ impl Start for CallHost {
         let into = resources.slice(self.into)?;
         let Call { name, input, share } = function(resources, self.function, self.input)?;
         let call = resources.callables.call(&name, &input)?;
-        let budget = resources.budget.clone();
+        let to = Messages::of(resources);
         Ok(Started::pending(async move {
             let _share = share;
             match call.await {
-                Ok(reply) => deliver(reply, into, 0, &budget),
+                Ok(reply) => deliver(reply, into, 0, &to),
                 Err(status) => status.into(),
             }
         }))
@@ -91,10 +117,10 @@ impl Start for NextItem {
             return Err(Status::BadHandle);
         };
         let stream = stream.clone();
-        let budget = resources.budget.clone();
+        let to = Messages::of(resources);
         Ok(Started::pending_on(self.stream, async move {
             match stream.lock().await.next().await {
-                Some(Ok(item)) => deliver(item, into, 1, &budget),
+                Some(Ok(item)) => deliver(item, into, 1, &to),
                 Some(Err(status)) => status.into(),
                 None => End::OK,
             }
@@ -116,10 +142,21 @@ impl Start for ReadMessage {
 impl Start for NextCall {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let budget = resources.budget.clone();
-        let end = move |message: Option<Vec<u8>>| match message {
-            Some(message) => deliver(message, into, 0, &budget),
-            None => Status::NotConnected.into(),
+        let to = Messages::of(resources);
+        let mailbox = resources.mailbox.clone();
+        let end = move |message: Option<Vec<u8>>| {
+            let Some(message) = message else {
+                return Status::NotConnected.into();
+            };
+            let call = CallHeader::split(&message).map(|(header, _)| header.call);
+            let end = deliver(message, into, 0, &to);
+            if let (End::Done(status, _), Some(call)) = (&end, call)
+                && *status != Status::Ok
+            {
+                // The guest will never see it: its caller need not wait.
+                mailbox.refuse(call);
+            }
+            end
         };
         if let Poll::Ready(message) = resources.mailbox.try_take() {
             return Ok(Started::Done(end(message)));
@@ -131,7 +168,13 @@ impl Start for NextCall {
 
 impl Start for Reply {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let bytes = resources.slice(self.from)?.to_vec();
+        let from = resources.slice(self.from)?;
+        let metered = resources.meter.take_all(LimitKind::CallsOut, from.len());
+        if let Err(status) = metered {
+            resources.mailbox.refuse(self.call);
+            return Err(status);
+        }
+        let bytes = from.to_vec();
         resources
             .mailbox
             .reply(self.call, self.kind, &bytes, &resources.budget)?;

@@ -6,21 +6,24 @@ use wakebox_abi::op::Deadline;
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
+use crate::limits::LimitKind;
 
 impl Start for Deadline {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let Some(at) = resources
+        let at = resources
             .start
-            .checked_add(Duration::from_nanos(self.at_ns))
-        else {
-            // Past the end of the host's clock: it never comes.
-            return Ok(Started::pending(std::future::pending()));
-        };
-        if at <= Instant::now() {
+            .checked_add(Duration::from_nanos(self.at_ns));
+        if at.is_some_and(|at| at <= Instant::now()) {
             return Ok(Started::Done(End::OK));
         }
+        let one = resources.meter.one(LimitKind::Timers)?;
         Ok(Started::pending(async move {
-            tokio::time::sleep_until(at.into()).await;
+            let _one = one;
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                // Past the end of the host's clock: it never comes.
+                None => std::future::pending().await,
+            }
             End::OK
         }))
     }

@@ -12,6 +12,7 @@ use wakebox_abi::status::Status;
 use super::path::{kind_of, path};
 use super::{End, Resources, Start, Started, status_of};
 use crate::driver::handles::Resource;
+use crate::limits::LimitKind;
 
 /// Most bytes of a batch.
 const MOST: usize = 64 << 10;
@@ -40,10 +41,19 @@ impl Start for ReadDirectory {
             return Err(Status::InvalidInput);
         }
         let directory = resources.handles.directory(self.directory)?.clone();
-        let disk = resources.disk.clone();
+        let (disk, meter) = (resources.disk.clone(), resources.meter.clone());
         let most = into.len().min(MOST);
+        let list = move || {
+            let taken = meter.take(LimitKind::FilesIn, most)?;
+            if taken.len() < DirectoryEntry::BATCH_MIN {
+                return Err(Status::QuotaExceeded);
+            }
+            let batch = batch(&directory, taken.len())?;
+            taken.keep(batch.len());
+            Ok(batch)
+        };
         Ok(Started::pending_on(self.directory, async move {
-            match disk.run(move || batch(&directory, most)).await.flatten() {
+            match disk.run(list).await.flatten() {
                 Ok(batch) => End::bytes(into.fill(&batch)),
                 Err(status) => status.into(),
             }

@@ -16,6 +16,7 @@ use wakebox_abi::status::Status;
 use super::path::{encode_stat, path};
 use super::{End, Resources, Start, Started, status_of};
 use crate::driver::handles::Resource;
+use crate::limits::LimitKind;
 use crate::tree::Place;
 use crate::vm::memory::ArenaSlice;
 
@@ -92,11 +93,12 @@ fn regular(file: File, place: &Place) -> Result<File, Status> {
     }
 }
 
-/// A system call between a file and a part of the arena.
-type Transfer = fn(&File, &ArenaSlice, offset: i64, flags: i32) -> io::Result<usize>;
+/// A system call between a place in a file and at most so many bytes of a part of the arena.
+type Transfer = fn(&File, &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize>;
 
-fn read(file: &File, into: &ArenaSlice, offset: i64, flags: i32) -> io::Result<usize> {
+fn read(file: &File, into: &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize> {
     let (base, len) = into.as_iovec();
+    let len = len.min(most);
     let part = libc::iovec {
         iov_base: base.cast(),
         iov_len: len,
@@ -106,8 +108,15 @@ fn read(file: &File, into: &ArenaSlice, offset: i64, flags: i32) -> io::Result<u
     count(unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
 }
 
-fn write(file: &File, from: &ArenaSlice, offset: i64, flags: i32) -> io::Result<usize> {
+fn write(
+    file: &File,
+    from: &ArenaSlice,
+    most: usize,
+    offset: i64,
+    flags: i32,
+) -> io::Result<usize> {
     let (base, len) = from.as_iovec();
+    let len = len.min(most);
     let part = libc::iovec {
         iov_base: base.cast(),
         iov_len: len,
@@ -126,18 +135,29 @@ fn transfer(
     handle: wakebox_abi::op::Handle,
     slice: ArenaSlice,
     offset: u64,
-    call: Transfer,
+    kind: LimitKind,
 ) -> Result<Started, Status> {
+    let call: Transfer = match kind {
+        LimitKind::FilesOut => write,
+        _ => read,
+    };
     let file = resources.handles.file(handle)?.clone();
+    let meter = resources.meter.clone();
     let offset = i64::try_from(offset).map_err(|_| Status::InvalidInput)?;
     let slice = slice.at_most(MOST);
-    match call(&file, &slice, offset, libc::RWF_NOWAIT) {
+    let metered = move |flags| -> io::Result<usize> {
+        let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;
+        let moved = call(&file, &slice, taken.len(), offset, flags)?;
+        taken.keep(moved);
+        Ok(moved)
+    };
+    match metered(libc::RWF_NOWAIT) {
         Ok(count) => Ok(Started::Done(End::bytes(count))),
         Err(error) => match error.raw_os_error() {
             // Not in memory, or a file system that cannot tell.
-            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::ENOSYS) => Ok(resources
-                .disk
-                .start_transfer(handle, move || call(&file, &slice, offset, 0))),
+            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::ENOSYS) => {
+                Ok(resources.disk.start_transfer(handle, move || metered(0)))
+            }
             _ => Err(status_of(&error)),
         },
     }
@@ -146,14 +166,14 @@ fn transfer(
 impl Start for ReadFile {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        transfer(resources, self.file, into, self.offset, read)
+        transfer(resources, self.file, into, self.offset, LimitKind::FilesIn)
     }
 }
 
 impl Start for WriteFile {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
-        transfer(resources, self.file, from, self.offset, write)
+        transfer(resources, self.file, from, self.offset, LimitKind::FilesOut)
     }
 }
 

@@ -38,10 +38,13 @@ use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
 use crate::driver::inflight::Operation;
+use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Stdin};
+use crate::stop::Stop;
 use crate::tree::Tree;
 use crate::vm::memory::{Arena, ArenaSlice};
+use crate::vm::signal::RunPage;
 
 /// What operations work with.
 #[derive(Debug)]
@@ -58,6 +61,9 @@ pub(crate) struct Resources {
     pub(crate) callables: Callables,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) budget: Budget,
+    pub(crate) meter: Arc<Meter>,
+    /// Ends the sandbox at a limit that does.
+    pub(crate) stop: Arc<Stop<RunPage>>,
     /// Zero of the guest's monotonic clock.
     pub(crate) start: Instant,
 }
@@ -225,6 +231,10 @@ pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Start
 /// The status that tells a guest of an error.
 pub(crate) fn status_of(error: &io::Error) -> Status {
     use io::ErrorKind as Kind;
+    if let Some(status) = error.get_ref().and_then(|error| error.downcast_ref()) {
+        // One that this program has put there.
+        return *status;
+    }
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
             return Status::OutOfMemory;

@@ -8,7 +8,7 @@ use super::{End, Resources, Start, Started};
 impl Start for ReadStdin {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let read = resources.stdin.read(into);
+        let read = resources.stdin.read(into, resources.meter.clone());
         Ok(Started::pending(async move {
             match read.await {
                 Ok(count) => End::bytes(count),

@@ -5,14 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Resources, Start, Started, status_of};
+use crate::limits::LimitKind;
+use crate::meter::Meter;
 use crate::vm::memory::ArenaSlice;
 
 /// A connection of whichever kind.
@@ -55,19 +56,21 @@ impl Stream {
     }
 }
 
-/// A system call between a socket and a part of the arena.
-type Transfer = fn(BorrowedFd<'_>, &ArenaSlice) -> io::Result<usize>;
+/// A system call between a socket and at most so many bytes of a part of the arena.
+type Transfer = fn(BorrowedFd<'_>, &ArenaSlice, most: usize) -> io::Result<usize>;
 
-fn receive(stream: BorrowedFd<'_>, into: &ArenaSlice) -> io::Result<usize> {
+fn receive(stream: BorrowedFd<'_>, into: &ArenaSlice, most: usize) -> io::Result<usize> {
     let (base, len) = into.as_iovec();
+    let len = len.min(most);
     // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
     // writes to it as a device would, and the host holds no reference into it.
     let count = unsafe { libc::recv(stream.as_raw_fd(), base.cast(), len, libc::MSG_DONTWAIT) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-fn send(stream: BorrowedFd<'_>, from: &ArenaSlice) -> io::Result<usize> {
+fn send(stream: BorrowedFd<'_>, from: &ArenaSlice, most: usize) -> io::Result<usize> {
     let (base, len) = from.as_iovec();
+    let len = len.min(most);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: as in `receive`; the kernel reads what the guest makes of the bytes meanwhile.
     let count = unsafe { libc::send(stream.as_raw_fd(), base.cast(), len, flags) };
@@ -76,52 +79,48 @@ fn send(stream: BorrowedFd<'_>, from: &ArenaSlice) -> io::Result<usize> {
 
 /// Tries at once, and else whenever the socket is ready.
 fn transfer(
-    stream: &Arc<Stream>,
+    resources: &mut Resources,
     handle: wakebox_abi::op::Handle,
     slice: ArenaSlice,
-    interest: Interest,
-    call: Transfer,
-) -> Started {
-    match stream.try_io(interest, || call(stream.as_fd(), &slice)) {
+    kind: LimitKind,
+) -> Result<Started, Status> {
+    let (interest, call): (_, Transfer) = match kind {
+        LimitKind::NetworkOut => (Interest::WRITABLE, send),
+        _ => (Interest::READABLE, receive),
+    };
+    let metered = move |meter: &Meter, stream: &Stream, slice: &ArenaSlice| -> io::Result<usize> {
+        let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;
+        let moved = call(stream.as_fd(), slice, taken.len())?;
+        taken.keep(moved);
+        Ok(moved)
+    };
+    let stream = resources.handles.stream(handle)?;
+    match stream.try_io(interest, || metered(&resources.meter, stream, &slice)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Ok(count) => return Started::Done(End::bytes(count)),
-        Err(error) => return Started::Done(error.into()),
+        Ok(count) => return Ok(Started::Done(End::bytes(count))),
+        Err(error) => return Err(status_of(&error)),
     }
-    let stream = stream.clone();
-    Started::pending_on(handle, async move {
-        let call = || call(stream.as_fd(), &slice);
+    let (stream, meter) = (stream.clone(), resources.meter.clone());
+    Ok(Started::pending_on(handle, async move {
+        let call = || metered(&meter, &stream, &slice);
         match stream.async_io(interest, call).await {
             Ok(count) => End::bytes(count),
             Err(error) => error.into(),
         }
-    })
+    }))
 }
 
 impl Start for ReadStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let stream = resources.handles.stream(self.stream)?;
-        Ok(transfer(
-            stream,
-            self.stream,
-            into,
-            Interest::READABLE,
-            receive,
-        ))
+        transfer(resources, self.stream, into, LimitKind::NetworkIn)
     }
 }
 
 impl Start for WriteStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
-        let stream = resources.handles.stream(self.stream)?;
-        Ok(transfer(
-            stream,
-            self.stream,
-            from,
-            Interest::WRITABLE,
-            send,
-        ))
+        transfer(resources, self.stream, from, LimitKind::NetworkOut)
     }
 }
 

@@ -17,6 +17,8 @@ use wakebox_abi::status::Status;
 use super::tcp::{host_port, local_address};
 use super::{End, Resources, Start, Started, status_of};
 use crate::driver::handles::Resource;
+use crate::limits::LimitKind;
+use crate::meter::Meter;
 use crate::policy::check::{Guard, Protocol, Refusal};
 use crate::vm::memory::ArenaSlice;
 
@@ -117,16 +119,22 @@ impl Start for UdpSend {
             }
             Some(to) => return Err(resources.policy.refuse(Refusal::Udp, to)),
         };
-        match udp
-            .socket
-            .try_io(Interest::WRITABLE, || send(&udp, &from, to.as_ref()))
-        {
+        let meter = resources.meter.clone();
+        let metered = move |udp: &Udp| -> io::Result<usize> {
+            let taken = meter
+                .take_whole(LimitKind::NetworkOut, from.len())
+                .map_err(io::Error::other)?;
+            let sent = send(udp, &from, to.as_ref())?;
+            taken.keep(sent);
+            Ok(sent)
+        };
+        match udp.socket.try_io(Interest::WRITABLE, || metered(&udp)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(count) => return Ok(Started::Done(End::bytes(count))),
             Err(error) => return Err(status_of(&error)),
         }
         Ok(Started::pending_on(self.socket, async move {
-            let call = || send(&udp, &from, to.as_ref());
+            let call = || metered(&udp);
             match udp.socket.async_io(Interest::WRITABLE, call).await {
                 Ok(count) => End::bytes(count),
                 Err(error) => error.into(),
@@ -163,10 +171,10 @@ impl Start for UdpReceive {
             return Err(Status::InvalidInput);
         }
         let udp = resources.handles.udp(self.socket)?.clone();
-        let guard = resources.policy.clone();
+        let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
         match udp
             .socket
-            .try_io(Interest::READABLE, || receive(&udp, &into, &guard))
+            .try_io(Interest::READABLE, || receive(&udp, &into, &guard, &meter))
         {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(status_of(&error));
@@ -177,7 +185,7 @@ impl Start for UdpReceive {
         }
         Ok(Started::pending_on(self.socket, async move {
             loop {
-                let call = || receive(&udp, &into, &guard);
+                let call = || receive(&udp, &into, &guard, &meter);
                 match udp.socket.async_io(Interest::READABLE, call).await {
                     Ok(Some(count)) => return End::bytes(count),
                     Ok(None) => {}
@@ -190,10 +198,16 @@ impl Start for UdpReceive {
 
 /// Receives a datagram: the sender's address and then the bytes. `None` if it came from somebody
 /// who may not send, and was dropped.
-fn receive(udp: &Udp, into: &ArenaSlice, guard: &Guard) -> io::Result<Option<usize>> {
-    // Whose it is, before any of it is read. One thread at a time has the driver, so that the
-    // next call takes the same datagram.
-    let (_, from) = receive_part(udp, std::ptr::null_mut(), 0, libc::MSG_PEEK)?;
+fn receive(
+    udp: &Udp,
+    into: &ArenaSlice,
+    guard: &Guard,
+    meter: &Meter,
+) -> io::Result<Option<usize>> {
+    // Whose it is and how long, before any of it is read. One thread at a time has the driver, so
+    // that the next call takes the same datagram.
+    let peek = libc::MSG_PEEK | libc::MSG_TRUNC;
+    let (whole, from) = receive_part(udp, std::ptr::null_mut(), 0, peek)?;
     let may = from
         .is_some_and(|from| udp.peer() == Some(from) || guard.may_reach(Protocol::Udp, None, from));
     let Some(from) = from.filter(|_| may) else {
@@ -205,7 +219,12 @@ fn receive(udp: &Udp, into: &ArenaSlice, guard: &Guard) -> io::Result<Option<usi
         return Ok(None);
     };
     let (base, len) = into.behind(SocketAddress::SIZE).as_iovec();
+    // One for which too little is left stays where it is.
+    let taken = meter
+        .take_whole(LimitKind::NetworkIn, whole.min(len))
+        .map_err(io::Error::other)?;
     let (count, _) = receive_part(udp, base, len, 0)?;
+    taken.keep(count);
     into.fill(&SocketAddress(from).to_bytes());
     Ok(Some(count))
 }

@@ -9,13 +9,15 @@ impl fmt::Display for Policy {
     /// One sentence a line, with what the guest may do; ends without a line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentences = self.sentences();
-        if sentences.is_empty() {
-            return f.write_str("The guest may reach nothing.");
-        }
+        let is_empty = sentences.is_empty();
         for sentence in sentences {
             writeln!(f, "The guest {sentence}.")?;
         }
-        f.write_str("It may reach nothing else.")
+        match is_empty {
+            true => writeln!(f, "The guest may reach nothing.")?,
+            false => writeln!(f, "It may reach nothing else.")?,
+        }
+        self.limits.fmt(f)
     }
 }
 
@@ -118,17 +120,27 @@ fn target(target: &Target) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
+    use std::time::Duration;
 
     #[test]
     fn a_policy_is_said_in_sentences() {
-        assert_eq!(Policy::new().to_string(), "The guest may reach nothing.");
+        let none = Policy::new().to_string();
+        assert!(
+            none.starts_with("The guest may reach nothing.\nIt gets at most 64 MiB of memory;")
+        );
         let policy = Policy::new()
             .allow_connect("api.example.com:443".parse().unwrap())
             .allow_connect("10.0.0.0/8".parse().unwrap())
             .allow_listen("127.0.0.1:0".parse().unwrap())
             .allow_dir("/srv:/site:ro".parse().unwrap())
             .allow_env("LANG=C".parse().unwrap())
-            .allow_fn("kv.*".parse().unwrap());
+            .allow_fn("kv.*".parse().unwrap())
+            .limit(
+                Limits::unlimited()
+                    .cpu_time(Duration::from_secs(2))
+                    .log(4096),
+            );
         assert_eq!(
             policy.to_string(),
             "\
@@ -138,7 +150,12 @@ The guest may listen for TCP on 127.0.0.1, on ports that the host chooses.
 The guest may read, and not change, what is in /srv, which it sees as /site.
 The guest gets the variable LANG with the value \"C\".
 The guest may call the host functions that begin with `kv.`.
-It may reach nothing else."
+It may reach nothing else.
+It gets at most 2.00 s of time on a processor; then it is ended.
+It gets at most 64 MiB of memory; then allocations fail.
+It gets at most 4 KiB to standard error; then it is ended.
+Without limit: wall-clock, in-flight, handles, timers, network-in, network-out, files-in, \
+files-out, stdin, stdout, calls-in, calls-out, host-fn-time."
         );
     }
 }

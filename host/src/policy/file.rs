@@ -10,10 +10,18 @@
 //! dirs = ["./site:/site:ro", "./data:/data"]
 //! env = ["LANG=C", "HOME"]
 //! functions = ["kv.*"]
+//!
+//! [limits]
+//! cpu-time = "2s"
+//! memory = "64M"
+//! handles = 100
+//! log = "unlimited"
 //! ```
 //!
 //! An entry is written as on the command line. Directories are relative to the file.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,6 +30,7 @@ use serde::Deserialize;
 
 use super::{DirGrant, InvalidGrant, Policy};
 use crate::error::Error;
+use crate::limits::{InvalidLimit, Limits};
 
 /// Why a file is not a policy.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +62,14 @@ pub enum PolicyFileError {
         /// What is wrong.
         source: InvalidGrant,
     },
+    /// A limit is not what it should be.
+    #[error("{path}: in `limits`: {source}")]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: InvalidLimit,
+    },
     /// Entries contradict each other.
     #[error("{path}: {source}")]
     Contradiction {
@@ -75,6 +92,24 @@ struct File {
     dirs: Vec<String>,
     env: Vec<String>,
     functions: Vec<String>,
+    limits: BTreeMap<String, LimitValue>,
+}
+
+/// A limit: text with a unit, or a number where there is none.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a text like \"10s\" or \"64M\", or a number")]
+enum LimitValue {
+    Text(String),
+    Number(u64),
+}
+
+impl fmt::Display for LimitValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
 }
 
 impl Policy {
@@ -105,6 +140,16 @@ impl Policy {
             message: error.to_string().trim_end().into(),
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
+        let limits = file
+            .limits
+            .iter()
+            .try_fold(Limits::new(), |limits, (key, value)| {
+                let limit = |source| PolicyFileError::Limit {
+                    path: path.into(),
+                    source,
+                };
+                limits.set(&format!("{key}={value}")).map_err(limit)
+            })?;
         let dirs: Vec<DirGrant> = entries(path, "dirs", &file.dirs)?;
         let policy = Self {
             connect: entries(path, "connect", &file.connect)?,
@@ -116,6 +161,7 @@ impl Policy {
             dirs: dirs.into_iter().map(|dir| dir.relative_to(base)).collect(),
             env: entries(path, "env", &file.env)?,
             functions: entries(path, "functions", &file.functions)?,
+            limits,
         };
         policy
             .validate()
@@ -145,6 +191,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn read(text: &str) -> Result<Policy, String> {
         Policy::from_toml(text, "/etc/app/policy.toml").map_err(|error| error.to_string())
@@ -162,6 +209,10 @@ mod tests {
             dirs = ["data:/data", "/srv:/srv:ro"]
             env = ["A=1"]
             functions = ["kv.*"]
+            [limits]
+            cpu-time = "2s"
+            handles = 100
+            log = "unlimited"
         "#;
         let policy = Policy::new()
             .allow_connect("a.test:443".parse().unwrap())
@@ -174,7 +225,13 @@ mod tests {
             .allow_dir("/etc/app/data:/data".parse().unwrap())
             .allow_dir("/srv:/srv:ro".parse().unwrap())
             .allow_env("A=1".parse().unwrap())
-            .allow_fn("kv.*".parse().unwrap());
+            .allow_fn("kv.*".parse().unwrap())
+            .limit(
+                Limits::new()
+                    .cpu_time(Duration::from_secs(2))
+                    .handles(100)
+                    .log(None),
+            );
         assert_eq!(read(text), Ok(policy));
         assert_eq!(read(""), Ok(Policy::new()));
     }
@@ -190,6 +247,9 @@ mod tests {
             ("dirs = ['data']", &["dirs", "HOST:GUEST"]),
             ("dirs = ['a:/x', 'b:/x']", &["two directories", "/x"]),
             ("unix = ['a.sock']", &["a.sock", "absolute"]),
+            ("limits.speed = 1", &["limits", "speed", "cpu-time"]),
+            ("limits.cpu-time = 5", &["limits", "cpu-time", "500ms"]),
+            ("limits.log = [1]", &["policy.toml", "64M"]),
         ] {
             let error = read(text).unwrap_err();
             for word in words {

@@ -1,4 +1,4 @@
-//! What a sandbox may reach. Nothing, unless it is granted.
+//! What a sandbox may reach, which is nothing unless it is granted, and how much it may use.
 //!
 //! A [`Policy`] is a value: built in code, read from a file (`file.rs`), or made of the
 //! command's options. How a running sandbox's requests are held against it, and refusals
@@ -13,6 +13,7 @@ mod grant;
 use std::path::{Component, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 
 #[cfg(feature = "policy-file")]
 pub use self::file::PolicyFileError;
@@ -20,9 +21,9 @@ pub use self::grant::{
     DirGrant, FunctionPattern, HostPort, InvalidGrant, LocalAddress, NamePattern, Target, Variable,
 };
 
-/// What a sandbox may reach. The default grants nothing.
+/// What a sandbox may reach, and how much it may use. The default grants nothing.
 ///
-/// Grants only add: what one allows, no other takes away.
+/// Grants only add: what one allows, no other takes away. [`Limits`] have defaults.
 ///
 /// ```
 /// # fn main() -> Result<(), wakebox::policy::InvalidGrant> {
@@ -44,6 +45,7 @@ pub struct Policy {
     dirs: Vec<DirGrant>,
     env: Vec<Variable>,
     functions: Vec<FunctionPattern>,
+    limits: Limits,
 }
 
 impl Policy {
@@ -121,7 +123,20 @@ impl Policy {
         self
     }
 
-    /// Adds all that another policy grants.
+    /// Limits how much the sandbox may use. Of two that are given, the stricter counts.
+    #[must_use]
+    pub fn limit(mut self, limits: Limits) -> Self {
+        self.limits = self.limits.and(&limits);
+        self
+    }
+
+    /// How much the sandbox may use.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Adds all that another policy grants, and limits what either limits.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.connect.extend(other.connect);
@@ -133,6 +148,7 @@ impl Policy {
         self.dirs.extend(other.dirs);
         self.env.extend(other.env);
         self.functions.extend(other.functions);
+        self.limits = self.limits.and(&other.limits);
         self
     }
 

@@ -71,7 +71,7 @@ impl System {
         Ok(Self {
             kvm,
             cpuid,
-            kick_signal: super::kick::install_signal_handler()?,
+            kick_signal: super::signal::install_signal_handler()?,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
         })
     }

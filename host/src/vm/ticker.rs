@@ -1,7 +1,7 @@
 //! One thread for the process that ends quanta.
 //!
 //! While any vCPU is in its guest, the ticker wakes every [`TICK`] and kicks those that
-//! have been there for a quantum. Entering a guest costs it two loads and two stores; it
+//! have been there for as long as they may. Entering a guest costs it two loads and two stores; it
 //! starts no timer. When no vCPU has been in a guest for a while, the ticker sleeps
 //! until one is.
 
@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::kick::{Kick, Reasons};
+use super::kick::Reasons;
+use super::signal::VcpuKick;
 use crate::error::{Error, Result};
 
 /// The ticker's grain.
@@ -24,14 +25,8 @@ const IDLE_TICKS: u32 = 20;
 pub(crate) struct Ticker {
     tick: AtomicU64,
     asleep: AtomicBool,
-    watched: Mutex<Vec<Watched>>,
+    watched: Mutex<Vec<Weak<VcpuKick>>>,
     thread: OnceLock<Thread>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    kick: Weak<Kick>,
-    quantum: u64,
 }
 
 impl Ticker {
@@ -65,22 +60,21 @@ impl Ticker {
         Ok(&TICKER)
     }
 
-    /// Watches a vCPU until it is dropped; its quantum is rounded up to whole ticks.
-    pub(crate) fn watch(&self, kick: &Arc<Kick>, quantum: Duration) {
-        let quantum = quantum.as_nanos().div_ceil(TICK.as_nanos()).max(1) as u64;
-        self.lock().push(Watched {
-            kick: Arc::downgrade(kick),
-            quantum,
-        });
+    /// Watches a vCPU until it is dropped.
+    pub(crate) fn watch(&self, kick: &Arc<VcpuKick>) {
+        self.lock().push(Arc::downgrade(kick));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Watched>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<VcpuKick>>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The current tick.
-    pub(crate) fn now(&self) -> u64 {
-        self.tick.load(Ordering::Relaxed)
+    /// The tick after which a vCPU that enters its guest now has been there for `time`, rounded up
+    /// to whole ticks.
+    pub(crate) fn after(&self, time: Duration) -> u64 {
+        let ticks = time.as_nanos().div_ceil(TICK.as_nanos()).max(1);
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.tick.load(Ordering::Relaxed).saturating_add(ticks)
     }
 
     /// To be called right after [`Kick::enter`], whose fence is the partner of the one in
@@ -114,18 +108,18 @@ impl Ticker {
         }
     }
 
-    /// Kicks whoever has had a quantum. Returns whether any vCPU is in its guest.
+    /// Kicks whoever has had its time. Returns whether any vCPU is in its guest.
     fn look(&self, now: u64) -> bool {
         let mut any = false;
         self.lock().retain(|watched| {
-            let Some(kick) = watched.kick.upgrade() else {
+            let Some(kick) = watched.upgrade() else {
                 return false;
             };
             if kick.is_in_guest() {
                 any = true;
                 // A vCPU that entered while the ticker slept shows an old tick and leaves
                 // a little early, once.
-                if now.saturating_sub(kick.entered_at()) > watched.quantum {
+                if now > kick.until() {
                     kick.kick(Reasons::QUANTUM);
                 }
             }

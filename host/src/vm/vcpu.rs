@@ -12,6 +12,7 @@ use super::descriptors;
 use super::ioctl;
 use super::kick::{Kick, Reasons};
 use super::memory::GuestMemory;
+use super::signal::{RunPage, VcpuKick, thread_id};
 use super::space::ring0_stack_at;
 use super::system::{System, retry};
 use super::ticker::Ticker;
@@ -69,7 +70,7 @@ pub(crate) struct Vcpu {
     // Keeps the machine alive, and its memory mapped, as long as its processor.
     _vm: VmFd,
     memory: Arc<GuestMemory>,
-    kick: Arc<Kick>,
+    kick: Arc<VcpuKick>,
     ticker: &'static Ticker,
     interrupt_wanted: bool,
     /// Interrupts injected.
@@ -83,12 +84,7 @@ impl Vcpu {
     /// # Errors
     ///
     /// What KVM could not do.
-    pub(crate) fn new(
-        memory: &Arc<GuestMemory>,
-        entry: u64,
-        stack: u64,
-        quantum: Duration,
-    ) -> Result<Self> {
+    pub(crate) fn new(memory: &Arc<GuestMemory>, entry: u64, stack: u64) -> Result<Self> {
         let system = System::get()?;
         let ticker = Ticker::get()?;
         let vm = system.create_vm()?;
@@ -141,8 +137,9 @@ impl Vcpu {
         let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
         // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
         // that ends.
-        let kick = Arc::new(unsafe { Kick::new(flag, system.kick_signal) });
-        ticker.watch(&kick, quantum);
+        let page = unsafe { RunPage::new(flag, system.kick_signal) };
+        let kick = Arc::new(Kick::new(page));
+        ticker.watch(&kick);
         Ok(Self {
             vcpu,
             _vm: vm,
@@ -160,7 +157,7 @@ impl Vcpu {
     }
 
     /// What others kick it by.
-    pub(crate) fn kick(&self) -> &Arc<Kick> {
+    pub(crate) fn kick(&self) -> &Arc<VcpuKick> {
         &self.kick
     }
 
@@ -191,14 +188,15 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Enters the guest and returns when it is left, at the latest a quantum later.
+    /// Enters the guest and returns when it is left, at the latest `most` later, rounded up to
+    /// milliseconds.
     ///
     /// # Errors
     ///
     /// What KVM could not do; never because of what the guest did.
-    pub(crate) fn enter(&mut self) -> Result<Exit> {
+    pub(crate) fn enter(&mut self, most: Duration) -> Result<Exit> {
         self.inject()?;
-        self.kick.enter(self.ticker.now());
+        self.kick.enter(thread_id(), self.ticker.after(most));
         self.ticker.entered();
         let exit = self.vcpu.run();
         let reasons = self.kick.leave(exit.is_err());
