@@ -7,6 +7,10 @@
 
 pub mod elf;
 pub mod floor;
+pub mod limits;
+pub mod memory;
+pub mod programs;
+pub mod soak;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod guests;
 mod loom;
 mod process;
 mod run;
+mod soak;
 mod test;
 mod workspace;
 
@@ -33,6 +34,9 @@ Look
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e
+  soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
+                         nothing is lost and that all they took comes back; also with
+                         --connections N, --cycles N, --rounds N, --wake MODE
   loom [--depth N]       search the wake protocol for a lost wake-up, N preemptions deep
   deny                   licences and sources of the dependencies (needs cargo-deny)
 
@@ -61,6 +65,7 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("run") => run::run(args),
         Some("bench") => bench::run(args),
         Some("test") => test::run(args),
+        Some("soak") => soak::run(args),
         Some("loom") => loom::run(args),
         Some("deny") => deny::run(args),
         Some("guests") => guests::run(args),

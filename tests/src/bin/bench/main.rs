@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use table::Report;
 use wakebox_tests::floor::Floor;
+use wakebox_tests::soak;
 
 fn main() -> ExitCode {
     match run() {
@@ -31,7 +32,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let json = json_file()?;
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = &args[..]
+        && first == soak::PEERS
+    {
+        return soak::peers(rest);
+    }
+    let json = json_file(&args)?;
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
@@ -39,6 +46,8 @@ fn run() -> Result<()> {
 
     step("memory");
     let memory = footprint::measure(&runtime);
+    step("memory of connections");
+    let connections = footprint::connections(&runtime);
     step("exits and operations");
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
     step("calls");
@@ -52,6 +61,7 @@ fn run() -> Result<()> {
     step("the first line");
     report.extend("the first line", cold::first_line(&runtime));
     report.extend("memory", memory);
+    report.extend("memory of connections", connections);
     report.extend("size", size::measure());
 
     println!("{report}");
@@ -63,11 +73,10 @@ fn run() -> Result<()> {
 }
 
 /// The value of `--json`, the only option.
-fn json_file() -> Result<Option<PathBuf>> {
-    let mut args = std::env::args_os().skip(1);
-    match (args.next(), args.next(), args.next()) {
-        (None, ..) => Ok(None),
-        (Some(option), Some(file), None) if option == "--json" => Ok(Some(file.into())),
+fn json_file(args: &[String]) -> Result<Option<PathBuf>> {
+    match args {
+        [] => Ok(None),
+        [option, file] if option == "--json" => Ok(Some(file.into())),
         _ => bail!("usage: bench [--json FILE]"),
     }
 }

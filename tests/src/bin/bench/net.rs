@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use wakebox::{Captured, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
+use wakebox_tests::limits::allow_descriptors;
 
 use crate::table::{Bar, Row, Unit, median};
 
@@ -65,7 +66,7 @@ struct Seen {
 
 /// Requests a second and how long they take, by connections.
 pub(crate) fn measure(client: &Runtime) -> Result<Vec<Row>> {
-    allow_descriptors()?;
+    allow_descriptors(DESCRIPTORS)?;
     let mut rows = Vec::new();
     for connections in [1, 64, 1000] {
         let mut seen: [Seen; 3] = Default::default();
@@ -249,29 +250,5 @@ async fn request(stream: &mut TcpStream, number: u64) -> Result<()> {
     stream.write_all(&sent).await?;
     stream.read_exact(&mut answer).await?;
     ensure!(answer == sent, "an echo differs from what was sent");
-    Ok(())
-}
-
-/// Lets the process open as many descriptors as it takes.
-fn allow_descriptors() -> Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: it writes to a structure that lives here.
-    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    ensure!(got == 0, std::io::Error::last_os_error());
-    if limit.rlim_cur >= DESCRIPTORS {
-        return Ok(());
-    }
-    limit.rlim_cur = DESCRIPTORS.min(limit.rlim_max);
-    // SAFETY: it reads a structure that lives here.
-    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    ensure!(set == 0, std::io::Error::last_os_error());
-    ensure!(
-        limit.rlim_cur == DESCRIPTORS,
-        "only {} descriptors are allowed, {DESCRIPTORS} are needed",
-        limit.rlim_cur
-    );
     Ok(())
 }

@@ -11,6 +11,7 @@ extern crate alloc;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
+use core::fmt::Write as _;
 
 use picoserve::response::chunked::{ChunkWriter, ChunkedResponse, Chunks, ChunksWritten};
 use picoserve::response::{File, Json};
@@ -33,6 +34,7 @@ const PAGE: &str = r#"<!doctype html>
 <li><a href="/stats">/stats</a>: what the guest has done so far, as JSON
 <li><a href="/greet/you">/greet/NAME</a>: a greeting, as JSON
 <li><a href="/wait/250">/wait/MILLIS</a>: an answer that takes its time
+<li><a href="/bytes/1000000">/bytes/COUNT</a>: so many bytes to download
 <li><a href="/stream">/stream</a>: a body that comes piece by piece:
 </ul>
 <pre id="stream"></pre>
@@ -91,9 +93,42 @@ impl Chunks for Drip {
     }
 }
 
+/// So many bytes: lines of numbers, the last one perhaps cut.
+struct Bytes(usize);
+
+impl Chunks for Bytes {
+    fn content_type(&self) -> &'static str {
+        "application/octet-stream"
+    }
+
+    async fn write_chunks<W: io::Write>(
+        self,
+        mut to: ChunkWriter<W>,
+    ) -> core::result::Result<ChunksWritten, W::Error> {
+        let (mut left, mut number) = (self.0, 0);
+        let mut lines = String::new();
+        while left > 0 {
+            lines.clear();
+            for _ in 0..1000 {
+                number += 1;
+                // A `String` takes whatever is written to it.
+                let _ = writeln!(lines, "{number}");
+            }
+            let part = &lines.as_bytes()[..lines.len().min(left)];
+            to.write_chunk(part).await?;
+            left -= part.len();
+        }
+        to.finalize().await
+    }
+}
+
 fn site() -> Router<impl PathRouter> {
     Router::new()
         .route("/", get_service(File::html(PAGE)))
+        .route(
+            ("/bytes", parse_path_segment()),
+            get(async |count: usize| ChunkedResponse::new(Bytes(count))),
+        )
         .route("/stream", get(async || ChunkedResponse::new(Drip)))
         .route(
             "/stats",
@@ -130,6 +165,9 @@ async fn main() -> Result<()> {
         let stream = listener.accept().await?;
         let site = site.clone();
         spawn(async move {
+            // An answer goes out in a few parts, none of which should wait for the peer's word that
+            // it has the one before. If it cannot be set, the peer has gone already.
+            let _ = stream.set_nodelay(true).await;
             let mut buffer = vec![0; 2048];
             let server = Server::custom(&site, Timer, &CONFIG, &mut buffer);
             if let Err(error) = server.serve(stream).await {
