@@ -82,11 +82,16 @@ pub struct Boot {
     pub env: Range,
     /// Random bytes of this sandbox's own, to seed hash maps and generators.
     pub seed: [u64; 4],
+    /// Places of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches
+    /// and there is none ([`crate::trace`]).
+    pub trace_records: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
     assert!(
-        size_of::<Boot>() == 168 && align_of::<Boot>() == 8,
+        size_of::<Boot>() == 176 && align_of::<Boot>() == 8,
         "Boot: raise ABI_VERSION"
     );
     assert!(
@@ -99,6 +104,10 @@ const _: () = {
     );
     assert!(
         core::mem::offset_of!(Boot, seed) == 136,
+        "Boot: raise ABI_VERSION"
+    );
+    assert!(
+        core::mem::offset_of!(Boot, trace_records) == 168,
         "Boot: raise ABI_VERSION"
     );
 };

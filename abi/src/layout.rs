@@ -10,6 +10,7 @@
 //! 0x4020_1000  report page: last words                                (user, read-write)
 //! 0x4030_0000  submission ring                                        (user, read-write)
 //! 0x4040_0000  completion ring                                        (user, read-write)
+//! 0x4100_0000  trace ring, if there is one                            (user, read-write)
 //! 0x4800_0000  stack, guard pages on both sides                       (user, read-write)
 //! 0x5000_0000  I/O arena, at most 512 MiB                             (user, read-write)
 //! 0x1_0000_0000  heap, 2 MiB pages where they fit                     (user, read-write)
@@ -59,6 +60,12 @@ pub const SUBMISSIONS: u64 = 0x4030_0000;
 /// First completion entry.
 pub const COMPLETIONS: u64 = 0x4040_0000;
 
+/// First record of the trace ring ([`crate::trace`]), aligned to a large page.
+pub const TRACE: u64 = 0x4100_0000;
+
+/// Most records of a trace ring.
+pub const TRACE_RECORDS_MAX: u32 = 1 << 21;
+
 /// Lowest mapped address of the stack; the page below it is a guard page.
 pub const STACK: u64 = 0x4800_0000;
 
@@ -83,13 +90,19 @@ pub const COMPLETIONS_MAX: u32 = 1 << 18;
 
 const _: () = {
     use crate::entry::{Completion, Submission};
+    use crate::trace::Record;
     assert!(
         SUBMISSIONS + SUBMISSIONS_MAX as u64 * Submission::SIZE as u64 <= COMPLETIONS,
         "the submission ring runs into the completion ring: see layout.rs"
     );
     assert!(
-        COMPLETIONS + COMPLETIONS_MAX as u64 * Completion::SIZE as u64 <= STACK - PAGE_SIZE,
-        "the completion ring runs into the stack's guard page: see layout.rs"
+        COMPLETIONS + COMPLETIONS_MAX as u64 * Completion::SIZE as u64 <= TRACE,
+        "the completion ring runs into the trace ring: see layout.rs"
+    );
+    assert!(
+        TRACE.is_multiple_of(LARGE_PAGE_SIZE)
+            && TRACE + TRACE_RECORDS_MAX as u64 * Record::SIZE as u64 <= STACK - PAGE_SIZE,
+        "the trace ring runs into the stack's guard page: see layout.rs"
     );
     assert!(
         STACK + STACK_MAX + PAGE_SIZE <= ARENA && ARENA + ARENA_MAX <= 1 << 31,

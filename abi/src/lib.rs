@@ -4,8 +4,8 @@
 //! nothing: it says where things lie in guest memory ([`layout`]), what the host
 //! tells a guest at start ([`boot`]), how requests and completions travel
 //! ([`ring`], [`entry`], [`op`], [`status`]), how either side gets the other's
-//! attention ([`port`], [`wake`]) and how a guest says its last words
-//! ([`report`]). A guest may be written against this crate alone.
+//! attention ([`port`], [`wake`]), how a guest says its last words ([`report`]) and how
+//! it tells what it does ([`trace`]). A guest may be written against this crate alone.
 //!
 //! # Trust
 //!
@@ -35,10 +35,11 @@ pub mod port;
 pub mod report;
 pub mod ring;
 pub mod status;
+pub mod trace;
 pub mod wake;
 
 /// The version of this interface.
 ///
 /// A guest carries the version that it was built for in its ELF note
 /// ([`note::Note`]); a host refuses every other version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -35,11 +35,17 @@ pub enum Word {
     SubmissionHead = 0x140,
     /// Host: not zero while the driver looks at the submission ring, so that no doorbell is needed.
     DriverLooks = 0x180,
+    /// Guest: free-running count of trace records published.
+    TraceTail = 0x280,
+    /// Guest: trace records lost because the ring was full, modulo 2³².
+    TraceLost = 0x284,
+    /// Host: free-running count of trace records consumed.
+    TraceHead = 0x2C0,
 }
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -49,6 +55,9 @@ impl Word {
         Self::CompletionTail,
         Self::SubmissionHead,
         Self::DriverLooks,
+        Self::TraceTail,
+        Self::TraceLost,
+        Self::TraceHead,
     ];
 
     /// Offset in the control page, in bytes.
@@ -112,8 +121,9 @@ impl Counter {
 }
 
 const _: () = assert!(
-    (Counter::WokenByInterrupt as u64) + 8 <= PAGE_SIZE,
-    "the control page is one page: see memory.rs"
+    Counter::WokenByInterrupt as u64 + 8 <= Word::TraceTail as u64
+        && Word::TraceHead as u64 + 4 <= PAGE_SIZE,
+    "the control page is one page, and nothing lies in it twice: see memory.rs"
 );
 
 /// The control page.

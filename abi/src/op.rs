@@ -18,6 +18,11 @@ pub struct Malformed;
 pub trait Param: Copy {
     /// The word.
     fn to_word(self) -> u64;
+    /// Bytes of the arena that the value names.
+    #[inline]
+    fn arena_bytes(self) -> u32 {
+        0
+    }
     /// The value of a word.
     ///
     /// # Errors
@@ -72,6 +77,10 @@ impl Param for Buf {
     #[inline]
     fn to_word(self) -> u64 {
         u64::from(self.len) << 32 | u64::from(self.offset)
+    }
+    #[inline]
+    fn arena_bytes(self) -> u32 {
+        self.len
     }
     #[inline]
     fn from_word(word: u64) -> Result<Self, Malformed> {
@@ -263,6 +272,17 @@ macro_rules! operations {
                 }
             }
 
+            /// Bytes of the arena that the parameters of such an operation name; zero for those
+            /// that name none or are malformed.
+            #[must_use]
+            pub fn arena_bytes(self, params: &[u64; Submission::PARAMS]) -> u32 {
+                match self {
+                    $(Self::$name => $name::from_params(params).map_or(0, |_operation| {
+                        0_u32 $(.saturating_add(Param::arena_bytes(_operation.$field)))*
+                    }),)*
+                }
+            }
+
             /// The name, for people.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -309,6 +329,35 @@ macro_rules! operations {
             }
         )*
     };
+}
+
+impl Opcode {
+    /// Whether the value of a completion is a count of bytes.
+    #[must_use]
+    pub const fn counts_bytes(self) -> bool {
+        matches!(
+            self,
+            Self::Entropy
+                | Self::ReadClock
+                | Self::WriteConsole
+                | Self::ReadStdin
+                | Self::ReadStream
+                | Self::WriteStream
+                | Self::SocketName
+                | Self::Lookup
+                | Self::UdpSend
+                | Self::UdpReceive
+                | Self::ReadFile
+                | Self::WriteFile
+                | Self::StatFile
+                | Self::StatPath
+                | Self::ReadDirectory
+                | Self::CallHost
+                | Self::NextItem
+                | Self::ReadMessage
+                | Self::NextCall
+        )
+    }
 }
 
 operations! {

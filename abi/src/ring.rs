@@ -23,6 +23,7 @@ use core::sync::atomic::Ordering;
 
 use crate::entry::{Completion, Entry, Submission};
 use crate::memory::{Control, Slots, Word};
+use crate::trace::Record;
 
 /// The two words that belong to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,13 @@ pub const COMPLETION: Indices = Indices {
     head: Word::CompletionHead,
 };
 
+/// The trace ring's words: the guest produces, the host consumes ([`crate::trace`]).
+pub const TRACE: Indices = Indices {
+    name: "trace ring",
+    tail: Word::TraceTail,
+    head: Word::TraceHead,
+};
+
 /// The producer's end of the submission ring, for a guest.
 pub type SubmissionProducer<C, S> = Producer<C, S, Submission, { Submission::WORDS }>;
 /// The consumer's end of the submission ring, for a host.
@@ -57,6 +65,11 @@ pub type SubmissionConsumer<C, S> = Consumer<C, S, Submission, { Submission::WOR
 pub type CompletionProducer<C, S> = Producer<C, S, Completion, { Completion::WORDS }>;
 /// The consumer's end of the completion ring, for a guest.
 pub type CompletionConsumer<C, S> = Consumer<C, S, Completion, { Completion::WORDS }>;
+
+/// The producer's end of the trace ring, for a guest.
+pub type TraceProducer<C, S> = Producer<C, S, Record, { Record::WORDS }>;
+/// The consumer's end of the trace ring, for a host.
+pub type TraceConsumer<C, S> = Consumer<C, S, Record, { Record::WORDS }>;
 
 /// The other side's index cannot be: it is behind, or further ahead than the ring is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

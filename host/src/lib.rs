@@ -39,7 +39,8 @@
 //! # Where to look
 //!
 //! `sandbox.rs` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
-//! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation;
+//! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation; `trace/` what
+//! can be seen of all that;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
 mod calls;
@@ -59,6 +60,7 @@ mod sandbox;
 mod stats;
 mod stdio;
 mod stop;
+pub mod trace;
 mod tree;
 pub mod units;
 mod vm;

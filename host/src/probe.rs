@@ -45,6 +45,7 @@ impl Probe {
             stack: layout::PAGE_SIZE,
             in_flight: 64,
             boot: layout::PAGE_SIZE,
+            trace_records: 0,
         };
         let space = Space::plan(&image, &sizes)?;
         let bytes = space.ram;

@@ -40,6 +40,7 @@ use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::{Stop, Why};
+use crate::trace::{self, ExitReason, Recorder, Sink, Sinks, Tracing};
 use crate::tree::Tree;
 use crate::vm;
 use crate::vm::clock::Clocks;
@@ -141,6 +142,8 @@ pub struct Builder {
     stdin: Input,
     stdout: Output,
     stderr: Output,
+    sinks: Sinks,
+    trace_records: u32,
 }
 
 impl Default for Builder {
@@ -159,6 +162,8 @@ impl Default for Builder {
             stdin: Input::Null,
             stdout: Output::Null,
             stderr: Output::Null,
+            sinks: Sinks::default(),
+            trace_records: trace::RECORDS,
         }
     }
 }
@@ -344,6 +349,26 @@ impl Builder {
         self
     }
 
+    /// Watches the run: `sink` gets every event of both sides ([`crate::trace`]). Called several
+    /// times, each sink gets them all.
+    ///
+    /// A sandbox that is watched takes memory for the guest's records
+    /// ([`Self::trace_records`]) beyond [`Self::memory`], has a quantum of at most 2 ms, after which they are
+    /// taken out, and a thread `wakebox-trace`.
+    #[must_use]
+    pub fn trace(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.0.push(Box::new(sink));
+        self
+    }
+
+    /// Places of the ring in which the guest's records wait, 32 bytes each, rounded up to a power
+    /// of two; 131,072 by default. What finds it full is lost, and counted.
+    #[must_use]
+    pub fn trace_records(mut self, places: u32) -> Self {
+        self.trace_records = places;
+        self
+    }
+
     /// Makes the machine and loads the guest. No instruction of it has run yet.
     ///
     /// # Errors
@@ -351,6 +376,10 @@ impl Builder {
     /// The guest cannot be read or is refused; a setting cannot be; KVM is missing,
     /// forbidden, or could not do its part.
     pub fn build(self) -> Result<Sandbox> {
+        let guest = match &self.guest {
+            Some(Guest(Source::Path(path))) => Some(path.display().to_string()),
+            _ => None,
+        };
         let image = match self.guest.clone() {
             None => {
                 return Err(Error::Setting(
@@ -384,7 +413,12 @@ impl Builder {
         };
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
-        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
+        let mut vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
+        let quantum = if self.sinks.0.is_empty() {
+            self.quantum
+        } else {
+            self.quantum.min(QUANTUM)
+        };
         let clocks = Clocks::new(vcpu.fd());
         vm::install(&memory, &image);
         let mut features = if exitless { Features::EXITLESS } else { 0 };
@@ -413,10 +447,20 @@ impl Builder {
             args: words.args_range(),
             env: words.env_range(),
             seed: seed()?,
+            trace_records: space.trace_records,
+            reserved: 0,
         };
         memory.write(space.boot.offset, boot.as_bytes());
         memory.write(space.boot.offset + Words::OFFSET, &words.bytes);
 
+        let tracing = if self.sinks.0.is_empty() {
+            None
+        } else {
+            let tracing = Tracing::new(&memory, &clocks, mode.to_string(), guest, self.sinks)?;
+            vcpu.recorder = Some(tracing.recorder().clone());
+            Some(tracing)
+        };
+        let recorder = tracing.as_ref().map(Tracing::recorder);
         let counts = Arc::new(OpCounts::default());
         let host_fn_time = limits.time(LimitKind::HostFnTime);
         let callables = Callables::new(self.functions, host_fn_time);
@@ -441,7 +485,7 @@ impl Builder {
             stop: stop.clone(),
             start: clocks.start(),
         };
-        let driver = Driver::new(&memory, resources, counts.clone(), ready);
+        let driver = Driver::new(&memory, resources, counts.clone(), ready, recorder.cloned());
         let service = if exitless {
             Service::Thread(Seat::new(driver, memory.control(), mode)?)
         } else {
@@ -457,7 +501,8 @@ impl Builder {
             memory,
             service,
             mode,
-            quantum: self.quantum,
+            tracing,
+            quantum,
             ended: false,
             exits: Exits::default(),
             times: Times::default(),
@@ -468,6 +513,18 @@ impl Builder {
             callables,
             mailbox,
         })
+    }
+
+    /// Places of the trace ring; zero if nobody watches.
+    fn ring_of_trace(&self) -> Result<u32> {
+        let most = layout::TRACE_RECORDS_MAX;
+        match self.trace_records {
+            _ if self.sinks.0.is_empty() => Ok(0),
+            places if (1..=most).contains(&places) => Ok(places.next_power_of_two().max(64)),
+            places => Err(Error::Setting(format!(
+                "a trace ring of {places} places cannot be: from 1 to {most}"
+            ))),
+        }
     }
 
     fn sizes(&self, limits: &Limits, words: &Words) -> Result<Sizes> {
@@ -514,6 +571,7 @@ impl Builder {
             stack: bounded("a stack", stack, layout::STACK_MAX)?,
             in_flight,
             boot: Words::OFFSET + words.bytes.len() as u64,
+            trace_records: self.ring_of_trace()?,
         })
     }
 }
@@ -642,6 +700,7 @@ pub struct Sandbox {
     control: Shared<MappedControl>,
     service: Service,
     mode: Mode,
+    tracing: Option<Tracing>,
     quantum: Duration,
     limits: Limits,
     ended: bool,
@@ -692,6 +751,13 @@ impl Sandbox {
             },
         };
         drop(run);
+        if let Some(tracing) = &mut self.tracing {
+            match &result {
+                Ok(outcome) => tracing.end(outcome.to_string(), outcome.exit_status()),
+                Err(error) => tracing.end(error.to_string(), 1),
+            }
+            tracing.ended().await;
+        }
         if let Ok(outcome) = &result {
             tracing::debug!(%outcome, exits = self.exits.total(), "sandbox ended");
         }
@@ -752,6 +818,12 @@ impl Sandbox {
         KillHandle(self.stop.clone())
     }
 
+    /// Why a sink of the trace got no more events, if that happened. Known when the run has ended.
+    #[must_use]
+    pub fn trace_error(&self) -> Option<&std::io::Error> {
+        self.tracing.as_ref()?.error.as_ref()
+    }
+
     /// What the sandbox has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -790,6 +862,9 @@ impl Sandbox {
         let left = Instant::now();
         self.times.in_guest += left - entered;
         self.left_at = Some(left);
+        if let Some(tracing) = &mut self.tracing {
+            tracing.exited(exit.as_ref().map_or(ExitReason::Violation, Exit::reason));
+        }
         exit
     }
 
@@ -823,6 +898,7 @@ impl Sandbox {
             if let Some(why) = self.stop.why() {
                 return Ok(self.stopped(why).await);
             }
+            self.let_sinks_catch_up().await;
             // Others get a turn after a quantum, however often the guest was left meanwhile.
             if self.turn_began.elapsed() >= self.quantum {
                 tokio::task::yield_now().await;
@@ -895,6 +971,18 @@ impl Sandbox {
         }
     }
 
+    /// Waits as long as too many events wait for the trace's sinks; not beyond the end.
+    async fn let_sinks_catch_up(&mut self) {
+        let (stop, Some(tracing)) = (&self.stop, &mut self.tracing) else {
+            return;
+        };
+        poll_fn(|context| match stop.why_else_wake(context) {
+            Some(_) => Poll::Ready(()),
+            None => tracing.poll_room(context),
+        })
+        .await;
+    }
+
     /// A turn of the driver. If the guest goes on at once, a driver on a thread is told to look, where
     /// that saves exits.
     async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
@@ -925,12 +1013,21 @@ impl Sandbox {
         let mut pended = false;
         let parked = poll_fn(|context| {
             let poll = self.poll_parked(context);
+            if poll.is_pending()
+                && !pended
+                && let Some(recorder) = self.recorder()
+            {
+                recorder.parked();
+            }
             pended |= poll.is_pending();
             poll
         })
         .await;
         let now = Instant::now();
         if pended {
+            if let Some(recorder) = self.recorder() {
+                recorder.resumed();
+            }
             self.times.parked += asleep_since.map_or(Duration::ZERO, |since| now - since);
             self.left_at = Some(now);
             self.turn_began = now;
@@ -981,6 +1078,10 @@ impl Sandbox {
             Parked::Broken(Violation(what)) => Outcome::Violation(what),
             Parked::Deadlock | Parked::Completion => Outcome::Deadlock,
         }
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.tracing.as_ref().map(Tracing::recorder)
     }
 
     /// How it ends that was ended from elsewhere.

@@ -17,6 +17,7 @@ use wakebox_abi::op::Handle;
 use super::Violation;
 use crate::ops::End;
 use crate::ops::blocking::Reach;
+use crate::trace::Recorder;
 use crate::vm::signal::RunPage;
 
 /// An operation that could not be done at once.
@@ -31,6 +32,7 @@ struct SlotWaker {
     slot: u32,
     queued: AtomicBool,
     ready: Arc<Ready>,
+    recorder: Option<Recorder>,
 }
 
 impl Wake for SlotWaker {
@@ -42,6 +44,9 @@ impl Wake for SlotWaker {
         // Acquire and release: what the waking side did before is visible to the poll that
         // takes the flag down, even if this wake found it up.
         if !self.queued.swap(true, Ordering::AcqRel) {
+            if let Some(recorder) = &self.recorder {
+                recorder.ready(self.slot);
+            }
             self.ready.push(self.slot);
         }
     }
@@ -66,6 +71,8 @@ pub(crate) struct InFlight {
     ready: Arc<Ready>,
     /// Slots taken from the queue and not polled yet, last first.
     batch: Vec<u32>,
+    /// Writes down which operations are woken, if somebody watches.
+    recorder: Option<Recorder>,
 }
 
 impl std::fmt::Debug for InFlight {
@@ -79,13 +86,14 @@ impl std::fmt::Debug for InFlight {
 
 impl InFlight {
     /// An empty table of at most `most` slots; memory grows with the highest slot used.
-    pub(crate) fn new(most: u32, ready: Arc<Ready>) -> Self {
+    pub(crate) fn new(most: u32, ready: Arc<Ready>, recorder: Option<Recorder>) -> Self {
         Self {
             slots: Vec::new(),
             most,
             len: 0,
             ready,
             batch: Vec::new(),
+            recorder,
         }
     }
 
@@ -193,12 +201,13 @@ impl InFlight {
 
     fn poll(&mut self, index: u32) -> Option<(Token, Option<Handle>, End)> {
         let slot = self.slots.get_mut(index as usize)?;
-        let ready = &self.ready;
+        let (ready, recorder) = (&self.ready, &self.recorder);
         let (state, waker) = slot.waker.get_or_insert_with(|| {
             let state = Arc::new(SlotWaker {
                 slot: index,
                 queued: AtomicBool::new(false),
                 ready: ready.clone(),
+                recorder: recorder.clone(),
             });
             let waker = Waker::from(state.clone());
             (state, waker)
@@ -245,7 +254,7 @@ mod tests {
 
     #[test]
     fn operations_end_in_the_order_in_which_they_are_woken() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let mut gates = Vec::new();
         for slot in 0..4 {
             let (open, gate) = oneshot::channel();
@@ -267,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_cancel_for_a_former_user_of_a_slot_changes_nothing() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
         table.insert(token(5, 2), None, operation(gate)).unwrap();
         assert!(table.cancel(token(5, 1)).is_none());
@@ -279,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_operation_is_dropped_at_once() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel::<u32>();
         table
             .insert(token(0, 1), Some(Handle(3)), operation(gate))
@@ -291,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_slot_out_of_range_or_taken_is_a_violation() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let pending = || -> Operation { Box::pin(std::future::pending()) };
         assert!(table.insert(token(8, 0), None, pending()).is_err());
         assert!(table.insert(token(7, 0), None, pending()).is_ok());

@@ -28,6 +28,7 @@ use wakebox_abi::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
 
 use self::inflight::{InFlight, Ready};
 use crate::ops::{self, End, Resources, Started};
+use crate::trace::Recorder;
 use crate::vm::memory::{GuestMemory, Shared};
 
 /// How a guest broke the interface, in words. Ends its sandbox.
@@ -96,6 +97,10 @@ pub(crate) struct Driver {
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
     /// break the ring must not take what it left for a healthy one.
     broken: Option<Violation>,
+    /// Writes down what is done, if somebody watches.
+    recorder: Option<Recorder>,
+    /// Completions that the guest does not see yet, if somebody watches.
+    unseen: Vec<Token>,
 }
 
 impl Driver {
@@ -105,6 +110,7 @@ impl Driver {
         resources: Resources,
         counts: Arc<OpCounts>,
         ready: Arc<Ready>,
+        recorder: Option<Recorder>,
     ) -> Self {
         let places = memory.space().completion_entries;
         Self {
@@ -119,10 +125,12 @@ impl Driver {
                 ring::COMPLETION,
             ),
             places,
-            inflight: InFlight::new(places, ready),
+            inflight: InFlight::new(places, ready, recorder.clone()),
             resources,
             counts,
             broken: None,
+            recorder,
+            unseen: Vec::new(),
         }
     }
 
@@ -150,6 +158,9 @@ impl Driver {
         let submitted = self.take_submissions()?;
         self.poll_ready()?;
         self.submissions.release();
+        if let Some(recorder) = &self.recorder {
+            recorder.written(&mut self.unseen);
+        }
         self.completions.publish();
         let completed = self.completions.published().wrapping_sub(before);
         Ok(Turn {
@@ -201,6 +212,13 @@ impl Driver {
     /// Starts an operation. All but a cancellation take a place in the completion ring.
     fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
         let token = submission.token;
+        if let Some(recorder) = &self.recorder
+            && submission.opcode != Opcode::Cancel as u16
+        {
+            let opcode = Opcode::from_code(submission.opcode);
+            let bytes = opcode.map_or(0, |opcode| opcode.arena_bytes(&submission.params));
+            recorder.begins(token, submission.opcode, bytes);
+        }
         match ops::start(submission, &mut self.resources) {
             Started::Done(end) => self.complete(token, end),
             Started::Cancel(target) => {
@@ -248,6 +266,10 @@ impl Driver {
 
     fn complete(&mut self, token: Token, end: End) -> Result<(), Violation> {
         let (status, value) = self.resources.settle(end);
+        if let Some(recorder) = &self.recorder {
+            recorder.ends(token, status, value);
+            self.unseen.push(token);
+        }
         let pushed = self.completions.push(Completion {
             token,
             status,

@@ -57,6 +57,11 @@ impl Clocks {
         self.multiplier != 0
     }
 
+    /// Nanoseconds in a tick of the counter, times 2³²; zero if the guest cannot use it.
+    pub(crate) fn multiplier(&self) -> u64 {
+        self.multiplier
+    }
+
     /// Zero of the monotonic clock, on the host's.
     pub(crate) fn start(&self) -> Instant {
         self.start

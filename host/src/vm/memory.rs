@@ -45,15 +45,22 @@ impl GuestMemory {
     fn advise_huge_pages(&self) {
         const LARGE: u64 = wakebox_abi::layout::LARGE_PAGE_SIZE;
         let (start, len) = (self.space.heap.offset + LARGE, self.space.heap.len);
-        if len <= LARGE {
-            return;
+        if len > LARGE {
+            self.advise(start, len - LARGE);
         }
+        // A trace ring is written all over.
+        if self.space.trace.len > 0 {
+            self.advise(self.space.trace.offset, self.space.trace.len);
+        }
+    }
+
+    fn advise(&self, start: u64, len: u64) {
         // SAFETY: the range lies inside the mapping that `self.region` owns; the advice
         // does not change what its bytes are.
         let _ = unsafe {
             rustix::mm::madvise(
                 self.region.as_ptr().add(start as usize).cast(),
-                (len - LARGE) as usize,
+                len as usize,
                 rustix::mm::Advice::LinuxHugepage,
             )
         };
@@ -121,6 +128,15 @@ impl GuestMemory {
     /// The places of the completion ring.
     pub(crate) fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
         self.slots(self.space.completions.offset, self.space.completion_entries)
+    }
+
+    /// The places of the trace ring.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub(crate) fn trace<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.space.trace.offset, self.space.trace_records)
     }
 
     fn slots<const WORDS: usize>(

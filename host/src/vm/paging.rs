@@ -64,8 +64,8 @@ impl Tables {
     pub(crate) fn most_pages(image: u64, stack: u64, memory: u64) -> u64 {
         let small = |bytes: u64| bytes / LARGE_PAGE_SIZE + 2;
         // Root, one level-3 table, level-2 tables for the image's and the system's gigabyte;
-        // supervisor and boot, control and rings (three), ends of arena and heap.
-        4 + 8 + small(image) + small(stack) + (memory >> 30) + 2
+        // supervisor and boot, control and rings (four), ends of arena and heap.
+        4 + 9 + small(image) + small(stack) + (memory >> 30) + 2
     }
 
     /// Maps `len` bytes, in large pages where both addresses allow it.

@@ -8,9 +8,11 @@
 //!            stack | image | page tables
 //! 2 MiB * n  arena
 //! 2 MiB * m  heap
+//! 2 MiB * k  trace ring, if there is one
 //! ```
 
 use wakebox_abi::layout::{self, LARGE_PAGE_SIZE, PAGE_SIZE};
+use wakebox_abi::trace::Record;
 
 use super::paging::{Rights, Tables};
 use crate::error::{Error, Result};
@@ -46,6 +48,8 @@ pub(crate) struct Sizes {
     pub(crate) in_flight: u32,
     /// Boot page, arguments and environment, in bytes.
     pub(crate) boot: u64,
+    /// Places of the trace ring, a power of two, or zero.
+    pub(crate) trace_records: u32,
 }
 
 /// What lies where.
@@ -70,6 +74,8 @@ pub(crate) struct Space {
     pub(crate) tables: Part,
     pub(crate) arena: Part,
     pub(crate) heap: Part,
+    pub(crate) trace: Part,
+    pub(crate) trace_records: u32,
     pub(crate) submission_entries: u32,
     pub(crate) completion_entries: u32,
     /// Guest-virtual address of the image's first page.
@@ -139,7 +145,15 @@ impl Space {
             offset: (arena.offset + arena.len).next_multiple_of(LARGE_PAGE_SIZE),
             len: heap_len,
         };
-        let ram = heap.offset + heap.len;
+        // Beyond what the guest was given: a guest that is watched has no less.
+        let trace = Part {
+            offset: (heap.offset + heap.len).next_multiple_of(LARGE_PAGE_SIZE),
+            len: pages(u64::from(sizes.trace_records) * Record::SIZE as u64),
+        };
+        let ram = match trace.len {
+            0 => heap.offset + heap.len,
+            len => trace.offset + len,
+        };
         Ok(Self {
             ram,
             base: if ram <= LOW_RAM_MAX { 0 } else { HIGH_RAM_BASE },
@@ -158,6 +172,8 @@ impl Space {
             tables,
             arena,
             heap,
+            trace,
+            trace_records: sizes.trace_records,
             submission_entries,
             completion_entries,
             image_start: span.start,
@@ -189,6 +205,7 @@ impl Space {
         map(layout::STACK, self.stack, Rights::WRITE);
         map(layout::ARENA, self.arena, Rights::WRITE);
         map(layout::HEAP, self.heap, Rights::WRITE);
+        map(layout::TRACE, self.trace, Rights::WRITE);
         for (start, len, rights) in image.pages() {
             debug_assert!(start % PAGE == 0 && len % PAGE == 0);
             let offset = self.image.offset + (start - self.image_start);

@@ -18,6 +18,7 @@ use super::system::{System, retry};
 use super::ticker::Ticker;
 use crate::error::{Error, Result};
 use crate::report::{Fault, FaultKind, Registers};
+use crate::trace::{ExitReason, Recorder};
 
 /// Control register bits (Intel SDM vol. 3A, 2.5; AMD APM vol. 2, 3.1).
 mod bits {
@@ -63,6 +64,23 @@ pub(crate) enum Exit {
     Interrupted(Reasons),
 }
 
+impl Exit {
+    /// The same, for a trace.
+    pub(crate) fn reason(&self) -> ExitReason {
+        match self {
+            Self::Submit => ExitReason::Submit,
+            Self::Wait => ExitReason::Wait,
+            Self::Halt => ExitReason::Halt,
+            Self::End => ExitReason::Exit,
+            Self::Abort => ExitReason::Abort,
+            Self::Fault(_) => ExitReason::Fault,
+            Self::Violation(_) => ExitReason::Violation,
+            Self::Interrupted(reasons) if reasons.has(Reasons::QUANTUM) => ExitReason::Quantum,
+            Self::Interrupted(_) => ExitReason::Kick,
+        }
+    }
+}
+
 /// A virtual processor and the machine around it.
 #[derive(Debug)]
 pub(crate) struct Vcpu {
@@ -75,6 +93,8 @@ pub(crate) struct Vcpu {
     interrupt_wanted: bool,
     /// Interrupts injected.
     pub(crate) interrupts: u64,
+    /// Writes down what is done, if somebody watches.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 impl Vcpu {
@@ -148,6 +168,7 @@ impl Vcpu {
             ticker,
             interrupt_wanted: false,
             interrupts: 0,
+            recorder: None,
         })
     }
 
@@ -178,6 +199,9 @@ impl Vcpu {
         let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
         run.request_interrupt_window = u8::from(!ready);
         if ready {
+            if let Some(recorder) = &self.recorder {
+                recorder.injected();
+            }
             ioctl::interrupt(&self.vcpu, port::IRQ_VECTOR).map_err(|source| Error::Kvm {
                 action: "inject an interrupt",
                 source,
@@ -196,6 +220,9 @@ impl Vcpu {
     /// What KVM could not do; never because of what the guest did.
     pub(crate) fn enter(&mut self, most: Duration) -> Result<Exit> {
         self.inject()?;
+        if let Some(recorder) = &self.recorder {
+            recorder.entered();
+        }
         self.kick.enter(thread_id(), self.ticker.after(most));
         self.ticker.entered();
         let exit = self.vcpu.run();

@@ -1,0 +1,78 @@
+//! What happens in a run, event by event, on both sides of the boundary.
+//!
+//! A guest that is watched writes records into a ring in shared memory
+//! ([`wakebox_abi::trace`]); the host writes down what it does itself; both are merged in the order
+//! of their times and given to a [`Sink`]. [`json`] writes them to a file and reads them back.
+//!
+//! ```no_run
+//! use wakebox::Sandbox;
+//! use wakebox::trace::{EventKind, Recording};
+//!
+//! # async fn example() -> Result<(), wakebox::Error> {
+//! let recording = Recording::new();
+//! let mut sandbox = Sandbox::builder()
+//!     .guest("target/release/hello")
+//!     .trace(recording.clone())
+//!     .build()?;
+//! sandbox.run().await?;
+//! for event in recording.events() {
+//!     println!("{:>12} ns {}", event.time, event.kind.name());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The events
+//!
+//! | event | side | says |
+//! |---|---|---|
+//! | `started`, `finished` | host | the first and the last event: wake mode; outcome, losses |
+//! | `spawned`, `ended` | guest | a task's name, its place in the source, who made it; finished or aborted |
+//! | `poll_begin`, `poll_end` | guest | ready, or pending and on what |
+//! | `cloned`, `dropped` | guest | the life of wakers |
+//! | `woken` | guest | a waker was called: by which [`Cause`], and whether that queued the task |
+//! | `timer_set` | guest | when it is due |
+//! | `sleeps`, `awake` | guest | nothing to do: watching, `out`, `hlt`; what ended it |
+//! | `submitted`, `cancel_asked` | guest | an operation: number, kind, bytes |
+//! | `op_begins`, `op_ready`, `op_ends` | host | taken; what it waits for has come; status and bytes |
+//! | `completion_written` | host | the completion stands where the guest can see it |
+//! | `doorbell` | guest | `out`: submit, wait, exit, abort |
+//! | `exited`, `entered` | host | why the guest was left; that it is entered |
+//! | `interrupt_injected` | host | mode `irq` |
+//! | `interrupt_taken` | guest | noticed by the guest, whose ring-0 stub counts them |
+//! | `parked`, `resumed` | host | the sandbox holds no thread meanwhile |
+//! | `lost`, `malformed` | guest | a full ring; what is no record |
+//!
+//! # Causes
+//!
+//! Every poll of a task after its first was made necessary by the last `woken` with `queued` before it.
+//! Its [`Cause`] leads on: `op(n)` to the `completion_written`, `op_ends`, `op_ready`, `op_begins`
+//! and `submitted` of operation `n`, the last of which stands in the poll that asked for it;
+//! `task(n)` to the poll of that task in which the wake stands; `timer(n)` to its `timer_set`.
+//!
+//! # Trust
+//!
+//! What the guest writes is its own account. Times are forced into the order in which the host
+//! found the records, and between the entry and the exit; what is no record is counted
+//! ([`EventKind::Malformed`]); names are any text. A guest that lies spoils its own trace.
+
+mod assembler;
+mod event;
+pub mod json;
+mod recorder;
+mod sink;
+
+pub use self::event::{
+    Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, OpId, OpKind, PollResult, Roused,
+    Side, TaskId, TimerId, Track,
+};
+pub(crate) use self::recorder::{Recorder, Tracing};
+pub(crate) use self::sink::Sinks;
+pub use self::sink::{Names, Recording, Sink};
+
+/// Records and events that may wait for a sink before the guest is made to wait as well.
+pub const BACKLOG: u32 = 1 << 20;
+
+/// Places of the guest's trace ring, unless it is said: enough for 5 million records a second and
+/// a host thread that comes 20 ms late.
+pub const RECORDS: u32 = 1 << 17;
