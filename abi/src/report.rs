@@ -1,14 +1,14 @@
 //! A guest's last words: what the report page says when [`crate::port::ABORT`] rings.
 //!
 //! A panicking guest may have no heap left, so the page has a fixed shape that can be
-//! filled without one. The host copies it out whole and reads the copy.
+//! filled without one. The host copies it out whole and reads the copy. Where the guest was, the
+//! host reads off its registers and its stack.
 //!
 //! ```text
 //! 0     u32  length of the message       16    u32  line
 //! 4     u32  length of the file name     20    u32  column
-//! 8     u32  number of frames            24    (reserved)
+//! 8     (reserved)                       24    (reserved)
 //! 12    u32  length of the task's name
-//! 32    32 return addresses, u64 each, innermost first
 //! 288   task name, at most 96 bytes
 //! 384   file name, at most 512 bytes
 //! 896   message, at most 3200 bytes
@@ -21,10 +21,6 @@ use crate::layout::PAGE_SIZE;
 /// Bytes of the page.
 pub const SIZE: usize = PAGE_SIZE as usize;
 
-/// Most return addresses.
-pub const MAX_FRAMES: usize = 32;
-
-const FRAMES: usize = 32;
 const TASK: Field = Field {
     len_at: 12,
     at: 288,
@@ -40,12 +36,11 @@ const MESSAGE: Field = Field {
     at: 896,
     max: 3200,
 };
-const FRAME_COUNT: usize = 8;
 const LINE: usize = 16;
 const COLUMN: usize = 20;
 
 const _: () = {
-    assert!(FRAMES + MAX_FRAMES * 8 == TASK.at && TASK.at + TASK.max == FILE.at);
+    assert!(TASK.at + TASK.max == FILE.at);
     assert!(FILE.at + FILE.max == MESSAGE.at && MESSAGE.at + MESSAGE.max == SIZE);
 };
 
@@ -92,16 +87,6 @@ impl<'a> Writer<'a> {
     /// In which task.
     pub fn task(&mut self, name: &str) {
         self.text(TASK, name);
-    }
-
-    /// Return addresses, innermost first; at most [`MAX_FRAMES`] are kept.
-    pub fn frames(&mut self, frames: impl IntoIterator<Item = u64>) {
-        let mut count = 0;
-        for frame in frames.into_iter().take(MAX_FRAMES) {
-            self.put(FRAMES + count * 8, &frame.to_le_bytes());
-            count += 1;
-        }
-        self.put(FRAME_COUNT, &(count as u32).to_le_bytes());
     }
 }
 
@@ -172,20 +157,6 @@ impl<'a> Reader<'a> {
     pub fn column(&self) -> u32 {
         self.u32(COLUMN)
     }
-
-    /// Return addresses, innermost first.
-    pub fn frames(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let count = (self.u32(FRAME_COUNT) as usize).min(MAX_FRAMES);
-        let (words, _) = self
-            .page
-            .get(FRAMES..TASK.at)
-            .unwrap_or_default()
-            .as_chunks::<8>();
-        words
-            .iter()
-            .take(count)
-            .map(|word| u64::from_le_bytes(*word))
-    }
 }
 
 #[cfg(test)]
@@ -199,7 +170,6 @@ mod tests {
         let mut writer = Writer::new(&mut page);
         writer.location("src/main.rs", 12, 5);
         writer.task("fetch-2");
-        writer.frames([1, 2, u64::MAX]);
         write!(writer, "index {} out of range", 7).unwrap();
         let reader = Reader::new(&page);
         assert_eq!(reader.message(), b"index 7 out of range");
@@ -208,7 +178,6 @@ mod tests {
             (&b"src/main.rs"[..], 12, 5)
         );
         assert_eq!(reader.task(), b"fetch-2");
-        assert!(reader.frames().eq([1, 2, u64::MAX]));
     }
 
     #[test]
@@ -227,7 +196,6 @@ mod tests {
         let page = [0xFF; SIZE];
         let reader = Reader::new(&page);
         assert_eq!(reader.message().len(), MESSAGE.max);
-        assert_eq!(reader.frames().count(), MAX_FRAMES);
         assert_eq!(reader.line(), u32::MAX);
     }
 }

@@ -64,6 +64,19 @@ pub enum Error {
         source: LoadError,
     },
 
+    /// The file of debug information cannot be used.
+    #[error("{0} cannot serve as symbols: {1}")]
+    Symbols(PathBuf, String),
+
+    /// A crash dump could not be written.
+    #[error("cannot write the crash dump {path}")]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
     /// The memory asked for does not hold the guest.
     #[error(
         "{} of memory are too small for this guest: it takes at least {}",

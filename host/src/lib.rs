@@ -44,6 +44,7 @@
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
 mod calls;
+mod debug;
 mod driver;
 mod error;
 mod limits;
@@ -71,11 +72,13 @@ pub mod cli;
 
 pub use calls::guest::{CallError, Caller};
 pub use calls::host::HostContext;
+pub use debug::backtrace::{Backtrace, Frame};
+pub use debug::dump::CrashDump;
 pub use error::{Error, Result};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
-pub use report::{Fault, FaultKind, Limit, Outcome, Panic, Registers};
+pub use report::{Cause, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers};
 pub use running::Running;
 pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};

@@ -141,31 +141,7 @@ impl Image {
     /// [`Error::Read`] or [`Error::Load`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let read = |source| Error::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let metadata = std::fs::metadata(path).map_err(read)?;
-        if metadata.is_dir() {
-            return Err(read(std::io::Error::new(
-                std::io::ErrorKind::IsADirectory,
-                "it is a directory; give the binary that `cargo build` made",
-            )));
-        }
-        if !metadata.is_file() {
-            // A device or a pipe may have no end.
-            return Err(read(std::io::Error::other(
-                "it is not a regular file; give the binary that `cargo build` made",
-            )));
-        }
-        // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
-        if metadata.len() > 4 * IMAGE_MAX {
-            return Err(read(std::io::Error::other(format!(
-                "it is {} long, which no guest is",
-                units::bytes(metadata.len())
-            ))));
-        }
-        let bytes = std::fs::read(path).map_err(read)?;
+        let bytes = read_file(path)?;
         Self::parse(&path.display().to_string(), bytes)
     }
 
@@ -195,6 +171,20 @@ impl Image {
     #[must_use]
     pub fn file_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// How far above its link-time addresses it is loaded.
+    pub(crate) fn bias(&self) -> u64 {
+        if self.position_independent {
+            IMAGE_PIE_BASE
+        } else {
+            0
+        }
     }
 
     /// The segments, in the order of their addresses.
@@ -281,6 +271,39 @@ impl Image {
             memory.write(at(*place), &value.to_le_bytes());
         }
     }
+}
+
+/// Reads an ELF file, if it is one that has an end soon.
+///
+/// # Errors
+///
+/// [`Error::Read`].
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let read = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = std::fs::metadata(path).map_err(read)?;
+    if metadata.is_dir() {
+        return Err(read(std::io::Error::new(
+            std::io::ErrorKind::IsADirectory,
+            "it is a directory; give the binary that `cargo build` made",
+        )));
+    }
+    if !metadata.is_file() {
+        // A device or a pipe may have no end.
+        return Err(read(std::io::Error::other(
+            "it is not a regular file; give the binary that `cargo build` made",
+        )));
+    }
+    // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
+    if metadata.len() > 4 * IMAGE_MAX {
+        return Err(read(std::io::Error::other(format!(
+            "it is {} long, which no guest is",
+            units::bytes(metadata.len())
+        ))));
+    }
+    std::fs::read(path).map_err(read)
 }
 
 fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, LoadError> {

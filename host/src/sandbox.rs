@@ -4,6 +4,8 @@
 //! left, serve what it submitted, enter again; when the guest has nothing to do and nothing
 //! has completed, await.
 
+mod end;
+
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use wakebox_abi::{ABI_VERSION, layout, report};
 use crate::calls::Budget;
 use crate::calls::guest::{Caller, Mailbox};
 use crate::calls::host::{Callables, Functions, HostContext};
+use crate::debug::symbols::Symbols;
 use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
 use crate::driver::thread::Seat;
@@ -130,6 +133,7 @@ impl From<&Image> for Guest {
 #[derive(Debug)]
 pub struct Builder {
     guest: Option<Guest>,
+    symbols: Option<PathBuf>,
     limits: Limits,
     arena: Option<u64>,
     stack: Option<u64>,
@@ -150,6 +154,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             guest: None,
+            symbols: None,
             limits: Limits::new(),
             arena: None,
             stack: None,
@@ -173,6 +178,15 @@ impl Builder {
     #[must_use]
     pub fn guest(mut self, guest: impl Into<Guest>) -> Self {
         self.guest = Some(guest.into());
+        self
+    }
+
+    /// A file with the guest's debug information, if the guest is stripped: what `objcopy
+    /// --only-keep-debug` wrote, or the binary as it was before. It is only used to name places in
+    /// backtraces. Where both files have a build ID, it must be the same.
+    #[must_use]
+    pub fn symbols(mut self, path: impl Into<PathBuf>) -> Self {
+        self.symbols = Some(path.into());
         self
     }
 
@@ -391,6 +405,7 @@ impl Builder {
             Some(Guest(Source::Image(image))) => image,
         };
         let limits = self.limits.or(self.policy.limits());
+        let symbols = Symbols::of(&image, self.symbols.as_deref())?;
         let policy = Arc::new(Guard::new(self.policy.clone()));
         let tree = Tree::open(&policy)?;
         let mut env = self.policy.environment()?;
@@ -492,6 +507,9 @@ impl Builder {
             Service::Inline(Box::new(driver))
         };
         Ok(Sandbox {
+            image,
+            symbols: Arc::new(symbols),
+            signal: 0,
             control: memory.control(),
             stop,
             meter,
@@ -694,6 +712,10 @@ struct Times {
 /// A virtual machine with its guest, ready to run.
 #[derive(Debug)]
 pub struct Sandbox {
+    image: Image,
+    symbols: Arc<Symbols>,
+    /// What a debugger is told that ended the guest.
+    signal: i32,
     vcpu: Vcpu,
     clocks: Clocks,
     memory: Arc<GuestMemory>,
@@ -751,6 +773,10 @@ impl Sandbox {
             },
         };
         drop(run);
+        let mut result = result;
+        if let Ok(outcome) = &mut result {
+            self.examine(outcome);
+        }
         if let Some(tracing) = &mut self.tracing {
             match &result {
                 Ok(outcome) => tracing.end(outcome.to_string(), outcome.exit_status()),

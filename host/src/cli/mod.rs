@@ -2,6 +2,7 @@
 
 mod call;
 mod doctor;
+mod explain;
 mod inspect;
 mod new;
 mod policy;

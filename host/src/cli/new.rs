@@ -94,6 +94,8 @@ panic = \"abort\"
 
 [profile.release]
 panic = \"abort\"
+# Functions and lines for backtraces. They are in the file only, never in the guest's memory.
+debug = \"limited\"
 
 # A crate of its own, also inside somebody else's workspace.
 [workspace]

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::explain::{Frames, explain, write_report};
 use super::policy::{Grants, LimitArgs};
 use super::style::Style;
-use crate::{Builder, Fault, Input, Outcome, Output, Panic, Sandbox, Stats, WakeMode};
+use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -20,6 +21,11 @@ it faulted; 1 if it could not be run.";
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
+
+    /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
+    /// GUEST FILE`
+    #[arg(long, value_name = "FILE")]
+    crash_dump: Option<PathBuf>,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -41,6 +47,18 @@ pub(super) struct SandboxArgs {
     #[arg(long)]
     stats: bool,
 
+    /// How much of a backtrace is shown when the guest panics, faults or is stopped
+    #[arg(long, value_enum, value_name = "FRAMES", default_value_t = Frames::Short)]
+    backtrace: Frames,
+
+    /// A file with the debug information of a stripped guest
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
+
+    /// Write how the guest ended to this file, in JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
     #[command(flatten)]
     limits: LimitArgs,
 
@@ -48,27 +66,45 @@ pub(super) struct SandboxArgs {
     grants: Grants,
 }
 
+/// What is to be said when the guest has ended.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    guest: PathBuf,
+    stats: bool,
+    backtrace: Frames,
+    report: Option<PathBuf>,
+}
+
 impl SandboxArgs {
     /// A builder with these settings, and this process's output.
     pub(super) fn into_builder(self) -> Result<Builder> {
         let mode: WakeMode = self.wake.parse()?;
-        Ok(Sandbox::builder()
+        let mut builder = Sandbox::builder()
             .guest(self.guest)
             .wake(mode)
             .limits(self.limits.into_limits())
             .policy(self.grants.into_policy()?)
             .stdout(Output::Inherit)
-            .stderr(Output::Inherit))
+            .stderr(Output::Inherit);
+        if let Some(path) = self.symbols {
+            builder = builder.symbols(path);
+        }
+        Ok(builder)
     }
 
-    /// Whether statistics are wanted at the end.
-    pub(super) fn stats(&self) -> bool {
-        self.stats
+    /// What is to be said at the end.
+    pub(super) fn wishes(&self) -> Wishes {
+        Wishes {
+            guest: self.guest.clone(),
+            stats: self.stats,
+            backtrace: self.backtrace,
+            report: self.report.clone(),
+        }
     }
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let with_stats = args.sandbox.stats();
+    let wishes = args.sandbox.wishes();
     let builder = args
         .sandbox
         .into_builder()?
@@ -90,14 +126,30 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         });
         let (sandbox, outcome) = run.await?;
         interrupted.abort();
-        anyhow::Ok((sandbox.stats(), outcome?))
+        anyhow::Ok((sandbox, outcome?))
     });
     // A read of standard input that is under way cannot be taken back; it must not keep the
     // command.
     runtime.shutdown_background();
-    let (stats, outcome) = result?;
+    let (sandbox, outcome) = result?;
 
-    Ok(conclude(&outcome, with_stats.then_some(&stats)))
+    let was_stopped = matches!(
+        outcome,
+        Outcome::Limit(_) | Outcome::Violation(_) | Outcome::Cancelled
+    );
+    let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
+    let status = conclude(&wishes, &outcome, stopped_at.as_ref(), &sandbox.stats())?;
+    if let Some(path) = &args.crash_dump
+        && !matches!(outcome, Outcome::Exit(_))
+    {
+        sandbox.crash_dump()?.write(path)?;
+        eprintln!(
+            "a crash dump was written: gdb {} {}",
+            wishes.guest.display(),
+            path.display()
+        );
+    }
+    Ok(status)
 }
 
 /// One worker enters the guest, the other turns the reactor meanwhile.
@@ -108,66 +160,28 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Says how the guest ended, if it did not end by itself, and what it did.
-pub(super) fn conclude(outcome: &Outcome, stats: Option<&Stats>) -> ExitCode {
+/// Says how the guest ended, if it did not end by itself, and what it did. `stopped_at` is where it
+/// stood if it was stopped.
+///
+/// # Errors
+///
+/// The report that was asked for cannot be written.
+pub(super) fn conclude(
+    wishes: &Wishes,
+    outcome: &Outcome,
+    stopped_at: Option<&Backtrace>,
+    stats: &Stats,
+) -> Result<ExitCode> {
     let style = Style::of_stderr();
     if !matches!(outcome, Outcome::Exit(_)) {
-        explain(outcome, style);
+        explain(outcome, stopped_at, wishes.backtrace, style);
     }
-    if let Some(stats) = stats {
+    if wishes.stats {
         eprintln!("{}", style.faint(&stats.to_string()));
     }
-    ExitCode::from(outcome.exit_status())
-}
-
-/// Says how a guest ended that did not end by itself.
-fn explain(outcome: &Outcome, style: Style) {
-    match outcome {
-        Outcome::Panic(panic) => explain_panic(panic, style),
-        Outcome::Fault(fault) => explain_fault(fault, style),
-        other => eprintln!("{}: {other}", style.error("wakebox")),
+    if let Some(path) = &wishes.report {
+        let guest = wishes.guest.display().to_string();
+        write_report(path, &guest, outcome, stopped_at)?;
     }
-}
-
-fn explain_panic(panic: &Panic, style: Style) {
-    let task = panic
-        .task
-        .as_deref()
-        .map(|task| format!(" in task `{task}`"))
-        .unwrap_or_default();
-    eprintln!(
-        "{}: the guest panicked{task}: {}",
-        style.error("wakebox"),
-        style.strong(&panic.message)
-    );
-    if let Some(file) = &panic.file {
-        eprintln!(
-            "  {} {file}:{}:{}",
-            style.faint("-->"),
-            panic.line,
-            panic.column
-        );
-    }
-}
-
-fn explain_fault(fault: &Fault, style: Style) {
-    eprintln!(
-        "{}: the guest faulted: {}",
-        style.error("wakebox"),
-        style.strong(&fault.to_string())
-    );
-    let r = &fault.registers;
-    let line = |text: String| eprintln!("  {}", style.faint(&text));
-    line(format!(
-        "rip {:016x}  rsp {:016x}  rbp {:016x}",
-        r.rip, r.rsp, r.rbp
-    ));
-    line(format!(
-        "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
-        r.rax, r.rbx, r.rcx, r.rdx
-    ));
-    line(format!(
-        "rsi {:016x}  rdi {:016x}  r8  {:016x}  r9  {:016x}",
-        r.rsi, r.rdi, r.r8, r.r9
-    ));
+    Ok(ExitCode::from(outcome.exit_status()))
 }

@@ -12,8 +12,8 @@ use super::stubs;
 
 const RING0_CODE: u16 = 0x08;
 const RING0_DATA: u16 = 0x10;
-const RING3_DATA: u16 = 0x18 | 3;
-const RING3_CODE: u16 = 0x20 | 3;
+pub(crate) const RING3_DATA: u16 = 0x18 | 3;
+pub(crate) const RING3_CODE: u16 = 0x20 | 3;
 const TASK: u16 = 0x28;
 
 const GDT: usize = 0x000;

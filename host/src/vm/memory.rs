@@ -15,7 +15,8 @@ use wakebox_abi::boot::Clock;
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::Buf;
 
-use super::space::Space;
+use super::space::{Mapping, Space};
+use crate::loader::Image;
 
 /// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
 #[derive(Debug)]
@@ -100,6 +101,14 @@ impl GuestMemory {
             .copy_to(bytes);
     }
 
+    /// What a stopped guest sees at its own addresses.
+    pub(crate) fn view(self: &Arc<Self>, image: &Image) -> View {
+        View {
+            mappings: self.space.mappings(image),
+            memory: self.clone(),
+        }
+    }
+
     fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
         let slice = self
             .region
@@ -170,6 +179,43 @@ impl GuestMemory {
         Arena {
             memory: self.clone(),
         }
+    }
+}
+
+/// Guest memory by guest-virtual addresses, as the guest itself may read it.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    memory: Arc<GuestMemory>,
+    mappings: Vec<Mapping>,
+}
+
+impl View {
+    /// All ranges that the guest can reach.
+    pub(crate) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Copies out what lies at an address, up to the end of the range that it is in. Returns how
+    /// many bytes that were.
+    pub(crate) fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
+        let found = self.mappings.iter().find_map(|mapping| {
+            let into = address.checked_sub(mapping.start)?;
+            let left = mapping.part.len.checked_sub(into)?;
+            (left > 0).then_some((mapping.part.offset + into, left))
+        });
+        let Some((offset, left)) = found else {
+            return 0;
+        };
+        let len = bytes.len().min(left as usize);
+        self.memory.read(offset, &mut bytes[..len]);
+        len
+    }
+}
+
+impl crate::debug::unwind::Memory for View {
+    fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.read(address, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
     }
 }
 

@@ -41,6 +41,16 @@ impl Rights {
             (false, true) => "r-x",
         }
     }
+
+    /// The flags of an ELF program header that stand for the same.
+    pub(crate) fn elf_flags(self) -> u32 {
+        use goblin::elf::program_header::{PF_R, PF_W, PF_X};
+        match (self.0 & WRITABLE != 0, self.0 & NO_EXECUTE == 0) {
+            (false, false) => PF_R,
+            (true, _) => PF_R | PF_W,
+            (false, true) => PF_R | PF_X,
+        }
+    }
 }
 
 /// Page tables under construction. The first page is the root.

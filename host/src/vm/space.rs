@@ -35,6 +35,15 @@ pub(crate) struct Part {
     pub(crate) len: u64,
 }
 
+/// A part at the guest-virtual addresses at which the guest can reach it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    /// First guest-virtual address.
+    pub(crate) start: u64,
+    pub(crate) part: Part,
+    pub(crate) rights: Rights,
+}
+
 /// Sizes that a sandbox asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -185,9 +194,39 @@ impl Space {
         self.base + part.offset
     }
 
+    /// What the guest itself can reach, in no particular order.
+    pub(crate) fn mappings(&self, image: &Image) -> Vec<Mapping> {
+        let parts = [
+            (layout::BOOT, self.boot, Rights::READ),
+            (layout::CLOCK, self.clock, Rights::READ),
+            (layout::CONTROL, self.control, Rights::WRITE),
+            (layout::REPORT, self.report, Rights::WRITE),
+            (layout::SUBMISSIONS, self.submissions, Rights::WRITE),
+            (layout::COMPLETIONS, self.completions, Rights::WRITE),
+            (layout::STACK, self.stack, Rights::WRITE),
+            (layout::ARENA, self.arena, Rights::WRITE),
+            (layout::HEAP, self.heap, Rights::WRITE),
+            (layout::TRACE, self.trace, Rights::WRITE),
+        ];
+        let image = image.pages().into_iter().map(|(start, len, rights)| {
+            debug_assert!(start % PAGE_SIZE == 0 && len % PAGE_SIZE == 0);
+            let offset = self.image.offset + (start - self.image_start);
+            (start, Part { offset, len }, rights)
+        });
+        parts
+            .into_iter()
+            .filter(|(_, part, _)| part.len > 0)
+            .chain(image)
+            .map(|(start, part, rights)| Mapping {
+                start,
+                part,
+                rights,
+            })
+            .collect()
+    }
+
     /// The page tables for this plan: every part with exactly the rights that it needs.
     pub(crate) fn tables(&self, image: &Image) -> Tables {
-        const PAGE: u64 = PAGE_SIZE;
         let mut tables = Tables::new(self.physical(self.tables));
         let mut map = |virt: u64, part: Part, rights: Rights| {
             tables.map(virt, self.physical(part), part.len, rights);
@@ -196,20 +235,8 @@ impl Space {
         map(stubs_at(), self.stubs, Rights::SUPERVISOR_EXECUTE);
         map(ring0_stack_at(), self.ring0_stack, Rights::SUPERVISOR_WRITE);
         map(fault_stack_at(), self.fault_stack, Rights::SUPERVISOR_WRITE);
-        map(layout::BOOT, self.boot, Rights::READ);
-        map(layout::CLOCK, self.clock, Rights::READ);
-        map(layout::CONTROL, self.control, Rights::WRITE);
-        map(layout::REPORT, self.report, Rights::WRITE);
-        map(layout::SUBMISSIONS, self.submissions, Rights::WRITE);
-        map(layout::COMPLETIONS, self.completions, Rights::WRITE);
-        map(layout::STACK, self.stack, Rights::WRITE);
-        map(layout::ARENA, self.arena, Rights::WRITE);
-        map(layout::HEAP, self.heap, Rights::WRITE);
-        map(layout::TRACE, self.trace, Rights::WRITE);
-        for (start, len, rights) in image.pages() {
-            debug_assert!(start % PAGE == 0 && len % PAGE == 0);
-            let offset = self.image.offset + (start - self.image_start);
-            map(start, Part { offset, len }, rights);
+        for mapping in self.mappings(image) {
+            map(mapping.start, mapping.part, mapping.rights);
         }
         tables
     }

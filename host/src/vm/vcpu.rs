@@ -13,7 +13,7 @@ use super::ioctl;
 use super::kick::{Kick, Reasons};
 use super::memory::GuestMemory;
 use super::signal::{RunPage, VcpuKick, thread_id};
-use super::space::ring0_stack_at;
+use super::space::{RING0_STACK, ring0_stack_at};
 use super::system::{System, retry};
 use super::ticker::Ticker;
 use crate::error::{Error, Result};
@@ -245,11 +245,12 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(at, _)) => Ok(Exit::Violation(format!(
                 "it wrote the physical address {at:#x}, where nothing is"
             ))),
-            Ok(VcpuExit::Shutdown) => Ok(Exit::Fault(Box::new(Fault {
-                kind: FaultKind::TripleFault,
-                address: None,
-                registers: Registers::default(),
-            }))),
+            Ok(VcpuExit::Shutdown) => Ok(Exit::Fault(Box::new(Fault::new(
+                FaultKind::TripleFault,
+                None,
+                0,
+                Registers::default(),
+            )))),
             Ok(VcpuExit::FailEntry(reason, cpu)) => Err(Error::KvmStopped(format!(
                 "entering the guest failed on processor {cpu} for the hardware's reason {reason:#x}"
             ))),
@@ -285,53 +286,74 @@ impl Vcpu {
                 "it rang the doorbell of the exception stubs itself".into(),
             ));
         }
+        let Some(frame) = self.frame::<7>(regs.rsp, |at| at) else {
+            return Ok(Exit::Violation(
+                "an exception stub ran on a stack that is not its own".into(),
+            ));
+        };
+        let [vector, error_code, rip, _cs, rflags, rsp, _ss] = frame;
+        let kind = FaultKind::from_vector(vector as u8, error_code);
+        let address = kind.is_page_fault().then_some(sregs.cr2);
+        let registers = registers(&regs, rip, rflags, rsp);
+        let fault = Fault::new(kind, address, error_code, registers);
+        Ok(Exit::Fault(Box::new(fault)))
+    }
+
+    /// Words of a ring-0 stack into which `rsp` points: from where `place` says, given the
+    /// offset of `rsp` in the stack.
+    fn frame<const WORDS: usize>(
+        &self,
+        rsp: u64,
+        place: impl Fn(u64) -> u64,
+    ) -> Option<[u64; WORDS]> {
         let space = self.memory.space();
+        let len = WORDS as u64 * 8;
         // The double-fault stack lies two pages above the ring-0 stack virtually, and right
         // after it physically.
-        let mut frame = [0; 7 * 8];
         let at = [
             (ring0_stack_at(), space.ring0_stack),
             (super::space::fault_stack_at(), space.fault_stack),
         ]
         .into_iter()
         .find_map(|(virt, part)| {
-            let offset = regs.rsp.checked_sub(virt)?;
-            (offset + frame.len() as u64 <= part.len).then_some(part.offset + offset)
-        });
-        let Some(at) = at else {
-            return Ok(Exit::Violation(
-                "an exception stub ran on a stack that is not its own".into(),
-            ));
+            let offset = place(rsp.checked_sub(virt).filter(|offset| *offset <= part.len)?);
+            (offset + len <= part.len).then_some(part.offset + offset)
+        })?;
+        let mut bytes = vec![0; len as usize];
+        self.memory.read(at, &mut bytes);
+        let (words, _) = bytes.as_chunks::<8>();
+        Some(std::array::from_fn(|index| {
+            u64::from_le_bytes(words[index])
+        }))
+    }
+
+    /// The registers of the guest's own code while it is stopped. If it stands in a stub, the
+    /// processor has kept what it came with at the upper end of the stub's stack.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(crate) fn registers(&self) -> Result<Registers> {
+        let reading = "read the registers of a guest";
+        let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
+        let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
+        let frame = (sregs.cs.selector & 3 == 0)
+            .then(|| self.frame::<5>(regs.rsp, |_| RING0_STACK - 5 * 8))
+            .flatten();
+        let (rip, rflags, rsp) = match frame {
+            Some([rip, _cs, rflags, rsp, _ss]) => (rip, rflags, rsp),
+            None => (regs.rip, regs.rflags, regs.rsp),
         };
-        self.memory.read(at, &mut frame);
-        let word = |index: usize| {
-            u64::from_le_bytes(frame[index * 8..][..8].try_into().expect("eight bytes"))
-        };
-        let kind = FaultKind::from_vector(word(0) as u8, word(1));
-        Ok(Exit::Fault(Box::new(Fault {
-            kind,
-            address: kind.is_page_fault().then_some(sregs.cr2),
-            registers: Registers {
-                rip: word(2),
-                rsp: word(5),
-                rflags: word(4),
-                rax: regs.rax,
-                rbx: regs.rbx,
-                rcx: regs.rcx,
-                rdx: regs.rdx,
-                rsi: regs.rsi,
-                rdi: regs.rdi,
-                rbp: regs.rbp,
-                r8: regs.r8,
-                r9: regs.r9,
-                r10: regs.r10,
-                r11: regs.r11,
-                r12: regs.r12,
-                r13: regs.r13,
-                r14: regs.r14,
-                r15: regs.r15,
-            },
-        })))
+        Ok(registers(&regs, rip, rflags, rsp))
+    }
+
+    /// The state of x87 and SSE, as FXSAVE writes it (Intel SDM vol. 1, 10.5.1); `None` if KVM
+    /// does not tell.
+    pub(crate) fn floating_point(&self) -> Option<[u8; 512]> {
+        let state = self.vcpu.get_xsave().ok()?;
+        let bytes = state.region.iter().flat_map(|word| word.to_le_bytes());
+        let bytes: Vec<u8> = bytes.take(512).collect();
+        bytes.try_into().ok()
     }
 
     /// Where the processor stands; zero if KVM does not tell.
@@ -343,6 +365,30 @@ impl Vcpu {
 impl Drop for Vcpu {
     fn drop(&mut self) {
         self.kick.disarm();
+    }
+}
+
+/// The registers as KVM has them, but for those that the processor kept on a stack.
+fn registers(regs: &kvm_regs, rip: u64, rflags: u64, rsp: u64) -> Registers {
+    Registers {
+        rip,
+        rsp,
+        rflags,
+        rax: regs.rax,
+        rbx: regs.rbx,
+        rcx: regs.rcx,
+        rdx: regs.rdx,
+        rsi: regs.rsi,
+        rdi: regs.rdi,
+        rbp: regs.rbp,
+        r8: regs.r8,
+        r9: regs.r9,
+        r10: regs.r10,
+        r11: regs.r11,
+        r12: regs.r12,
+        r13: regs.r13,
+        r14: regs.r14,
+        r15: regs.r15,
     }
 }
 

@@ -1,0 +1,310 @@
+//! A guest's memory and registers as an ELF core file, for debuggers (ELF gABI, chapters 4 and 5;
+//! the notes are those of Linux: `linux/elfcore.h`, `binfmt_elf.c`).
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use wakebox_abi::layout::PAGE_SIZE;
+
+use super::elf::Elf;
+use crate::error::{Error, Result};
+use crate::loader::Image;
+use crate::report::Registers;
+use crate::vm::descriptors::{RING3_CODE, RING3_DATA};
+use crate::vm::memory::View;
+
+/// Bytes that are copied out of the guest at a time.
+const PIECE: usize = 64 << 10;
+
+const HEADER: u64 = 64;
+const PROGRAM_HEADER: u64 = 56;
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+
+/// Types of notes.
+mod note {
+    pub(super) const PRSTATUS: u32 = 1;
+    pub(super) const FPREGSET: u32 = 2;
+    pub(super) const PRPSINFO: u32 = 3;
+    pub(super) const AUXV: u32 = 6;
+    pub(super) const FILE: u32 = 0x4649_4C45;
+}
+
+/// The number that the guest has as a process, to a debugger.
+const PID: u32 = 1;
+
+/// A guest as it stopped, ready to be written as an ELF core file:
+/// [`Sandbox::crash_dump`](crate::Sandbox::crash_dump).
+///
+/// `gdb GUEST CORE` opens it with registers, memory and backtrace. It holds all that the guest could
+/// read, secrets included; of the host it holds nothing. It keeps the guest's memory as long as it
+/// exists, and shows it as it is when it is written.
+#[derive(Debug)]
+pub struct CrashDump {
+    memory: View,
+    image: Image,
+    registers: Registers,
+    floating_point: Option<[u8; 512]>,
+    signal: i32,
+}
+
+impl CrashDump {
+    pub(crate) fn new(
+        memory: View,
+        image: Image,
+        registers: Registers,
+        floating_point: Option<[u8; 512]>,
+        signal: i32,
+    ) -> Self {
+        Self {
+            memory,
+            image,
+            registers,
+            floating_point,
+            signal,
+        }
+    }
+
+    /// The guest's registers.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// Writes the file, readable by its owner alone. An existing one is replaced. It is as long as
+    /// the guest's memory, but pages of zeroes take no room on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dump`].
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.try_write(path).map_err(|source| Error::Dump {
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn try_write(&self, path: &Path) -> io::Result<()> {
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
+        let mut mappings = self.memory.mappings().to_vec();
+        mappings.sort_by_key(|mapping| mapping.start);
+        let notes = self.notes();
+        let notes_at = HEADER + PROGRAM_HEADER * (mappings.len() as u64 + 1);
+        let mut offset = (notes_at + notes.len() as u64).next_multiple_of(PAGE_SIZE);
+
+        let mut head = header(mappings.len() as u16 + 1);
+        program_header(&mut head, PT_NOTE, 0, notes_at, 0, notes.len() as u64);
+        let mut places = Vec::with_capacity(mappings.len());
+        for mapping in &mappings {
+            let (start, len) = (mapping.start, mapping.part.len);
+            program_header(
+                &mut head,
+                PT_LOAD,
+                mapping.rights.elf_flags(),
+                offset,
+                start,
+                len,
+            );
+            places.push((offset, start, len));
+            offset += len;
+        }
+        head.extend(notes);
+        file.write_all(&head)?;
+        for (at, start, len) in places {
+            self.write_memory(&mut file, at, start, len)?;
+        }
+        // What was skipped at the end is part of the file.
+        file.set_len(offset)
+    }
+
+    /// Writes what is not zero of a range of guest memory.
+    fn write_memory(&self, file: &mut File, at: u64, start: u64, len: u64) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        for into in (0..len).step_by(PIECE) {
+            let wanted = PIECE.min((len - into) as usize);
+            let copied = self.memory.read(start + into, &mut piece[..wanted]);
+            for (index, page) in piece[..copied].chunks(PAGE_SIZE as usize).enumerate() {
+                if page.iter().any(|byte| *byte != 0) {
+                    let page_at = at + into + index as u64 * PAGE_SIZE;
+                    file.seek(SeekFrom::Start(page_at))?;
+                    file.write_all(page)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> Vec<u8> {
+        let mut notes = Vec::new();
+        push_note(&mut notes, note::PRSTATUS, &self.status());
+        push_note(&mut notes, note::PRPSINFO, &self.process());
+        push_note(&mut notes, note::AUXV, &self.auxiliary_vector());
+        if let Some(state) = &self.floating_point {
+            push_note(&mut notes, note::FPREGSET, state);
+        }
+        push_note(&mut notes, note::FILE, &self.files());
+        notes
+    }
+
+    /// `struct elf_prstatus`.
+    fn status(&self) -> Vec<u8> {
+        let mut status = vec![0; 336];
+        put(&mut status, 0, &self.signal.to_le_bytes());
+        put(&mut status, 12, &(self.signal as u16).to_le_bytes());
+        put(&mut status, 32, &PID.to_le_bytes());
+        let r = &self.registers;
+        let (code, data) = (u64::from(RING3_CODE), u64::from(RING3_DATA));
+        // `struct user_regs_struct`; there is no system call to restart (-1), and no base in `fs`
+        // or `gs`.
+        let registers = [
+            r.r15,
+            r.r14,
+            r.r13,
+            r.r12,
+            r.rbp,
+            r.rbx,
+            r.r11,
+            r.r10,
+            r.r9,
+            r.r8,
+            r.rax,
+            r.rcx,
+            r.rdx,
+            r.rsi,
+            r.rdi,
+            u64::MAX,
+            r.rip,
+            code,
+            r.rflags,
+            r.rsp,
+            data,
+            0,
+            0,
+            data,
+            data,
+            data,
+            data,
+        ];
+        let bytes: Vec<u8> = registers
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        put(&mut status, 112, &bytes);
+        put(
+            &mut status,
+            328,
+            &u32::from(self.floating_point.is_some()).to_le_bytes(),
+        );
+        status
+    }
+
+    /// `struct elf_prpsinfo`.
+    fn process(&self) -> Vec<u8> {
+        let mut info = vec![0; 136];
+        put(&mut info, 24, &PID.to_le_bytes());
+        let path = self.image.name();
+        let name = path.rsplit('/').next().unwrap_or(path).as_bytes();
+        put(&mut info, 40, &name[..name.len().min(15)]);
+        put(&mut info, 56, &path.as_bytes()[..path.len().min(79)]);
+        info
+    }
+
+    /// What tells a debugger where a position-independent guest lies.
+    fn auxiliary_vector(&self) -> Vec<u8> {
+        const AT_PHDR: u64 = 3;
+        const AT_PHENT: u64 = 4;
+        const AT_PHNUM: u64 = 5;
+        const AT_PAGESZ: u64 = 6;
+        const AT_ENTRY: u64 = 9;
+        let mut vector = vec![(AT_PAGESZ, PAGE_SIZE), (AT_ENTRY, self.image.entry())];
+        let elf = Elf::parse(self.image.file());
+        if let Some((at, count)) = elf.and_then(|elf| elf.program_headers()) {
+            vector.push((AT_PHDR, at.wrapping_add(self.image.bias())));
+            vector.push((AT_PHENT, PROGRAM_HEADER));
+            vector.push((AT_PHNUM, count as u64));
+        }
+        vector.push((0, 0));
+        let words = vector.iter().flat_map(|(kind, value)| [*kind, *value]);
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// Which part of the guest's file is mapped where.
+    fn files(&self) -> Vec<u8> {
+        let segments = self.image.segments();
+        let mut words = vec![segments.len() as u64, PAGE_SIZE];
+        for segment in segments {
+            let start = segment.addresses.start / PAGE_SIZE * PAGE_SIZE;
+            let end = segment.addresses.end.next_multiple_of(PAGE_SIZE);
+            words.extend([start, end, segment.file.start as u64 / PAGE_SIZE]);
+        }
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        for _ in segments {
+            bytes.extend(self.image.name().as_bytes());
+            bytes.push(0);
+        }
+        bytes
+    }
+}
+
+/// The ELF header of a core file with so many program headers, which follow it.
+fn header(program_headers: u16) -> Vec<u8> {
+    const ET_CORE: u16 = 4;
+    const EM_X86_64: u16 = 62;
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    for half in [ET_CORE, EM_X86_64, 1, 0] {
+        header.extend(half.to_le_bytes());
+    }
+    for word in [0, HEADER, 0] {
+        header.extend(word.to_le_bytes());
+    }
+    header.extend(0_u32.to_le_bytes());
+    for half in [
+        HEADER as u16,
+        PROGRAM_HEADER as u16,
+        program_headers,
+        64,
+        0,
+        0,
+    ] {
+        header.extend(half.to_le_bytes());
+    }
+    header
+}
+
+fn program_header(bytes: &mut Vec<u8>, kind: u32, flags: u32, offset: u64, address: u64, len: u64) {
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend(flags.to_le_bytes());
+    let (in_memory, align) = if kind == PT_LOAD {
+        (len, PAGE_SIZE)
+    } else {
+        (0, 4)
+    };
+    for word in [offset, address, 0, len, in_memory, align] {
+        bytes.extend(word.to_le_bytes());
+    }
+}
+
+/// Appends a note: three words (sizes of name and description, type), then both, each padded to
+/// four bytes.
+fn push_note(notes: &mut Vec<u8>, kind: u32, description: &[u8]) {
+    const NAME: &[u8; 5] = b"CORE\0";
+    for word in [NAME.len() as u32, description.len() as u32, kind] {
+        notes.extend(word.to_le_bytes());
+    }
+    for part in [NAME, description] {
+        notes.extend(part);
+        notes.resize(notes.len().next_multiple_of(4), 0);
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}

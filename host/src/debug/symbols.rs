@@ -1,0 +1,296 @@
+//! From addresses to functions, files and lines.
+
+use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use addr2line::Context;
+use gimli::Dwarf;
+
+use super::backtrace::{Frame, mark_runtime};
+use super::elf::{Elf, Symbol};
+use super::fuel::{Fuel, Metered};
+use crate::error::{Error, Result};
+use crate::loader::{Image, read_file};
+use crate::report::printable_line;
+
+/// Reads of debug information for one backtrace. A release build with 10 MB of it takes a
+/// quarter of that; what is out of reach is named by the symbol table.
+const FUEL: u64 = 1 << 24;
+/// Longest name of a function that is shown, in bytes.
+const LONGEST_NAME: usize = 400;
+/// Most functions that are shown for one address, all but one of them inlined.
+const MOST_INLINED: usize = 64;
+
+/// Where the names of a guest's functions are found.
+pub(crate) struct Symbols {
+    /// The guest's ELF file, and a file of its own for the debug information.
+    image: Arc<[u8]>,
+    separate: Option<Arc<[u8]>>,
+    /// How far above its link-time addresses the guest is loaded.
+    bias: u64,
+}
+
+impl fmt::Debug for Symbols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Symbols").finish_non_exhaustive()
+    }
+}
+
+impl Symbols {
+    /// Those of a guest, and of the file of its debug information if there is one.
+    ///
+    /// # Errors
+    ///
+    /// That file cannot be read, has no symbols, or belongs to another guest.
+    pub(crate) fn of(image: &Image, separate: Option<&Path>) -> Result<Self> {
+        let separate = match separate {
+            None => None,
+            Some(path) => {
+                let bytes: Arc<[u8]> = read_file(path)?.into();
+                check(path, &bytes, image.file())?;
+                Some(bytes)
+            }
+        };
+        Ok(Self {
+            image: image.file().clone(),
+            separate,
+            bias: image.bias(),
+        })
+    }
+
+    /// The guest's file.
+    pub(crate) fn elf(&self) -> Option<Elf<'_>> {
+        Elf::parse(&self.image)
+    }
+
+    /// How far above its link-time addresses the guest is loaded.
+    pub(crate) fn bias(&self) -> u64 {
+        self.bias
+    }
+
+    /// The frames at these addresses, of which all but the first are return addresses. An
+    /// address has several if functions are inlined there, the innermost first.
+    pub(crate) fn resolve(&self, addresses: &[u64]) -> Vec<Vec<Frame>> {
+        // The libraries do not panic that we know of; a hostile file must not be what finds it out.
+        catch_unwind(AssertUnwindSafe(|| self.try_resolve(addresses))).unwrap_or_else(|_| {
+            let plain = |address: &u64| vec![Frame::at(*address, None)];
+            addresses.iter().map(plain).collect()
+        })
+    }
+
+    fn try_resolve(&self, addresses: &[u64]) -> Vec<Vec<Frame>> {
+        let image = self.elf();
+        let separate = self.separate.as_deref().and_then(Elf::parse);
+        let source = separate.as_ref().or(image.as_ref());
+        let fuel = Fuel::new(FUEL);
+        let context = source.and_then(|elf| context(elf, &fuel));
+        let functions = source.map(Elf::functions).unwrap_or_default();
+        let mut resolved: Vec<_> = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, &address)| {
+                let linked = address.wrapping_sub(self.bias);
+                if !image.as_ref().is_some_and(|elf| elf.is_code(linked)) {
+                    return vec![Frame::at(address, None)];
+                }
+                let lookup = linked.saturating_sub(u64::from(index > 0));
+                let mut frames = context
+                    .as_ref()
+                    .map(|context| frames_at(context, lookup))
+                    .unwrap_or_default();
+                if frames.is_empty() {
+                    frames.push(Frame::default());
+                }
+                name_futures(&mut frames);
+                // The symbol table has the name in full; debug information often leaves the path out.
+                let last = frames.len() - 1;
+                if let Some(name) = name_at(&functions, lookup) {
+                    frames[last].function = Some(name);
+                }
+                for (index, frame) in frames.iter_mut().enumerate() {
+                    frame.address = address;
+                    frame.offset = Some(linked);
+                    frame.inlined = index < last;
+                }
+                frames
+            })
+            .collect();
+        mark_runtime(&mut resolved);
+        resolved
+    }
+}
+
+fn check(path: &Path, bytes: &[u8], guest: &[u8]) -> Result<()> {
+    let refuse = |why: &str| Err(Error::Symbols(path.into(), why.into()));
+    let Some(elf) = Elf::parse(bytes) else {
+        return refuse("it is not a 64-bit ELF file");
+    };
+    if !elf.has_symbols() {
+        return refuse("it has neither debug information nor a symbol table");
+    }
+    let guest = Elf::parse(guest);
+    let guest_id = guest.as_ref().and_then(Elf::build_id);
+    match (elf.build_id(), guest_id) {
+        (Some(own), Some(guests)) if own != guests => {
+            refuse("it belongs to another build of the guest (the build IDs differ)")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn context<'a>(elf: &Elf<'a>, fuel: &'a Fuel) -> Option<Context<Metered<'a>>> {
+    let load = |id: gimli::SectionId| -> gimli::Result<_> {
+        Ok(Metered::new(elf.section(id.name()), fuel))
+    };
+    Context::from_dwarf(Dwarf::load(load).ok()?).ok()
+}
+
+fn frames_at(context: &Context<Metered<'_>>, address: u64) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    // Debug information in yet other files is not looked for.
+    let Ok(mut found) = context.find_frames(address).skip_all_loads() else {
+        return frames;
+    };
+    while let Ok(Some(frame)) = found.next() {
+        if frames.len() == MOST_INLINED {
+            break;
+        }
+        let name = frame
+            .function
+            .as_ref()
+            .and_then(|name| name.raw_name().ok());
+        let location = frame.location.as_ref();
+        frames.push(Frame {
+            function: name.map(|name| demangle(&name)),
+            file: location.and_then(|at| at.file).map(printable_line),
+            line: location.and_then(|at| at.line),
+            column: location
+                .and_then(|at| at.column)
+                .filter(|column| *column > 0),
+            ..Frame::default()
+        });
+    }
+    frames
+}
+
+/// Gives futures their full names where they are inlined into what polls them: there, debug
+/// information may call them `{async_fn#0}`, but it has the type of what is polled,
+/// `poll<krate::main::{async_fn_env#0}>`.
+fn name_futures(frames: &mut [Frame]) {
+    for index in 1..frames.len() {
+        let (inner, outer) = frames.split_at_mut(index);
+        let (Some(future), Some(poll)) = (&mut inner[index - 1].function, &outer[0].function)
+        else {
+            continue;
+        };
+        let polled = poll
+            .strip_prefix("poll<")
+            .and_then(|rest| rest.strip_suffix('>'));
+        let Some(polled) = polled.map(|path| path.replace("_env#", "#")) else {
+            continue;
+        };
+        if future.starts_with("{async") && polled.ends_with(future.as_str()) {
+            *future = polled;
+        }
+    }
+}
+
+/// The function at an address by the symbol table.
+fn name_at(functions: &[Symbol<'_>], address: u64) -> Option<String> {
+    let behind = functions.partition_point(|symbol| symbol.addresses.start <= address);
+    // Symbols of hand-written code often have no size.
+    let symbol = functions[..behind]
+        .iter()
+        .rev()
+        .take(8)
+        .find(|symbol| symbol.addresses.is_empty() || symbol.addresses.contains(&address))?;
+    Some(demangle(&String::from_utf8_lossy(symbol.name)))
+}
+
+/// A name as it stands in the source, without the hash behind it.
+fn demangle(name: &str) -> String {
+    struct Bounded(String);
+    impl Write for Bounded {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = LONGEST_NAME - self.0.len();
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            if text.len() > room {
+                Err(fmt::Error)
+            } else {
+                Ok(())
+            }
+        }
+    }
+    let mut text = Bounded(String::new());
+    if write!(text, "{:#}", rustc_demangle::demangle(name)).is_err() {
+        text.0.push('…');
+    }
+    printable_line(&text.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_in_the_source_and_of_bounded_length() {
+        assert_eq!(
+            demangle("_ZN6probes4main28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"),
+            "probes::main::{{closure}}"
+        );
+        assert_eq!(demangle("plain\x1b[2J"), "plain\\u{1b}[2J");
+        let long = demangle(&"x".repeat(100_000));
+        assert!(
+            long.len() < LONGEST_NAME + 8 && long.ends_with('…'),
+            "{long}"
+        );
+        // A short name with a very long meaning: each back reference doubles it.
+        let mut bomb = String::from("_RMC0");
+        bomb.push_str(&"TB5_".repeat(40));
+        assert!(demangle(&bomb).len() <= 1000);
+    }
+
+    #[test]
+    fn a_future_is_named_by_what_polls_it() {
+        let frame = |name: &str| Frame {
+            function: Some(name.into()),
+            ..Frame::default()
+        };
+        let mut frames = [
+            frame("{async_fn#0}"),
+            frame("poll<krate::main::{async_fn_env#0}>"),
+            frame("{async_block#1}"),
+            frame("poll<other>"),
+        ];
+        name_futures(&mut frames);
+        let names = frames.map(|frame| frame.function.unwrap());
+        assert_eq!(names[0], "krate::main::{async_fn#0}");
+        assert_eq!(names[2], "{async_block#1}");
+    }
+
+    #[test]
+    fn ones_own_lines_are_found() {
+        let file: Arc<[u8]> = std::fs::read("/proc/self/exe").unwrap().into();
+        let elf = Elf::parse(&file).unwrap();
+        let functions = elf.functions();
+        let own = functions.iter().find(|symbol| {
+            demangle(&String::from_utf8_lossy(symbol.name)).ends_with("debug::symbols::demangle")
+        });
+        let at = own.unwrap().addresses.start;
+        let symbols = Symbols {
+            image: file.clone(),
+            separate: None,
+            bias: 0x1000,
+        };
+        let frames = symbols.resolve(&[at + 0x1000, 7]);
+        let frame = frames[0].last().unwrap();
+        assert!(
+            frame.file.as_ref().unwrap().ends_with("debug/symbols.rs"),
+            "{frame:?}"
+        );
+        assert_eq!(frame.offset, Some(at));
+        assert_eq!(frames[1], [Frame::at(7, None)]);
+    }
+}
