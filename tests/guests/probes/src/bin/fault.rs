@@ -126,7 +126,8 @@ fn outer() {
 
 #[inline(always)]
 fn inner() {
-    unsafe { asm!("ud2") }; // MARK inlined
+    // Not the same as another function, or the two would become one.
+    unsafe { asm!("nop", "ud2") }; // MARK inlined
 }
 
 /// Leaves nothing that a stack could be walked by.
@@ -136,17 +137,18 @@ fn no_stack() {
 }
 
 /// Leaves a frame pointer that points at itself, and return addresses into this very function.
+#[rustfmt::skip] // The mark belongs to the line with which the assembly begins.
 #[inline(never)]
 fn looped_stack() {
     unsafe {
-        asm!(
+        asm!( // MARK looped-stack
             "lea rax, [rip]",
             "mov rcx, 4096",
             "2: push rax",
             "loop 2b",
             "mov [rsp], rsp",
             "mov rbp, rsp",
-            "ud2", // MARK looped-stack
+            "ud2",
             options(noreturn)
         );
     }
