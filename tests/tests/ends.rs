@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use wakebox::{Backtrace, Cause, Fault, FaultKind, Outcome, Panic, Sandbox};
 use wakebox_abi::layout;
+use wakebox_tests::programs::program;
 use wakebox_tests::{guest, guest_debug, require_kvm, root, run};
 
 /// Both builds of a guest.
@@ -259,12 +260,12 @@ fn stripped(name: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (bare, symbols) = (folder.path().join("bare"), folder.path().join("symbols"));
     for (option, file) in [("--strip-all", &bare), ("--only-keep-debug", &symbols)] {
-        let status = Command::new("objcopy")
+        let status = program("objcopy")
             .arg(option)
             .arg(guest(name))
             .arg(file)
             .status()
-            .expect("`objcopy` is needed: install the package binutils");
+            .expect("objcopy starts");
         assert!(status.success(), "objcopy {option}: {status}");
     }
     (folder, bare, symbols)
@@ -436,13 +437,13 @@ fn a_report_for_programs_has_all_particulars() {
 
 /// What `gdb` says to these commands about a crash dump.
 fn gdb(guest: &Path, dump: &Path, commands: &[&str]) -> String {
-    let output = Command::new("gdb")
+    let output = program("gdb")
         .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
         .args(commands.iter().flat_map(|command| ["-ex", command]))
         .arg(guest)
         .arg(dump)
         .output()
-        .expect("`gdb` is needed: install the package gdb");
+        .expect("gdb starts");
     text(&output.stdout) + &text(&output.stderr)
 }
 
