@@ -307,7 +307,7 @@ fn symbols_may_come_from_a_file_of_their_own() {
         (root().join("Cargo.toml"), "not a 64-bit ELF file"),
     ] {
         let refused = Sandbox::builder().guest(bare.clone()).symbols(file).build();
-        let error = refused.err().expect("a refusal").to_string();
+        let error = refused.expect_err("a refusal").to_string();
         assert!(error.contains(why), "{error}");
     }
 }
