@@ -5,9 +5,11 @@
 //! counted as ignored, and without it a missing or forbidden `/dev/kvm` is a failure that
 //! says so.
 
+pub mod browser;
 pub mod elf;
 pub mod floor;
 pub mod limits;
+pub mod made_up;
 pub mod memory;
 pub mod programs;
 pub mod soak;

@@ -61,6 +61,8 @@ mod event;
 pub mod json;
 mod recorder;
 mod sink;
+pub mod summary;
+pub mod timeline;
 
 pub use self::event::{
     Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, OpId, OpKind, PollResult, Roused,
@@ -69,6 +71,7 @@ pub use self::event::{
 pub(crate) use self::recorder::{Recorder, Tracing};
 pub(crate) use self::sink::Sinks;
 pub use self::sink::{Names, Recording, Sink};
+pub use self::summary::Summary;
 
 /// Records and events that may wait for a sink before the guest is made to wait as well.
 pub const BACKLOG: u32 = 1 << 20;

@@ -1,0 +1,372 @@
+//! A run in numbers.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Serialize;
+
+use super::event::{Cause, Event, EventKind, Idle, PollResult, TaskId};
+use super::sink::Sink;
+
+/// What happened how often, and where the time went: counted event by event, in memory that grows
+/// with the number of tasks.
+///
+/// It is a [`Sink`], and takes what a [`Reader`](super::json::Reader) reads as well
+/// ([`Self::count`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Events counted.
+    pub events: u64,
+    /// The time of the last one, in nanoseconds since the sandbox was made.
+    pub end: u64,
+    /// Polls begun.
+    pub polls: u64,
+    /// Polls that ended with `Ready`.
+    pub ready: u64,
+    /// Polls in vain: they ended with `Pending`, did nothing that a trace shows (no operation, timer,
+    /// task, wake), and were not brought about by a completion, a call or a timer. The first poll
+    /// of a task is never one.
+    pub spurious: u64,
+    /// Polls after a task's first that no recorded wake brought about: records were lost.
+    pub uncaused: u64,
+    /// Calls of wakers.
+    pub wakes: u64,
+    /// Those that put a task into the run queue; the others found it there.
+    pub queued: u64,
+    /// Wakers cloned.
+    pub cloned: u64,
+    /// Wakers dropped unused.
+    pub dropped: u64,
+    /// Doorbells rung.
+    pub doorbells: u64,
+    /// Exits, by reason.
+    pub exits: BTreeMap<&'static str, u64>,
+    /// Operations that the host began, by kind.
+    pub ops: BTreeMap<&'static str, Ops>,
+    /// Completions written.
+    pub completions: u64,
+    /// Interrupts injected.
+    pub interrupts: u64,
+    /// Times that the sandbox was parked.
+    pub parks: u64,
+    /// Records and events lost.
+    pub lost: u64,
+    /// Records without meaning.
+    pub malformed: u64,
+    /// Where the time went.
+    pub time: Times,
+    /// Each task.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// How the run ended; `None` while it has not, or when the trace was cut off.
+    pub outcome: Option<String>,
+    #[serde(skip)]
+    now: Now,
+}
+
+/// Operations of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Ops {
+    /// How many began.
+    pub count: u64,
+    /// Bytes that they moved.
+    pub bytes: u64,
+}
+
+/// Where the time went, in nanoseconds. The parts add up to the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Times {
+    /// In the guest, in polls.
+    pub polls: u64,
+    /// In the guest, between polls: its executor and reactor.
+    pub executor: u64,
+    /// In the guest, which watches the completion ring.
+    pub watching: u64,
+    /// Out of the guest: crossing the boundary, and the host's work.
+    pub host: u64,
+    /// Parked: nobody has anything to do.
+    pub parked: u64,
+}
+
+/// A task in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Task {
+    /// Its name, as the guest wrote it: any text.
+    pub name: String,
+    /// Polls begun.
+    pub polls: u64,
+    /// Polls in vain, see [`Summary::spurious`].
+    pub spurious: u64,
+    /// Calls of its wakers.
+    pub wakes: u64,
+    /// Nanoseconds in polls.
+    pub busy: u64,
+    /// The longest of them.
+    pub longest: u64,
+    /// Whether it has ended.
+    pub ended: bool,
+    #[serde(skip)]
+    cause: Option<Cause>,
+}
+
+/// What is going on between two events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Now {
+    inside: bool,
+    parked: bool,
+    watching: bool,
+    poll: Option<Poll>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Poll {
+    task: TaskId,
+    begin: u64,
+    /// Whether it did what a trace shows.
+    did: bool,
+    /// Whether something outside of the guest's tasks brought it about, or it is the first.
+    called_for: bool,
+}
+
+impl Summary {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The whole time, in nanoseconds, up to the last event.
+    #[must_use]
+    pub const fn duration(&self) -> u64 {
+        self.end
+    }
+
+    /// All exits.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.exits.values().sum()
+    }
+
+    /// Takes an event into account. They are to come in the order of their times.
+    pub fn count(&mut self, event: &Event) {
+        self.pass(event.time);
+        self.events += 1;
+        match &event.kind {
+            EventKind::Spawned { task, name, .. } => {
+                self.tasks.entry(*task).or_default().name.clone_from(name);
+                self.did();
+            }
+            EventKind::PollBegin { task } => self.poll_begins(*task, event.time),
+            EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, event.time),
+            EventKind::Woken {
+                task, by, queued, ..
+            } => {
+                self.wakes += 1;
+                let woken = self.tasks.entry(*task).or_default();
+                woken.wakes += 1;
+                if *queued {
+                    self.queued += 1;
+                    woken.cause = Some(*by);
+                }
+                // To wake oneself is not to get on.
+                if *by != Cause::Itself {
+                    self.did();
+                }
+            }
+            EventKind::Ended { task, .. } => self.tasks.entry(*task).or_default().ended = true,
+            EventKind::Cloned { .. } => self.cloned += 1,
+            EventKind::Dropped { .. } => self.dropped += 1,
+            EventKind::TimerSet { .. }
+            | EventKind::Submitted { .. }
+            | EventKind::CancelAsked { .. } => self.did(),
+            EventKind::Sleeps { how } => self.now.watching = *how == Idle::Watch,
+            EventKind::Awake { .. } => self.now.watching = false,
+            EventKind::OpBegins { what, .. } => self.ops.entry(what.name()).or_default().count += 1,
+            EventKind::OpEnds { what, bytes, .. } => {
+                self.ops.entry(what.name()).or_default().bytes += u64::from(bytes.unwrap_or(0));
+            }
+            EventKind::CompletionWritten { .. } => self.completions += 1,
+            EventKind::Doorbell { .. } => self.doorbells += 1,
+            EventKind::Exited { reason } => {
+                *self.exits.entry(reason.name()).or_default() += 1;
+                self.now.inside = false;
+            }
+            EventKind::Entered => self.now.inside = true,
+            EventKind::InterruptInjected => self.interrupts += 1,
+            EventKind::Parked => {
+                self.parks += 1;
+                self.now.parked = true;
+            }
+            EventKind::Resumed => self.now.parked = false,
+            EventKind::Lost { count } => self.lost += count,
+            EventKind::Malformed { count, .. } => self.malformed += count,
+            EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
+            EventKind::Started { .. }
+            | EventKind::OpReady { .. }
+            | EventKind::InterruptTaken { .. } => {}
+        }
+    }
+
+    /// The time up to an event belongs to what was going on before it.
+    fn pass(&mut self, time: u64) {
+        let passed = time.saturating_sub(self.end);
+        self.end = self.end.max(time);
+        let now = &self.now;
+        let part = match now {
+            Now { parked: true, .. } => &mut self.time.parked,
+            Now { inside: false, .. } => &mut self.time.host,
+            Now { poll: Some(_), .. } => &mut self.time.polls,
+            Now { watching: true, .. } => &mut self.time.watching,
+            _ => &mut self.time.executor,
+        };
+        *part += passed;
+    }
+
+    fn did(&mut self) {
+        if let Some(poll) = &mut self.now.poll {
+            poll.did = true;
+        }
+    }
+
+    fn poll_begins(&mut self, task: TaskId, time: u64) {
+        self.polls += 1;
+        let entry = self.tasks.entry(task).or_default();
+        entry.polls += 1;
+        let cause = entry.cause.take();
+        let first = entry.polls == 1;
+        if !first && cause.is_none() {
+            self.uncaused += 1;
+        }
+        let called_for = first
+            || matches!(
+                cause,
+                Some(Cause::Op(_) | Cause::HostCall(_) | Cause::Timer(_)) | None
+            );
+        self.now.poll = Some(Poll {
+            task,
+            begin: time,
+            did: false,
+            called_for,
+        });
+    }
+
+    fn poll_ends(&mut self, task: TaskId, result: PollResult, time: u64) {
+        let ready = result == PollResult::Ready;
+        self.ready += u64::from(ready);
+        // Without the beginning, which was lost, nothing more can be said.
+        let Some(poll) = self.now.poll.take_if(|poll| poll.task == task) else {
+            return;
+        };
+        let entry = self.tasks.entry(task).or_default();
+        let took = time.saturating_sub(poll.begin);
+        entry.busy += took;
+        entry.longest = entry.longest.max(took);
+        if !ready && !poll.did && !poll.called_for {
+            self.spurious += 1;
+            entry.spurious += 1;
+        }
+    }
+}
+
+impl Sink for Summary {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.count(event);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{ExitReason, OpId, Side};
+
+    const MAIN: TaskId = TaskId(1);
+
+    fn summary(events: impl IntoIterator<Item = (u64, EventKind)>) -> Summary {
+        let mut summary = Summary::new();
+        for (time, kind) in events {
+            let side = Side::Guest;
+            summary.count(&Event { time, side, kind });
+        }
+        summary
+    }
+
+    fn begin() -> EventKind {
+        EventKind::PollBegin { task: MAIN }
+    }
+
+    fn pending() -> EventKind {
+        let result = PollResult::Pending { on: None, and: 0 };
+        EventKind::PollEnd { task: MAIN, result }
+    }
+
+    fn woken(by: Cause) -> EventKind {
+        EventKind::Woken {
+            task: MAIN,
+            by,
+            queued: true,
+            consumed: false,
+        }
+    }
+
+    #[test]
+    fn the_parts_of_the_time_add_up_to_the_whole() {
+        let summary = summary([
+            (10, EventKind::Entered),
+            (12, begin()),
+            (20, pending()),
+            (21, EventKind::Sleeps { how: Idle::Watch }),
+            (
+                51,
+                EventKind::Exited {
+                    reason: ExitReason::Quantum,
+                },
+            ),
+            (60, EventKind::Parked),
+            (160, EventKind::Resumed),
+            (161, EventKind::Entered),
+        ]);
+        let Times {
+            polls,
+            executor,
+            watching,
+            host,
+            parked,
+        } = summary.time;
+        assert_eq!(
+            (polls, executor, watching, host, parked),
+            (8, 3, 30, 20, 100)
+        );
+        assert_eq!(polls + executor + watching + host + parked, summary.end);
+    }
+
+    #[test]
+    fn a_poll_that_nothing_called_for_and_that_does_nothing_is_in_vain() {
+        let nothing_done = |cause| {
+            summary([
+                (0, begin()),
+                (1, pending()),
+                (2, woken(cause)),
+                (3, begin()),
+                (4, pending()),
+            ])
+        };
+        assert_eq!(nothing_done(Cause::Itself).spurious, 1);
+        assert_eq!(nothing_done(Cause::Task(TaskId(2))).spurious, 1);
+        assert_eq!(nothing_done(Cause::Op(OpId(1))).spurious, 0);
+    }
+
+    #[test]
+    fn a_poll_after_the_first_without_a_wake_is_counted() {
+        let summary = summary([(0, begin()), (1, pending()), (2, begin())]);
+        assert_eq!((summary.polls, summary.uncaused), (2, 1));
+    }
+
+    #[test]
+    fn an_end_whose_beginning_was_lost_is_no_poll() {
+        assert_eq!(summary([(5, pending())]).polls, 0);
+    }
+}

@@ -1,0 +1,982 @@
+(() => {
+  "use strict";
+
+  // ---- Reading -----------------------------------------------------------------------------
+
+  /** The events of the block of data: one JSON value a line. A last line that was cut off is left out. */
+  function read(text) {
+    const lines = text.split("\n").filter((line) => line !== "");
+    let values;
+    let cut = false;
+    try {
+      values = JSON.parse(`[${lines.join(",")}]`);
+    } catch {
+      values = [];
+      for (const line of lines) {
+        try {
+          values.push(JSON.parse(line));
+        } catch {
+          cut = true;
+          break;
+        }
+      }
+    }
+    const last = values[values.length - 1];
+    const end = last && last.summary ? values.pop() : null;
+    return { events: values, summary: end && end.summary, leftOut: end ? end.left_out : 0, cut: cut || !end };
+  }
+
+  // ---- The model: what the events say, put together -------------------------------------------
+
+  /** `"entered"` and `{"poll_begin": {...}}` alike as name and content. */
+  function split(value) {
+    if (typeof value === "string") return [value, null];
+    const name = Object.keys(value)[0];
+    return [name, value[name]];
+  }
+
+  function build(events) {
+    const model = {
+      tasks: new Map(), polls: [], wakes: [], ops: new Map(), timers: new Map(),
+      inside: [], parked: [], sleeps: [], marks: [], holes: [], start: 0, end: 1,
+      started: null, finished: null,
+    };
+    const open = { poll: null, inside: null, parked: null, sleeps: null };
+    const task = (id) => {
+      let found = model.tasks.get(id);
+      if (!found) {
+        found = { id, name: `task ${id}`, place: null, by: null, from: null, begin: null, end: null, aborted: false, polls: [], wakes: [], wake: null };
+        model.tasks.set(id, found);
+      }
+      return found;
+    };
+    const op = (id) => {
+      let found = model.ops.get(id);
+      if (!found) {
+        found = { id, what: "operation", bytes: 0, poll: null, by: null, submitted: null, cancelled: null, begin: null, ready: [], end: null, status: null, moved: null, written: null };
+        model.ops.set(id, found);
+      }
+      return found;
+    };
+    const did = () => { if (open.poll) open.poll.did = true; };
+    const close = (name, time, more) => {
+      if (open[name]) Object.assign(open[name], { end: time }, more);
+      open[name] = null;
+    };
+    for (const event of events) {
+      const time = event.time;
+      const [name, value] = split(event.kind);
+      switch (name) {
+        case "started": model.started = value; break;
+        case "finished": model.finished = value; break;
+        case "spawned": {
+          did();
+          Object.assign(task(value.task), { name: value.name || `task ${value.task}`, place: value.place, by: value.by, begin: time, from: open.poll });
+          break;
+        }
+        case "poll_begin": {
+          const of = task(value.task);
+          if (of.begin === null) of.begin = time;
+          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, did: false, spurious: false };
+          of.wake = null;
+          of.polls.push(poll);
+          model.polls.push(poll);
+          open.poll = poll;
+          break;
+        }
+        case "poll_end": {
+          const poll = open.poll;
+          open.poll = null;
+          if (!poll || poll.task.id !== value.task) break;
+          const [result, more] = split(value.result);
+          poll.end = time;
+          poll.result = result;
+          if (more) { poll.on = more.on; poll.and = more.and; }
+          // As `Summary::spurious` in summary.rs counts.
+          const by = poll.wake ? split(poll.wake.by)[0] : null;
+          poll.spurious = result === "pending" && !poll.did && !poll.first && by !== null && !["op", "host_call", "timer"].includes(by);
+          break;
+        }
+        case "woken": {
+          const of = task(value.task);
+          const wake = { time, task: of, by: value.by, queued: value.queued, poll: open.poll, target: null };
+          if (value.by !== "itself") did();
+          if (value.queued) of.wake = wake;
+          of.wakes.push(wake);
+          model.wakes.push(wake);
+          break;
+        }
+        case "ended": Object.assign(task(value.task), { end: time, aborted: value.aborted }); break;
+        case "timer_set": did(); model.timers.set(value.timer, { time, at: value.at, poll: open.poll }); break;
+        case "sleeps": open.sleeps = { begin: time, end: null, how: value.how, by: null }; model.sleeps.push(open.sleeps); break;
+        case "awake": close("sleeps", time, { by: value.by }); break;
+        case "submitted": did(); Object.assign(op(value.op), { what: value.what, bytes: value.bytes, by: value.by, submitted: time, poll: open.poll }); break;
+        case "cancel_asked": did(); op(value.op).cancelled = time; break;
+        case "op_begins": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, begin: time }); break;
+        case "op_ready": op(value.op).ready.push(time); break;
+        case "op_ends": {
+          const of = op(value.op);
+          Object.assign(of, { what: value.what, end: time, status: value.status, moved: value.bytes });
+          if (of.begin === null) of.begin = time;
+          break;
+        }
+        case "completion_written": op(value.op).written = time; break;
+        case "doorbell": model.marks.push({ time, what: "doorbell", verb: value.verb }); break;
+        case "interrupt_injected": model.marks.push({ time, what: "interrupt" }); break;
+        case "interrupt_taken": model.marks.push({ time, what: "taken" }); break;
+        case "entered": open.inside = { begin: time, end: null, reason: null }; model.inside.push(open.inside); break;
+        case "exited": close("inside", time, { reason: value.reason }); break;
+        case "parked": open.parked = { begin: time, end: null }; model.parked.push(open.parked); break;
+        case "resumed": close("parked", time); break;
+        case "lost": model.holes.push({ time, text: `${value.count} records lost` }); break;
+        case "malformed": model.holes.push({ time, text: `${value.count} records without meaning: ${value.why}` }); break;
+        default: break;
+      }
+    }
+    if (events.length) {
+      model.start = events[0].time;
+      model.end = Math.max(events[events.length - 1].time, model.start + 1);
+    }
+    // What was not closed lasts to the end: the trace was cut off, or the guest died.
+    for (const list of [model.inside, model.parked, model.sleeps]) {
+      for (const part of list) if (part.end === null) part.end = model.end;
+    }
+    if (open.poll) open.poll.end = model.end;
+    for (const poll of model.polls) if (poll.wake) poll.wake.target = poll;
+    layOutOps(model);
+    return model;
+  }
+
+  const LANES = 10;
+
+  /** Bars of operations in lanes, none over another; those for which no lane is free share the last. */
+  function layOutOps(model) {
+    const begun = [...model.ops.values()].filter((op) => op.begin !== null);
+    for (const op of begun) if (op.end === null) op.end = model.end;
+    begun.sort((a, b) => a.begin - b.begin);
+    model.lanes = [];
+    model.crowd = { list: [], longest: 0 };
+    for (const op of begun) {
+      let lane = model.lanes.findIndex((list) => list[list.length - 1].end <= op.begin);
+      if (lane < 0 && model.lanes.length < LANES) lane = model.lanes.push([]) - 1;
+      if (lane < 0) {
+        model.crowd.list.push(op);
+        model.crowd.longest = Math.max(model.crowd.longest, op.end - op.begin);
+        op.lane = LANES;
+      } else {
+        model.lanes[lane].push(op);
+        op.lane = lane;
+      }
+    }
+  }
+
+  // ---- Words -------------------------------------------------------------------------------
+
+  function span(ns) {
+    const units = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]];
+    for (const [unit, name] of units) {
+      if (ns >= unit) return `${(ns / unit).toPrecision(4).replace(/\.?0+$/, "")} ${name}`;
+    }
+    return `${Math.round(ns)} ns`;
+  }
+
+  const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+  const opName = (op) => `${op.what} #${op.id}`;
+
+  function awaited(model, on) {
+    if (!on || on === "unknown") return "something of the guest's own making";
+    const [name, id] = split(on);
+    switch (name) {
+      case "op": return opName(model.ops.get(id) || { what: "operation", id });
+      case "host_call": return "the next call by the host";
+      case "timer": return `timer ${id}`;
+      case "task": return `the end of ${taskName(model, id)}`;
+      case "line": return "a place among the operations in flight";
+      default: return name;
+    }
+  }
+
+  const taskName = (model, id) => (model.tasks.has(id) ? model.tasks.get(id).name : `task ${id}`);
+
+  function causeText(model, by) {
+    const [name, id] = split(by);
+    switch (name) {
+      case "itself": return "itself";
+      case "task": return `task ${taskName(model, id)}`;
+      case "op": return `the completion of ${opName(model.ops.get(id) || { what: "operation", id })}`;
+      case "host_call": return "a call by the host";
+      case "timer": return `timer ${id}`;
+      case "interrupt": return "an interrupt";
+      case "elsewhere": return "another thread";
+      default: return "the guest's runtime";
+    }
+  }
+
+  function pollEnd(model, poll) {
+    if (poll.result === "ready") return "Ready: the task is done";
+    if (poll.result === "cut") return "its end is not on record";
+    if (!poll.on) return "Pending, on what it waited for before or on something of its own making";
+    const more = poll.and ? ` and ${count(poll.and, "other thing")}` : "";
+    return `Pending on ${awaited(model, poll.on)}${more}`;
+  }
+
+  const EXITS = {
+    submit: "it rang: there are submissions", wait: "it rang: nothing to do", halt: "it halted",
+    quantum: "its quantum was over", kick: "it was pulled out to be told something", exit: "it ended",
+    abort: "it panicked", fault: "it raised an exception", violation: "it did what no guest may do",
+  };
+  const SLEEPS = { watch: "watches the completion ring", out: "leaves with out", halt: "halts until an interrupt" };
+
+  // ---- Why a poll took place ------------------------------------------------------------------
+
+  /** Index of the first part of a sorted list whose `key` is at least `time`. */
+  function lower(list, time, key) {
+    let from = 0;
+    let to = list.length;
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (list[middle][key] < time) from = middle + 1;
+      else to = middle;
+    }
+    return from;
+  }
+
+  /** The steps from the poll that asked to this one, oldest first. */
+  function chain(model, poll) {
+    const steps = [];
+    const add = (time, side, text, more) => { if (time !== null && time !== undefined) steps.push({ time, side, text, ...more }); };
+    const from = (cause, text) => { if (cause) add(cause.begin, "guest", `${cause.task.name}, poll ${cause.number}`, { poll: cause }); if (text) add(...text); };
+    const wake = poll.wake;
+    const of = poll.task;
+    if (poll.first && !wake) {
+      from(of.from);
+      add(of.begin, "guest", of.by === null ? `The runtime makes the task ${of.name}` : `${of.name} is spawned: a new task goes straight into the run queue`);
+    } else if (!wake) {
+      add(poll.begin, "guest", model.holes.length ? "The wake is not on record: it was among the records lost" : "No wake is on record");
+    } else {
+      const [name, id] = split(wake.by);
+      if ((name === "op" || name === "host_call") && model.ops.has(id)) viaOperation(model, model.ops.get(id), wake, add, from);
+      else if (name === "timer") {
+        const timer = model.timers.get(id);
+        if (timer) {
+          from(timer.poll);
+          add(timer.time, "guest", `sets timer ${id}, due at ${span(timer.at - model.start)}`);
+        }
+      } else from(wake.poll);
+      add(wake.time, "guest", name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`, { wake });
+    }
+    add(poll.begin, "guest", `${of.name}, poll ${poll.number}: ${pollEnd(model, poll)}`, { poll, here: true });
+    return steps;
+  }
+
+  function viaOperation(model, op, wake, add, from) {
+    from(op.poll);
+    if (op.submitted !== null) add(op.submitted, "guest", `submits ${opName(op)}${op.bytes ? `, ${count(op.bytes, "byte")}` : ""}`);
+    if (op.submitted !== null && op.begin !== null) {
+      const left = model.inside[lower(model.inside, op.submitted, "end")];
+      if (left && left.end <= op.begin) add(left.end, "boundary", `the guest is left: ${EXITS[left.reason] || left.reason}`);
+    }
+    if (op.begin !== null) add(op.begin, "host", `the host begins ${opName(op)}`);
+    if (op.written !== null) {
+      const parked = model.parked[lower(model.parked, op.begin ?? 0, "begin")];
+      if (parked && parked.begin < op.written && parked.end <= wake.time) {
+        add(parked.begin, "host", "nothing else to do: the sandbox is parked");
+        add(parked.end, "host", "the sandbox goes on");
+      }
+    }
+    const ready = op.ready[op.ready.length - 1];
+    if (ready !== undefined) add(ready, "host", `what ${opName(op)} waits for has come`);
+    if (op.status !== null) add(op.end, "host", `${opName(op)} ends: ${op.status}${op.moved === null ? "" : `, ${count(op.moved, "byte")}`}`);
+    if (op.written !== null) {
+      add(op.written, "host", "the completion is written where the guest can see it");
+      const entered = model.inside[lower(model.inside, op.written, "begin")];
+      if (entered && entered.begin <= wake.time) add(entered.begin, "boundary", "the guest is entered again");
+      const mark = model.marks[lower(model.marks, op.written, "time")];
+      if (mark && mark.what === "interrupt" && mark.time <= wake.time) add(mark.time, "boundary", "an interrupt is injected");
+    }
+  }
+
+  // ---- The picture -------------------------------------------------------------------------
+
+  const AXIS = 22;
+  const ROW = 20;
+  const LANE = 9;
+  const SHORTEST = 50;
+
+  class Chart {
+    constructor(model, canvas, overview) {
+      this.model = model;
+      this.canvas = canvas;
+      this.overview = overview;
+      this.pen = canvas.getContext("2d");
+      this.tasks = [...model.tasks.values()];
+      this.tasks.forEach((task, index) => { task.row = index; });
+      this.from = model.start;
+      this.to = model.end;
+      this.scroll = 0;
+      this.selected = null;
+      this.steps = [];
+      this.lit = new Set();
+      this.density = null;
+      this.waiting = false;
+      const lanes = Math.max(1, model.lanes.length + (model.crowd.list.length ? 1 : 0));
+      let top = AXIS;
+      const row = (height) => { const at = { top, height }; top += height + 4; return at; };
+      this.rows = { ops: row(lanes * LANE + 2), parked: row(12), boundary: row(18), executor: row(18) };
+      this.head = top + 4;
+      this.palette();
+    }
+
+    palette() {
+      const style = getComputedStyle(document.documentElement);
+      this.colours = new Proxy({}, { get: (seen, name) => (seen[name] ??= style.getPropertyValue(`--${name}`).trim()) });
+      this.ask();
+    }
+
+    resize() {
+      const ratio = window.devicePixelRatio || 1;
+      for (const canvas of [this.canvas, this.overview]) {
+        const box = canvas.getBoundingClientRect();
+        canvas.width = Math.max(1, Math.round(box.width * ratio));
+        canvas.height = Math.max(1, Math.round(box.height * ratio));
+        canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+      }
+      const box = this.canvas.getBoundingClientRect();
+      this.width = box.width;
+      this.height = box.height;
+      this.gutter = Math.min(150, box.width / 4);
+      this.density = null;
+      this.scrollTo(this.scroll);
+    }
+
+    /** Draws before the next frame, once. */
+    ask() {
+      if (this.waiting) return;
+      this.waiting = true;
+      requestAnimationFrame(() => {
+        this.waiting = false;
+        this.draw();
+      });
+    }
+
+    x(time) { return this.gutter + ((time - this.from) / (this.to - this.from)) * (this.width - this.gutter); }
+    time(x) { return this.from + ((x - this.gutter) / (this.width - this.gutter)) * (this.to - this.from); }
+    rowTop(task) { return this.head + task.row * ROW - this.scroll; }
+
+    show(from, to) {
+      const whole = this.model.end - this.model.start;
+      const length = Math.min(Math.max(to - from, Math.min(SHORTEST, whole)), whole);
+      const begin = Math.min(Math.max((from + to - length) / 2, this.model.start), this.model.end - length);
+      this.from = begin;
+      this.to = begin + length;
+      this.ask();
+    }
+
+    zoom(factor, at = (this.from + this.to) / 2) { this.show(at - (at - this.from) * factor, at + (this.to - at) * factor); }
+    pan(share) { const by = (this.to - this.from) * share; this.show(this.from + by, this.to + by); }
+    fit() { this.show(this.model.start, this.model.end); }
+
+    scrollTo(at) {
+      const most = Math.max(0, this.head + this.tasks.length * ROW - this.height);
+      this.scroll = Math.min(Math.max(0, at), most);
+      this.ask();
+    }
+
+    /** Brings a part of time and a task into the picture, if they are not. */
+    reveal(begin, end, task) {
+      if (begin < this.from || end > this.to) {
+        const length = Math.max(this.to - this.from, (end - begin) * 1.3);
+        this.show((begin + end - length) / 2, (begin + end + length) / 2);
+      }
+      const top = task.row * ROW;
+      const room = this.height - this.head;
+      if (top < this.scroll) this.scrollTo(top);
+      else if (top + ROW > this.scroll + room) this.scrollTo(top + ROW - room);
+    }
+
+    /** Where the middle of a poll is, in the canvas. */
+    where(poll) { return { x: this.x((poll.begin + poll.end) / 2), y: this.rowTop(poll.task) + ROW / 2 }; }
+
+    /**
+     * Bars of a list in the order of time. What is narrower than a pixel shares it with all that begins
+     * in it, so the work is bounded by pixels, not by events.
+     */
+    bars(list, top, height, colour, reach = 0) {
+      const pen = this.pen;
+      const perPixel = (this.to - this.from) / (this.width - this.gutter);
+      let index = lower(list, this.from - reach, "begin");
+      if (!reach && index > 0) index -= 1;
+      while (index < list.length && list[index].begin <= this.to) {
+        const part = list[index];
+        const left = Math.max(this.x(part.begin), this.gutter);
+        const right = Math.min(this.x(part.end), this.width);
+        if (right >= this.gutter) {
+          pen.fillStyle = colour(part);
+          pen.fillRect(left, top, Math.max(right - left, 1), height);
+        }
+        if (right - left < 1) index = Math.max(index + 1, lower(list, part.begin + perPixel, "begin"));
+        else index += 1;
+      }
+    }
+
+    /** Marks at points of time, at most one a pixel. */
+    points(list, key, mark) {
+      const perPixel = (this.to - this.from) / (this.width - this.gutter);
+      let index = lower(list, this.from, key);
+      while (index < list.length && list[index][key] <= this.to) {
+        mark(this.x(list[index][key]), list[index]);
+        index = Math.max(index + 1, lower(list, list[index][key] + perPixel, key));
+      }
+    }
+
+    draw() {
+      const { pen, colours, model, rows } = this;
+      if (!this.width) return;
+      pen.clearRect(0, 0, this.width, this.height);
+      pen.font = "12px system-ui, sans-serif";
+      pen.textBaseline = "middle";
+      this.drawAxis();
+      pen.save();
+      pen.beginPath();
+      pen.rect(0, this.head - 4, this.width, this.height);
+      pen.clip();
+      this.drawTasks();
+      pen.restore();
+      model.lanes.forEach((lane, index) => this.bars(lane, rows.ops.top + index * LANE, LANE - 2, (op) => this.dim(op) || colours.op));
+      this.bars(model.crowd.list, rows.ops.top + LANES * LANE, LANE - 2, () => colours.op, model.crowd.longest);
+      this.bars(model.parked, rows.parked.top, rows.parked.height, () => colours.parked);
+      this.bars(model.inside, rows.boundary.top + 3, 12, () => colours.inside);
+      this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); });
+      this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake));
+      this.bars(model.sleeps, rows.executor.top + 3, 12, () => colours.sleeps);
+      this.bars(model.polls, rows.executor.top + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll));
+      this.points(model.holes, "time", (x) => this.stroke(x, AXIS, this.height, colours.lost));
+      this.drawLabels();
+      this.drawArrows();
+      this.drawOverview();
+    }
+
+    stroke(x, top, height, colour) {
+      this.pen.fillStyle = colour;
+      this.pen.fillRect(x, top, 1.5, height);
+    }
+
+    pollColour(poll) {
+      if (poll.spurious) return this.colours.spurious;
+      return poll.result === "ready" ? this.colours.ready : this.colours.pending;
+    }
+
+    /** What is not of the selected chain steps back. */
+    dim(part) { return this.selected && !this.lit.has(part) ? this.colours.life : null; }
+
+    drawAxis() {
+      const { pen, colours } = this;
+      const wanted = (this.to - this.from) / Math.max(2, (this.width - this.gutter) / 110);
+      const power = 10 ** Math.floor(Math.log10(wanted));
+      const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= wanted);
+      pen.fillStyle = colours.faint;
+      for (let at = Math.ceil((this.from - this.model.start) / step) * step; at <= this.to - this.model.start; at += step) {
+        const x = this.x(at + this.model.start);
+        pen.globalAlpha = 0.25;
+        pen.fillRect(x, AXIS - 4, 1, this.height);
+        pen.globalAlpha = 1;
+        pen.fillText(span(at), x + 3, 10);
+      }
+    }
+
+    drawTasks() {
+      const { pen, colours } = this;
+      const first = Math.max(0, Math.floor(this.scroll / ROW));
+      const last = Math.min(this.tasks.length, Math.ceil((this.scroll + this.height - this.head) / ROW) + 1);
+      for (let index = first; index < last; index += 1) {
+        const task = this.tasks[index];
+        const top = this.rowTop(task);
+        const begin = Math.max(this.x(task.begin ?? this.from), this.gutter);
+        const end = Math.min(this.x(task.end ?? this.model.end), this.width);
+        pen.fillStyle = colours.life;
+        if (end > begin) pen.fillRect(begin, top + ROW / 2 - 0.5, end - begin, 1);
+        this.bars(task.polls, top + 4, ROW - 8, (poll) => this.dim(poll) || this.pollColour(poll));
+        pen.fillStyle = colours.wake;
+        this.points(task.wakes, "time", (x, wake) => {
+          pen.globalAlpha = wake.queued ? 1 : 0.35;
+          pen.beginPath();
+          pen.moveTo(x - 3, top + 1);
+          pen.lineTo(x + 3, top + 1);
+          pen.lineTo(x, top + 6);
+          pen.fill();
+        });
+        pen.globalAlpha = 1;
+      }
+      if (this.selected) {
+        const { task, begin, end } = this.selected;
+        pen.strokeStyle = colours.selected;
+        pen.lineWidth = 2;
+        const left = this.x(begin);
+        pen.strokeRect(left - 2, this.rowTop(task) + 2, Math.max(this.x(end) - left, 1) + 4, ROW - 4);
+      }
+    }
+
+    drawLabels() {
+      const { pen, colours, rows, model } = this;
+      pen.fillStyle = colours.page;
+      pen.fillRect(0, 0, this.gutter - 1, this.height);
+      pen.fillStyle = colours.line;
+      pen.fillRect(this.gutter - 1, 0, 1, this.height);
+      pen.fillRect(0, this.head - 5, this.width, 1);
+      pen.fillStyle = colours.text;
+      const label = (text, y, colour = colours.text) => {
+        pen.save();
+        pen.beginPath();
+        pen.rect(0, 0, this.gutter - 6, this.height);
+        pen.clip();
+        pen.fillStyle = colour;
+        pen.fillText(text, 8, y);
+        pen.restore();
+      };
+      label("host: operations", rows.ops.top + rows.ops.height / 2);
+      label("host: parked", rows.parked.top + 6);
+      label("boundary: in guest", rows.boundary.top + 9);
+      label("guest: executor", rows.executor.top + 9);
+      pen.save();
+      pen.beginPath();
+      pen.rect(0, this.head - 4, this.gutter, this.height);
+      pen.clip();
+      const first = Math.max(0, Math.floor(this.scroll / ROW));
+      const last = Math.min(this.tasks.length, Math.ceil((this.scroll + this.height - this.head) / ROW) + 1);
+      for (let index = first; index < last; index += 1) {
+        const task = this.tasks[index];
+        const here = this.selected && this.selected.task === task;
+        label(task.name, this.rowTop(task) + ROW / 2, here ? colours.cause : colours.text);
+      }
+      pen.restore();
+      if (!model.polls.length) label("no polls", this.head + 12, colours.faint);
+    }
+
+    /** Where a step of a chain is drawn. */
+    place(step) {
+      const { rows } = this;
+      const x = this.x(step.time);
+      if (step.side === "host") return { x, y: rows.ops.top + rows.ops.height / 2 };
+      if (step.side === "boundary") return { x, y: rows.boundary.top + 9 };
+      if (step.poll) return { x, y: this.rowTop(step.poll.task) + ROW / 2 };
+      if (step.wake) return { x, y: this.rowTop(step.wake.task) + 3 };
+      return null;
+    }
+
+    drawArrows() {
+      const { pen, colours, model } = this;
+      pen.save();
+      pen.beginPath();
+      pen.rect(this.gutter, AXIS, this.width, this.height);
+      pen.clip();
+      pen.strokeStyle = colours.cause;
+      pen.fillStyle = colours.cause;
+      // All arrows, as long as one can tell them apart.
+      const begin = lower(model.wakes, this.from, "time");
+      const end = lower(model.wakes, this.to, "time");
+      if (!this.selected && end - begin <= 150) {
+        pen.globalAlpha = 0.45;
+        pen.lineWidth = 1;
+        for (const wake of model.wakes.slice(begin, end)) {
+          if (!wake.target) continue;
+          const to = this.where(wake.target);
+          this.arrow(this.origin(wake), { x: this.x(wake.target.begin), y: to.y });
+        }
+      }
+      pen.globalAlpha = 1;
+      pen.lineWidth = 2;
+      const points = this.steps.map((step) => this.place(step)).filter(Boolean);
+      for (let index = 1; index < points.length; index += 1) this.arrow(points[index - 1], points[index]);
+      pen.restore();
+    }
+
+    /** Where the arrow of a wake starts: at the operation's end, or at the poll that woke. */
+    origin(wake) {
+      const [name, id] = split(wake.by);
+      const op = name === "op" || name === "host_call" ? this.model.ops.get(id) : null;
+      if (op && op.written !== null && op.lane !== undefined) {
+        return { x: this.x(op.written), y: this.rows.ops.top + op.lane * LANE + 3 };
+      }
+      if (wake.poll) return { x: this.x(wake.time), y: this.rowTop(wake.poll.task) + ROW / 2 };
+      return { x: this.x(wake.time), y: this.rows.executor.top + 9 };
+    }
+
+    arrow(from, to) {
+      const pen = this.pen;
+      const bend = Math.max(4, Math.min(40, Math.abs(to.x - from.x) / 2));
+      pen.beginPath();
+      pen.moveTo(from.x, from.y);
+      pen.bezierCurveTo(from.x + bend, from.y, to.x - bend, to.y, to.x, to.y);
+      pen.stroke();
+      pen.beginPath();
+      pen.moveTo(to.x, to.y);
+      pen.lineTo(to.x - 6, to.y - 3);
+      pen.lineTo(to.x - 6, to.y + 3);
+      pen.fill();
+    }
+
+    drawOverview() {
+      const { colours, model } = this;
+      const pen = this.overview.getContext("2d");
+      const height = 44;
+      const columns = Math.max(1, Math.floor(this.width));
+      const whole = model.end - model.start;
+      if (!this.density) {
+        this.density = new Float64Array(columns);
+        for (const poll of model.polls) {
+          const column = (time) => Math.min(columns - 1, Math.floor(((time - model.start) / whole) * columns));
+          const last = column(poll.end);
+          const each = Math.max(poll.end - poll.begin, 1) / (last - column(poll.begin) + 1);
+          for (let at = column(poll.begin); at <= last; at += 1) this.density[at] += each;
+        }
+      }
+      const most = this.density.reduce((a, b) => Math.max(a, b), 1);
+      pen.clearRect(0, 0, this.width, height);
+      pen.fillStyle = colours.pending;
+      this.density.forEach((share, at) => {
+        const tall = share ? Math.max(1, Math.sqrt(share / most) * (height - 6)) : 0;
+        pen.fillRect(at, height - tall, 1, tall);
+      });
+      const left = ((this.from - model.start) / whole) * this.width;
+      const right = ((this.to - model.start) / whole) * this.width;
+      pen.fillStyle = colours.faint;
+      pen.globalAlpha = 0.22;
+      pen.fillRect(0, 0, left, height);
+      pen.fillRect(right, 0, this.width - right, height);
+      pen.globalAlpha = 1;
+      pen.strokeStyle = colours.cause;
+      pen.lineWidth = 1;
+      pen.strokeRect(left + 0.5, 0.5, Math.max(right - left - 1, 2), height - 1);
+    }
+
+    /** What lies at a point of the canvas: the nearest within a few pixels. */
+    at(x, y) {
+      if (x < this.gutter || y < AXIS) return null;
+      const { rows, model } = this;
+      const within = (row) => y >= row.top && y <= row.top + row.height;
+      const near = (list, reach = 0) => {
+        const time = this.time(x);
+        const slack = (this.time(x + 4) - time);
+        let best = null;
+        let distance = slack;
+        const stop = lower(list, time + slack, "begin");
+        const start = reach ? lower(list, time - reach - slack, "begin") : Math.max(0, stop - 8);
+        for (let index = stop - 1; index >= start; index -= 1) {
+          const part = list[index];
+          const off = Math.max(part.begin - time, time - part.end, 0);
+          if (off < distance || (off === 0 && best === null)) { best = part; distance = off; }
+          if (distance === 0) break;
+        }
+        return best;
+      };
+      if (within(rows.ops)) {
+        const lane = Math.floor((y - rows.ops.top) / LANE);
+        const op = lane < LANES ? near(model.lanes[lane] || []) : near(model.crowd.list, model.crowd.longest);
+        return op && { op };
+      }
+      if (within(rows.parked)) { const parked = near(model.parked); return parked && { parked }; }
+      if (within(rows.boundary)) { const inside = near(model.inside); return inside && { inside }; }
+      if (within(rows.executor)) {
+        const poll = near(model.polls);
+        if (poll) return { poll };
+        const sleeps = near(model.sleeps);
+        return sleeps && { sleeps };
+      }
+      if (y < this.head) return null;
+      const task = this.tasks[Math.floor((y - this.head + this.scroll) / ROW)];
+      if (!task) return null;
+      const poll = near(task.polls);
+      return poll ? { poll } : { task };
+    }
+  }
+
+  // ---- What is said under the pointer -----------------------------------------------------------
+
+  function describe(model, hit) {
+    const at = (time) => span(time - model.start);
+    if (hit.poll) {
+      const { poll } = hit;
+      const why = poll.wake ? `woken by ${causeText(model, poll.wake.by)}` : poll.first ? "its first poll" : "no wake on record";
+      return `${poll.task.name}, poll ${poll.number}${poll.spurious ? ", in vain" : ""}\n${pollEnd(model, poll)}\n${why}\n${span(poll.end - poll.begin)}, at ${at(poll.begin)}`;
+    }
+    if (hit.op) {
+      const { op } = hit;
+      const by = op.by === null ? "" : `\nfor ${taskName(model, op.by)}`;
+      const moved = op.moved === null ? "" : `, ${count(op.moved, "byte")}`;
+      return `${opName(op)}: ${op.status || "still in flight"}${moved}${by}\n${span(op.end - op.begin)}, at ${at(op.begin)}${op.cancelled === null ? "" : "\nits future was dropped: cancel asked"}`;
+    }
+    if (hit.parked) return `parked for ${span(hit.parked.end - hit.parked.begin)}\nThe sandbox is Pending and holds no thread.`;
+    if (hit.inside) return `in the guest for ${span(hit.inside.end - hit.inside.begin)}\nleft: ${EXITS[hit.inside.reason] || "not on record"}`;
+    if (hit.sleeps) return `nothing to do for ${span(hit.sleeps.end - hit.sleeps.begin)}\nthe guest ${SLEEPS[hit.sleeps.how] || hit.sleeps.how}; ended by ${hit.sleeps.by || "the end of the trace"}`;
+    const { task } = hit;
+    const end = task.end === null ? "" : `\nended at ${at(task.end)}${task.aborted ? ": dropped before it was ready" : ""}`;
+    return `${task.name} (task ${task.id})${task.place ? `\nspawned at ${task.place}` : ""}\n${count(task.polls.length, "poll")}, ${count(task.wakes.length, "wake")}${end}`;
+  }
+
+  // ---- The panels ----------------------------------------------------------------------------
+
+  const byId = (id) => document.getElementById(id);
+
+  function element(name, text, attributes = {}) {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  function table(caption, rows) {
+    const made = element("table");
+    made.append(element("caption", caption));
+    for (const [name, value] of rows) {
+      const row = element("tr");
+      row.append(element("td", name), element("td", value, { class: "number" }));
+      made.append(row);
+    }
+    return made;
+  }
+
+  function showSummary(model, summary) {
+    const panel = byId("summary");
+    if (!summary) {
+      panel.append(element("p", "The trace was cut off before its end: there are no numbers for the whole."));
+      return;
+    }
+    const number = (n) => n.toLocaleString("en");
+    const share = summary.polls ? ` (${((summary.spurious / summary.polls) * 100).toFixed(1)} %)` : "";
+    panel.append(table("The executor", [
+      ["tasks", number(model.tasks.size)], ["polls", number(summary.polls)], ["of these Ready", number(summary.ready)],
+      ["in vain (spurious)", number(summary.spurious) + share], ["without a cause on record", number(summary.uncaused)],
+      ["wakes", number(summary.wakes)], ["that queued a task", number(summary.queued)], ["wakers cloned", number(summary.cloned)],
+    ]));
+    const exits = Object.entries(summary.exits);
+    panel.append(table("The boundary", [
+      ["exits", number(exits.reduce((sum, [, n]) => sum + n, 0))], ...exits.map(([name, n]) => [`exits: ${name}`, number(n)]),
+      ["interrupts injected", number(summary.interrupts)], ["parked", number(summary.parks)], ["records lost", number(summary.lost)],
+    ]));
+    const times = [
+      ["polls", "polls", "in polls"], ["executor", "executor", "executor, between polls"], ["watching", "watching", "watching memory"],
+      ["host", "host-time", "outside of the guest"], ["parked", "parked", "parked"],
+    ];
+    const whole = Math.max(1, times.reduce((sum, [key]) => sum + summary.time[key], 0));
+    const bar = element("div", undefined, { class: "bar", "aria-hidden": "true" });
+    const went = element("table");
+    went.append(element("caption", "Where the time went"));
+    for (const [key, style, words] of times) {
+      const part = element("i", undefined, { class: style });
+      part.style.width = `${(summary.time[key] / whole) * 100}%`;
+      bar.append(part);
+      const name = element("td", words);
+      name.prepend(element("i", undefined, { class: `key ${style}` }));
+      const row = element("tr");
+      row.append(name, element("td", `${span(summary.time[key])}  ${((summary.time[key] / whole) * 100).toFixed(1)} %`, { class: "number" }));
+      went.append(row);
+    }
+    panel.append(went, bar);
+    const ops = Object.entries(summary.ops).sort((a, b) => b[1].count - a[1].count);
+    if (ops.length) panel.append(table("Operations", ops.map(([name, op]) => [name, op.bytes ? `${number(op.count)}, ${number(op.bytes)} bytes` : number(op.count)])));
+  }
+
+  // ---- Start ---------------------------------------------------------------------------------
+
+  function start() {
+    const data = byId("trace");
+    const { events, summary, leftOut, cut } = read(data ? data.textContent : "");
+    if (data) data.remove();
+    const model = build(events);
+    const canvas = byId("chart");
+    const chart = new Chart(model, canvas, byId("overview"));
+    const past = [];
+
+    const notices = [];
+    if (!events.length) notices.push("There are no events in this trace.");
+    if (cut && events.length) notices.push(`This trace was cut off: it ends after ${count(events.length, "event")}.`);
+    if (leftOut) notices.push(`The page shows the first ${count(events.length, "event")}; ${leftOut.toLocaleString("en")} more were left out (the numbers count them). A file of --trace has them all.`);
+    if (model.holes.length) notices.push(`Records are missing at ${count(model.holes.length, "place")}, marked in red.`);
+    byId("notice").textContent = notices.join(" ");
+    byId("notice").hidden = !notices.length;
+    byId("guest").textContent = model.started ? `${model.started.guest || ""} (mode ${model.started.mode})` : "";
+    byId("outcome").textContent = model.finished ? `${model.finished.outcome}, after ${span(model.end - model.start)}` : `${span(model.end - model.start)}`;
+    showSummary(model, summary);
+
+    function select(poll, remember = true) {
+      if (remember && chart.selected && poll && chart.selected !== poll) past.push(chart.selected);
+      chart.selected = poll;
+      chart.steps = poll ? chain(model, poll) : [];
+      chart.lit = new Set(chart.steps.map((step) => step.poll).filter(Boolean));
+      if (poll && poll.wake) {
+        const [name, id] = split(poll.wake.by);
+        if ((name === "op" || name === "host_call") && model.ops.has(id)) chart.lit.add(model.ops.get(id));
+      }
+      const list = byId("chain");
+      list.replaceChildren();
+      for (const step of chart.steps) {
+        const item = element("li", undefined, { class: step.poll ? `${step.side} poll` : step.side });
+        item.append(element("time", `${span(step.time - model.start)}, ${step.side === "boundary" ? "the boundary" : `the ${step.side}`}`));
+        if (step.poll && !step.here) {
+          const go = element("button", step.text, { type: "button" });
+          go.addEventListener("click", () => { select(step.poll); chart.reveal(step.poll.begin, step.poll.end, step.poll.task); });
+          item.append(go);
+        } else item.append(element("span", step.text));
+        list.append(item);
+      }
+      byId("selected").textContent = poll
+        ? `${poll.task.name}, poll ${poll.number} of ${poll.task.polls.length}${poll.spurious ? ", in vain" : ""}: ${pollEnd(model, poll)}.`
+        : "Click on a poll, or press n.";
+      byId("back").hidden = past.length === 0 || !poll;
+      chart.ask();
+    }
+
+    const go = (poll) => { if (poll) { select(poll); chart.reveal(poll.begin, poll.end, poll.task); } };
+    const step = (by) => {
+      if (chart.selected) return go(model.polls[chart.selected.index + by]);
+      const first = lower(model.polls, chart.from, "begin");
+      return go(model.polls[Math.min(first, model.polls.length - 1)]);
+    };
+    const sibling = (by) => chart.selected && go(chart.selected.task.polls[chart.selected.number - 1 + by]);
+    const asked = () => { const found = chart.steps.find((part) => part.poll && !part.here); if (found) go(found.poll); };
+    const frame = () => {
+      if (!chart.steps.length) return;
+      const from = Math.min(...chart.steps.map((part) => part.time));
+      const to = chart.selected.end;
+      const margin = Math.max((to - from) * 0.08, 20);
+      chart.show(from - margin, to + margin);
+    };
+    const find = (text) => {
+      const wanted = text.toLowerCase();
+      const after = chart.selected ? chart.selected.task.row + 1 : 0;
+      const order = [...chart.tasks.slice(after), ...chart.tasks.slice(0, after)];
+      const found = wanted && order.find((task) => task.name.toLowerCase().includes(wanted));
+      if (found && found.polls.length) go(found.polls[0]);
+      else if (found) chart.scrollTo(found.row * ROW);
+      else byId("selected").textContent = `No task's name has “${text}” in it.`;
+    };
+    const toggleLegend = () => {
+      const legend = byId("legend");
+      legend.hidden = !legend.hidden;
+      byId("help").setAttribute("aria-expanded", String(!legend.hidden));
+      chart.resize();
+    };
+
+    const keys = {
+      ArrowLeft: (shift) => chart.pan(shift ? -1 : -0.15), ArrowRight: (shift) => chart.pan(shift ? 1 : 0.15),
+      ArrowUp: () => chart.scrollTo(chart.scroll - ROW), ArrowDown: () => chart.scrollTo(chart.scroll + ROW),
+      PageUp: () => chart.scrollTo(chart.scroll - chart.height / 2), PageDown: () => chart.scrollTo(chart.scroll + chart.height / 2),
+      "+": () => chart.zoom(0.6), "=": () => chart.zoom(0.6), "-": () => chart.zoom(1 / 0.6), 0: () => chart.fit(), Home: () => chart.fit(),
+      n: () => step(1), p: () => step(-1), j: () => sibling(1), k: () => sibling(-1), c: asked, f: frame,
+      "/": () => byId("find").focus(), "?": toggleLegend, Escape: () => { past.length = 0; select(null); },
+    };
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const field = event.target instanceof HTMLInputElement;
+      if (field) {
+        if (event.key === "Enter") find(event.target.value);
+        if (event.key === "Escape") canvas.focus();
+        return;
+      }
+      const action = Object.hasOwn(keys, event.key) ? keys[event.key] : null;
+      if (!action) return;
+      // In the panels the arrow keys scroll.
+      if (/^(Arrow|Page|Home)/.test(event.key) && event.target.closest("aside, #legend")) return;
+      event.preventDefault();
+      action(event.shiftKey);
+    });
+    byId("zoom-in").addEventListener("click", () => chart.zoom(0.6));
+    byId("zoom-out").addEventListener("click", () => chart.zoom(1 / 0.6));
+    byId("fit").addEventListener("click", () => chart.fit());
+    byId("next").addEventListener("click", () => step(1));
+    byId("previous").addEventListener("click", () => step(-1));
+    byId("help").addEventListener("click", toggleLegend);
+    byId("back").addEventListener("click", () => { const poll = past.pop(); if (poll) { select(poll, false); chart.reveal(poll.begin, poll.end, poll.task); } });
+    byId("theme").addEventListener("click", () => {
+      const root = document.documentElement;
+      const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+      root.dataset.theme = dark ? "light" : "dark";
+      chart.palette();
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.palette());
+
+    const tip = byId("tip");
+    const point = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return { x: event.clientX - box.left, y: event.clientY - box.top };
+    };
+    let drag = null;
+    canvas.addEventListener("pointerdown", (event) => {
+      drag = { ...point(event), from: chart.from, to: chart.to, scroll: chart.scroll, moved: false };
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const at = point(event);
+      if (drag) {
+        if (Math.hypot(at.x - drag.x, at.y - drag.y) > 3) drag.moved = true;
+        if (drag.moved) {
+          canvas.classList.add("dragging");
+          tip.hidden = true;
+          const by = ((drag.x - at.x) / (chart.width - chart.gutter)) * (drag.to - drag.from);
+          chart.show(drag.from + by, drag.to + by);
+          chart.scrollTo(drag.scroll + drag.y - at.y);
+        }
+        return;
+      }
+      const hit = chart.at(at.x, at.y);
+      tip.hidden = !hit;
+      if (!hit) return;
+      tip.textContent = describe(model, hit);
+      const box = canvas.getBoundingClientRect();
+      const stage = byId("stage").getBoundingClientRect();
+      const left = Math.min(at.x + 14, box.width - tip.offsetWidth - 4);
+      const below = at.y + 18 + tip.offsetHeight < box.height;
+      tip.style.left = `${Math.max(0, left)}px`;
+      tip.style.top = `${box.top - stage.top + (below ? at.y + 18 : Math.max(0, at.y - tip.offsetHeight - 8))}px`;
+    });
+    const release = (event) => {
+      if (!drag) return;
+      const { moved } = drag;
+      drag = null;
+      canvas.classList.remove("dragging");
+      if (moved || event.type === "pointercancel") return;
+      const at = point(event);
+      const hit = chart.at(at.x, at.y);
+      if (hit && hit.poll) select(hit.poll);
+      else if (!hit) select(null);
+    };
+    canvas.addEventListener("pointerup", release);
+    canvas.addEventListener("pointercancel", release);
+    canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const { x } = point(event);
+      if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) chart.pan((event.deltaX || event.deltaY) / 1000);
+      else chart.zoom(Math.exp(Math.min(Math.max(event.deltaY, -200), 200) / 400), chart.time(Math.max(x, chart.gutter)));
+    }, { passive: false });
+    const overview = byId("overview");
+    const centre = (event) => {
+      const box = overview.getBoundingClientRect();
+      const time = model.start + ((event.clientX - box.left) / box.width) * (model.end - model.start);
+      const half = (chart.to - chart.from) / 2;
+      chart.show(time - half, time + half);
+    };
+    overview.addEventListener("pointerdown", (event) => { overview.setPointerCapture(event.pointerId); centre(event); });
+    overview.addEventListener("pointermove", (event) => { if (event.buttons & 1) centre(event); });
+
+    new ResizeObserver(() => chart.resize()).observe(canvas);
+    chart.resize();
+    chart.draw();
+    // For programs that look at the page: what it knows, and where it is drawn.
+    window.wakebox = {
+      model,
+      chart,
+      select: (index) => go(model.polls[index]),
+      where: (index) => {
+        const at = chart.where(model.polls[index]);
+        const box = canvas.getBoundingClientRect();
+        return { x: box.left + at.x, y: box.top + at.y };
+      },
+      drawnAfter: performance.now(),
+    };
+    document.documentElement.dataset.ready = "true";
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

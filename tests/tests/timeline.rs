@@ -1,0 +1,347 @@
+//! The page of `--timeline`, in a real browser.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use fantoccini::actions::{InputSource, MouseActions, PointerAction};
+use fantoccini::key::Key;
+use fantoccini::{Client, Locator};
+use wakebox::trace::{Event, EventKind, Side, Sink, TaskId, timeline};
+use wakebox_tests::browser::Browser;
+use wakebox_tests::{made_up, runtime};
+
+/// A directory with a page of these events.
+struct Page {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn page(events: &[Event]) -> Page {
+    page_of(events, timeline::EVENTS)
+}
+
+fn page_of(events: &[Event], most: u64) -> Page {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("timeline.html");
+    let file = BufWriter::new(File::create(&path).unwrap());
+    let mut writer = timeline::Writer::new(file).most(most);
+    for event in events {
+        writer.event(event).unwrap();
+    }
+    writer.end().unwrap();
+    Page {
+        _directory: directory,
+        path,
+    }
+}
+
+async fn text(client: &Client, css: &str) -> String {
+    let element = client.find(Locator::Css(css)).await.unwrap();
+    element.text().await.unwrap()
+}
+
+async fn texts(client: &Client, css: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    for element in client.find_all(Locator::Css(css)).await.unwrap() {
+        texts.push(element.text().await.unwrap());
+    }
+    texts
+}
+
+async fn press(client: &Client, keys: &str) {
+    let chart = client.find(Locator::Id("chart")).await.unwrap();
+    chart.send_keys(keys).await.unwrap();
+}
+
+/// Where the pointer goes: the middle of a poll as it is drawn now.
+async fn pointer_to(browser: &Browser, poll: u64, click: bool) {
+    let at = browser.eval(&format!("wakebox.where({poll})")).await;
+    let (x, y) = (at["x"].as_f64().unwrap(), at["y"].as_f64().unwrap());
+    let mut mouse = MouseActions::new("mouse".into()).then(PointerAction::MoveTo {
+        duration: None,
+        x,
+        y,
+    });
+    if click {
+        mouse = mouse
+            .then(PointerAction::Down { button: 0 })
+            .then(PointerAction::Up { button: 0 });
+    }
+    browser.client.perform_actions(mouse).await.unwrap();
+}
+
+#[test]
+fn a_click_on_a_poll_shows_the_chain_that_woke_it() {
+    let page = page(&made_up::server(3, 150));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        // The second poll of main: the first three are the tasks' first.
+        pointer_to(&browser, 3, true).await;
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.starts_with("main, poll 2 of "), "{selected}");
+        let steps = texts(&browser.client, "#chain li").await;
+        let expected = [
+            "main, poll 1",
+            "submits",
+            "the guest is left: it rang: nothing to do",
+            "the host begins",
+            "what",
+            "ends: Ok, 512 bytes",
+            "the completion is written",
+            "the guest is entered again",
+            "wakes main",
+            "main, poll 2: Pending on",
+        ];
+        assert_eq!(steps.len(), expected.len(), "{steps:#?}");
+        for (step, part) in steps.iter().zip(expected) {
+            assert!(step.contains(part), "`{step}` has no `{part}`");
+        }
+    });
+}
+
+#[test]
+fn from_the_chain_one_goes_back_to_the_poll_that_asked() {
+    let page = page(&made_up::server(3, 150));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        pointer_to(&browser, 3, true).await;
+        let asked = browser.client.find(Locator::Css("#chain button")).await;
+        asked.unwrap().click().await.unwrap();
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.starts_with("main, poll 1 of "), "{selected}");
+        assert!(
+            texts(&browser.client, "#chain li").await[0]
+                .contains("The runtime makes the task main")
+        );
+        browser
+            .client
+            .find(Locator::Id("back"))
+            .await
+            .unwrap()
+            .click()
+            .await
+            .unwrap();
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.starts_with("main, poll 2 of "), "{selected}");
+    });
+}
+
+#[test]
+fn the_pointer_over_a_poll_tells_what_it_is() {
+    let page = page(&made_up::server(3, 150));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        pointer_to(&browser, 3, false).await;
+        let tip = text(&browser.client, "#tip").await;
+        let lines: Vec<_> = tip.lines().collect();
+        assert_eq!(lines[0], "main, poll 2");
+        assert!(lines[1].starts_with("Pending on "), "{tip}");
+        assert!(lines[2].starts_with("woken by the completion of "), "{tip}");
+    });
+}
+
+#[test]
+fn everything_can_be_reached_with_the_keyboard() {
+    let page = page(&made_up::server(3, 150));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let client = &browser.client;
+        press(client, "n").await;
+        assert!(
+            text(client, "#selected")
+                .await
+                .starts_with("main, poll 1 of ")
+        );
+        press(client, "j").await;
+        assert!(
+            text(client, "#selected")
+                .await
+                .starts_with("main, poll 2 of ")
+        );
+        press(client, "c").await;
+        assert!(
+            text(client, "#selected")
+                .await
+                .starts_with("main, poll 1 of ")
+        );
+
+        let whole = browser.eval("wakebox.chart.to - wakebox.chart.from").await;
+        press(client, "+").await;
+        let zoomed = browser.eval("wakebox.chart.to - wakebox.chart.from").await;
+        assert!(zoomed.as_f64() < whole.as_f64(), "{zoomed} {whole}");
+        let from = browser.eval("wakebox.chart.from").await;
+        press(client, &char::from(Key::Right).to_string()).await;
+        let panned = browser.eval("wakebox.chart.from").await;
+        assert!(panned.as_f64() > from.as_f64(), "{panned} {from}");
+        press(client, "0").await;
+        let fitted = browser.eval("wakebox.chart.to - wakebox.chart.from").await;
+        assert_eq!(fitted, whole);
+
+        press(client, "?").await;
+        assert!(
+            text(client, "#legend")
+                .await
+                .contains("Poll that ended Pending")
+        );
+        press(client, "/").await;
+        let find = client.active_element().await.unwrap();
+        find.send_keys(&format!("connection-3{}", char::from(Key::Enter)))
+            .await
+            .unwrap();
+        assert!(
+            text(client, "#selected")
+                .await
+                .starts_with("connection-3, poll 1 of ")
+        );
+        find.send_keys(&char::from(Key::Escape).to_string())
+            .await
+            .unwrap();
+        press(client, &char::from(Key::Escape).to_string()).await;
+        assert!(texts(client, "#chain li").await.is_empty());
+    });
+}
+
+#[test]
+fn the_summary_has_the_numbers_of_the_run() {
+    let events = made_up::server(3, 150);
+    let polls = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::PollBegin { .. }));
+    let row = format!("polls {}", polls.count());
+    let page = page(&events);
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let rows = texts(&browser.client, "#summary tr").await;
+        assert!(rows.contains(&row), "no `{row}` in {rows:#?}");
+        assert!(
+            rows.contains(&"without a cause on record 0".to_owned()),
+            "{rows:#?}"
+        );
+        let outcome = text(&browser.client, "#outcome").await;
+        assert!(
+            outcome.starts_with("the guest exited with status 0, after "),
+            "{outcome}"
+        );
+    });
+}
+
+#[test]
+fn names_full_of_html_are_text() {
+    let name = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">";
+    let task = TaskId(1);
+    let kinds = [
+        EventKind::Spawned {
+            task,
+            by: None,
+            name: name.into(),
+            place: Some(name.into()),
+        },
+        EventKind::PollBegin { task },
+    ];
+    let events = (0..).zip(kinds).map(|(time, kind)| Event {
+        time,
+        side: Side::Guest,
+        kind,
+    });
+    let page = page(&events.collect::<Vec<_>>());
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        press(&browser.client, "n").await;
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.starts_with(name), "{selected}");
+        pointer_to(&browser, 0, false).await;
+        assert_eq!(browser.client.title().await.unwrap(), "Wakebox timeline");
+        assert!(
+            browser
+                .client
+                .find_all(Locator::Css("img"))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    });
+}
+
+#[test]
+fn a_page_that_was_cut_off_shows_what_there_is() {
+    let page = page(&made_up::server(3, 150));
+    let whole = std::fs::read_to_string(&page.path).unwrap();
+    let (before, data) = whole.split_once("id=\"trace\">\n").unwrap();
+    let half: String = data
+        .lines()
+        .take(60)
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut file = File::create(&page.path).unwrap();
+    write!(file, "{before}id=\"trace\">\n{half}{{\"time\":").unwrap();
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let notice = text(&browser.client, "#notice").await;
+        assert_eq!(notice, "This trace was cut off: it ends after 60 events.");
+        press(&browser.client, "n").await;
+        assert!(
+            text(&browser.client, "#selected")
+                .await
+                .starts_with("main, poll 1 of ")
+        );
+    });
+}
+
+#[test]
+fn a_page_without_events_says_so() {
+    let page = page(&[]);
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        assert_eq!(
+            text(&browser.client, "#notice").await,
+            "There are no events in this trace."
+        );
+        press(&browser.client, "n+-0?").await;
+    });
+}
+
+#[test]
+fn a_page_of_200_000_events_lets_itself_be_used() {
+    let events = made_up::server(500, 200_000);
+    let page = page(&events);
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let shown = browser.eval("wakebox.model.polls.length").await;
+        let polls = events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::PollBegin { .. }));
+        assert_eq!(shown.as_u64(), Some(polls.count() as u64));
+        browser.eval("wakebox.select(20001)").await;
+        assert!(texts(&browser.client, "#chain li").await.len() > 5);
+        pointer_to(&browser, 20_001, false).await;
+        assert!(
+            text(&browser.client, "#tip")
+                .await
+                .starts_with("connection-")
+        );
+    });
+}
+
+#[test]
+fn what_is_left_out_of_a_page_is_said() {
+    let page = page_of(&made_up::server(3, 150), 100);
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let notice = text(&browser.client, "#notice").await;
+        assert!(
+            notice.starts_with("The page shows the first 100 events; "),
+            "{notice}"
+        );
+    });
+}
