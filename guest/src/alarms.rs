@@ -7,6 +7,8 @@
 use alloc::collections::BTreeMap;
 use core::task::Waker;
 
+use crate::trace::{self, Reason, What};
+
 /// Nanoseconds on the guest's monotonic clock.
 type Nanos = u64;
 
@@ -24,6 +26,9 @@ pub(crate) struct Alarms {
     next_sequence: u64,
 }
 
+/// The number of the first alarm, far from those of timers ([`crate::timers`]).
+const FIRST: u64 = 1 << 48;
+
 fn identity(waker: &Waker) -> Identity {
     let vtable = core::ptr::from_ref(waker.vtable());
     (waker.data().addr(), vtable.addr())
@@ -34,7 +39,7 @@ impl Alarms {
         Self {
             by_place: BTreeMap::new(),
             by_waker: BTreeMap::new(),
-            next_sequence: 0,
+            next_sequence: FIRST,
         }
     }
 
@@ -48,12 +53,22 @@ impl Alarms {
     #[must_use]
     pub(crate) fn set(&mut self, at: Nanos, waker: &Waker) -> Option<Waker> {
         let old = match self.by_waker.get(&identity(waker)) {
-            Some(place) if place.0 <= at => return None,
+            Some(place) if place.0 <= at => {
+                trace::waits_for(|| Reason::Timer(place.1));
+                return None;
+            }
             Some(&place) => self.take(place),
             None => None,
         };
-        let place = (at, self.next_sequence);
+        let timer = self.next_sequence;
+        let place = (at, timer);
         self.next_sequence += 1;
+        trace::write(|by| What::TimerSet {
+            timer,
+            at_ns: at,
+            by,
+        });
+        trace::waits_for(|| Reason::Timer(timer));
         let waker = waker.clone();
         // That of the clone, which need not have the words of the original.
         let replaced = self.by_waker.insert(identity(&waker), place);
@@ -62,13 +77,13 @@ impl Alarms {
         old.or(replaced)
     }
 
-    /// Fires the first alarm that is due, and returns whom to wake.
-    pub(crate) fn fire(&mut self, now: Nanos) -> Option<Waker> {
+    /// Fires the first alarm that is due, and returns whom to wake, and the number of the alarm.
+    pub(crate) fn fire(&mut self, now: Nanos) -> Option<(Waker, u64)> {
         let (&place, _) = self.by_place.first_key_value()?;
         if place.0 > now {
             return None;
         }
-        self.take(place)
+        Some((self.take(place)?, place.1))
     }
 
     fn take(&mut self, place: Place) -> Option<Waker> {
@@ -96,7 +111,7 @@ mod tests {
 
     fn fire_all(alarms: &mut Alarms, now: Nanos) -> usize {
         core::iter::from_fn(|| alarms.fire(now))
-            .map(Waker::wake)
+            .map(|(waker, _)| waker.wake())
             .count()
     }
 

@@ -15,6 +15,7 @@ use crate::executor::Home;
 use crate::heap;
 use crate::process::Termination;
 use crate::runtime::{Places, Runtime, install};
+use crate::trace;
 
 /// Runs a guest.
 ///
@@ -34,6 +35,8 @@ where
         "the host speaks version {} of the interface, this guest version {ABI_VERSION}",
         boot.version
     );
+    // SAFETY: this is the entry, and the boot page is one.
+    unsafe { trace::start(&boot) };
     // SAFETY: the boot page is one, and a host tells the truth. The heap comes first,
     // because the runtime is on it. Nothing else has run on this stack or will.
     let runtime = unsafe {

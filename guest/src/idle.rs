@@ -16,6 +16,7 @@ use wakebox_abi::wake::{self, Mode, Sleep};
 use crate::executor::count;
 use crate::machine;
 use crate::runtime::Runtime;
+use crate::trace::{self, Roused, What};
 
 /// Looks at the completion ring between two looks at the clock, which is dearer.
 const LOOKS: u32 = 64;
@@ -97,8 +98,12 @@ impl Runtime {
     /// `out WAIT`.
     fn leave(&self, taken: u32) {
         if wake::guest_may_sleep(&self.control, Sleep::Out, taken) {
+            trace::write(|_| What::Sleeps {
+                how: trace::Idle::Out,
+            });
             machine::ring(port::WAIT);
             wake::guest_is_awake(&self.control);
+            trace::write(|_| What::Awake { by: Roused::Out });
             count(&self.idle.counts.by_out);
         }
     }
@@ -108,14 +113,21 @@ impl Runtime {
         if wake::guest_may_sleep(&self.control, Sleep::Halt, taken) {
             let interrupts = || self.control.load(Word::Interrupts, Ordering::Relaxed);
             let before = interrupts();
+            trace::write(|_| What::Sleeps {
+                how: trace::Idle::Halt,
+            });
             machine::halt(taken);
             wake::guest_is_awake(&self.control);
             // The stub looks once more before it halts, and may have seen the completion.
-            if interrupts() == before {
+            let by = if interrupts() == before {
                 count(&self.idle.counts.by_memory);
+                Roused::Memory
             } else {
                 count(&self.idle.counts.by_interrupt);
-            }
+                Roused::Interrupt
+            };
+            trace::interrupts(interrupts);
+            trace::write(|_| What::Awake { by });
         }
     }
 
@@ -127,6 +139,16 @@ impl Runtime {
             return false;
         }
         self.ring_if_unseen();
+        trace::write(|_| What::Sleeps {
+            how: trace::Idle::Watch,
+        });
+        let by = self.watch_until(window);
+        trace::write(|_| What::Awake { by });
+        by != Roused::Nothing
+    }
+
+    /// Watches for at most so many nanoseconds.
+    fn watch_until(&self, window: u32) -> Roused {
         let next_timer = self.next_timer().unwrap_or(u64::MAX);
         let end = self.now_ns() + u64::from(window);
         let mut looks_left = window / LOOK_NS;
@@ -135,13 +157,13 @@ impl Runtime {
                 if self.reactor.has_news() {
                     count(&self.idle.counts.by_memory);
                     self.idle.patience.paid();
-                    return true;
+                    return Roused::Memory;
                 }
                 spin_loop();
             }
             let now = self.now_ns();
             if now >= next_timer {
-                return true;
+                return Roused::Timer;
             }
             if now >= end {
                 break;
@@ -149,7 +171,7 @@ impl Runtime {
             looks_left = looks_left.saturating_sub(LOOKS);
         }
         self.idle.patience.did_not_pay();
-        false
+        Roused::Nothing
     }
 }
 

@@ -48,6 +48,8 @@
 //! - `log` (default): a logger for the `log` crate, on standard error; the level is that
 //!   of the variable `WAKEBOX_LOG` or `RUST_LOG`, else info.
 //! - `critical-section` (default): the critical section that embassy-sync and others want.
+//! - `trace` (default): the guest can be watched (`wakebox run --trace`); costs a load and a branch where
+//!   something happens while nobody does.
 //! - `stream` (default): `futures_core::Stream` for [`Interval`](time::Interval),
 //!   [`Lines`](io::Lines), [`TcpListener::incoming`](net::TcpListener::incoming).
 //! - `embedded-io-async`: its `Read` and `Write` for [`net::TcpStream`], its halves and
@@ -103,6 +105,7 @@ mod tests;
 #[cfg(feature = "embassy-time")]
 mod time_driver;
 mod timers;
+mod trace;
 
 pub mod env;
 pub mod fs;

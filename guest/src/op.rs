@@ -10,6 +10,7 @@ use crate::buf::IoBuf;
 use crate::line::Key;
 use crate::reactor::{Outcome, Request, Residue};
 use crate::runtime::runtime;
+use crate::trace;
 
 /// An operation of the host. Nothing happens before it is polled; it is cancelled when
 /// it is dropped.
@@ -78,6 +79,7 @@ impl Future for Op {
             State::New => {
                 let key = runtime().reactor.submit(self.request, cx.waker());
                 self.state = State::Submitted(key);
+                trace::waits_for(|| runtime().reactor.reason(key));
                 Poll::Pending
             }
             State::Submitted(key) => match runtime().reactor.poll(key, cx.waker()) {
@@ -85,7 +87,10 @@ impl Future for Op {
                     self.state = State::Done;
                     Poll::Ready((outcome, self.residue.buf.take()))
                 }
-                None => Poll::Pending,
+                None => {
+                    trace::waits_for(|| runtime().reactor.reason(key));
+                    Poll::Pending
+                }
             },
             State::Done => panic!("an operation was polled after it was done"),
         }

@@ -37,7 +37,7 @@ use core::task::Waker;
 use slab::Slab;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots, Slots};
-use wakebox_abi::op::{Cancel, Close, Handle, OVERFLOW, Operation};
+use wakebox_abi::op::{Cancel, Close, Handle, OVERFLOW, Opcode, Operation};
 use wakebox_abi::ring::{self, CompletionConsumer, Corrupt, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::{port, wake};
@@ -45,6 +45,7 @@ use wakebox_abi::{port, wake};
 use crate::buf::IoBuf;
 use crate::line::{Key, Line, Links, Member};
 use crate::machine;
+use crate::trace::{self, Reason, What};
 
 /// Slots that only the runtime's own operations may take.
 pub(crate) const RESERVED: u32 = 8;
@@ -146,10 +147,10 @@ struct Slot {
 /// What the caller of [`Reactor::next_event`] has to see to.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// An operation is done: wake its future.
-    Wake(Waker),
+    /// An operation is done: wake its future. The reason is for the trace.
+    Wake(Waker, Reason),
     /// An operation of nobody is done: drop what it left.
-    Drop(Residue),
+    Drop(Residue, Reason),
     /// Console output was taken.
     Console(IoBuf),
     /// A deadline was reached, or its operation cancelled.
@@ -246,6 +247,15 @@ impl Reactor {
         outcome
     }
 
+    /// What whoever waits for an operation waits for.
+    pub(crate) fn reason(&self, key: Key) -> Reason {
+        let record = &self.0.borrow().records[key];
+        match record.stage {
+            Stage::InFlight(token) => reason(token, record.request.opcode),
+            Stage::InLine { .. } | Stage::Done(_) => Reason::Line,
+        }
+    }
+
     /// (5) or (6), or the end of an operation whose result nobody collected. With
     /// `cancel`, the host is asked to end it early.
     pub(crate) fn abandon(&self, key: Key, residue: Residue, cancel: bool) {
@@ -309,6 +319,15 @@ impl Reactor {
     /// Whether the reactor is at work now, so that its functions would panic.
     pub(crate) fn is_busy(&self) -> bool {
         self.0.try_borrow_mut().is_err()
+    }
+}
+
+/// Why somebody is woken by a completion.
+fn reason(token: Token, opcode: u16) -> Reason {
+    if opcode == Opcode::NextCall as u16 {
+        Reason::HostCall(token)
+    } else {
+        Reason::Operation(token)
     }
 }
 
@@ -416,6 +435,12 @@ impl Inner {
         let record = &self.records[key];
         self.awaited += u32::from(matches!(record.owner, Owner::Future(_)));
         let Request { opcode, params } = record.request;
+        trace::write(|by| What::Submitted {
+            token,
+            opcode,
+            bytes: Opcode::from_code(opcode).map_or(0, |opcode| opcode.arena_bytes(&params)),
+            by,
+        });
         let pushed = sound(self.submissions.push(Submission {
             opcode,
             token,
@@ -458,14 +483,15 @@ impl Inner {
             let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody) else {
                 unreachable!("it was a future");
             };
-            return Event::Wake(waker);
+            return Event::Wake(waker, reason(completion.token, record.request.opcode));
         }
+        let why = Reason::Operation(completion.token);
         match self.records.remove(key).owner {
             Owner::Console(buf) => Event::Console(buf),
             Owner::Deadline => Event::Deadline(key, outcome),
             Owner::Nobody(residue) => {
                 self.close_value(outcome, &residue);
-                Event::Drop(residue)
+                Event::Drop(residue, why)
             }
             Owner::Future(_) => unreachable!("handled above"),
         }
@@ -509,6 +535,7 @@ impl Inner {
 
     fn cancel(&mut self, key: Key) {
         if let Stage::InFlight(token) = self.records[key].stage {
+            trace::write(|by| What::CancelAsked { token, by });
             self.cancels.push_back(token);
         }
     }

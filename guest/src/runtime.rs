@@ -29,6 +29,7 @@ use crate::line::Key;
 use crate::machine;
 use crate::reactor::{Event, Outcome, Owner, Reactor};
 use crate::timers::Timers;
+use crate::trace::{self, Reason};
 
 /// Everything that a running guest has one of.
 #[derive(Debug)]
@@ -132,10 +133,14 @@ impl Runtime {
 
     /// Reads all completions and fires all timers that are due.
     pub(crate) fn collect(&self) {
+        trace::interrupts(|| {
+            self.control
+                .load(Word::Interrupts, core::sync::atomic::Ordering::Relaxed)
+        });
         while let Some(event) = self.reactor.next_event() {
             match event {
-                Event::Wake(waker) => waker.wake(),
-                Event::Drop(residue) => drop(residue),
+                Event::Wake(waker, why) => trace::because(why, || waker.wake()),
+                Event::Drop(residue, why) => trace::because(why, || drop(residue)),
                 Event::Console(buf) => self.console.recycle(buf),
                 Event::Deadline(key, outcome) => self.deadline_ended(key, outcome),
                 Event::Stranger => {}
@@ -144,8 +149,8 @@ impl Runtime {
         let next = self.next_timer();
         if next.is_some_and(|next| next <= self.now_ns()) {
             let now = self.last_ns.get();
-            while let Some(waker) = self.fire(now) {
-                waker.wake();
+            while let Some((waker, timer)) = self.fire(now) {
+                trace::because(Reason::Timer(timer), || waker.wake());
             }
         }
     }
@@ -159,8 +164,8 @@ impl Runtime {
         next
     }
 
-    /// Fires one timer that is due, and returns whom to wake.
-    fn fire(&self, now: u64) -> Option<Waker> {
+    /// Fires one timer that is due, and returns whom to wake, and the number of the timer.
+    fn fire(&self, now: u64) -> Option<(Waker, u64)> {
         let due = self.timers.borrow_mut().fire(now);
         #[cfg(feature = "embassy-time")]
         let due = due.or_else(|| self.alarms.borrow_mut().fire(now));

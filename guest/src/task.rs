@@ -15,15 +15,17 @@ use crate::runtime::runtime;
 ///
 /// Outside of a guest.
 #[inline]
+#[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     runtime().executor.spawn(None, future)
 }
 
-/// As [`spawn`], with a name for panic messages and [`name`].
+/// As [`spawn`], with a name for traces, panic messages and [`name`].
 ///
 /// # Panics
 ///
 /// Outside of a guest.
+#[track_caller]
 pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Cow<'static, str>>,
     future: F,

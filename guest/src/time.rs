@@ -19,6 +19,7 @@ use crate::io::Result;
 use crate::line::Key;
 use crate::op::Op;
 use crate::runtime::runtime;
+use crate::trace::{self, Reason, What};
 
 /// A moment on the guest's monotonic clock, in nanoseconds since its sandbox was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,13 +201,20 @@ impl Future for Sleep {
             None if runtime.now_ns() >= self.deadline.0 => Poll::Ready(()),
             None => {
                 let mut timers = runtime.timers.borrow_mut();
-                self.timer = Some(timers.insert(self.deadline.0, cx.waker().clone()));
+                let timer = timers.insert(self.deadline.0, cx.waker().clone());
+                self.timer = Some(timer);
+                if trace::is_on() {
+                    trace_timer(timers.number(timer), Some(self.deadline.0));
+                }
                 Poll::Pending
             }
             Some(timer) => {
                 // The old waker is dropped after the borrow.
                 let (fired, _old) = runtime.timers.borrow_mut().poll(timer, cx.waker());
                 if !fired {
+                    if trace::is_on() {
+                        trace_timer(runtime.timers.borrow().number(timer), None);
+                    }
                     return Poll::Pending;
                 }
                 self.forget_timer();
@@ -214,6 +222,16 @@ impl Future for Sleep {
             }
         }
     }
+}
+
+/// Tells that the task waits for a timer, which may be new.
+#[cold]
+fn trace_timer(timer: Option<u64>, set_to: Option<u64>) {
+    let timer = timer.unwrap_or_default();
+    if let Some(at_ns) = set_to {
+        trace::write(|by| What::TimerSet { timer, at_ns, by });
+    }
+    trace::waits_for(|| Reason::Timer(timer));
 }
 
 impl Drop for Sleep {

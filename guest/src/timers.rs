@@ -22,7 +22,7 @@ const FIRED: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Nanos,
-    /// Which timer was set first, among those of one deadline.
+    /// Its number. Which timer was set first, among those of one deadline.
     sequence: u64,
     timer: u32,
 }
@@ -53,7 +53,7 @@ impl Timers {
         Self {
             heap: Vec::new(),
             timers: Slab::new(),
-            next_sequence: 0,
+            next_sequence: 1,
         }
     }
 
@@ -102,14 +102,20 @@ impl Timers {
         timer.waker
     }
 
-    /// Fires the first timer that is due, and returns whom to wake.
-    pub(crate) fn fire(&mut self, now: Nanos) -> Option<Waker> {
+    /// The number of a timer, which no other has; `None` if it has fired.
+    pub(crate) fn number(&self, timer: Key) -> Option<u64> {
+        let place = self.timers[timer].place as usize;
+        self.heap.get(place).map(|entry| entry.sequence)
+    }
+
+    /// Fires the first timer that is due, and returns whom to wake, and the number of the timer.
+    pub(crate) fn fire(&mut self, now: Nanos) -> Option<(Waker, u64)> {
         while self.next()? <= now {
             let entry = self.take_out(0);
             let timer = &mut self.timers[entry.timer as Key];
             timer.place = FIRED;
             if let Some(waker) = timer.waker.take() {
-                return Some(waker);
+                return Some((waker, entry.sequence));
             }
         }
         None
@@ -192,7 +198,7 @@ mod tests {
 
     fn fired(timers: &mut Timers, now: Nanos, last: &AtomicUsize) -> Vec<usize> {
         core::iter::from_fn(|| {
-            timers.fire(now)?.wake();
+            timers.fire(now)?.0.wake();
             Some(last.load(Ordering::Relaxed))
         })
         .collect()

@@ -48,7 +48,7 @@ impl<T> JoinHandle<T> {
     /// being polled. Nothing happens if it has ended before.
     pub fn abort(&self) {
         self.task.raise(Flags::ABORTED);
-        self.task.queue();
+        self.task.wake(false);
     }
 
     /// Takes the output out, if the task has ended with one.

@@ -28,10 +28,12 @@ use alloc::borrow::Cow;
 use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
+use core::panic::Location;
 
 pub use self::join::{JoinError, JoinHandle};
 use self::queue::{Inbox, RunQueue, TaskList};
 use self::task::{Flags, TaskRef};
+use crate::trace::{self, Reason, What};
 
 /// The stack that marks home: code whose stack pointer lies in it runs at home.
 #[derive(Debug)]
@@ -120,13 +122,18 @@ impl Executor {
     ///
     /// Call it at home.
     #[inline]
+    #[track_caller]
     pub(crate) fn spawn<F: Future + 'static>(
         &'static self,
         name: Option<Cow<'static, str>>,
         future: F,
     ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
-        let task = task::allocate(self, name, future);
+        let number = self.counts.spawned.get() as u32;
+        let task = task::allocate(self, number, name, future);
+        if trace::is_on() {
+            trace::spawned(number, task.given_name(), task.name(), Location::caller());
+        }
         self.tasks.add(task);
         self.ready.push(task);
         JoinHandle::new(task)
@@ -184,7 +191,7 @@ impl Executor {
     /// Queues the tasks that were woken from elsewhere, in the order of their wakes.
     fn open_inbox(&self) {
         for task in self.inbox.empty() {
-            task.queue();
+            trace::because(Reason::Elsewhere, || task.wake(false));
             // The inbox held a reference.
             task.release();
         }
@@ -201,10 +208,16 @@ impl Executor {
         } else {
             count(&self.counts.polls);
             let outer = self.current.replace(Some(task));
+            if trace::is_on() {
+                trace::poll_begin(task.number());
+            }
             let ready = task.poll();
+            if trace::is_on() {
+                trace::poll_end(task.number(), ready);
+            }
             self.current.set(outer);
             if ready {
-                self.end(task);
+                self.end(task, false);
             }
         }
     }
@@ -214,15 +227,20 @@ impl Executor {
         let outer = self.current.replace(Some(task));
         task.drop_future();
         self.current.set(outer);
-        self.end(task);
+        self.end(task, true);
     }
 
     /// The task has no future any more.
     #[inline]
-    fn end(&self, task: TaskRef) {
+    fn end(&self, task: TaskRef, aborted: bool) {
         count(&self.counts.completed);
         self.tasks.remove(task);
-        task.complete();
+        let task_number = task.number();
+        trace::write(|_| What::Ended {
+            task: task_number,
+            aborted,
+        });
+        trace::because(Reason::Task(task_number), || task.complete());
     }
 }
 

@@ -43,6 +43,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::queue::Links;
 use super::{Executor, count, waker};
+use crate::trace::{self, Reason};
 
 /// What home knows about a task, as bits.
 pub(super) struct Flags;
@@ -65,6 +66,8 @@ pub(super) struct Header {
     // Never changes, read from everywhere.
     executor: &'static Executor,
     vtable: &'static VTable,
+    /// Counts from 1, in the order of spawns.
+    number: u32,
     // Changes from everywhere.
     references: AtomicUsize,
     /// Whether the task is in the inbox, or on its way there.
@@ -170,6 +173,7 @@ impl<F: Future + 'static> Task<F> {
 #[inline]
 pub(super) fn allocate<F: Future + 'static>(
     executor: &'static Executor,
+    number: u32,
     name: Option<Cow<'static, str>>,
     future: F,
 ) -> TaskRef {
@@ -182,6 +186,7 @@ pub(super) fn allocate<F: Future + 'static>(
     let header = Header {
         executor,
         vtable: const { &Task::<F>::VTABLE },
+        number,
         references: AtomicUsize::new(1),
         posted: AtomicBool::new(false),
         flags: Cell::new(Flags::QUEUED | Flags::JOINED),
@@ -238,13 +243,23 @@ impl TaskRef {
         self.header().executor
     }
 
+    /// Its number.
+    #[inline(always)]
+    pub(super) fn number(self) -> u32 {
+        self.header().number
+    }
+
+    /// The name that it was given.
+    pub(super) fn given_name(&self) -> Option<&str> {
+        // SAFETY: the name changes in (8) only, at home, which is where this is called.
+        unsafe { &*self.header().name.get() }.as_deref()
+    }
+
     /// The name that it was given, else its type's.
     pub(super) fn name(&self) -> &str {
-        let header = self.header();
-        // SAFETY: the name changes in (8) only, at home, which is where this is called.
-        match unsafe { &*header.name.get() } {
+        match self.given_name() {
             Some(name) => name,
-            None => (header.vtable.name)(),
+            None => (self.header().vtable.name)(),
         }
     }
 
@@ -274,10 +289,14 @@ impl TaskRef {
     }
 
     /// (4): puts the task at the end of the run queue, unless it is there already or
-    /// there is nothing left to poll.
+    /// there is nothing left to poll. Tells of it; `consumed` says whether that uses up a waker.
     #[inline(always)]
-    pub(super) fn queue(self) {
-        if !self.has(Flags::QUEUED | Flags::COMPLETED) {
+    pub(super) fn wake(self, consumed: bool) {
+        let queued = !self.has(Flags::QUEUED | Flags::COMPLETED);
+        if trace::is_on() {
+            trace::woken(self.number(), queued, consumed);
+        }
+        if queued {
             self.raise(Flags::QUEUED);
             let executor = self.executor();
             count(&executor.counts.wakes);
@@ -350,6 +369,7 @@ impl TaskRef {
 
     /// Remembers whom to wake in (5) and (6).
     pub(super) fn set_joiner(self, waker: &Waker) {
+        trace::waits_for(|| Reason::Task(self.number()));
         let joiner = &self.header().joiner;
         let old = joiner.take();
         let new = match old {

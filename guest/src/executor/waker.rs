@@ -3,6 +3,7 @@
 use core::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::task::TaskRef;
+use crate::trace::{self, What};
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, release);
 
@@ -21,6 +22,10 @@ pub(super) fn of(task: TaskRef) -> Waker {
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: a waker's task is there as long as the waker.
     let task = unsafe { TaskRef::from_ptr(data) };
+    trace::write(|by| What::Cloned {
+        task: task.number(),
+        by,
+    });
     task.retain();
     RawWaker::new(data, &VTABLE)
 }
@@ -29,11 +34,10 @@ unsafe fn clone(data: *const ()) -> RawWaker {
 ///
 /// `data` is that of a waker, which ends here.
 unsafe fn wake(data: *const ()) {
-    // SAFETY: as for `wake_by_ref` and `release`.
-    unsafe {
-        wake_by_ref(data);
-        release(data);
-    }
+    // SAFETY: a waker's task is there as long as the waker.
+    let task = unsafe { TaskRef::from_ptr(data) };
+    queue(task, true);
+    task.release();
 }
 
 /// # Safety
@@ -41,9 +45,13 @@ unsafe fn wake(data: *const ()) {
 /// `data` is that of a waker.
 unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: a waker's task is there as long as the waker.
-    let task = unsafe { TaskRef::from_ptr(data) };
+    queue(unsafe { TaskRef::from_ptr(data) }, false);
+}
+
+#[inline(always)]
+fn queue(task: TaskRef, consumed: bool) {
     if task.executor().home.is_here() {
-        task.queue();
+        task.wake(consumed);
     } else {
         task.post();
     }
@@ -54,5 +62,10 @@ unsafe fn wake_by_ref(data: *const ()) {
 /// `data` is that of a waker, which ends here.
 unsafe fn release(data: *const ()) {
     // SAFETY: a waker's task is there as long as the waker.
-    unsafe { TaskRef::from_ptr(data) }.release();
+    let task = unsafe { TaskRef::from_ptr(data) };
+    trace::write(|by| What::Dropped {
+        task: task.number(),
+        by,
+    });
+    task.release();
 }

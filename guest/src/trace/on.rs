@@ -1,0 +1,212 @@
+//! A guest that can be watched.
+
+use core::cell::{Cell, UnsafeCell};
+use core::fmt::Write;
+use core::panic::Location;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use wakebox_abi::boot::Boot;
+use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
+
+use super::{Reason, What, name};
+
+/// Whether somebody watches. Written once, by the entry.
+static ON: AtomicBool = AtomicBool::new(false);
+
+static TELLER: Teller = Teller {
+    trace: UnsafeCell::new(Trace::OFF),
+    current: Cell::new(0),
+    why: Cell::new(None),
+    on: Cell::new(None),
+    others: Cell::new(0),
+    interrupts: Cell::new(0),
+};
+
+struct Teller {
+    trace: UnsafeCell<Trace>,
+    /// The task that is being polled; zero between polls.
+    current: Cell<u32>,
+    /// Why wakers are being called, if it is known.
+    why: Cell<Option<Reason>>,
+    /// What took the waker of the task that is being polled first,
+    on: Cell<Option<Reason>>,
+    /// and how many other things did.
+    others: Cell<u16>,
+    /// Interrupts told of.
+    interrupts: Cell<u32>,
+}
+
+// SAFETY: reached only when `ON` is set, which only a guest's entry does. A guest has one virtual
+// processor, and nothing preempts it: interrupt stubs run in ring 0 and touch one counter.
+unsafe impl Sync for Teller {}
+
+impl Teller {
+    #[inline]
+    fn write(&self, what: What) {
+        // SAFETY: the only reference to the trace, and gone before anything else runs: writing
+        // calls nobody.
+        unsafe { &mut *self.trace.get() }.write(what);
+    }
+
+    fn text(&self, text: Text, words: &str) {
+        // SAFETY: as above.
+        unsafe { &mut *self.trace.get() }.text(text, words);
+    }
+}
+
+/// Begins to tell, if somebody watches.
+///
+/// # Safety
+///
+/// The code is the entry of a Wakebox guest whose boot page is `boot`.
+pub(crate) unsafe fn start(boot: &Boot) {
+    // SAFETY: the caller's promise; the entry runs once.
+    let trace = unsafe { Trace::of_guest(boot) };
+    let is_on = trace.is_on();
+    // SAFETY: nobody has looked at it before `ON` is set.
+    unsafe { *TELLER.trace.get() = trace };
+    ON.store(is_on, Ordering::Relaxed);
+}
+
+/// Whether somebody watches: a load, and a branch that is not taken.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Tells what happens now. `what` gets the number of the task that is being polled.
+#[inline(always)]
+pub(crate) fn write(what: impl FnOnce(u32) -> What) {
+    if is_on() {
+        #[cold]
+        #[inline(never)]
+        fn tell(what: impl FnOnce(u32) -> What) {
+            TELLER.write(what(TELLER.current.get()));
+        }
+        tell(what);
+    }
+}
+
+/// Tells of a task that was made.
+#[cold]
+pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, place: &Location<'_>) {
+    let mut words = Words::new();
+    // What is too long is cut off.
+    let _ = match name {
+        Some(name) => words.write_str(name),
+        None => name::short(type_name, &mut words),
+    };
+    TELLER.text(Text::Name, words.as_str());
+    let mut words = Words::new();
+    let _ = write!(words, "{place}");
+    TELLER.text(Text::Place, words.as_str());
+    let by = TELLER.current.get();
+    TELLER.write(What::Spawned { task, by });
+}
+
+/// Tells of a poll that begins.
+#[cold]
+pub(crate) fn poll_begin(task: u32) {
+    TELLER.current.set(task);
+    TELLER.on.set(None);
+    TELLER.others.set(0);
+    TELLER.write(What::PollBegin { task });
+}
+
+/// Tells of a poll that ends.
+#[cold]
+pub(crate) fn poll_end(task: u32, ready: bool) {
+    TELLER.write(What::PollEnd {
+        task,
+        ready,
+        on: TELLER.on.take(),
+        more: TELLER.others.get(),
+    });
+    TELLER.current.set(0);
+}
+
+/// Tells of a waker that was called.
+#[cold]
+pub(crate) fn woken(task: u32, queued: bool, consumed: bool) {
+    let by = match (TELLER.why.get(), TELLER.current.get()) {
+        (Some(why), _) => why,
+        (None, 0) => Reason::Unknown,
+        (None, by) => Reason::Task(by),
+    };
+    TELLER.write(What::Woken {
+        task,
+        by,
+        queued,
+        consumed,
+    });
+}
+
+/// Does something that may call wakers, for a reason.
+#[inline(always)]
+pub(crate) fn because<T>(why: Reason, act: impl FnOnce() -> T) -> T {
+    if !is_on() {
+        return act();
+    }
+    let before = TELLER.why.replace(Some(why));
+    let result = act();
+    TELLER.why.set(before);
+    result
+}
+
+/// Notes what the task that is being polled will wait for.
+#[inline(always)]
+pub(crate) fn waits_for(what: impl FnOnce() -> Reason) {
+    if is_on() {
+        #[cold]
+        fn note(what: Reason) {
+            if TELLER.on.get().is_none() {
+                TELLER.on.set(Some(what));
+            } else {
+                TELLER.others.set(TELLER.others.get().saturating_add(1));
+            }
+        }
+        note(what());
+    }
+}
+
+/// Tells of interrupts that were taken since the last time.
+#[inline(always)]
+pub(crate) fn interrupts(count: impl FnOnce() -> u32) {
+    if is_on() {
+        let count = count();
+        if TELLER.interrupts.replace(count) != count {
+            TELLER.write(What::Interrupted { count });
+        }
+    }
+}
+
+/// Text of bounded length.
+struct Words {
+    bytes: [u8; TEXT_MAX],
+    len: usize,
+}
+
+impl Words {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; TEXT_MAX],
+            len: 0,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl Write for Words {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let len = text.floor_char_boundary(TEXT_MAX - self.len);
+        self.bytes[self.len..][..len].copy_from_slice(&text.as_bytes()[..len]);
+        self.len += len;
+        if len < text.len() {
+            return Err(core::fmt::Error);
+        }
+        Ok(())
+    }
+}
