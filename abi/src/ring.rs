@@ -206,6 +206,12 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Producer<
         true
     }
 
+    /// Entries that the ring has places for.
+    #[inline]
+    pub fn places(&self) -> u32 {
+        self.slots.len()
+    }
+
     /// Free-running count of entries published.
     #[inline]
     pub fn published(&self) -> u32 {

@@ -590,6 +590,15 @@ impl<C: Control + Clone, S: Slots<{ Record::WORDS }>> Writer<C, S> {
         }
     }
 
+    /// Whether the ring is three quarters full: a good time to ring [`crate::port::SUBMIT`], between two
+    /// turns of an executor, because the host takes the records out whenever it has left the
+    /// guest.
+    #[inline]
+    pub fn is_crowded(&mut self) -> bool {
+        let places = self.ring.places();
+        matches!(self.ring.look(), Ok(unread) if unread > places - places / 4)
+    }
+
     /// Whether the record had room. A head that cannot be counts as a full ring: nobody dies
     /// of being watched.
     #[inline]
@@ -661,6 +670,12 @@ impl Trace {
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// As [`Writer::is_crowded`].
+    #[inline]
+    pub fn is_crowded(&mut self) -> bool {
+        self.0.as_mut().is_some_and(Writer::is_crowded)
     }
 
     /// Tells what happens now.

@@ -118,6 +118,9 @@ impl Runtime {
                 break;
             }
             let stuck = self.submit();
+            if trace::is_crowded() {
+                machine::ring(port::SUBMIT);
+            }
             if stuck || self.executor.has_ready() {
                 self.ring_if_unseen();
             } else {

@@ -18,6 +18,11 @@ pub(crate) const fn is_on() -> bool {
 }
 
 #[inline(always)]
+pub(crate) const fn is_crowded() -> bool {
+    false
+}
+
+#[inline(always)]
 pub(crate) fn write(_what: impl FnOnce(u32) -> What) {}
 
 #[inline(always)]

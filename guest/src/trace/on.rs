@@ -74,6 +74,17 @@ pub(crate) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
+/// Whether the host should take records out before there are many more.
+#[inline(always)]
+pub(crate) fn is_crowded() -> bool {
+    #[cold]
+    fn look() -> bool {
+        // SAFETY: as in `Teller::write`.
+        unsafe { &mut *TELLER.trace.get() }.is_crowded()
+    }
+    is_on() && look()
+}
+
 /// Tells what happens now. `what` gets the number of the task that is being polled.
 #[inline(always)]
 pub(crate) fn write(what: impl FnOnce(u32) -> What) {
@@ -97,10 +108,13 @@ pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, place: &Lo
         None => name::short(type_name, &mut words),
     };
     TELLER.text(Text::Name, words.as_str());
-    let mut words = Words::new();
-    let _ = write!(words, "{place}");
-    TELLER.text(Text::Place, words.as_str());
     let by = TELLER.current.get();
+    // What no task has made is the runtime's, and its place says nothing.
+    if by != 0 {
+        let mut words = Words::new();
+        let _ = write!(words, "{place}");
+        TELLER.text(Text::Place, words.as_str());
+    }
     TELLER.write(What::Spawned { task, by });
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::explain::{Frames, explain, write_report};
 use super::policy::{Grants, LimitArgs};
 use super::style::Style;
-use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode};
+use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -59,6 +59,14 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
+    /// Write what happens on both sides to FILE, for https://ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Places of the ring in which the guest's trace records wait to be taken out
+    #[arg(long, value_name = "N", default_value_t = trace::RECORDS, requires = "trace")]
+    trace_ring: u32,
+
     #[command(flatten)]
     limits: LimitArgs,
 
@@ -85,9 +93,15 @@ impl SandboxArgs {
             .limits(self.limits.into_limits())
             .policy(self.grants.into_policy()?)
             .stdout(Output::Inherit)
-            .stderr(Output::Inherit);
+            .stderr(Output::Inherit)
+            .trace_records(self.trace_ring);
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
+        }
+        if let Some(path) = self.trace {
+            let writer = trace::json::Writer::create(&path)
+                .with_context(|| format!("cannot write the trace to {}", path.display()))?;
+            builder = builder.trace(writer);
         }
         Ok(builder)
     }
@@ -126,6 +140,13 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         });
         let (sandbox, outcome) = run.await?;
         interrupted.abort();
+        if let Some(error) = sandbox.trace_error() {
+            let style = Style::of_stderr();
+            eprintln!(
+                "{}: the trace is incomplete: {error}",
+                style.error("wakebox")
+            );
+        }
         anyhow::Ok((sandbox, outcome?))
     });
     // A read of standard input that is under way cannot be taken back; it must not keep the
