@@ -59,7 +59,7 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
-    /// Write what happens on both sides to FILE, for https://ui.perfetto.dev
+    /// Write what happens on both sides to FILE, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
