@@ -63,7 +63,8 @@ where
         .ok_or_else(|| what(Status::InvalidData))
 }
 
-/// Opens a stream of items that a function of the host gives.
+/// Opens a stream of items that a function of the host gives. Cancel-safe in that a stream that
+/// comes too late is closed; whether the function has had an effect by then is its own affair.
 ///
 /// # Errors
 ///

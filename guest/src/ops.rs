@@ -5,7 +5,7 @@ use wakebox_abi::op::Nop;
 use crate::io::Result;
 use crate::op::Op;
 
-/// Goes to the host and back, and does nothing there: the price of the boundary itself.
+/// Goes to the host and back, and does nothing there: the price of the boundary itself. Cancel-safe.
 ///
 /// # Errors
 ///

@@ -11,7 +11,8 @@ use crate::runtime::runtime;
 /// Most bytes asked for at once. The host may give fewer.
 const CHUNK: usize = 4096;
 
-/// Fills a slice with random bytes of the host's generator, fit for keys.
+/// Fills a slice with random bytes of the host's generator, fit for keys. Cancel-safe, but the
+/// beginning of the slice may have been filled.
 ///
 /// # Errors
 ///

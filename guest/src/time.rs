@@ -116,7 +116,7 @@ pub fn unix_time() -> Duration {
     Duration::from_nanos(runtime().wall_ns())
 }
 
-/// Asks the host what time it is.
+/// Asks the host what time it is. Cancel-safe.
 ///
 /// Only guests whose host offers no time-stamp counter have a use for it: their clock
 /// shows the time at which the host last wrote it.

@@ -17,6 +17,7 @@ use wakebox_abi::layout;
 use wakebox_abi::op::{self, Buf, Handle, Operation};
 use wakebox_abi::status::Status;
 use wakebox_tests::elf::{Elf, code};
+use wakebox_tests::limits::allow_descriptors;
 use wakebox_tests::{Ended, guest, run};
 
 fn directories() -> [TempDir; 2] {
@@ -260,6 +261,11 @@ fn too_many_open_files_are_refused_and_nothing_else() {
         let ended = ended(builder, &["hoard /d/a"]);
         assert_eq!(ended.lines(), ["ok 100 LimitReached true"]);
     }
+    let [dir, _] = directories();
+    fs::write(dir.path().join("a"), "").unwrap();
+    allow_descriptors(10_100).unwrap();
+    let many = ended(sandbox(dir.path(), "").handles(10_000), &["hoard /d/a"]);
+    assert_eq!(many.lines(), ["ok 10000 LimitReached true"]);
     // A file is not made if it could not be opened.
     let [dir, _] = directories();
     let ended = ended(
@@ -501,8 +507,66 @@ fn a_read_that_was_given_up_writes_into_no_other_buffer() {
     }
 }
 
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_path_that_is_not_text_is_refused() {
+    let [dir, _] = directories();
+    fs::write(
+        dir.path().join(std::ffi::OsStr::from_bytes(b"\xFF")),
+        "text",
+    )
+    .unwrap();
+    let path = Buf { offset: 0, len: 4 };
+    let flags = OpenFlags(OpenFlags::READ);
+    let token = Token {
+        slot: 0,
+        generation: 1,
+    };
+    for (bytes, expected) in [
+        (b"/d/\xFF", Status::InvalidInput),
+        (b"/d/b", Status::NotFound),
+    ] {
+        let parts = [
+            code::store(layout::ARENA, u32::from_le_bytes(*bytes)),
+            code::submit(&[op::OpenFile { path, flags }.submission(token)]),
+            code::wait(0),
+            code::exit_with_status_of(0),
+        ];
+        let elf = Elf::guest(&parts.concat()).to_bytes();
+        let outcome = run(sandbox(dir.path(), "").guest(elf)).outcome;
+        let expected = wakebox::Outcome::Exit(expected.code() as i32);
+        assert_eq!(outcome, expected, "{bytes:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_handle_that_was_closed_is_bad_also_when_its_place_is_taken() {
+    let [dir, _] = directories();
+    fs::write(dir.path().join("a"), "text").unwrap();
+    let close = op::Opcode::Close;
+    let (file, again) = (op::Opcode::OpenFile, op::Opcode::OpenFile);
+    let read = op::ReadFile {
+        file: Handle(0),
+        into: Buf {
+            offset: 1024,
+            len: 16,
+        },
+        offset: 0,
+    };
+    assert_eq!(status_of(dir.path(), &[file], read), Status::Ok);
+    assert_eq!(
+        status_of(dir.path(), &[file, close], read),
+        Status::BadHandle
+    );
+    assert_eq!(
+        status_of(dir.path(), &[file, close, again], read),
+        Status::BadHandle
+    );
+}
+
 /// The status of the last of these operations in a guest with a directory as `/d`, whose arena
-/// begins with `/d/a`.
+/// begins with `/d/a`. One that closes means the first that was opened.
 fn status_of(dir: &Path, operations: &[op::Opcode], last: impl Operation) -> Status {
     let path = Buf { offset: 0, len: 4 };
     let token = |slot| Token {
@@ -521,7 +585,11 @@ fn status_of(dir: &Path, operations: &[op::Opcode], last: impl Operation) -> Sta
                 let path = Buf { offset: 0, len: 2 };
                 op::OpenDirectory { path }.submission(token)
             }
-            _ => unreachable!("only these open something here"),
+            op::Opcode::Close => {
+                let handle = Handle(0);
+                op::Close { handle }.submission(token)
+            }
+            _ => unreachable!("only these are wanted here"),
         });
     }
     let place = entries.len() as u64;

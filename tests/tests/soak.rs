@@ -11,7 +11,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
     require_kvm();
     for mode in ["auto", "out"] {
         let output = Command::new(env!("CARGO_BIN_EXE_soak"))
-            .args(["--rounds", "2", "--cycles", "5", "--wake", mode])
+            .args(["--rounds", "2", "--cycles", "3", "--wake", mode])
             .output()
             .expect("the program starts");
         let text = String::from_utf8_lossy(&output.stdout);

@@ -1,6 +1,6 @@
 //! The demos, and what each needs.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Result, bail};
 
@@ -127,13 +127,35 @@ fn nothing(args: &[String]) -> Granted {
 
 /// Listening on the argument that is an address, or on an address of the demo's own.
 fn listening(args: &[String], otherwise: &str) -> Granted {
-    let is_address = |arg: &&String| arg.parse::<SocketAddr>().is_ok();
-    let address = args.iter().find(is_address);
-    let address = address.map_or(otherwise, String::as_str);
+    let mut args = args.to_vec();
+    let found = args
+        .iter_mut()
+        .find_map(|arg| local_address(arg).map(|address| (arg, address)));
+    let address = match found {
+        None => otherwise.to_owned(),
+        Some((arg, address)) => {
+            *arg = address.to_string();
+            arg.clone()
+        }
+    };
     Granted {
-        options: vec!["--allow-listen".into(), address.into()],
-        args: args.to_vec(),
+        options: vec!["--allow-listen".into(), address],
+        args,
     }
+}
+
+/// The address that an argument means, which may be a name of this host, as in "localhost:8080":
+/// guests listen at numbers only. The older kind of address counts first, as one reaches it from
+/// anywhere.
+fn local_address(arg: &str) -> Option<SocketAddr> {
+    if let Ok(address) = arg.parse() {
+        return Some(address);
+    }
+    let (name, _) = arg.split_once(':')?;
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let mut addresses: Vec<_> = arg.to_socket_addrs().ok().filter(|_| is_name)?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.first().copied()
 }
 
 /// Connecting to the hosts of the URLs, or to the demo `http`.
@@ -228,6 +250,13 @@ mod tests {
         assert_eq!(
             listening(&once, ECHO_ADDRESS).options,
             args(&["--allow-listen", "127.0.0.1:9"])
+        );
+        let named = listening(&args(&["--once", "2", "localhost:9"]), ECHO_ADDRESS);
+        assert_eq!(named.options, args(&["--allow-listen", "127.0.0.1:9"]));
+        assert_eq!(named.args, args(&["--once", "2", "127.0.0.1:9"]));
+        assert_eq!(
+            listening(&args(&["--once", "2"]), ECHO_ADDRESS).options,
+            args(&["--allow-listen", ECHO_ADDRESS])
         );
     }
 }

@@ -66,8 +66,8 @@ impl File {
         OpenOptions::new().read(true).open(path).await
     }
 
-    /// Opens a file for writing, which is made if it does not exist and emptied if it does. That may
-    /// have happened if the future was dropped.
+    /// Opens a file for writing, which is made if it does not exist and emptied if it does. Not
+    /// cancel-safe: that may have happened if the future was dropped.
     ///
     /// # Errors
     ///
@@ -308,8 +308,8 @@ impl File {
         Metadata::decode(buf.as_deref())
     }
 
-    /// Cuts the file off at a length in bytes, or fills it up with zeroes. The cursor stays. It may
-    /// have happened if the future was dropped.
+    /// Cuts the file off at a length in bytes, or fills it up with zeroes. The cursor stays. Not
+    /// cancel-safe: it may have happened if the future was dropped.
     ///
     /// # Errors
     ///

@@ -97,7 +97,7 @@ pub async fn try_exists(path: impl AsRef<str>) -> Result<bool> {
 }
 
 /// Gives something another path, perhaps in another directory of the same file system of the host,
-/// and replaces what is there. It may have happened if the future was dropped.
+/// and replaces what is there. Not cancel-safe: it may have happened if the future was dropped.
 ///
 /// # Errors
 ///
@@ -119,7 +119,8 @@ pub async fn rename(from: impl AsRef<str>, to: impl AsRef<str>) -> Result<()> {
     outcome.map(|_| ()).map_err(failed)
 }
 
-/// Removes a file or a symbolic link. It may have happened if the future was dropped.
+/// Removes a file or a symbolic link. Not cancel-safe: it may have happened if the future was
+/// dropped.
 ///
 /// # Errors
 ///
@@ -129,7 +130,7 @@ pub async fn remove_file(path: impl AsRef<str>) -> Result<()> {
     with_path("remove", path.as_ref(), act).await
 }
 
-/// Removes an empty directory. It may have happened if the future was dropped.
+/// Removes an empty directory. Not cancel-safe: it may have happened if the future was dropped.
 ///
 /// # Errors
 ///
@@ -139,7 +140,7 @@ pub async fn remove_dir(path: impl AsRef<str>) -> Result<()> {
     with_path("remove the directory", path.as_ref(), act).await
 }
 
-/// Makes a directory. It may have happened if the future was dropped.
+/// Makes a directory. Not cancel-safe: it may have happened if the future was dropped.
 ///
 /// # Errors
 ///
@@ -150,8 +151,8 @@ pub async fn create_dir(path: impl AsRef<str>) -> Result<()> {
     with_path("make the directory", path.as_ref(), act).await
 }
 
-/// Makes a directory and all those in which it is to lie, if they do not exist. Any of it may have
-/// happened if the future was dropped.
+/// Makes a directory and all those in which it is to lie, if they do not exist. Not cancel-safe:
+/// any of it may have happened if the future was dropped.
 ///
 /// # Errors
 ///

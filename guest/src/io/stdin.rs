@@ -122,6 +122,7 @@ pub struct Lines {
 
 impl Lines {
     /// The next line without its end (`\n` or `\r\n`), or `None` at the end of the input.
+    /// Cancel-safe: the beginning of a line is for the next call.
     ///
     /// # Errors
     ///

@@ -70,7 +70,8 @@ impl<K> Read for OwnedReadHalf<K> {
     }
 }
 
-/// What was written is the host's, so there is nothing to flush.
+/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
+/// nothing to flush.
 impl<K> Write for Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
@@ -81,7 +82,8 @@ impl<K> Write for Stream<K> {
     }
 }
 
-/// What was written is the host's, so there is nothing to flush.
+/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
+/// nothing to flush.
 impl<K> Write for &Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Stream::write(self, bytes).await
@@ -92,7 +94,8 @@ impl<K> Write for &Stream<K> {
     }
 }
 
-/// What was written is the host's, so there is nothing to flush.
+/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
+/// nothing to flush.
 impl<K> Write for WriteHalf<'_, K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
@@ -103,7 +106,8 @@ impl<K> Write for WriteHalf<'_, K> {
     }
 }
 
-/// What was written is the host's, so there is nothing to flush.
+/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
+/// nothing to flush.
 impl<K> Write for OwnedWriteHalf<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await

@@ -37,6 +37,8 @@ pub struct TcpListener {
 impl TcpListener {
     /// Binds an address, as in "127.0.0.1:7777", and listens. Port 0 lets the host choose.
     ///
+    /// Cancel-safe: a socket that comes too late is closed.
+    ///
     /// # Errors
     ///
     /// `PermissionDenied` by the policy, `AddrInUse`, and others of the host.
@@ -44,7 +46,8 @@ impl TcpListener {
         Self::bind_with_backlog(address, BACKLOG).await
     }
 
-    /// As [`Self::bind`], with the most connections that may wait to be accepted.
+    /// As [`Self::bind`], with the most connections that may wait to be accepted. Cancel-safe
+    /// likewise.
     ///
     /// # Errors
     ///
@@ -120,7 +123,7 @@ impl TcpListener {
         Ok(Turn(self))
     }
 
-    /// The address that it is bound to.
+    /// The address that it is bound to. Cancel-safe.
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@ mod explain;
 mod inspect;
 mod new;
 mod policy;
+mod process;
 mod run;
 mod style;
 
@@ -52,6 +53,7 @@ enum Command {
 /// Runs the command with this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::prepare();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(*args),

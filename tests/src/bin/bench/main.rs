@@ -52,8 +52,8 @@ fn run() -> Result<()> {
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
     step("calls");
     report.extend("calls", calls::measure(&runtime));
-    step("TCP echo");
-    report.extend("TCP echo", net::measure(&runtime));
+    step("TCP echo and HTTP");
+    report.extend("TCP echo and HTTP", net::measure(&runtime));
     step("file reads");
     report.extend("file reads", files::measure(&runtime));
     step("starts and ends");

@@ -1,18 +1,26 @@
-//! TCP echo: a guest beside the same server in native Tokio, with the same client.
+//! TCP echo and HTTP: a guest beside the same server in native Tokio, with the same client.
 //!
 //! Either server has one thread for its tasks, the client has another. Every connection has one
-//! request under way at a time.
+//! request under way at a time. The native web server is axum, as one would write it; in the guest
+//! it is picoserve.
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use axum::extract::Path;
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use wakebox::{Captured, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
+use wakebox::{Captured, KillHandle, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
 use wakebox_tests::limits::allow_descriptors;
 
@@ -27,10 +35,22 @@ const BUFFER: usize = 16 << 10;
 /// How long requests go before any is counted, and how long those go that are.
 const WARM_UP: Duration = Duration::from_millis(150);
 const COUNTED: Duration = Duration::from_millis(500);
+/// What is asked of the web site, and the end of its answer.
+const HTTP_REQUEST: &[u8] = b"GET /greet/you HTTP/1.1\r\nHost: bench\r\n\r\n";
+const HTTP_BODY: &[u8] = b"\r\n\r\n{\"hello\":\"you\"}";
 /// Beyond that a server will not begin to listen any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors of the process: both ends of every connection are here.
 const DESCRIPTORS: u64 = 4096;
+
+/// What is asked and answered.
+#[derive(Clone, Copy, PartialEq)]
+enum Protocol {
+    /// The same bytes.
+    Echo,
+    /// A short page of JSON, over connections that stay open.
+    Http,
+}
 
 /// Where the server runs.
 #[derive(Clone, Copy)]
@@ -68,11 +88,12 @@ struct Seen {
 pub(crate) fn measure(client: &Runtime) -> Result<Vec<Row>> {
     allow_descriptors(DESCRIPTORS)?;
     let mut rows = Vec::new();
-    for connections in [1, 64, 1000] {
+    let asked = [1, 64, 1000].map(|connections| (Protocol::Echo, connections));
+    for (protocol, connections) in asked.into_iter().chain([(Protocol::Http, 64)]) {
         let mut seen: [Seen; 3] = Default::default();
         for _ in 0..ROUNDS {
             for (server, seen) in SERVERS.into_iter().zip(&mut seen) {
-                let (asked, exits) = round(client, server, connections)?;
+                let (asked, exits) = round(client, protocol, server, connections)?;
                 seen.note(&asked, exits)?;
             }
         }
@@ -82,10 +103,14 @@ pub(crate) fn measure(client: &Runtime) -> Result<Vec<Row>> {
         });
         for (mode, (rate, p99, exits)) in [(WakeMode::Auto, auto), (WakeMode::Out, out)] {
             let plural = if connections == 1 { "" } else { "s" };
-            let what = format!("TCP echo, {connections} connection{plural}, mode {mode}");
+            let name = match protocol {
+                Protocol::Echo => "TCP echo",
+                Protocol::Http => "HTTP requests",
+            };
+            let what = format!("{name}, {connections} connection{plural}, mode {mode}");
             let row = Row::new(what, Unit::PerSecond, rate).floor(native.0);
-            rows.push(match connections {
-                1 => row,
+            rows.push(match (protocol, connections) {
+                (Protocol::Http, _) | (_, 1) => row,
                 _ => row.bar(Bar::RatioAtLeast(0.6)),
             });
             let row = Row::new("    99 of 100 answered within", Unit::Nanoseconds, p99);
@@ -113,38 +138,51 @@ impl Seen {
 }
 
 /// Starts a server and asks it as often as can be. Returns the exits of the guest, too.
-fn round(client: &Runtime, server: Server, connections: usize) -> Result<(Asked, u64)> {
+fn round(
+    client: &Runtime,
+    protocol: Protocol,
+    server: Server,
+    connections: usize,
+) -> Result<(Asked, u64)> {
     match server {
         Server::Native => {
-            let (address, server) = native(connections)?;
-            let asked = client.block_on(ask(address, connections))?;
+            let (address, server) = native(protocol, connections)?;
+            let asked = client.block_on(ask(protocol, address, connections))?;
             server
                 .join()
                 .map_err(|_| anyhow!("the server panicked"))??;
             Ok((asked, 0))
         }
         Server::Guest(mode) => {
-            let (address, server) = in_guest(mode, connections)?;
-            let asked = client.block_on(ask(address, connections))?;
+            let (address, kill, server) = in_guest(protocol, mode, connections)?;
+            let asked = client.block_on(ask(protocol, address, connections))?;
+            let expected = match protocol {
+                // It ends with its last connection.
+                Protocol::Echo => Outcome::Exit(0),
+                Protocol::Http => {
+                    kill.kill();
+                    Outcome::Cancelled
+                }
+            };
             let ended = server.join().map_err(|_| anyhow!("the host panicked"))?;
             let (outcome, stats) = ended?;
-            ensure!(
-                outcome == Outcome::Exit(0),
-                "the guest of the echoes: {outcome}"
-            );
+            ensure!(outcome == expected, "the guest that serves: {outcome}");
             Ok((asked, stats.exits.total()))
         }
     }
 }
 
 /// The server in native Tokio, which ends with its last connection.
-fn native(connections: usize) -> Result<(SocketAddr, JoinHandle<Result<()>>)> {
+fn native(protocol: Protocol, connections: usize) -> Result<(SocketAddr, JoinHandle<Result<()>>)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || {
         wakebox_tests::runtime().block_on(async {
             let listener = TcpListener::from_std(listener)?;
+            if protocol == Protocol::Http {
+                return site(listener, connections).await;
+            }
             let mut tasks = JoinSet::new();
             for _ in 0..connections {
                 let (stream, _) = listener.accept().await?;
@@ -167,19 +205,51 @@ async fn echo(mut stream: TcpStream) -> Result<()> {
     }
 }
 
+/// The page of the demo `http` that is asked for, until so many connections have ended.
+async fn site(listener: TcpListener, connections: usize) -> Result<()> {
+    #[derive(Serialize)]
+    struct Greeting {
+        hello: String,
+    }
+
+    let greet = async |Path(hello): Path<String>| Json(Greeting { hello });
+    let site = Router::new().route("/greet/{name}", get(greet));
+    let mut tasks = JoinSet::new();
+    for _ in 0..connections {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let service = TowerToHyperService::new(site.clone());
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        tasks.spawn(serving);
+    }
+    while let Some(served) = tasks.join_next().await {
+        served??;
+    }
+    Ok(())
+}
+
 type Ended = wakebox::Result<(Outcome, Stats)>;
 
-/// The server in a guest, which ends with its last connection.
-fn in_guest(mode: WakeMode, connections: usize) -> Result<(SocketAddr, JoinHandle<Ended>)> {
+/// The server in a guest, and what ends one that does not end with its last connection.
+fn in_guest(
+    protocol: Protocol,
+    mode: WakeMode,
+    connections: usize,
+) -> Result<(SocketAddr, KillHandle, JoinHandle<Ended>)> {
     let stdout = Captured::new();
+    let (program, begin, end) = match protocol {
+        Protocol::Echo => ("echo", "listening on ", ""),
+        Protocol::Http => ("http", "http://", "/"),
+    };
     let mut sandbox = Sandbox::builder()
-        .guest(guest("echo"))
+        .guest(guest(program))
         .memory(256 << 20)
         .wake(mode)
         .args(["127.0.0.1:0", "--once", &connections.to_string()])
         .policy(Policy::new().allow_listen("127.0.0.1:0".parse()?))
         .stdout(Output::Capture(stdout.clone()))
         .build()?;
+    let kill = sandbox.kill_handle();
     let server = thread::spawn(move || {
         let outcome = wakebox_tests::runtime().block_on(sandbox.run())?;
         Ok((outcome, sandbox.stats()))
@@ -188,26 +258,29 @@ fn in_guest(mode: WakeMode, connections: usize) -> Result<(SocketAddr, JoinHandl
     loop {
         let text = stdout.text();
         if let Some((line, _)) = text.split_once('\n') {
-            let address = line.strip_prefix("listening on ").context("no address")?;
-            return Ok((address.parse()?, server));
+            let address = line
+                .strip_prefix(begin)
+                .and_then(|line| line.strip_suffix(end));
+            let address = address.context("no address")?.parse()?;
+            return Ok((address, kill, server));
         }
         ensure!(
             !server.is_finished() && started.elapsed() < PATIENCE,
-            "the guest of the echoes does not listen"
+            "the guest that serves does not listen"
         );
         thread::sleep(Duration::from_millis(1));
     }
 }
 
 /// Asks over all connections at once.
-async fn ask(address: SocketAddr, connections: usize) -> Result<Asked> {
+async fn ask(protocol: Protocol, address: SocketAddr, connections: usize) -> Result<Asked> {
     let mut streams = Vec::with_capacity(connections);
     for _ in 0..connections {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         // So that the server has accepted it.
-        request(&mut stream, 0).await?;
-        streams.push(stream);
+        let answer = protocol.first(&mut stream).await?;
+        streams.push((stream, answer));
     }
     let mut all = Asked {
         requests: connections,
@@ -216,16 +289,24 @@ async fn ask(address: SocketAddr, connections: usize) -> Result<Asked> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + COUNTED;
     let mut clients = JoinSet::new();
-    for mut stream in streams {
+    for (mut stream, answer) in streams {
         clients.spawn(async move {
             let (mut requests, mut took) = (0, Vec::with_capacity(1 << 10));
+            let mut received = vec![0; answer.len()];
             loop {
                 let start = Instant::now();
                 if start >= end {
                     return Ok(Asked { requests, took });
                 }
                 requests += 1;
-                request(&mut stream, requests as u64).await?;
+                match protocol {
+                    Protocol::Echo => echoed(&mut stream, requests as u64).await?,
+                    Protocol::Http => {
+                        stream.write_all(HTTP_REQUEST).await?;
+                        stream.read_exact(&mut received).await?;
+                        ensure!(is_like(&received, &answer), "an answer of another kind");
+                    }
+                }
                 if start >= begin {
                     took.push(start.elapsed());
                 }
@@ -242,8 +323,36 @@ async fn ask(address: SocketAddr, connections: usize) -> Result<Asked> {
     Ok(all)
 }
 
+impl Protocol {
+    /// The first request over a connection, and its answer.
+    async fn first(self, stream: &mut TcpStream) -> Result<Vec<u8>> {
+        if self == Self::Echo {
+            echoed(stream, 0).await?;
+            return Ok(Vec::new());
+        }
+        stream.write_all(HTTP_REQUEST).await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(HTTP_BODY) {
+            let count = stream.read_buf(&mut answer).await?;
+            ensure!(count > 0, "the server hung up");
+        }
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "not what was asked for"
+        );
+        Ok(answer)
+    }
+}
+
+/// Whether an answer is another one of the same length, but for a date perhaps.
+fn is_like(answer: &[u8], first: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 200")
+        && answer.ends_with(HTTP_BODY)
+        && answer.len() == first.len()
+}
+
 /// Sends a request and expects it back.
-async fn request(stream: &mut TcpStream, number: u64) -> Result<()> {
+async fn echoed(stream: &mut TcpStream, number: u64) -> Result<()> {
     let mut sent = [0x5A; REQUEST];
     sent[..8].copy_from_slice(&number.to_le_bytes());
     let mut answer = [0; REQUEST];

@@ -1,6 +1,7 @@
 //! Calls in both directions.
 //!
-//! `serve` answers calls of the host until there are no more; `call KIND` calls the host.
+//! `serve` answers calls of the host until there are no more; `call` calls the host; `large` has it
+//! send more than fits into the arena, and tries the same.
 #![no_std]
 #![no_main]
 
@@ -15,6 +16,7 @@ use wakebox_guest::{env, host, println, spawn};
 wakebox_guest::host_fns! {
     async fn add(a: u64, b: u64) -> u64 = "add";
     async fn divide(a: u64, b: u64) -> Result<u64, String> = "divide";
+    async fn large(len: u64) -> Vec<u8> = "large";
     async fn echo(bytes: &[u8]) -> Vec<u8> = "echo";
     async fn never() -> () = "never";
     async fn panics() -> () = "panics";
@@ -72,7 +74,16 @@ async fn main() {
     match env::args().next() {
         Some("serve") => wakebox_guest::serve().await,
         Some("call") => call().await,
-        other => panic!("serve or call, not {other:?}"),
+        Some("large") => {
+            let bytes = large(5_000_000).await.expect("the bytes");
+            let same = bytes
+                .iter()
+                .enumerate()
+                .all(|(at, byte)| (at % 251) as u8 == *byte);
+            println!("large {} {same}", bytes.len());
+            println!("echo {:?}", echo(&bytes).await.map(|back| back.len()));
+        }
+        other => panic!("serve, call or large, not {other:?}"),
     }
     println!("end");
 }

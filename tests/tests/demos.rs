@@ -1,0 +1,104 @@
+//! The demos, as one types them: `cargo xtask run NAME`.
+
+use std::fs;
+use std::process::Command;
+
+use wakebox_tests::programs::{Server, output};
+use wakebox_tests::{require_kvm, root};
+
+/// What a demo prints.
+fn demo(name: &str, args: &[&str]) -> String {
+    require_kvm();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["xtask", "run", name, "--"])
+        .args(args)
+        .current_dir(root());
+    String::from_utf8(output(&mut command)).expect("text")
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn echo_gives_back_what_hundreds_of_clients_send() {
+    let said = demo("echo", &["--selftest"]);
+    assert!(said.contains("every one of them right"), "{said}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn grep_finds_what_the_hosts_own_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
+    write("one", b"needle\nno\nneedle without an end");
+    write("a/two", &b"hay and a needle\n".repeat(5_000));
+    write("a/b/binary", b"needle\0\n");
+    write(
+        "a/b/long",
+        &[b"x".repeat(100_000), b"needle\n".to_vec()].concat(),
+    );
+    write("a/b/none", b"hay\n");
+    std::os::unix::fs::symlink("one", folder.path().join("link")).unwrap();
+    let place = folder.path().to_str().expect("text");
+    let said = demo("grep", &["needle", place, "--selftest"]);
+    assert!(said.contains("the same 5003 lines"), "{said}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn fetch_gets_what_it_was_granted() {
+    let server = Server::nginx(&[("a", b"12345"), ("b", &[7; 100_000])]);
+    let url = |name: &str| format!("http://{}/{name}", server.address());
+    let said = demo("fetch", &["--limit", "2", &url("a"), &url("b"), &url("c")]);
+    assert!(said.contains("200        5 bytes"), "{said}");
+    assert!(said.contains("200   100000 bytes"), "{said}");
+    assert!(said.contains("404 "), "{said}");
+    assert!(said.contains("3 of 3 in"), "{said}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn kv_stores_outside_and_errors_arrive_with_their_type() {
+    let said = demo("kv", &["300", "5"]);
+    for line in [
+        "1500 of 1500 keys set and read back by 300 tasks at once",
+        "synchronized: Ok(())",
+        "an empty key: Err(EmptyKey)",
+        "a long value: Err(ValueTooLong { most: 4096 })",
+        "a key that nobody has set: Ok(None)",
+        "task 0007 key 001 = 7",
+    ] {
+        assert!(said.contains(line), "expected `{line}` in: {said}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn callme_is_called_hundreds_of_times_at_once() {
+    let said = demo("callme", &[]);
+    for line in [
+        "500 naps of 100 ms, all at once",
+        "17984 primes below 200,000",
+        "Ok(Total { customer: \"Ann\", cents: 670 })",
+        "Ok(Unknown { item: \"hat\" })",
+        "a call with a time-out: Err(",
+        "no such function: Err(NoSuchFunction(\"nonesuch\"))",
+        "wrong arguments: Err(BadInput(\"checkout\"))",
+        "guest: a call was given up, its task is dropped",
+        "guest: no more calls will come",
+    ] {
+        assert!(said.contains(line), "expected `{line}` in: {said}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn c10k_loses_nothing() {
+    let said = demo("c10k", &["1000", "1"]);
+    assert!(said.contains("1000 connections open"), "{said}");
+    assert!(
+        said.contains("0 connections broke, 0 echoes are missing"),
+        "{said}"
+    );
+}

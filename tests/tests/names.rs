@@ -1,0 +1,116 @@
+//! Names that a name server knows. It is the test's own, on port 53 of a loopback address, and the
+//! command that asks it has a `/etc/resolv.conf` of its own, in a mount namespace: one has to be
+//! root.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::thread;
+
+use wakebox_tests::programs::output;
+use wakebox_tests::{guest, require_kvm};
+
+/// Where the name server is.
+const SERVER: &str = "127.0.0.77";
+
+/// What it knows.
+const NAMES: [(&str, Ipv4Addr); 2] = [
+    ("here.wakebox.test", Ipv4Addr::LOCALHOST),
+    // TEST-NET-1 (RFC 5737): no private address, and nobody is there.
+    ("far.wakebox.test", Ipv4Addr::new(192, 0, 2, 1)),
+];
+
+/// The name of a question behind the header, and where it ends (RFC 1035, 4.1.2).
+fn question(query: &[u8]) -> (String, usize) {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while query[at] != 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    (labels.join("."), at + 1)
+}
+
+/// The answer to a query (RFC 1035, 4.1): an address, none of this type, or no such name.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let (name, end) = question(query);
+    let is_address = query[end..end + 4] == [0, 1, 0, 1];
+    let known = NAMES.iter().find(|(known, _)| *known == name);
+    let found = known.filter(|_| is_address);
+    let code = if known.is_some() { 0 } else { 3 };
+    let mut answer = query[..2].to_vec();
+    // A response with recursion, one question, and as many answers as were found.
+    answer.extend([
+        0x81,
+        0x80 | code,
+        0,
+        1,
+        0,
+        u8::from(found.is_some()),
+        0,
+        0,
+        0,
+        0,
+    ]);
+    answer.extend(&query[12..end + 4]);
+    if let Some((_, address)) = found {
+        // The name of the question, an address, for a minute.
+        answer.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(address.octets());
+    }
+    answer
+}
+
+/// What the probe `sockets` says to commands with these grants, if names are asked of the server.
+fn said(grants: &[&str], commands: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv = folder.path().join("resolv.conf");
+    std::fs::write(&resolv, format!("nameserver {SERVER}\n")).unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c"])
+        .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+        .arg(resolv)
+        .arg(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg("run")
+        .arg(guest("sockets"))
+        .args(grants.iter().flat_map(|grant| ["--allow-connect", grant]))
+        .arg("--")
+        .args(commands);
+    String::from_utf8(output(&mut command)).expect("text")
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_name_server_is_asked_and_does_not_lead_where_nothing_is_granted() {
+    require_kvm();
+    let socket = UdpSocket::bind((SERVER, 53))
+        .unwrap_or_else(|error| panic!("{SERVER}:53: {error}. This test has to be run as root"));
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut query) {
+            let _ = socket.send_to(&answer(&query[..len]), from);
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let here = format!("here.wakebox.test:{port}");
+    let everybody = format!("*.wakebox.test:{port}");
+    let connect = format!("tcp {here}");
+    let commands = [
+        "lookup here.wakebox.test",
+        "lookup far.wakebox.test",
+        "lookup nobody.wakebox.test",
+        "lookup here.elsewhere.test",
+        &connect,
+    ];
+    // The address is loopback: it has to be granted as well.
+    assert_eq!(
+        said(&[&everybody], &commands),
+        "ok [127.0.0.1]\nok [192.0.2.1]\nNotFound\nPermissionDenied\nPermissionDenied\n"
+    );
+    let both = said(&[&here, "127.0.0.0/8"], &[&connect]);
+    assert_eq!(both, "ok\n");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_ok(), "it was reached");
+    assert!(listener.accept().is_err(), "once");
+}
