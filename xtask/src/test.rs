@@ -83,6 +83,15 @@ fn steps() -> Vec<Step> {
             commands: vec![with(guests::cargo("build"), "--workspace --release")],
         },
         Step {
+            part: "e2e",
+            name: "what runs demos",
+            // As `cargo xtask run` builds them, so that no test takes the time of a build.
+            commands: vec![
+                with(cargo(), "build --release --package wakebox --bin wakebox"),
+                with(cargo(), "build --release --package wakebox --examples"),
+            ],
+        },
+        Step {
             part: "unit",
             name: "unit tests",
             commands: vec![tests("--workspace --exclude wakebox-tests")],
