@@ -132,6 +132,29 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A jail was to be entered when there were other threads already, which it would not hold.
+    #[error(
+        "too late for a jail: {}. It holds the thread that enters it and those which that one \
+         starts, so enter it first of all in `main`, before a Tokio runtime is made (and not under \
+         `#[tokio::main]`)",
+        threads.map_or("/proc is not there to tell how many threads there are".into(), |threads| {
+            format!("there are {threads} threads")
+        })
+    )]
+    JailTooLate {
+        /// Threads of the process, if they could be counted.
+        threads: Option<u64>,
+    },
+
+    /// The kernel refused a part of a jail that it should have.
+    #[error("the jail could not be entered: the kernel did not {action}")]
+    Jail {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// [`Sandbox::run`](crate::Sandbox::run) was called again after the end.
     #[error("this sandbox has ended: a sandbox runs once")]
     Ended,

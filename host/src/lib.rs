@@ -47,6 +47,8 @@ mod calls;
 mod debug;
 mod driver;
 mod error;
+#[cfg(feature = "jail")]
+pub mod jail;
 mod limits;
 mod loader;
 mod meter;

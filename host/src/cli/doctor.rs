@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::style::Style;
+use crate::jail::Kernel;
 use crate::probe::Probe;
 use crate::units::{count, duration};
 
@@ -50,6 +51,29 @@ pub(super) fn run() -> Result<ExitCode> {
         "no: reading the clock costs an exit"
     };
     note(&format!("guests tell the time without an exit: {counter}"));
+    let kernel = Kernel::look();
+    let part = |name: &str, has: bool| format!("{} {name}", if has { "has" } else { "lacks" });
+    let landlock = match kernel.landlock {
+        Some(version) => format!("Landlock (ABI {version})"),
+        None => "Landlock".into(),
+    };
+    let parts = [
+        part("seccomp filters", kernel.seccomp),
+        part(&landlock, kernel.landlock.is_some()),
+    ];
+    let missing = kernel.missing();
+    let line = format!(
+        "for the jail around the process, this kernel {}",
+        parts.join(" and ")
+    );
+    if missing.is_empty() {
+        good(&line);
+    } else {
+        note(&line);
+    }
+    for missing in missing {
+        note(&missing.to_string());
+    }
 
     let costs = probe.measure(MEASURE_FOR)?;
     println!();

@@ -4,6 +4,7 @@ mod call;
 mod doctor;
 mod explain;
 mod inspect;
+mod jail;
 mod new;
 mod policy;
 mod process;

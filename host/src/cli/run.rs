@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use super::explain::{Frames, explain, write_report};
+use super::jail::JailArgs;
 use super::policy::{Grants, LimitArgs};
 use super::style::Style;
 use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
@@ -71,6 +72,9 @@ pub(super) struct SandboxArgs {
     limits: LimitArgs,
 
     #[command(flatten)]
+    jail: JailArgs,
+
+    #[command(flatten)]
     grants: Grants,
 }
 
@@ -84,14 +88,18 @@ pub(super) struct Wishes {
 }
 
 impl SandboxArgs {
-    /// A builder with these settings, and this process's output.
-    pub(super) fn into_builder(self) -> Result<Builder> {
+    /// Puts this process into its jail, and returns a builder with these settings and this
+    /// process's output. To be called before there is another thread, and after all files have
+    /// been opened that the command writes.
+    pub(super) fn into_jailed_builder(self) -> Result<Builder> {
+        let policy = self.grants.into_policy()?;
+        self.jail.enter(&policy, &self.guest)?;
         let mode: WakeMode = self.wake.parse()?;
         let mut builder = Sandbox::builder()
             .guest(self.guest)
             .wake(mode)
             .limits(self.limits.into_limits())
-            .policy(self.grants.into_policy()?)
+            .policy(policy)
             .stdout(Output::Inherit)
             .stderr(Output::Inherit)
             .trace_records(self.trace_ring);
@@ -121,7 +129,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let wishes = args.sandbox.wishes();
     let builder = args
         .sandbox
-        .into_builder()?
+        .into_jailed_builder()?
         .args(args.args)
         .stdin(Input::Inherit);
     let runtime = runtime()?;

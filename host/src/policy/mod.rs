@@ -9,6 +9,8 @@ mod describe;
 #[cfg(feature = "policy-file")]
 mod file;
 mod grant;
+#[cfg(feature = "jail")]
+pub(crate) mod needs;
 
 use std::path::{Component, PathBuf};
 

@@ -1,0 +1,54 @@
+//! `--no-jail`, and what the command itself keeps when it enters its jail.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::Policy;
+use crate::jail::Jail;
+
+/// What this process gives up before the guest runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct JailArgs {
+    /// Leave this process all that its user may do. Otherwise it keeps the files, ports and system
+    /// calls that the grants need, in case that the guest breaks out of its machine
+    #[arg(long)]
+    no_jail: bool,
+
+    /// Say on standard error what of this process is held in, and what this kernel lacks for that
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+impl JailArgs {
+    /// Enters the jail, unless it is not wanted. To be called before there is another thread; from
+    /// here on, this process can open nothing but what is named here.
+    ///
+    /// This is the one place that settles what the command needs for itself:
+    ///
+    /// * A file that it **reads** later is named here (`may_read`), as the guest is.
+    /// * A file that it **writes** (a trace, a report, a crash dump) is opened *before* this call,
+    ///   and the open file passed on to whoever writes it: what is open stays open. So a path that
+    ///   cannot be written is told before the guest runs, too.
+    /// * A system call that it does not make already is named in `jail/filter.rs`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused a part that it has.
+    pub(super) fn enter(&self, policy: &Policy, guest: &Path) -> Result<()> {
+        if self.no_jail {
+            if self.verbose {
+                eprintln!("jail: none");
+            }
+            return Ok(());
+        }
+        let held = Jail::for_policy(policy)
+            .may_read(guest)
+            .enter()
+            .context("`--no-jail` runs the guest without one")?;
+        if self.verbose {
+            eprintln!("{held}");
+        }
+        Ok(())
+    }
+}
