@@ -110,12 +110,12 @@ fn a_forbidden_call_ends_the_process() {
         (
             "clone of a process",
             libc::SYS_clone,
-            &[libc::SIGCHLD as i64],
+            &[i64::from(libc::SIGCHLD)],
         ),
         (
             "clone into a namespace",
             libc::SYS_clone,
-            &[(libc::CLONE_THREAD | libc::CLONE_NEWUSER) as i64],
+            &[i64::from(libc::CLONE_THREAD | libc::CLONE_NEWUSER)],
         ),
         ("unshare", libc::SYS_unshare, &[0]),
         ("setns", libc::SYS_setns, &[-1]),
@@ -140,13 +140,17 @@ fn a_forbidden_call_ends_the_process() {
         ("open_by_handle_at", libc::SYS_open_by_handle_at, &[-1]),
         ("setuid", libc::SYS_setuid, &[0]),
         ("chmod", libc::SYS_chmod, &[]),
-        ("prctl", libc::SYS_prctl, &[libc::PR_SET_DUMPABLE as i64, 1]),
+        (
+            "prctl",
+            libc::SYS_prctl,
+            &[i64::from(libc::PR_SET_DUMPABLE), 1],
+        ),
         (
             "prlimit64 that sets",
             libc::SYS_prlimit64,
-            &[0, libc::RLIMIT_NOFILE as i64, 1],
+            &[0, i64::from(libc::RLIMIT_NOFILE), 1],
         ),
-        ("socket", libc::SYS_socket, &[libc::AF_INET as i64, 1]),
+        ("socket", libc::SYS_socket, &[i64::from(libc::AF_INET), 1]),
         ("ioctl TIOCSTI", libc::SYS_ioctl, &[0, libc::TIOCSTI as i64]),
         ("ioctl KVM_CREATE_IRQCHIP", libc::SYS_ioctl, &[-1, 0xAE60]),
     ];

@@ -186,7 +186,7 @@ const CLONE_OTHER: libc::c_int = libc::CLONE_NEWCGROUP
     | libc::CLONE_VFORK;
 
 /// From `linux/prctl.h`: gives memory a name, as some allocators do.
-const PR_SET_VMA: u64 = 0x53_564D_41;
+const PR_SET_VMA: u64 = 0x5356_4D41;
 
 /// Installs both filters on all threads.
 ///
