@@ -28,7 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let wishes = args.sandbox.wishes();
+    let mut wishes = args.sandbox.wishes()?;
     let builder = args.sandbox.into_jailed_builder()?.args(args.args);
     let runtime = runtime()?;
     let (result, outcome, stats) = runtime.block_on(async {
@@ -45,7 +45,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         anyhow::Ok((result, outcome, stats))
     })?;
     runtime.shutdown_background();
-    let ended = conclude(&wishes, &outcome, None, &stats)?;
+    let ended = conclude(&mut wishes, &outcome, None, &stats)?;
     match result {
         Ok(json) => {
             println!("{json}");

@@ -1,13 +1,14 @@
 //! How a guest ended, as a good compiler would say it: what, where, why, and what to do.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::output::OutputFile;
 use super::style::Style;
 use crate::debug::backtrace::place;
 use crate::report::printable_line;
@@ -237,7 +238,7 @@ fn source_line(path: &str, line: u32) -> Option<String> {
 ///
 /// The file cannot be written.
 pub(super) fn write_report(
-    path: &PathBuf,
+    file: &mut OutputFile,
     guest: &str,
     outcome: &Outcome,
     stopped_at: Option<&Backtrace>,
@@ -261,6 +262,8 @@ pub(super) fn write_report(
     };
     let mut text = String::new();
     writeln!(text, "{}", serde_json::to_string_pretty(&report)?)?;
-    std::fs::write(path, text)
-        .with_context(|| format!("cannot write the report {}", path.display()))
+    let written = file
+        .start()
+        .and_then(|file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write the report {}", file.path().display()))
 }

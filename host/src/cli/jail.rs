@@ -1,6 +1,7 @@
 //! `--no-jail`, and what the command itself keeps when it enters its jail.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -26,24 +27,38 @@ impl JailArgs {
     ///
     /// This is the one place that settles what the command needs for itself:
     ///
-    /// * A file that it **reads** later is named here (`may_read`), as the guest is.
-    /// * A file that it **writes** (a trace, a report, a crash dump) is opened *before* this call,
-    ///   and the open file passed on to whoever writes it: what is open stays open. So a path that
-    ///   cannot be written is told before the guest runs, too.
+    /// * A file that it **reads** later is named here (`may_read`), as the guest is. Besides, if the
+    ///   guest lies in a cargo project, the project may be read: if the guest fails, the line of its
+    ///   source is shown.
+    /// * A file that it **writes** (a trace, a report, a crash dump) is opened *before* this call, as
+    ///   an [`OutputFile`](super::output::OutputFile): what is open stays open. So a path that cannot
+    ///   be written is told before the guest runs, too.
     /// * A system call that it does not make already is named in `jail/filter.rs`.
     ///
     /// # Errors
     ///
     /// The kernel refused a part that it has.
-    pub(super) fn enter(&self, policy: &Policy, guest: &Path) -> Result<()> {
+    pub(super) fn enter(
+        &self,
+        policy: &Policy,
+        guest: &Path,
+        symbols: Option<&Path>,
+    ) -> Result<()> {
         if self.no_jail {
             if self.verbose {
                 eprintln!("jail: none");
             }
             return Ok(());
         }
-        let held = Jail::for_policy(policy)
-            .may_read(guest)
+        let reads = [
+            Some(guest.to_owned()),
+            symbols.map(Path::to_owned),
+            project_of(guest),
+        ];
+        let held = reads
+            .into_iter()
+            .flatten()
+            .fold(Jail::for_policy(policy), Jail::may_read)
             .enter()
             .context("`--no-jail` runs the guest without one")?;
         if self.verbose {
@@ -51,4 +66,13 @@ impl JailArgs {
         }
         Ok(())
     }
+}
+
+/// The cargo project in which a file lies.
+fn project_of(file: &Path) -> Option<PathBuf> {
+    let file = fs::canonicalize(file).ok()?;
+    let mut folders = file.ancestors().skip(1);
+    folders
+        .find(|folder| folder.join("Cargo.toml").is_file())
+        .map(Path::to_owned)
 }

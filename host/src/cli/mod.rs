@@ -6,6 +6,7 @@ mod explain;
 mod inspect;
 mod jail;
 mod new;
+mod output;
 mod policy;
 mod process;
 mod run;

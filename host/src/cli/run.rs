@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::explain::{Frames, explain, write_report};
 use super::jail::JailArgs;
+use super::output::OutputFile;
 use super::policy::{Grants, LimitArgs};
 use super::style::Style;
 use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
@@ -24,7 +25,7 @@ pub(super) struct Args {
     pub(super) sandbox: SandboxArgs,
 
     /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
-    /// GUEST FILE`
+    /// GUEST FILE`; it stays empty otherwise
     #[arg(long, value_name = "FILE")]
     crash_dump: Option<PathBuf>,
 
@@ -84,7 +85,7 @@ pub(super) struct Wishes {
     guest: PathBuf,
     stats: bool,
     backtrace: Frames,
-    report: Option<PathBuf>,
+    report: Option<OutputFile>,
 }
 
 impl SandboxArgs {
@@ -93,7 +94,8 @@ impl SandboxArgs {
     /// been opened that the command writes.
     pub(super) fn into_jailed_builder(self) -> Result<Builder> {
         let policy = self.grants.into_policy()?;
-        self.jail.enter(&policy, &self.guest)?;
+        self.jail
+            .enter(&policy, &self.guest, self.symbols.as_deref())?;
         let mode: WakeMode = self.wake.parse()?;
         let mut builder = Sandbox::builder()
             .guest(self.guest)
@@ -114,19 +116,27 @@ impl SandboxArgs {
         Ok(builder)
     }
 
-    /// What is to be said at the end.
-    pub(super) fn wishes(&self) -> Wishes {
-        Wishes {
+    /// What is to be said at the end. Opens what is written then.
+    ///
+    /// # Errors
+    ///
+    /// The report cannot be written.
+    pub(super) fn wishes(&self) -> Result<Wishes> {
+        let report = |path: &PathBuf| OutputFile::open(path, 0o666, "the report");
+        Ok(Wishes {
             guest: self.guest.clone(),
             stats: self.stats,
             backtrace: self.backtrace,
-            report: self.report.clone(),
-        }
+            report: self.report.as_ref().map(report).transpose()?,
+        })
     }
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let wishes = args.sandbox.wishes();
+    let mut wishes = args.sandbox.wishes()?;
+    // It may hold secrets.
+    let dump = |path: &PathBuf| OutputFile::open(path, 0o600, "the crash dump");
+    let dump = args.crash_dump.as_ref().map(dump).transpose()?;
     let builder = args
         .sandbox
         .into_jailed_builder()?
@@ -167,15 +177,18 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         Outcome::Limit(_) | Outcome::Violation(_) | Outcome::Cancelled
     );
     let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
-    let status = conclude(&wishes, &outcome, stopped_at.as_ref(), &sandbox.stats())?;
-    if let Some(path) = &args.crash_dump
+    let status = conclude(&mut wishes, &outcome, stopped_at.as_ref(), &sandbox.stats())?;
+    if let Some(mut file) = dump
         && !matches!(outcome, Outcome::Exit(_))
     {
-        sandbox.crash_dump()?.write(path)?;
+        let dump = sandbox.crash_dump()?;
+        let written = file.start().and_then(|file| dump.write_to(file));
+        written
+            .with_context(|| format!("cannot write the crash dump {}", file.path().display()))?;
         eprintln!(
             "a crash dump was written: gdb {} {}",
             wishes.guest.display(),
-            path.display()
+            file.path().display()
         );
     }
     Ok(status)
@@ -196,7 +209,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 ///
 /// The report that was asked for cannot be written.
 pub(super) fn conclude(
-    wishes: &Wishes,
+    wishes: &mut Wishes,
     outcome: &Outcome,
     stopped_at: Option<&Backtrace>,
     stats: &Stats,
@@ -208,9 +221,9 @@ pub(super) fn conclude(
     if wishes.stats {
         eprintln!("{}", style.faint(&stats.to_string()));
     }
-    if let Some(path) = &wishes.report {
+    if let Some(file) = &mut wishes.report {
         let guest = wishes.guest.display().to_string();
-        write_report(path, &guest, outcome, stopped_at)?;
+        write_report(file, &guest, outcome, stopped_at)?;
     }
     Ok(ExitCode::from(outcome.exit_status()))
 }

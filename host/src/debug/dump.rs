@@ -94,6 +94,16 @@ impl CrashDump {
             .truncate(true)
             .mode(0o600)
             .open(path)?;
+        self.write_to(&mut file)
+    }
+
+    /// Writes all of it into an open file that is empty, for a process that may open none by then,
+    /// as in a jail. Pages of zeroes are left out, so the file has to be a regular one.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn write_to(&self, file: &mut File) -> io::Result<()> {
         let mut mappings = self.memory.mappings().to_vec();
         mappings.sort_by_key(|mapping| mapping.start);
         let notes = self.notes();
@@ -119,7 +129,7 @@ impl CrashDump {
         head.extend(notes);
         file.write_all(&head)?;
         for (at, start, len) in places {
-            self.write_memory(&mut file, at, start, len)?;
+            self.write_memory(file, at, start, len)?;
         }
         // What was skipped at the end is part of the file.
         file.set_len(offset)

@@ -84,6 +84,7 @@ const ALWAYS: &[c_long] = &[
     // Open files, sockets and pipes, among them the standard streams.
     libc::SYS_close,
     libc::SYS_lseek,
+    libc::SYS_ftruncate,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
@@ -104,7 +105,6 @@ const READ_DIRS: &[c_long] = &[libc::SYS_openat2, libc::SYS_preadv2, libc::SYS_g
 /// Changing what is in granted directories, besides.
 const CHANGE_DIRS: &[c_long] = &[
     libc::SYS_pwritev2,
-    libc::SYS_ftruncate,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_mkdirat,
@@ -130,6 +130,7 @@ const CONTROLS: &[u64] = &[
     0x8138_AE83,   // KVM_GET_SREGS
     0x4138_AE84,   // KVM_SET_SREGS
     0x4008_AE90,   // KVM_SET_CPUID2
+    0x9000_AEA4,   // KVM_GET_XSAVE
     0xAEA3,        // KVM_GET_TSC_KHZ
     0x4188_AEA7,   // KVM_SET_XCRS
     0x4018_AEE1,   // KVM_SET_DEVICE_ATTR
