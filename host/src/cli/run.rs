@@ -90,10 +90,15 @@ pub(super) struct Wishes {
 
 impl SandboxArgs {
     /// Puts this process into its jail, and returns a builder with these settings and this
-    /// process's output. To be called before there is another thread, and after all files have
-    /// been opened that the command writes.
+    /// process's output. To be called before there is another thread, and after all other files
+    /// have been opened that the command writes.
     pub(super) fn into_jailed_builder(self) -> Result<Builder> {
         let policy = self.grants.into_policy()?;
+        let writer = |path: &PathBuf| {
+            trace::json::Writer::create(path)
+                .with_context(|| format!("cannot write the trace to {}", path.display()))
+        };
+        let writer = self.trace.as_ref().map(writer).transpose()?;
         self.jail
             .enter(&policy, &self.guest, self.symbols.as_deref())?;
         let mode: WakeMode = self.wake.parse()?;
@@ -108,9 +113,7 @@ impl SandboxArgs {
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
         }
-        if let Some(path) = self.trace {
-            let writer = trace::json::Writer::create(&path)
-                .with_context(|| format!("cannot write the trace to {}", path.display()))?;
+        if let Some(writer) = writer {
             builder = builder.trace(writer);
         }
         Ok(builder)
