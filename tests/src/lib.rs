@@ -14,6 +14,7 @@ pub mod memory;
 pub mod programs;
 pub mod soak;
 
+use std::arch::x86_64::__cpuid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,6 +74,17 @@ pub fn require_kvm() {
              all tests that do"
         );
     }
+}
+
+/// Whether this runs in QEMU's emulation of a processor, as `cargo xtask hw-test` does.
+///
+/// There, ring 3 may use any port: a port that is not a doorbell ends the guest with a
+/// violation, where every other processor raises an exception.
+pub fn is_qemu() -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    let leaf = __cpuid(0x4000_0000);
+    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+    __cpuid(1).ecx & HYPERVISOR != 0 && name.as_flattened() == b"TCGTCGTCGTCG"
 }
 
 /// How a sandbox ended, and what it left.

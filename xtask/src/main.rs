@@ -7,6 +7,7 @@ mod deny;
 mod echo;
 mod grep;
 mod guests;
+mod hw;
 mod loom;
 mod process;
 mod run;
@@ -34,6 +35,11 @@ Look
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e
+  hw-test [-- NAMES]     the end-to-end tests on AMD-V, emulated by QEMU; only those with
+                         one of NAMES in their name
+      --short            the part of them that CI runs
+      --install          fetch QEMU and a kernel into target/hw; nothing is installed
+      --qemu PATH        another qemu-system-x86_64
   soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
                          nothing is lost and that all they took comes back; also with
                          --connections N, --cycles N, --rounds N, --wake MODE
@@ -65,6 +71,7 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("run") => run::run(args),
         Some("bench") => bench::run(args),
         Some("test") => test::run(args),
+        Some("hw-test") => hw::run(args),
         Some("soak") => soak::run(args),
         Some("loom") => loom::run(args),
         Some("deny") => deny::run(args),

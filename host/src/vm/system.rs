@@ -1,5 +1,6 @@
 //! What all machines of this process share: the KVM handle and what it can do.
 
+use std::arch::x86_64::__cpuid;
 use std::io;
 use std::sync::{Mutex, OnceLock};
 
@@ -14,6 +15,8 @@ pub(crate) struct System {
     kvm: Kvm,
     /// The CPUID leaves that every vCPU gets.
     pub(crate) cpuid: CpuId,
+    /// Whether this machine is itself emulated by QEMU, instruction by instruction.
+    pub(crate) is_qemu: bool,
     /// The signal that makes a thread leave the guest.
     pub(crate) kick_signal: i32,
     /// Processors that this process may use; asked once, because the answer takes system
@@ -71,6 +74,7 @@ impl System {
         Ok(Self {
             kvm,
             cpuid,
+            is_qemu: is_qemu(),
             kick_signal: super::signal::install_signal_handler()?,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
         })
@@ -84,6 +88,16 @@ impl System {
     pub(crate) fn create_vm(&self) -> Result<VmFd> {
         retry(|| self.kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))
     }
+}
+
+/// Whether the processor is that of QEMU's Tiny Code Generator. A hypervisor shows itself in
+/// a bit and gives its name in the leaves that are reserved for it (Linux,
+/// Documentation/virt/kvm/x86/cpuid.rst; QEMU, target/i386/cpu.c).
+fn is_qemu() -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    let leaf = __cpuid(0x4000_0000);
+    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+    __cpuid(1).ecx & HYPERVISOR != 0 && name.as_flattened() == b"TCGTCGTCGTCG"
 }
 
 /// Calls again what a signal interrupted: the creation of machines and processors returns

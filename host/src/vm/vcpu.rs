@@ -37,10 +37,11 @@ mod bits {
     pub(super) const EFER_LME: u64 = 1 << 8;
     pub(super) const EFER_LMA: u64 = 1 << 10;
     pub(super) const EFER_NXE: u64 = 1 << 11;
-    /// Always one; interrupts on; I/O privilege level 3. Ports are guarded by the bitmap in the
-    /// TSS. QEMU's emulation looks for another TSS type before it reads the bitmap, and lets
-    /// ring 3 use ports by the I/O privilege level.
-    pub(super) const RFLAGS: u64 = 1 << 1 | 1 << 9 | 3 << 12;
+    /// Always one; interrupts on. With I/O privilege level 0, the bitmap in the TSS says which
+    /// ports ring 3 may use, and `cli` is a fault.
+    pub(super) const RFLAGS: u64 = 1 << 1 | 1 << 9;
+    /// I/O privilege level 3: ring 3 may use any port.
+    pub(super) const RFLAGS_IOPL3: u64 = 3 << 12;
 }
 
 /// Why the guest was left.
@@ -136,7 +137,9 @@ impl Vcpu {
         let regs = kvm_regs {
             rip: entry,
             rsp: stack,
-            rflags: bits::RFLAGS,
+            // QEMU's emulation reads the bitmap only of a TSS that is not busy, which no processor
+            // accepts in its task register: there, the privilege level is the only way to ring.
+            rflags: bits::RFLAGS | flag(system.is_qemu, bits::RFLAGS_IOPL3),
             ..Default::default()
         };
         vcpu.set_regs(&regs)
@@ -424,9 +427,12 @@ impl Features {
     }
 }
 
+fn flag(on: bool, bit: u64) -> u64 {
+    if on { bit } else { 0 }
+}
+
 /// Long mode, paging on, ring 3.
 fn prepare(sregs: &mut kvm_sregs, root: u64, features: &Features) {
-    let flag = |on: bool, bit: u64| if on { bit } else { 0 };
     sregs.cr3 = root;
     sregs.cr0 =
         bits::CR0_PE | bits::CR0_MP | bits::CR0_ET | bits::CR0_NE | bits::CR0_WP | bits::CR0_PG;

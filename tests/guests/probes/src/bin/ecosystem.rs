@@ -14,11 +14,14 @@ use embassy_sync::signal::Signal;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use futures_lite::future::{or, zip};
-use wakebox_guest::time::{Duration, sleep};
+use wakebox_guest::time::{Duration, Instant, sleep, sleep_until};
 use wakebox_guest::{ops, println, spawn};
 
 static CHANNEL: Channel<CriticalSectionRawMutex, u32, 2> = Channel::new();
 static SIGNAL: Signal<CriticalSectionRawMutex, u32> = Signal::new();
+
+/// Milliseconds that nobody waits.
+const NEVER: u64 = 3_600_000;
 
 async fn wait(millis: u64) -> u64 {
     sleep(Duration::from_millis(millis)).await;
@@ -27,17 +30,23 @@ async fn wait(millis: u64) -> u64 {
 
 #[wakebox_guest::main]
 async fn main() {
-    let unordered: FuturesUnordered<_> = [3, 1, 2].into_iter().map(wait).collect();
+    // From one moment, however long it takes to begin with each.
+    let start = Instant::now();
+    let after = async |millis| {
+        sleep_until(start + Duration::from_millis(millis)).await;
+        millis
+    };
+    let unordered: FuturesUnordered<_> = [3, 1, 2].into_iter().map(after).collect();
     println!("futures {:?}", unordered.collect::<Vec<_>>().await);
     let joined = futures::join!(wait(2), ops::nop());
     println!("futures join {}", joined.0);
     let selected = futures::select_biased! {
-        slow = core::pin::pin!(futures::FutureExt::fuse(wait(50))) => slow,
+        slow = core::pin::pin!(futures::FutureExt::fuse(wait(NEVER))) => slow,
         quick = core::pin::pin!(futures::FutureExt::fuse(wait(1))) => quick,
     };
     println!("futures select {selected}");
 
-    println!("futures-lite {}", or(wait(50), wait(1)).await);
+    println!("futures-lite {}", or(wait(NEVER), wait(1)).await);
     println!("futures-lite zip {:?}", zip(wait(2), wait(1)).await);
 
     let (sender, receiver) = async_channel::bounded(1);

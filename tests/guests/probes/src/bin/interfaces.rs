@@ -121,9 +121,11 @@ async fn embassy() {
     println!("embassy slept {}", slept >= Duration::from_millis(5));
     let late = with_timeout(Duration::from_millis(2), Timer::after_secs(3_600)).await;
     println!("embassy timeout {}", late.is_err());
+    // From one moment, however long it takes to begin with each.
+    let start = Instant::now();
     let mut order: FuturesUnordered<_> = [9, 3, 6]
         .map(async |millis| {
-            Timer::after_millis(millis).await;
+            Timer::at(start + Duration::from_millis(millis)).await;
             millis
         })
         .into_iter()
