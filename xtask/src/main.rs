@@ -34,7 +34,7 @@ Look
   bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it
 
 Check
-  test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e
+  test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, hw
   hw-test [-- NAMES]     the end-to-end tests on AMD-V, emulated by QEMU; only those with
                          one of NAMES in their name
       --short            the part of them that CI runs

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::args::Args;
-use crate::guests;
 use crate::process::{self, cargo};
+use crate::{guests, hw};
 
 /// One thing that must succeed.
 struct Step {
     part: &'static str,
     name: &'static str,
+    /// What must be here for it. Without it the step is not run, and the summary says so.
+    needs: fn() -> Result<()>,
     commands: Vec<Command>,
 }
 
-const PARTS: [&str; 4] = ["lint", "doc", "unit", "e2e"];
+const PARTS: [&str; 5] = ["lint", "doc", "unit", "e2e", "hw"];
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let part = args.positional();
@@ -30,19 +32,22 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         );
     }
     let wanted = |step: &Step| part.as_deref().is_none_or(|part| step.part == part);
-    let results: Vec<_> = steps()
+    let results: Vec<_> = steps()?
         .into_iter()
         .filter(wanted)
         .map(|step| (step.name, attempt(step)))
         .collect();
-    Ok(summary(&results))
+    // A part that was asked for by its name has to run.
+    Ok(summary(&results, part.is_some()))
 }
 
-fn steps() -> Vec<Step> {
-    vec![
+fn steps() -> Result<Vec<Step>> {
+    let nothing = || Ok(());
+    Ok(vec![
         Step {
             part: "lint",
             name: "format",
+            needs: nothing,
             commands: vec![
                 with(cargo(), "fmt --all --check"),
                 with(guests::cargo("fmt"), "--all --check"),
@@ -51,6 +56,7 @@ fn steps() -> Vec<Step> {
         Step {
             part: "lint",
             name: "clippy",
+            needs: nothing,
             commands: vec![
                 with(
                     cargo(),
@@ -65,21 +71,25 @@ fn steps() -> Vec<Step> {
         Step {
             part: "doc",
             name: "documentation",
+            needs: nothing,
             commands: vec![documentation()],
         },
         Step {
             part: "doc",
             name: "examples in it",
+            needs: nothing,
             commands: vec![with(cargo(), "test --doc --workspace")],
         },
         Step {
             part: "e2e",
             name: "guests, debug",
+            needs: nothing,
             commands: vec![with(guests::cargo("build"), "--workspace")],
         },
         Step {
             part: "e2e",
             name: "guests, release",
+            needs: nothing,
             commands: vec![with(guests::cargo("build"), "--workspace --release")],
         },
         Step {
@@ -94,14 +104,25 @@ fn steps() -> Vec<Step> {
         Step {
             part: "unit",
             name: "unit tests",
+            needs: nothing,
             commands: vec![tests("--workspace --exclude wakebox-tests")],
         },
         Step {
             part: "e2e",
             name: "end-to-end tests",
+            needs: nothing,
             commands: vec![tests("--package wakebox-tests")],
         },
-    ]
+        Step {
+            part: "hw",
+            name: "hardware lane",
+            needs: hw::is_ready,
+            commands: vec![with(
+                Command::new(std::env::current_exe()?),
+                "hw-test --short",
+            )],
+        },
+    ])
 }
 
 fn documentation() -> Command {
@@ -125,31 +146,49 @@ fn with(mut command: Command, words: &str) -> Command {
     command
 }
 
-type Attempt = (Duration, Result<()>);
+/// How a step went.
+enum Attempt {
+    /// Why it could not be tried.
+    NotRun(anyhow::Error),
+    Run(Duration, Result<()>),
+}
 
 /// Runs a step's commands until one fails.
 fn attempt(step: Step) -> Attempt {
+    if let Err(missing) = (step.needs)() {
+        eprintln!("\n== {}: NOT RUN: {missing:#}", step.name);
+        return Attempt::NotRun(missing);
+    }
     let start = Instant::now();
     let result = step.commands.into_iter().try_for_each(|mut command| {
         eprintln!("\n== {}: {}", step.name, process::line(&command));
         process::check(&mut command)
     });
-    (start.elapsed(), result)
+    Attempt::Run(start.elapsed(), result)
 }
 
-fn summary(results: &[(&str, Attempt)]) -> ExitCode {
+fn summary(results: &[(&str, Attempt)], all_must_run: bool) -> ExitCode {
     eprintln!("\n== summary");
-    for (name, (time, result)) in results {
-        let seconds = time.as_secs_f64();
-        match result {
-            Ok(()) => eprintln!("{name:<18} ok      {seconds:6.1} s"),
-            Err(error) => eprintln!("{name:<18} FAILED  {seconds:6.1} s  {error:#}"),
+    let mut good = true;
+    for (name, attempt) in results {
+        match attempt {
+            Attempt::Run(time, Ok(())) => {
+                eprintln!("{name:<18} ok      {:6.1} s", time.as_secs_f64());
+            }
+            Attempt::Run(time, Err(error)) => {
+                good = false;
+                eprintln!("{name:<18} FAILED  {:6.1} s  {error:#}", time.as_secs_f64());
+            }
+            Attempt::NotRun(missing) => {
+                good &= !all_must_run;
+                eprintln!("{name:<18} NOT RUN           {missing:#}");
+            }
         }
     }
     if std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1") {
         eprintln!("WAKEBOX_SKIP_KVM=1: the tests that need /dev/kvm were skipped");
     }
-    match results.iter().all(|(_, (_, result))| result.is_ok()) {
+    match good {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

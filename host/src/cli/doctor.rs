@@ -11,6 +11,7 @@ use super::style::Style;
 use crate::jail::Kernel;
 use crate::probe::Probe;
 use crate::units::{count, duration};
+use crate::vm::system::System;
 
 /// How long the measurements may take.
 const MEASURE_FOR: Duration = Duration::from_millis(700);
@@ -144,6 +145,9 @@ fn kind() -> String {
             }
         }
     });
+    if System::get().is_ok_and(|system| system.is_qemu) {
+        kind.push_str(", which QEMU emulates");
+    }
     if let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") {
         let _ = write!(kind, "; Linux {}", release.trim());
     }
