@@ -72,9 +72,7 @@ fn a_port_that_is_not_a_doorbell_is_a_fault() {
         0xFFFF,
     ] {
         match outcome_of(&code::out(other)) {
-            Outcome::Violation(sentence) if is_qemu() => {
-                assert!(sentence.contains(&format!("{other:#x}")), "{sentence}");
-            }
+            Outcome::Violation(_) if is_qemu() => {}
             Outcome::Fault(fault) if !is_qemu() => {
                 assert_eq!(fault.kind, FaultKind::GeneralProtection, "port {other:#x}");
             }
