@@ -21,8 +21,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats};
 
-/// A test that has not ended by then never will. Far beyond what any takes.
-const NEVER: Duration = Duration::from_secs(150);
+/// A sandbox that has not ended by then never will. Far beyond what any takes.
+fn never() -> Duration {
+    Duration::from_secs(if is_qemu() { 600 } else { 150 })
+}
 
 /// The path of a guest program, built with optimizations.
 ///
@@ -188,7 +190,7 @@ pub fn alone(name: &str, body: impl FnOnce()) {
 ///
 /// If the host fails, or it never ends.
 pub async fn ends(sandbox: &mut Sandbox) -> Outcome {
-    match tokio::time::timeout(NEVER, sandbox.run()).await {
+    match tokio::time::timeout(never(), sandbox.run()).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => panic!("the host failed: {error}"),
         Err(_) => panic!("the guest never ended:\n{}", sandbox.stats()),

@@ -95,6 +95,7 @@ fn steps() -> Result<Vec<Step>> {
         Step {
             part: "e2e",
             name: "what runs demos",
+            needs: nothing,
             // As `cargo xtask run` builds them, so that no test takes the time of a build.
             commands: vec![
                 with(cargo(), "build --release --package wakebox --bin wakebox"),

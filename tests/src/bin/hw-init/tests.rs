@@ -15,7 +15,7 @@ use crate::plan::{Plan, Program};
 use crate::skipped;
 
 /// A test that has not ended by then hangs; xtask waits a little longer than this for a word.
-const BOUND: Duration = Duration::from_secs(240);
+const BOUND: Duration = Duration::from_secs(900);
 /// Where a test's output is kept until it is known whether anybody wants to see it.
 const OUTPUT: &str = "/tmp/output-of-test";
 
