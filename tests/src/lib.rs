@@ -8,6 +8,7 @@
 pub mod browser;
 pub mod elf;
 pub mod floor;
+pub mod ladder;
 pub mod limits;
 pub mod made_up;
 pub mod memory;

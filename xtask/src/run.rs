@@ -24,6 +24,9 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     };
     let name = args.positional();
     args.done()?;
+    if let Some(rung) = name.as_deref().and_then(rung) {
+        return ladder(rung);
+    }
     let demo = demos::find(name.as_deref().unwrap_or(demos::DEFAULT))?;
 
     let selftest = args.rest.iter().any(|arg| arg == "--selftest");
@@ -57,6 +60,22 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         command.arg("--stats");
     }
     command.arg("--").args(guest_args);
+    Ok(process::exit_code(process::status(&mut command)?))
+}
+
+/// The rung of `ladder/3`; empty for the whole `ladder`.
+fn rung(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("ladder")?;
+    rest.strip_prefix('/').or(rest.is_empty().then_some(rest))
+}
+
+/// Runs one rung or all, which chooses its wake mode and grants itself.
+fn ladder(rung: &str) -> Result<ExitCode> {
+    guests::build(Profile::Release, None)?;
+    let mut command = process::cargo();
+    command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
+    command.args(["--bin", "ladder", "--"]);
+    command.args((!rung.is_empty()).then_some(rung));
     Ok(process::exit_code(process::status(&mut command)?))
 }
 

@@ -1,0 +1,74 @@
+//! The rungs of the ladder (`tests/guests/ladder`), each run under the eyes of a trace.
+
+use wakebox::trace::{Event, Recording};
+use wakebox::{Policy, Sandbox, WakeMode};
+
+use crate::{Ended, guest, run};
+
+/// A rung.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// From 1 on.
+    pub number: usize,
+    /// What it builds.
+    pub title: &'static str,
+    /// The line that says what it cannot do yet.
+    pub next: &'static str,
+    /// How its guest sleeps.
+    pub wake: WakeMode,
+}
+
+const fn rung(number: usize, title: &'static str, next: &'static str) -> Rung {
+    let wake = WakeMode::Out;
+    Rung {
+        number,
+        title,
+        next,
+        wake,
+    }
+}
+
+/// All of them, from the ground up.
+pub const RUNGS: [Rung; 8] = [
+    rung(1, "a future by hand", "who calls poll, and when?"),
+    rung(
+        2,
+        "asking all the time",
+        "poll only when there is a reason to",
+    ),
+    rung(3, "a waker", "more than one future"),
+    rung(4, "a queue of tasks", "tasks that wait for a time"),
+    rung(5, "timers", "waiting for sockets"),
+    rung(6, "a reactor", "to be told, instead of having to look"),
+    Rung {
+        wake: WakeMode::Irq,
+        ..rung(
+            7,
+            "an interrupt",
+            "what if nobody wants the result any more?",
+        )
+    },
+    rung(8, "join, select, cancel", "the library wakebox-guest"),
+];
+
+impl Rung {
+    /// Runs it, optimized.
+    ///
+    /// # Panics
+    ///
+    /// If its guest is not there or cannot be run.
+    #[must_use]
+    pub fn climb(&self) -> (Ended, Vec<Event>) {
+        let recording = Recording::new();
+        let policy = Policy::new()
+            .allow_connect("127.0.0.1".parse().expect("an address"))
+            .allow_listen("127.0.0.1:0".parse().expect("an address with a port"));
+        let builder = Sandbox::builder()
+            .guest(guest(&format!("ladder-{}", self.number)))
+            .wake(self.wake)
+            .policy(policy)
+            .trace(recording.clone());
+        let ended = run(builder);
+        (ended, recording.events())
+    }
+}
