@@ -1,4 +1,4 @@
-//! `cargo xtask loom`: the wake protocol's model, deeper than the tests go.
+//! `cargo xtask loom`: the models of waking, kicking, killing and parking, deeper than the tests go.
 
 use std::process::ExitCode;
 
@@ -13,11 +13,13 @@ const DEPTH: u32 = 5;
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let depth = args.option("--depth")?.unwrap_or(DEPTH);
     args.all_done()?;
-    process::check(
-        process::cargo()
-            .args(["test", "--release", "--package", "wakebox-abi"])
-            .args(["--test", "wake_model"])
-            .env("LOOM_MAX_PREEMPTIONS", depth.to_string()),
-    )?;
+    for (package, model) in [("wakebox-abi", "wake_model"), ("wakebox", "park_model")] {
+        process::check(
+            process::cargo()
+                .args(["test", "--release", "--package", package])
+                .args(["--test", model])
+                .env("LOOM_MAX_PREEMPTIONS", depth.to_string()),
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -43,7 +43,7 @@ Check
   soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
                          nothing is lost and that all they took comes back; also with
                          --connections N, --cycles N, --rounds N, --wake MODE
-  loom [--depth N]       search the wake protocol for a lost wake-up, N preemptions deep
+  loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
   deny                   licences and sources of the dependencies (needs cargo-deny)
 
 Build

@@ -29,6 +29,9 @@ impl Bell {
     pub(crate) fn heard_else_wake(&self, context: &Context<'_>) -> bool {
         // Registered before the flag is read: a ring in between is not lost.
         self.waker.register(context.waker());
-        self.rung.swap(false, Ordering::AcqRel)
+        let heard = self
+            .rung
+            .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed);
+        heard.is_ok()
     }
 }

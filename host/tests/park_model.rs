@@ -1,0 +1,408 @@
+//! Loom's view of kicking, killing, parking and helping: every interleaving, and every reordering
+//! that the memory model allows, of the very files that the host runs, compiled with loom's
+//! primitives.
+//!
+//! Somebody who is not woken shows as a deadlock. For each fence there is a test that runs the
+//! same model without it and expects loom to object, so that a model which sees nothing is noticed.
+//! What is no fence but an order of two steps (register, then look) has a test that takes them the
+//! other way round.
+//!
+//! The searches are exhaustive up to a number of preemptions, three unless `LOOM_MAX_PREEMPTIONS`
+//! says otherwise (`cargo xtask loom` asks for more).
+
+#![allow(
+    dead_code,
+    reason = "the host uses more of these files than the models"
+)]
+
+#[path = "park_model/primitives.rs"]
+mod primitives;
+
+#[path = "../src/driver/bell.rs"]
+mod bell;
+#[path = "../src/driver/ready.rs"]
+mod ready;
+#[path = "../src/stop.rs"]
+mod stop;
+#[path = "park_model/vm.rs"]
+mod vm;
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
+use loom::thread;
+
+use bell::Bell;
+use primitives::{
+    Arc, AtomicBool, AtomicWaker, Condvar, Mutex, Ordering, block_on, without_fences,
+};
+use ready::Ready;
+use stop::{Stop, Why};
+use vm::kick::{Kick, Processor, Reasons};
+
+/// Runs a model over all its executions.
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
+/// Runs a broken model and expects an execution in which somebody is not woken.
+fn refuses(model: impl Fn() + Sync + Send + 'static) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(model))) else {
+        panic!("the model is broken on purpose, and loom found nothing");
+    };
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default();
+    assert!(
+        text.contains("deadlock"),
+        "failed for another reason: {text}"
+    );
+}
+
+/// Who leaves its fences out.
+#[derive(Clone, Copy, Default)]
+struct Without {
+    runner: bool,
+    other: bool,
+}
+
+const NONE: Without = Without {
+    runner: false,
+    other: false,
+};
+const NO_RUNNERS: Without = Without {
+    runner: true,
+    ..NONE
+};
+const NO_OTHERS: Without = Without {
+    other: true,
+    ..NONE
+};
+
+/// A processor whose guest computes for ever: `KVM_RUN` returns for `immediate_exit`, which it reads
+/// on its way in, or for a signal, which stays pending until it is noticed.
+#[derive(Debug)]
+struct Machine {
+    immediate_exit: AtomicBool,
+    signal: Mutex<bool>,
+    signalled: Condvar,
+}
+
+#[derive(Clone, Debug)]
+struct Cpu(Arc<Machine>);
+
+impl Cpu {
+    fn new() -> Self {
+        Self(Arc::new(Machine {
+            immediate_exit: AtomicBool::new(false),
+            signal: Mutex::new(false),
+            signalled: Condvar::new(),
+        }))
+    }
+
+    fn run(&self) {
+        if self.0.immediate_exit.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut signal = self.0.signal.lock().unwrap();
+        while !*signal {
+            signal = self.0.signalled.wait(signal).unwrap();
+        }
+        *signal = false;
+    }
+}
+
+impl Processor for Cpu {
+    fn set_immediate_exit(&self, on: bool) {
+        self.0.immediate_exit.store(on, Ordering::Relaxed);
+    }
+
+    fn signal(&self, _: i32) {
+        *self.0.signal.lock().unwrap() = true;
+        self.0.signalled.notify_one();
+    }
+}
+
+/// A kick and what it kicks.
+fn kicked() -> (Cpu, Arc<Kick<Cpu>>) {
+    let cpu = Cpu::new();
+    (cpu.clone(), Arc::new(Kick::new(cpu)))
+}
+
+/// Enters a guest that computes until it is kicked for this reason.
+fn computes_until(cpu: &Cpu, kick: &Kick<Cpu>, why: Reasons) {
+    loop {
+        kick.enter(1, 0);
+        cpu.run();
+        if kick.leave(true).has(why) {
+            return;
+        }
+    }
+}
+
+fn a_kick(without: Without) {
+    let (cpu, kick) = kicked();
+    let kicker = thread::spawn({
+        let kick = kick.clone();
+        move || {
+            without_fences(without.other);
+            kick.kick(Reasons::STOP);
+        }
+    });
+    without_fences(without.runner);
+    // The guest has left once by itself before.
+    kick.enter(1, 0);
+    let early = kick.leave(false).has(Reasons::STOP);
+    if !early {
+        computes_until(&cpu, &kick, Reasons::STOP);
+    }
+    kicker.join().unwrap();
+}
+
+#[test]
+fn a_kick_reaches_a_guest_that_enters_or_computes() {
+    explore(|| a_kick(NONE));
+}
+
+#[test]
+fn a_kick_is_lost_without_the_runners_fence() {
+    refuses(|| a_kick(NO_RUNNERS));
+}
+
+#[test]
+fn a_kick_is_lost_without_the_kickers_fence() {
+    refuses(|| a_kick(NO_OTHERS));
+}
+
+#[test]
+fn of_two_kicks_at_once_neither_reason_is_lost() {
+    explore(|| {
+        let (cpu, kick) = kicked();
+        let ticker = thread::spawn({
+            let kick = kick.clone();
+            move || kick.kick(Reasons::QUANTUM)
+        });
+        let killer = thread::spawn({
+            let kick = kick.clone();
+            move || kick.kick(Reasons::STOP)
+        });
+        computes_until(&cpu, &kick, Reasons::STOP);
+        ticker.join().unwrap();
+        killer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_processor_that_is_gone_is_not_touched() {
+    explore(|| {
+        let (cpu, kick) = kicked();
+        let killer = thread::spawn({
+            let kick = kick.clone();
+            move || kick.kick(Reasons::STOP)
+        });
+        kick.disarm();
+        let before = cpu.0.immediate_exit.load(Ordering::Relaxed);
+        killer.join().unwrap();
+        let after = cpu.0.immediate_exit.load(Ordering::Relaxed);
+        assert_eq!(before, after, "it was reached after it had gone");
+    });
+}
+
+/// What a run does when it is ended from elsewhere: it looks, computes, and is parked.
+fn a_kill(without: Without, computes: bool) {
+    let (cpu, kick) = kicked();
+    let stop = Arc::new(Stop::new(kick.clone()));
+    let killer = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            without_fences(without.other);
+            stop.end(Why::Killed);
+        }
+    });
+    without_fences(without.runner);
+    let why = loop {
+        if let Some(why) = stop.why() {
+            break why;
+        }
+        kick.enter(1, 0);
+        if computes {
+            cpu.run();
+            kick.leave(true);
+        } else {
+            kick.leave(false);
+            break block_on(poll_fn(|context| match stop.why_else_wake(context) {
+                Some(why) => Poll::Ready(why),
+                None => Poll::Pending,
+            }));
+        }
+    };
+    assert_eq!(why, Why::Killed);
+    killer.join().unwrap();
+}
+
+#[test]
+fn a_kill_reaches_a_guest_that_computes() {
+    explore(|| a_kill(NONE, true));
+}
+
+#[test]
+fn a_kill_reaches_a_guest_that_is_parked() {
+    explore(|| a_kill(NONE, false));
+}
+
+#[test]
+fn a_kill_is_lost_without_the_runners_fence() {
+    refuses(|| a_kill(NO_RUNNERS, true));
+}
+
+#[test]
+fn a_kill_is_lost_without_the_killers_fence() {
+    refuses(|| a_kill(NO_OTHERS, true));
+}
+
+#[test]
+fn of_two_ends_the_first_counts_and_both_are_told_the_same() {
+    explore(|| {
+        let (_, kick) = kicked();
+        let stop = Arc::new(Stop::new(kick));
+        let other = thread::spawn({
+            let stop = stop.clone();
+            move || {
+                stop.end(Why::Log);
+                stop.why()
+            }
+        });
+        stop.end(Why::Killed);
+        let own = stop.why();
+        assert_eq!(own, other.join().unwrap());
+        assert!(own.is_some());
+    });
+}
+
+/// An operation is woken while a thread helps, that is, takes turns by itself for a moment. Somebody
+/// takes the slot: the helper, or the driver's task, which is woken for it.
+fn help(without: Without) {
+    let ready = Arc::new(Ready::<Cpu>::new(None));
+    let bell = Arc::new(Bell::new());
+    let operation = thread::spawn({
+        let ready = ready.clone();
+        move || {
+            without_fences(without.other);
+            ready.push(7);
+        }
+    });
+    let helper = thread::spawn({
+        let (ready, bell) = (ready.clone(), bell.clone());
+        move || {
+            without_fences(without.runner);
+            let holds = ready.hold();
+            let mut batch = Vec::new();
+            if ready.is_some() {
+                ready.take(&mut batch);
+            }
+            drop(holds);
+            if !batch.is_empty() {
+                // For this model's own end.
+                bell.ring();
+            }
+        }
+    });
+    block_on(poll_fn(|context| {
+        if bell.heard_else_wake(context) {
+            return Poll::Ready(());
+        }
+        ready.register(context.waker());
+        let mut batch = Vec::new();
+        if ready.is_some() {
+            ready.take(&mut batch);
+        }
+        match batch.as_slice() {
+            [] => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }));
+    operation.join().unwrap();
+    helper.join().unwrap();
+}
+
+#[test]
+fn what_becomes_ready_while_somebody_helps_is_taken() {
+    explore(|| help(NONE));
+}
+
+#[test]
+fn what_becomes_ready_is_forgotten_without_the_helpers_fence() {
+    refuses(|| help(NO_RUNNERS));
+}
+
+#[test]
+fn what_becomes_ready_is_forgotten_without_the_wakers_fence() {
+    refuses(|| help(NO_OTHERS));
+}
+
+/// A guest is parked while the driver's thread completes what it waits for: the thread publishes
+/// under the driver's lock and wakes the runner; the runner registers and looks under the lock.
+fn park(registers_first: bool) {
+    let published = Arc::new(Mutex::new(0));
+    let runner = Arc::new(AtomicWaker::new());
+    let driver = thread::spawn({
+        let (published, runner) = (published.clone(), runner.clone());
+        move || {
+            *published.lock().unwrap() += 1;
+            runner.wake();
+        }
+    });
+    block_on(poll_fn(|context| {
+        if registers_first {
+            runner.register(context.waker());
+        }
+        let seen = *published.lock().unwrap() == 0;
+        if !registers_first {
+            runner.register(context.waker());
+        }
+        match seen {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }));
+    driver.join().unwrap();
+}
+
+#[test]
+fn a_completion_wakes_a_guest_that_is_parked() {
+    explore(|| park(true));
+}
+
+#[test]
+fn a_completion_is_missed_by_who_looks_before_it_registers() {
+    refuses(|| park(false));
+}
+
+#[test]
+fn a_bell_that_rings_is_heard_whenever_it_rings() {
+    explore(|| {
+        let bell = Arc::new(Bell::new());
+        let word = Arc::new(AtomicBool::new(false));
+        let rings = thread::spawn({
+            let (bell, word) = (bell.clone(), word.clone());
+            move || {
+                word.store(true, Ordering::Relaxed);
+                bell.ring();
+            }
+        });
+        block_on(poll_fn(|context| match bell.heard_else_wake(context) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }));
+        assert!(
+            word.load(Ordering::Relaxed),
+            "what came before the ring is seen"
+        );
+        rings.join().unwrap();
+    });
+}
