@@ -9,6 +9,7 @@ pub mod browser;
 pub mod elf;
 pub mod floor;
 pub mod ladder;
+pub mod leaks;
 pub mod limits;
 pub mod made_up;
 pub mod memory;

@@ -43,6 +43,7 @@ Check
   soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
                          nothing is lost and that all they took comes back; also with
                          --connections N, --cycles N, --rounds N, --wake MODE
+  soak sandboxes [N]     N sandboxes (10,000), ended in every way; checks that nothing is left
   loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
   deny                   licences and sources of the dependencies (needs cargo-deny)
 

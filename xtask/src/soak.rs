@@ -1,13 +1,30 @@
-//! `cargo xtask soak`: ten thousand connections, for a minute and more than once.
+//! `cargo xtask soak`: ten thousand connections, for a minute and more than once; or ten thousand
+//! sandboxes.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::args::Args;
 use crate::process;
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
+    match args.positional().as_deref() {
+        Some("sandboxes") => sandboxes(args),
+        Some(other) => {
+            bail!("there is no soak `{other}`; there is `sandboxes`, or none for connections")
+        }
+        None => connections(args),
+    }
+}
+
+fn sandboxes(mut args: Args) -> Result<ExitCode> {
+    let count = args.positional();
+    args.all_done()?;
+    start("leaks", count)
+}
+
+fn connections(mut args: Args) -> Result<ExitCode> {
     let mut options = Vec::new();
     for name in ["--connections", "--cycles", "--seconds", "--rounds"] {
         if let Some(number) = args.option::<u32>(name)? {
@@ -18,8 +35,12 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         options.extend(["--wake".to_owned(), mode]);
     }
     args.all_done()?;
+    start("soak", options)
+}
+
+fn start(program: &str, options: impl IntoIterator<Item = String>) -> Result<ExitCode> {
     let mut command = process::cargo();
     command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
-    command.args(["--bin", "soak", "--"]).args(options);
+    command.args(["--bin", program, "--"]).args(options);
     Ok(process::exit_code(process::status(&mut command)?))
 }

@@ -8,6 +8,7 @@ mod cold;
 mod exchange;
 mod files;
 mod footprint;
+mod limits;
 mod net;
 mod size;
 mod table;
@@ -50,6 +51,10 @@ fn run() -> Result<()> {
     let connections = footprint::connections(&runtime);
     step("exits and operations");
     report.extend("exits and operations", exchange::measure(&floor, &runtime));
+    step("limits");
+    report.extend("limits", limits::cost(&runtime));
+    step("kills");
+    report.extend("kills", limits::kills());
     step("calls");
     report.extend("calls", calls::measure(&runtime));
     step("TCP echo and HTTP");
