@@ -34,7 +34,7 @@ pub enum Error {
     KvmUnsuitable(String),
 
     /// A call to KVM failed.
-    #[error("KVM could not {action}")]
+    #[error("KVM could not {action}{}", advice(source))]
     Kvm {
         /// What was tried.
         action: &'static str,
@@ -115,7 +115,7 @@ pub enum Error {
     Setting(String),
 
     /// Guest memory could not be mapped.
-    #[error("could not map {} of guest memory", crate::units::bytes(*bytes))]
+    #[error("could not map {} of guest memory{}", crate::units::bytes(*bytes), advice(source))]
     Map {
         /// Bytes asked for.
         bytes: u64,
@@ -124,7 +124,7 @@ pub enum Error {
     },
 
     /// A thread could not be started.
-    #[error("could not start the thread `{name}`")]
+    #[error("could not start the thread `{name}`{}", advice(source))]
     Thread {
         /// Its name.
         name: &'static str,
@@ -165,6 +165,32 @@ pub enum Error {
          use `Sandbox::run_blocking`"
     )]
     NoRuntime,
+}
+
+/// What a person can do about a call that the kernel refused, in brackets, if that is known.
+fn advice(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EMFILE) => {
+            " (this process has as many files open as it may: raise `ulimit -n`; a sandbox takes two \
+             and those of its sockets and files)"
+        }
+        Some(libc::ENFILE) => {
+            " (this machine has as many files open as it may: /proc/sys/fs/file-max)"
+        }
+        Some(libc::ENOMEM) => {
+            " (out of memory, or of what this process or its control group may have: `ulimit -v`, \
+             memory.max)"
+        }
+        Some(libc::EAGAIN) => {
+            " (out of threads, or of memory for one: `ulimit -u`, `ulimit -v`, pids.max of the \
+             control group)"
+        }
+        Some(libc::EFAULT) => {
+            " (guest memory could not be reached: the machine may be out of memory, or somebody has \
+             changed the mapping)"
+        }
+        _ => "",
+    }
 }
 
 impl Error {

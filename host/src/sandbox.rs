@@ -7,13 +7,14 @@
 mod end;
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::boot::{self, Boot, Features, Range};
@@ -1145,7 +1146,7 @@ impl Sandbox {
             Service::Thread(seat) => seat.with(|driver| driver.console().clone()),
         };
         // Comes to its turn behind the writes that are in flight, which go on meanwhile.
-        let mut flush = std::pin::pin!(console.flush());
+        let mut flush = std::pin::pin!(AssertUnwindSafe(console.flush()).catch_unwind());
         let all = poll_fn(|context| {
             if let Service::Inline(driver) = &mut self.service {
                 // How the guest broke the ring in its last moment changes nothing now.
@@ -1153,7 +1154,8 @@ impl Sandbox {
             }
             flush.as_mut().poll(context)
         });
-        if tokio::time::timeout(FLUSH, all).await.is_err() {
+        // A panic is Tokio's, where it cannot start a thread to write.
+        if !matches!(tokio::time::timeout(FLUSH, all).await, Ok(Ok(()))) {
             tracing::warn!("the guest's last output did not leave in time and is lost");
         }
     }

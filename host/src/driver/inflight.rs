@@ -6,6 +6,7 @@
 //! once.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
+use wakebox_abi::status::Status;
 
 use super::Violation;
 use crate::ops::End;
@@ -216,7 +218,11 @@ impl InFlight {
         state.queued.swap(false, Ordering::AcqRel);
         // A wake for a former user of the slot finds nothing, or polls once in vain.
         let operation = slot.operation.as_mut()?;
-        let Poll::Ready(end) = operation.as_mut().poll(&mut Context::from_waker(waker)) else {
+        // Tokio panics where it cannot start a thread for a blocking call. One operation ends of
+        // that, not the sandbox, and nobody else's task.
+        let poll = || operation.as_mut().poll(&mut Context::from_waker(waker));
+        let poll = catch_unwind(AssertUnwindSafe(poll));
+        let Poll::Ready(end) = poll.unwrap_or(Poll::Ready(Status::OutOfMemory.into())) else {
             return None;
         };
         slot.operation = None;
@@ -233,7 +239,6 @@ impl InFlight {
 mod tests {
     use super::*;
     use tokio::sync::oneshot;
-    use wakebox_abi::status::Status;
 
     fn token(slot: u32, generation: u32) -> Token {
         Token { slot, generation }
@@ -296,6 +301,18 @@ mod tests {
         assert_eq!(table.cancel(token(0, 1)), Some(Some(Handle(3))));
         assert!(open.is_closed());
         assert_eq!((table.len(), ended(&mut table)), (0, vec![]));
+    }
+
+    #[test]
+    fn an_operation_that_panics_ends_alone() {
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let (open, gate) = oneshot::channel();
+        table.insert(token(0, 1), None, operation(gate)).unwrap();
+        let panics: Operation = Box::pin(async { panic!("a panic that a test asked for") });
+        let end = table.insert(token(1, 1), None, panics).unwrap();
+        assert!(matches!(end, Some(End::Done(Status::OutOfMemory, 0))));
+        open.send(5).unwrap();
+        assert_eq!(ended(&mut table), [(0, 5)]);
     }
 
     #[test]

@@ -44,6 +44,9 @@ mod bits {
     pub(super) const RFLAGS_IOPL3: u64 = 3 << 12;
 }
 
+/// How often in a row KVM may ask to try again (`EAGAIN`) before that is an error.
+const REFUSALS: u32 = 1_000;
+
 /// Why the guest was left.
 #[derive(Debug)]
 pub(crate) enum Exit {
@@ -92,6 +95,8 @@ pub(crate) struct Vcpu {
     kick: Arc<VcpuKick>,
     ticker: &'static Ticker,
     interrupt_wanted: bool,
+    /// How often KVM has asked to try again, one time after the other.
+    refusals: u32,
     /// Interrupts injected.
     pub(crate) interrupts: u64,
     /// Writes down what is done, if somebody watches.
@@ -170,6 +175,7 @@ impl Vcpu {
             kick,
             ticker,
             interrupt_wanted: false,
+            refusals: 0,
             interrupts: 0,
             recorder: None,
         })
@@ -230,7 +236,7 @@ impl Vcpu {
         self.ticker.entered();
         let exit = self.vcpu.run();
         let reasons = self.kick.leave(exit.is_err());
-        match exit {
+        let exit = match exit {
             Ok(VcpuExit::IoOut(at, _)) => Ok(match at {
                 port::SUBMIT => Exit::Submit,
                 port::WAIT => Exit::Wait,
@@ -262,11 +268,15 @@ impl Vcpu {
                 "guest memory at {gpa:#x} could not be reached"
             ))),
             Ok(other) => Err(Error::KvmStopped(format!("unexpected exit {other:?}"))),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                Ok(Exit::Interrupted(reasons))
+            Err(error) if error.errno() == libc::EINTR => Ok(Exit::Interrupted(reasons)),
+            Err(error) if error.errno() == libc::EAGAIN && self.refusals < REFUSALS => {
+                self.refusals += 1;
+                return Ok(Exit::Interrupted(reasons));
             }
             Err(error) => Err(Error::kvm("run the virtual processor")(error)),
-        }
+        };
+        self.refusals = 0;
+        exit
     }
 
     fn internal_error(&mut self) -> Error {

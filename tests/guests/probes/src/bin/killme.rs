@@ -1,5 +1,5 @@
 //! Does one thing for ever, once it has told the host: `compute`, `park`, `call` a host function that
-//! never answers, or `work` with a disk.
+//! never answers, `work` with a disk, or `tick`: tell it again and again.
 #![no_std]
 #![no_main]
 
@@ -25,6 +25,10 @@ async fn main() {
         "call" => never().await.expect("it never ends"),
         "work" => loop {
             let _ = fs::metadata("/d").await;
+        },
+        "tick" => loop {
+            here().await.expect("the host listens");
+            sleep(Duration::from_millis(1)).await;
         },
         other => panic!("there is no `{other}`"),
     }
