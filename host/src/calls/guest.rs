@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
-use super::{Budget, MESSAGE_MAX, Share};
+use super::{Budget, MESSAGE_MAX, Share, deserialize};
 use crate::driver::thread::Seat;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
@@ -305,7 +305,7 @@ impl Caller {
     {
         let input = postcard::to_stdvec(input).map_err(|_| CallError::TooLarge(name.into()))?;
         let bytes = self.call_bytes(name, &input).await?;
-        postcard::from_bytes(&bytes).map_err(|_| CallError::BadOutput(name.into()))
+        deserialize(&bytes).map_err(|_| CallError::BadOutput(name.into()))
     }
 
     /// Calls with arguments that are serialized already, in postcard's format, and gives the

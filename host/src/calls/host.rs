@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use wakebox_abi::status::Status;
 
-use super::MESSAGE_MAX;
+use super::{MESSAGE_MAX, deserialize};
 
 /// The future of one call: its serialized result.
 pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Vec<u8>, Status>> + Send>>;
@@ -109,7 +109,7 @@ impl Functions {
         Fut: Future<Output = R> + Send + 'static,
     {
         let call = move |context: HostContext, input: &[u8]| -> Result<Call, Status> {
-            let input = postcard::from_bytes(input).map_err(|_| Status::InvalidData)?;
+            let input = deserialize(input).map_err(|_| Status::InvalidData)?;
             let future = function(context, input);
             Ok(Box::pin(async move { serialize(&future.await) }))
         };
@@ -126,7 +126,7 @@ impl Functions {
         S: Stream<Item = T> + Send + 'static,
     {
         let open = move |context: HostContext, input: &[u8]| -> Result<Items, Status> {
-            let input = postcard::from_bytes(input).map_err(|_| Status::InvalidData)?;
+            let input = deserialize(input).map_err(|_| Status::InvalidData)?;
             Ok(Box::pin(
                 function(context, input).map(|item| serialize(&item)),
             ))

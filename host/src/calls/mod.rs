@@ -7,9 +7,12 @@
 
 pub(crate) mod guest;
 pub(crate) mod host;
+mod message;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use self::message::deserialize;
 
 /// Most bytes of one message.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;
