@@ -109,6 +109,22 @@ impl InFlight {
         &self.ready
     }
 
+    /// Checks that there is such a slot.
+    ///
+    /// # Errors
+    ///
+    /// The slot is out of range.
+    #[inline]
+    pub(crate) fn check_slot(&self, token: Token) -> Result<(), Violation> {
+        if token.slot >= self.most {
+            return Err(Violation(format!(
+                "it submitted an operation in slot {} of {}",
+                token.slot, self.most
+            )));
+        }
+        Ok(())
+    }
+
     /// Puts an operation into its slot and polls it for the first time. Returns its end if
     /// that came at once.
     ///
@@ -121,12 +137,7 @@ impl InFlight {
         handle: Option<Handle>,
         operation: Operation,
     ) -> Result<Option<End>, Violation> {
-        if token.slot >= self.most {
-            return Err(Violation(format!(
-                "it submitted an operation in slot {} of {}",
-                token.slot, self.most
-            )));
-        }
+        self.check_slot(token)?;
         let index = token.slot as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || Slot {

@@ -187,6 +187,9 @@ impl Driver {
                 self.start(&submission)?;
                 continue;
             }
+            // For all operations alike, those that would be done before they needed a slot too:
+            // what a guest can rely on does not depend on how quick the host is.
+            self.inflight.check_slot(submission.token)?;
             if room == 0 {
                 // The guest may have consumed completions since.
                 room = self.room()?;
