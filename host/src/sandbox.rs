@@ -1038,6 +1038,9 @@ impl Sandbox {
     async fn park(&mut self) -> Parked {
         let asleep_since = self.left_at;
         let mut pended = false;
+        if let Service::Thread(seat) = &self.service {
+            seat.set_parked(true);
+        }
         let parked = poll_fn(|context| {
             let poll = self.poll_parked(context);
             if poll.is_pending()
@@ -1050,6 +1053,9 @@ impl Sandbox {
             poll
         })
         .await;
+        if let Service::Thread(seat) = &self.service {
+            seat.set_parked(false);
+        }
         let now = Instant::now();
         if pended {
             if let Some(recorder) = self.recorder() {

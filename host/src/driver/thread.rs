@@ -57,6 +57,8 @@ pub(crate) struct Seat {
     bell: Bell,
     /// Wakes the task that runs the guest.
     runner: AtomicWaker,
+    /// Whether that task waits for a completion, whatever the guest says of its sleep.
+    parked: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -78,6 +80,7 @@ impl Seat {
             mode,
             bell: Bell::new(),
             runner: AtomicWaker::new(),
+            parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         runtime()?.spawn(look(seat.clone()));
@@ -112,7 +115,7 @@ impl Seat {
         while !done(&value) && started.elapsed() < limit {
             let turn = self.driver().turn(None);
             match turn {
-                Ok(turn) if turn.completed > 0 && wake::host_must_wake(&self.control) => {
+                Ok(turn) if turn.completed > 0 && self.must_wake() => {
                     // The guest sleeps: another thread has to run it.
                     self.runner.wake();
                     break;
@@ -130,6 +133,20 @@ impl Seat {
             self.ring();
         }
         value
+    }
+
+    /// Says whether the task that runs the guest waits for a completion.
+    ///
+    /// To be said before that task takes its own turn: the driver's lock orders it before every
+    /// later turn, and what an earlier turn has completed is seen in its own.
+    pub(crate) fn set_parked(&self, parked: bool) {
+        self.parked.store(parked, Ordering::Relaxed);
+    }
+
+    /// Whether the task that runs the guest is to be woken for a completion. A guest that sleeps and
+    /// says that it is awake is woken as any other.
+    fn must_wake(&self) -> bool {
+        self.parked.load(Ordering::Relaxed) || wake::host_must_wake(&self.control)
     }
 
     /// The waker of whoever runs the guest.
@@ -151,7 +168,7 @@ impl Seat {
     /// One turn by the thread's task. Returns whether anything happened.
     fn turn(&self, context: &std::task::Context<'_>) -> Result<bool, Violation> {
         let turn = self.driver().turn(Some(context))?;
-        if turn.completed > 0 && wake::host_must_wake(&self.control) {
+        if turn.completed > 0 && self.must_wake() {
             self.runner.wake();
         }
         Ok(turn.is_active())
