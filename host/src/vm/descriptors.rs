@@ -161,6 +161,16 @@ pub(crate) fn task() -> kvm_segment {
     }
 }
 
+/// No local descriptor table: a selector in it is a general protection fault. The processor's reset
+/// state has one of 64 KiB at address zero.
+pub(crate) fn no_local_table() -> kvm_segment {
+    kvm_segment {
+        type_: 2,
+        unusable: 1,
+        ..Default::default()
+    }
+}
+
 const _: () = assert!(
     GDT + GDT_LEN <= TSS
         && TSS + TSS_LEN <= IDT

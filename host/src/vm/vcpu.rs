@@ -456,6 +456,7 @@ fn prepare(sregs: &mut kvm_sregs, root: u64, features: &Features) {
     sregs.gdt = descriptors::gdt();
     sregs.idt = descriptors::idt();
     sregs.tr = descriptors::task();
+    sregs.ldt = descriptors::no_local_table();
     sregs.cs = descriptors::ring3_code();
     let data = descriptors::ring3_data();
     for segment in [
