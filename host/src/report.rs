@@ -90,16 +90,22 @@ pub(crate) fn printable_line(text: &str) -> String {
 fn escape(text: &str, is_harmless: impl Fn(char) -> bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        // Marks that change the direction of text hide what it says as well as a cursor does.
-        let misleads = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() && !is_harmless(c) || misleads {
+        if c.is_control() && !is_harmless(c) || misleads(c) {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
         }
     }
     escaped
+}
+
+/// Whether a character changes how others are seen and is not seen itself, which hides what a text
+/// says as well as a cursor does: marks of direction (Unicode Standard Annex 9, 2), separators of
+/// lines and paragraphs, and what has no width.
+fn misleads(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A limit that ended a sandbox.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use wakebox_abi::report::Reader;
 
-use super::printable;
+use super::{printable, printable_line};
 use crate::debug::backtrace::Backtrace;
 
 /// A panic in a guest, in its own words.
@@ -31,7 +31,10 @@ impl Panic {
     /// are escaped: a guest's words end up on somebody's terminal.
     pub(crate) fn read(page: &[u8; wakebox_abi::report::SIZE]) -> Self {
         let reader = Reader::new(page);
-        let named = |bytes: &[u8]| (!bytes.is_empty()).then(|| printable(bytes));
+        let named = |bytes: &[u8]| {
+            let text = || printable_line(&String::from_utf8_lossy(bytes));
+            (!bytes.is_empty()).then(text)
+        };
         Self {
             message: printable(reader.message()),
             file: named(reader.file()),
