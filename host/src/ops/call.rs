@@ -63,24 +63,22 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status
     if name.len > NAME_MAX {
         return Err(Status::InvalidInput);
     }
-    if input.len as usize > MESSAGE_MAX {
+    let (name, input) = (resources.slice(name)?, resources.slice(input)?);
+    if input.len() > MESSAGE_MAX {
         return Err(Status::MessageTooLarge);
     }
-    let name =
-        String::from_utf8(resources.slice(name)?.to_vec()).map_err(|_| Status::InvalidInput)?;
+    let name = String::from_utf8(name.to_vec()).map_err(|_| Status::InvalidInput)?;
     if !resources.policy.may_call(&name) {
         return Err(resources.policy.refuse(Refusal::Call, &name));
     }
     let share = resources
         .budget
-        .take(input.len as usize)
+        .take(input.len())
         .ok_or(Status::LimitReached)?;
-    resources
-        .meter
-        .take_all(LimitKind::CallsOut, input.len as usize)?;
+    resources.meter.take_all(LimitKind::CallsOut, input.len())?;
     Ok(Call {
         name,
-        input: resources.slice(input)?.to_vec(),
+        input: input.to_vec(),
         share,
     })
 }
