@@ -8,6 +8,7 @@
 pub mod browser;
 pub mod elf;
 pub mod floor;
+pub mod hostile;
 pub mod ladder;
 pub mod leaks;
 pub mod limits;

@@ -7,6 +7,7 @@ mod deny;
 mod echo;
 mod grep;
 mod guests;
+mod hostile;
 mod hw;
 mod loom;
 mod process;
@@ -43,6 +44,8 @@ Check
   soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
                          nothing is lost and that all they took comes back; also with
                          --connections N, --cycles N, --rounds N, --wake MODE
+  hostile [PART]         run the hostile guests whose names contain PART (all of them: minutes)
+      --list             say how each must end
   soak sandboxes [N]     N sandboxes (10,000), ended in every way; checks that nothing is left
   loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
   deny                   licences and sources of the dependencies (needs cargo-deny)
@@ -74,6 +77,7 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("test") => test::run(args),
         Some("hw-test") => hw::run(args),
         Some("soak") => soak::run(args),
+        Some("hostile") => hostile::run(args),
         Some("loom") => loom::run(args),
         Some("deny") => deny::run(args),
         Some("guests") => guests::run(args),
