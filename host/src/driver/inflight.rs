@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn an_operation_that_panics_ends_alone() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)));
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
         table.insert(token(0, 1), None, operation(gate)).unwrap();
         let panics: Operation = Box::pin(async { panic!("a panic that a test asked for") });
