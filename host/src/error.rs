@@ -124,7 +124,7 @@ pub enum Error {
     },
 
     /// A thread could not be started.
-    #[error("could not start the thread `{name}`{}", advice(source))]
+    #[error("could not start the thread `{name}`{}", advice_on_threads(source))]
     Thread {
         /// Its name.
         name: &'static str,
@@ -181,15 +181,22 @@ fn advice(source: &io::Error) -> &'static str {
             " (out of memory, or of what this process or its control group may have: `ulimit -v`, \
              memory.max)"
         }
-        Some(libc::EAGAIN) => {
-            " (out of threads, or of memory for one: `ulimit -u`, `ulimit -v`, pids.max of the \
-             control group)"
-        }
         Some(libc::EFAULT) => {
             " (guest memory could not be reached: the machine may be out of memory, or somebody has \
              changed the mapping)"
         }
         _ => "",
+    }
+}
+
+/// As [`advice`], where the call starts a thread.
+fn advice_on_threads(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            " (out of threads, or of memory for its stack: `ulimit -u`, `ulimit -v`, pids.max of the \
+             control group)"
+        }
+        _ => advice(source),
     }
 }
 

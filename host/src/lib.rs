@@ -28,6 +28,14 @@
 //! Nothing, unless [`Policy`] grants it. What it does wrong ends its own sandbox with an
 //! [`Outcome`] that says what and where; an [`Error`] is what the host could not do.
 //!
+//! # What the host may run out of
+//!
+//! Descriptors, guest memory, threads and virtual machines that the kernel refuses are an [`Error`]
+//! that names the limit, from [`Builder::build`] or [`Sandbox::run`]; of an operation in a guest,
+//! a status in that guest. Other sandboxes go on. The small structures of this library come from
+//! the global allocator, which ends the process where it has nothing left, as everywhere in Rust:
+//! leave the process some memory beyond what its guests get.
+//!
 //! # Threads and signals
 //!
 //! A computing guest occupies the thread that polls it for at most a quantum
