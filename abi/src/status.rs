@@ -26,6 +26,14 @@ macro_rules! statuses {
                 }
             }
 
+            /// The name, as in the table.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
             /// A short sentence for people, without a full stop.
             #[must_use]
             pub const fn text(self) -> &'static str {

@@ -48,7 +48,7 @@
 //!
 //! `sandbox.rs` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
 //! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation; `trace/` what
-//! can be seen of all that;
+//! can be seen of all that; [`telemetry`] what an embedder's tools see;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
 mod calls;
@@ -71,6 +71,7 @@ mod sandbox;
 mod stats;
 mod stdio;
 mod stop;
+pub mod telemetry;
 pub mod trace;
 mod tree;
 pub mod units;

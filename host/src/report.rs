@@ -43,6 +43,19 @@ impl Outcome {
         *self == Self::Exit(0)
     }
 
+    /// The word for it, as in JSON.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Exit(_) => "exit",
+            Self::Panic(_) => "panic",
+            Self::Fault(_) => "fault",
+            Self::Limit(_) => "limit",
+            Self::Violation(_) => "violation",
+            Self::Deadlock => "deadlock",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// The exit status that a command should end with: the guest's own code for
     /// [`Outcome::Exit`] (its low eight bits), 101 for a panic as in Rust, 124 for a limit as
     /// `timeout` has it, 139 for a fault as a shell shows a segmentation fault, 125 for a

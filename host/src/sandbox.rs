@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 use wakebox_abi::boot::{self, Boot, Features, Range};
 use wakebox_abi::memory::{Control, MappedControl, Word};
 use wakebox_abi::wake::{self, Mode};
@@ -44,6 +45,7 @@ use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::{Stop, Why};
+use crate::telemetry::Telemetry;
 use crate::trace::{self, ExitReason, Recorder, Sink, Sinks, Tracing};
 use crate::tree::Tree;
 use crate::vm;
@@ -469,6 +471,7 @@ impl Builder {
         memory.write(space.boot.offset, boot.as_bytes());
         memory.write(space.boot.offset + Words::OFFSET, &words.bytes);
 
+        let telemetry = Telemetry::new(guest.as_deref(), mode);
         let tracing = if self.sinks.0.is_empty() {
             None
         } else {
@@ -501,7 +504,14 @@ impl Builder {
             stop: stop.clone(),
             start: clocks.start(),
         };
-        let driver = Driver::new(&memory, resources, counts.clone(), ready, recorder.cloned());
+        let driver = Driver::new(
+            &memory,
+            resources,
+            counts.clone(),
+            ready,
+            recorder.cloned(),
+            &telemetry,
+        );
         let service = if exitless {
             Service::Thread(Seat::new(driver, memory.control(), mode)?)
         } else {
@@ -521,6 +531,7 @@ impl Builder {
             service,
             mode,
             tracing,
+            telemetry,
             quantum,
             ended: false,
             exits: Exits::default(),
@@ -724,6 +735,7 @@ pub struct Sandbox {
     service: Service,
     mode: Mode,
     tracing: Option<Tracing>,
+    telemetry: Telemetry,
     quantum: Duration,
     limits: Limits,
     ended: bool,
@@ -760,6 +772,11 @@ impl Sandbox {
     /// What the host could not do, or [`Error::Ended`] at a second call. What the guest does is
     /// an [`Outcome`].
     pub async fn run(&mut self) -> Result<Outcome> {
+        let span = self.telemetry.span().clone();
+        self.run_in_span().instrument(span).await
+    }
+
+    async fn run_in_span(&mut self) -> Result<Outcome> {
         if std::mem::replace(&mut self.ended, true) {
             return Err(Error::Ended);
         }
@@ -785,9 +802,7 @@ impl Sandbox {
             }
             tracing.ended().await;
         }
-        if let Ok(outcome) = &result {
-            tracing::debug!(%outcome, exits = self.exits.total(), "sandbox ended");
-        }
+        self.telemetry.ended(&result, self.exits.total());
         result
     }
 
@@ -845,6 +860,13 @@ impl Sandbox {
         KillHandle(self.stop.clone())
     }
 
+    /// Its number: from 1 on, in the order in which this process built its sandboxes. As in the span
+    /// that [`telemetry`](crate::telemetry) describes.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.telemetry.id()
+    }
+
     /// Why a sink of the trace got no more events, if that happened. Known when the run has ended.
     #[must_use]
     pub fn trace_error(&self) -> Option<&std::io::Error> {
@@ -889,8 +911,10 @@ impl Sandbox {
         let left = Instant::now();
         self.times.in_guest += left - entered;
         self.left_at = Some(left);
+        let reason = exit.as_ref().map_or(ExitReason::Violation, Exit::reason);
+        self.telemetry.exited(reason);
         if let Some(tracing) = &mut self.tracing {
-            tracing.exited(exit.as_ref().map_or(ExitReason::Violation, Exit::reason));
+            tracing.exited(reason);
         }
         exit
     }

@@ -63,6 +63,10 @@ fn steps() -> Result<Vec<Step>> {
                     "clippy --workspace --all-targets -- --deny warnings",
                 ),
                 with(
+                    cargo(),
+                    "clippy --package wakebox --features metrics -- --deny warnings",
+                ),
+                with(
                     guests::cargo("clippy"),
                     "--workspace --all-targets -- --deny warnings",
                 ),
@@ -113,6 +117,15 @@ fn steps() -> Result<Vec<Step>> {
             name: "end-to-end tests",
             needs: nothing,
             commands: vec![tests("--package wakebox-tests")],
+        },
+        Step {
+            part: "e2e",
+            name: "with counters",
+            needs: nothing,
+            commands: vec![with(
+                cargo(),
+                "test --package wakebox-tests --features metrics --test telemetry",
+            )],
         },
         Step {
             part: "hw",

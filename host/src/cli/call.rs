@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mut wishes = args.sandbox.wishes()?;
-    let builder = args.sandbox.into_jailed_builder()?.args(args.args);
+    let builder = args.sandbox.into_jailed_builder(&wishes)?.args(args.args);
     let runtime = runtime()?;
     let (result, outcome, stats) = runtime.block_on(async {
         let running = builder.build()?.start();

@@ -19,6 +19,10 @@ pub(super) struct JailArgs {
     /// Say on standard error what of this process is held in, and what this kernel lacks for that
     #[arg(long, short)]
     verbose: bool,
+
+    /// Whether the command sets the modes of its terminal later, and asks for its size.
+    #[arg(skip)]
+    pub(super) terminal: bool,
 }
 
 impl JailArgs {
@@ -55,10 +59,14 @@ impl JailArgs {
             symbols.map(Path::to_owned),
             project_of(guest),
         ];
+        let mut jail = Jail::for_policy(policy);
+        if self.terminal {
+            jail = jail.may_use_terminal();
+        }
         let held = reads
             .into_iter()
             .flatten()
-            .fold(Jail::for_policy(policy), Jail::may_read)
+            .fold(jail, Jail::may_read)
             .enter()
             .context("`--no-jail` runs the guest without one")?;
         if self.verbose {

@@ -5,12 +5,15 @@ mod doctor;
 mod explain;
 mod inspect;
 mod jail;
+mod lint;
 mod new;
 mod output;
 mod policy;
 mod process;
 mod run;
+mod story;
 mod style;
+mod top;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,12 @@ enum Command {
     Run(Box<run::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
+    /// Tell a run as a story: each event of both sides a line, in plain words
+    Explain(Box<story::Args>),
+    /// Watch the tasks of a running guest, on the whole terminal
+    Top(Box<top::Args>),
+    /// Say what looks wrong in a trace: tasks that nobody can wake, long polls, wakes for nothing
+    Lint(Box<lint::Args>),
     /// Say what a guest file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
@@ -60,6 +69,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Call(args) => call::run(*args),
+        Command::Explain(args) => story::run(*args),
+        Command::Top(args) => top::run(*args),
+        Command::Lint(args) => Ok(lint::run(*args)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
         Command::New(args) => new::run(&args),

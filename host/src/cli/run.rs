@@ -1,22 +1,24 @@
 //! `wakebox run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
 use super::explain::{Frames, explain, write_report};
 use super::jail::JailArgs;
+use super::lint::describe;
 use super::output::OutputFile;
 use super::policy::{Grants, LimitArgs};
 use super::style::Style;
+use crate::trace::lint::{Lint, Thresholds};
 use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
 Exit status: the guest's own; 101 if it panicked, 123 if it slept with nothing to wait for, 124 \
 if it reached a limit that ends it, 125 if it broke the interface, 130 if it was interrupted, 139 if \
-it faulted; 1 if it could not be run.";
+it faulted; 1 if it could not be run, or if --lint found something.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUSES)]
@@ -66,8 +68,13 @@ pub(super) struct SandboxArgs {
     trace: Option<PathBuf>,
 
     /// Places of the ring in which the guest's trace records wait to be taken out
-    #[arg(long, value_name = "N", default_value_t = trace::RECORDS, requires = "trace")]
+    #[arg(long, value_name = "N", default_value_t = trace::RECORDS)]
     trace_ring: u32,
+
+    /// Watch the run, and say at the end on standard error what looks wrong with the guest's tasks;
+    /// the exit status is 1 then, if it were 0 otherwise. `wakebox lint` has the thresholds
+    #[arg(long)]
+    lint: bool,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -86,13 +93,24 @@ pub(super) struct Wishes {
     stats: bool,
     backtrace: Frames,
     report: Option<OutputFile>,
+    lint: Option<trace::Shared<Lint>>,
 }
 
 impl SandboxArgs {
+    /// The guest's file.
+    pub(super) fn guest(&self) -> &Path {
+        &self.guest
+    }
+
+    /// The command draws on its terminal, and reads keys.
+    pub(super) fn keep_terminal(&mut self) {
+        self.jail.terminal = true;
+    }
+
     /// Puts this process into its jail, and returns a builder with these settings and this
     /// process's output. To be called before there is another thread, and after all other files
     /// have been opened that the command writes.
-    pub(super) fn into_jailed_builder(self) -> Result<Builder> {
+    pub(super) fn into_jailed_builder(self, wishes: &Wishes) -> Result<Builder> {
         let policy = self.grants.into_policy()?;
         let writer = |path: &PathBuf| {
             trace::json::Writer::create(path)
@@ -116,6 +134,9 @@ impl SandboxArgs {
         if let Some(writer) = writer {
             builder = builder.trace(writer);
         }
+        if let Some(lint) = &wishes.lint {
+            builder = builder.trace(lint.clone());
+        }
         Ok(builder)
     }
 
@@ -131,6 +152,9 @@ impl SandboxArgs {
             stats: self.stats,
             backtrace: self.backtrace,
             report: self.report.as_ref().map(report).transpose()?,
+            lint: self
+                .lint
+                .then(|| trace::Shared::new(Lint::new(Thresholds::default()))),
         })
     }
 }
@@ -142,38 +166,17 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let dump = args.crash_dump.as_ref().map(dump).transpose()?;
     let builder = args
         .sandbox
-        .into_jailed_builder()?
+        .into_jailed_builder(&wishes)?
         .args(args.args)
         .stdin(Input::Inherit);
-    let runtime = runtime()?;
-    let result = runtime.block_on(async {
-        let mut sandbox = builder.build()?;
-        let kill = sandbox.kill_handle();
-        let interrupted = tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                kill.kill();
-            }
-        });
-        // On a worker: a guest that computes must not keep this thread from its signals.
-        let run = tokio::spawn(async move {
-            let outcome = sandbox.run().await;
-            (sandbox, outcome)
-        });
-        let (sandbox, outcome) = run.await?;
-        interrupted.abort();
-        if let Some(error) = sandbox.trace_error() {
-            let style = Style::of_stderr();
-            eprintln!(
-                "{}: the trace is incomplete: {error}",
-                style.error("wakebox")
-            );
-        }
-        anyhow::Ok((sandbox, outcome?))
-    });
-    // A read of standard input that is under way cannot be taken back; it must not keep the
-    // command.
-    runtime.shutdown_background();
-    let (sandbox, outcome) = result?;
+    let (sandbox, outcome) = run_until(builder, std::future::pending())?;
+    if let Some(error) = sandbox.trace_error() {
+        let style = Style::of_stderr();
+        eprintln!(
+            "{}: the trace is incomplete: {error}",
+            style.error("wakebox")
+        );
+    }
 
     let was_stopped = matches!(
         outcome,
@@ -195,6 +198,42 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         );
     }
     Ok(status)
+}
+
+/// Runs a guest to its end, which comes early if somebody presses Ctrl-C, or as soon as `stop` is
+/// ready.
+///
+/// # Errors
+///
+/// It cannot be run.
+pub(super) fn run_until(
+    builder: Builder,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Sandbox, Outcome)> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let mut sandbox = builder.build()?;
+        let kill = sandbox.kill_handle();
+        let stopped = tokio::spawn(async move {
+            tokio::select! {
+                Ok(()) = tokio::signal::ctrl_c() => {}
+                () = stop => {}
+            }
+            kill.kill();
+        });
+        // On a worker: a guest that computes must not keep this thread from its signals.
+        let run = tokio::spawn(async move {
+            let outcome = sandbox.run().await;
+            (sandbox, outcome)
+        });
+        let (sandbox, outcome) = run.await?;
+        stopped.abort();
+        anyhow::Ok((sandbox, outcome?))
+    });
+    // A read of standard input that is under way cannot be taken back; it must not keep the
+    // command.
+    runtime.shutdown_background();
+    result
 }
 
 /// One worker enters the guest, the other turns the reactor meanwhile.
@@ -228,5 +267,13 @@ pub(super) fn conclude(
         let guest = wishes.guest.display().to_string();
         write_report(file, &guest, outcome, stopped_at)?;
     }
-    Ok(ExitCode::from(outcome.exit_status()))
+    let mut status = outcome.exit_status();
+    if let Some(lint) = &wishes.lint {
+        let found = lint.with(|lint| lint.report());
+        eprint!("{}", describe(&found, style));
+        if status == 0 && !found.is_clean() {
+            status = 1;
+        }
+    }
+    Ok(ExitCode::from(status))
 }

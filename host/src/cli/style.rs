@@ -19,6 +19,12 @@ impl Style {
         Self::of(std::io::stdout().is_terminal())
     }
 
+    /// For what is no terminal.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self { colours: false }
+    }
+
     /// <https://no-color.org>: any value but the empty one says no.
     fn of(terminal: bool) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -50,6 +56,16 @@ impl Style {
 
     pub(super) fn strong(self, text: &str) -> String {
         self.paint("1", text)
+    }
+
+    /// What the guest does.
+    pub(super) fn guest(self, text: &str) -> String {
+        self.paint("36", text)
+    }
+
+    /// What crosses the boundary.
+    pub(super) fn boundary(self, text: &str) -> String {
+        self.paint("33", text)
     }
 
     pub(super) fn faint(self, text: &str) -> String {

@@ -28,6 +28,7 @@ use wakebox_abi::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
 
 use self::inflight::{InFlight, Ready};
 use crate::ops::{self, End, Resources, Started};
+use crate::telemetry::{OpTelemetry, Telemetry};
 use crate::trace::Recorder;
 use crate::vm::memory::{GuestMemory, Shared};
 
@@ -99,6 +100,8 @@ pub(crate) struct Driver {
     broken: Option<Violation>,
     /// Writes down what is done, if somebody watches.
     recorder: Option<Recorder>,
+    /// Tells the embedder's tools of operations.
+    telemetry: OpTelemetry,
     /// Completions that the guest does not see yet, if somebody watches.
     unseen: Vec<Token>,
 }
@@ -111,6 +114,7 @@ impl Driver {
         counts: Arc<OpCounts>,
         ready: Arc<Ready>,
         recorder: Option<Recorder>,
+        telemetry: &Telemetry,
     ) -> Self {
         let places = memory.space().completion_entries;
         Self {
@@ -130,6 +134,7 @@ impl Driver {
             counts,
             broken: None,
             recorder,
+            telemetry: telemetry.ops(places),
             unseen: Vec::new(),
         }
     }
@@ -155,6 +160,10 @@ impl Driver {
 
     fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
         let before = self.completions.published();
+        // What happens in an operation belongs to its sandbox.
+        let span =
+            (self.has_submissions() || self.has_ready()).then(|| self.telemetry.span().clone());
+        let _in_span = span.as_ref().map(tracing::Span::enter);
         let submitted = self.take_submissions()?;
         self.poll_ready()?;
         self.submissions.release();
@@ -215,12 +224,13 @@ impl Driver {
     /// Starts an operation. All but a cancellation take a place in the completion ring.
     fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
         let token = submission.token;
-        if let Some(recorder) = &self.recorder
-            && submission.opcode != Opcode::Cancel as u16
-        {
-            let opcode = Opcode::from_code(submission.opcode);
-            let bytes = opcode.map_or(0, |opcode| opcode.arena_bytes(&submission.params));
-            recorder.begins(token, submission.opcode, bytes);
+        if submission.opcode != Opcode::Cancel as u16 {
+            self.telemetry.begins(token, submission.opcode);
+            if let Some(recorder) = &self.recorder {
+                let opcode = Opcode::from_code(submission.opcode);
+                let bytes = opcode.map_or(0, |opcode| opcode.arena_bytes(&submission.params));
+                recorder.begins(token, submission.opcode, bytes);
+            }
         }
         match ops::start(submission, &mut self.resources) {
             Started::Done(end) => self.complete(token, end),
@@ -269,6 +279,7 @@ impl Driver {
 
     fn complete(&mut self, token: Token, end: End) -> Result<(), Violation> {
         let (status, value) = self.resources.settle(end);
+        self.telemetry.ends(token, status, value);
         if let Some(recorder) = &self.recorder {
             recorder.ends(token, status, value);
             self.unseen.push(token);

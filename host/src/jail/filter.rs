@@ -141,6 +141,17 @@ const CONTROLS: &[u64] = &[
     libc::FIOCLEX,
 ];
 
+/// Those of programs that draw on a terminal: its size, and setting its modes.
+const TERMINAL_CONTROLS: &[u64] = &[
+    libc::TIOCGWINSZ,
+    libc::TCSETS,
+    libc::TCSETSW,
+    libc::TCSETSF,
+    libc::TCSETS2,
+    libc::TCSETSW2,
+    libc::TCSETSF2,
+];
+
 /// What may be asked of open files.
 const FILE_CONTROLS: &[libc::c_int] = &[
     libc::F_DUPFD_CLOEXEC,
@@ -208,6 +219,11 @@ fn allowed(jail: &Jail) -> Result<BpfProgram, BackendError> {
     rules.all(ALWAYS);
     for request in CONTROLS {
         rules.some(libc::SYS_ioctl, [is(1, *request)])?;
+    }
+    if jail.terminal {
+        for request in TERMINAL_CONTROLS {
+            rules.some(libc::SYS_ioctl, [is(1, *request)])?;
+        }
     }
     for command in FILE_CONTROLS {
         rules.some(libc::SYS_fcntl, [is(1, number(*command))])?;

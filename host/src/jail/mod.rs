@@ -42,8 +42,9 @@
 //! * It is for ever, and for the whole process, its own code included: what the policy does not
 //!   grant to guests, the program cannot do either. It cannot start programs, open other files,
 //!   load libraries or compile code at run time. What is open already stays open. More can be
-//!   granted with [`Jail::may_read`], [`Jail::may_write`], [`Jail::may_call`], and with a wider
-//!   policy for the jail than for its sandboxes ([`Policy::and`]).
+//!   granted with [`Jail::may_read`], [`Jail::may_write`], [`Jail::may_call`],
+//!   [`Jail::may_use_terminal`], and with a wider policy for the jail than for its sandboxes
+//!   ([`Policy::and`]).
 //! * It has to be entered **before there is a second thread**: Landlock holds the calling thread and
 //!   those that it starts. [`Jail::enter`] refuses otherwise ([`Error::JailTooLate`]).
 //! * Names are resolved by the C library from files and name servers alone. Modules that it would
@@ -83,6 +84,7 @@ pub struct Jail {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     calls: Vec<i64>,
+    terminal: bool,
 }
 
 impl Jail {
@@ -93,6 +95,7 @@ impl Jail {
             read: Vec::new(),
             write: Vec::new(),
             calls: Vec::new(),
+            terminal: false,
         }
     }
 
@@ -108,6 +111,13 @@ impl Jail {
     /// Lets the process read and change this file, or all that is beneath this directory.
     pub fn may_write(mut self, path: impl Into<PathBuf>) -> Self {
         self.write.push(path.into());
+        self
+    }
+
+    /// Lets the process ask for its terminal's size and set its modes, as programs do that draw on
+    /// it. Not put characters into its input.
+    pub fn may_use_terminal(mut self) -> Self {
+        self.terminal = true;
         self
     }
 

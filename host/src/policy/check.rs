@@ -94,7 +94,8 @@ impl Guard {
     /// Counts a refusal and says so; returns what the guest is told.
     pub(crate) fn refuse(&self, kind: Refusal, target: impl fmt::Display) -> Status {
         self.refusals[kind as usize].fetch_add(1, Ordering::Relaxed);
-        tracing::info!(kind = kind.name(), %target, "refused by policy");
+        tracing::info!(target: "wakebox::policy", kind = kind.name(), %target, "refused by policy");
+        crate::telemetry::refused(kind.name());
         Status::PermissionDenied
     }
 

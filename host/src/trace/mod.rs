@@ -59,6 +59,7 @@
 mod assembler;
 mod event;
 pub mod json;
+pub mod lint;
 mod recorder;
 mod sink;
 pub mod summary;
@@ -70,7 +71,7 @@ pub use self::event::{
 };
 pub(crate) use self::recorder::{Recorder, Tracing};
 pub(crate) use self::sink::Sinks;
-pub use self::sink::{Names, Recording, Sink};
+pub use self::sink::{Names, Recording, Shared, Sink};
 pub use self::summary::Summary;
 
 /// Records and events that may wait for a sink before the guest is made to wait as well.

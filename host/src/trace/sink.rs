@@ -94,6 +94,44 @@ impl Sink for Recording {
     }
 }
 
+/// A sink that can be looked into while it receives a run and afterwards: give a clone to
+/// [`Builder::trace`](crate::Builder::trace).
+#[derive(Debug, Default)]
+pub struct Shared<S>(Arc<Mutex<S>>);
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> Shared<S> {
+    /// Shares a sink.
+    #[must_use]
+    pub fn new(sink: S) -> Self {
+        Self(Arc::new(Mutex::new(sink)))
+    }
+
+    /// Looks into the sink. It gets no event meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: Sink> Sink for Shared<S> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.with(|sink| sink.event(event))
+    }
+
+    fn caught_up(&mut self) -> io::Result<()> {
+        self.with(Sink::caught_up)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.with(Sink::end)
+    }
+}
+
 /// The names of tasks, learnt from the events that spawn them. Grows with the number of tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Names(HashMap<TaskId, String>);

@@ -25,8 +25,8 @@ pub struct Summary {
     /// Polls that ended with `Ready`.
     pub ready: u64,
     /// Polls in vain: they ended with `Pending`, did nothing that a trace shows (no operation, timer,
-    /// task, wake), and were not brought about by a completion, a call or a timer. The first poll
-    /// of a task is never one.
+    /// task, wake; no waker left with somebody new), and were not brought about by a completion, a
+    /// call or a timer. The first poll of a task is never one.
     pub spurious: u64,
     /// Polls after a task's first that no recorded wake brought about: records were lost.
     pub uncaused: u64,
@@ -127,6 +127,9 @@ struct Poll {
     begin: u64,
     /// Whether it did what a trace shows.
     did: bool,
+    /// Wakers of the task that were cloned, less those that went again: one that stays waits for
+    /// something new.
+    kept: i64,
     /// Whether something outside of the guest's tasks brought it about, or it is the first.
     called_for: bool,
 }
@@ -162,7 +165,10 @@ impl Summary {
             EventKind::PollBegin { task } => self.poll_begins(*task, event.time),
             EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, event.time),
             EventKind::Woken {
-                task, by, queued, ..
+                task,
+                by,
+                queued,
+                consumed,
             } => {
                 self.wakes += 1;
                 let woken = self.tasks.entry(*task).or_default();
@@ -174,11 +180,19 @@ impl Summary {
                 // To wake oneself is not to get on.
                 if *by != Cause::Itself {
                     self.did();
+                } else if *consumed {
+                    self.keeps(*task, -1);
                 }
             }
             EventKind::Ended { task, .. } => self.tasks.entry(*task).or_default().ended = true,
-            EventKind::Cloned { .. } => self.cloned += 1,
-            EventKind::Dropped { .. } => self.dropped += 1,
+            EventKind::Cloned { task, .. } => {
+                self.cloned += 1;
+                self.keeps(*task, 1);
+            }
+            EventKind::Dropped { task, .. } => {
+                self.dropped += 1;
+                self.keeps(*task, -1);
+            }
             EventKind::TimerSet { .. }
             | EventKind::Submitted { .. }
             | EventKind::CancelAsked { .. } => self.did(),
@@ -231,6 +245,13 @@ impl Summary {
         }
     }
 
+    /// A waker of a task that is being polled was given to somebody, or taken back.
+    fn keeps(&mut self, task: TaskId, change: i64) {
+        if let Some(poll) = self.now.poll.as_mut().filter(|poll| poll.task == task) {
+            poll.kept += change;
+        }
+    }
+
     fn poll_begins(&mut self, task: TaskId, time: u64) {
         self.polls += 1;
         let entry = self.tasks.entry(task).or_default();
@@ -249,6 +270,7 @@ impl Summary {
             task,
             begin: time,
             did: false,
+            kept: 0,
             called_for,
         });
     }
@@ -264,7 +286,7 @@ impl Summary {
         let took = time.saturating_sub(poll.begin);
         entry.busy += took;
         entry.longest = entry.longest.max(took);
-        if !ready && !poll.did && !poll.called_for {
+        if !ready && !poll.did && poll.kept <= 0 && !poll.called_for {
             self.spurious += 1;
             entry.spurious += 1;
         }
@@ -357,6 +379,34 @@ mod tests {
         assert_eq!(nothing_done(Cause::Itself).spurious, 1);
         assert_eq!(nothing_done(Cause::Task(TaskId(2))).spurious, 1);
         assert_eq!(nothing_done(Cause::Op(OpId(1))).spurious, 0);
+    }
+
+    #[test]
+    fn a_poll_that_leaves_a_waker_with_somebody_is_not_in_vain() {
+        let cloned = || EventKind::Cloned {
+            task: MAIN,
+            by: Some(MAIN),
+        };
+        let dropped = || EventKind::Dropped {
+            task: MAIN,
+            by: Some(MAIN),
+        };
+        let in_vain = |during: Vec<EventKind>| {
+            let wake = woken(Cause::Task(TaskId(2)));
+            let events = [begin(), pending(), wake, begin()].into_iter();
+            let events = events.chain(during).chain([pending()]);
+            summary(events.map(|kind| (0, kind))).spurious == 1
+        };
+        assert!(in_vain(vec![]));
+        assert!(!in_vain(vec![cloned()]));
+        assert!(in_vain(vec![dropped(), cloned()]), "one for another");
+        let itself = EventKind::Woken {
+            task: MAIN,
+            by: Cause::Itself,
+            queued: true,
+            consumed: true,
+        };
+        assert!(in_vain(vec![cloned(), itself]), "not even kept");
     }
 
     #[test]

@@ -59,6 +59,7 @@
       return found;
     };
     const did = () => { if (open.poll) open.poll.did = true; };
+    const keeps = (id, change) => { if (open.poll && open.poll.task.id === id) open.poll.kept += change; };
     const close = (name, time, more) => {
       if (open[name]) Object.assign(open[name], { end: time }, more);
       open[name] = null;
@@ -77,7 +78,7 @@
         case "poll_begin": {
           const of = task(value.task);
           if (of.begin === null) of.begin = time;
-          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, did: false, spurious: false };
+          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, did: false, kept: 0, spurious: false };
           of.wake = null;
           of.polls.push(poll);
           model.polls.push(poll);
@@ -94,18 +95,21 @@
           if (more) { poll.on = more.on; poll.and = more.and; }
           // As `Summary::spurious` in summary.rs counts.
           const by = poll.wake ? split(poll.wake.by)[0] : null;
-          poll.spurious = result === "pending" && !poll.did && !poll.first && by !== null && !["op", "host_call", "timer"].includes(by);
+          poll.spurious = result === "pending" && !poll.did && poll.kept <= 0 && !poll.first && by !== null && !["op", "host_call", "timer"].includes(by);
           break;
         }
         case "woken": {
           const of = task(value.task);
           const wake = { time, task: of, by: value.by, queued: value.queued, poll: open.poll, target: null };
           if (value.by !== "itself") did();
+          else if (value.consumed) keeps(value.task, -1);
           if (value.queued) of.wake = wake;
           of.wakes.push(wake);
           model.wakes.push(wake);
           break;
         }
+        case "cloned": keeps(value.task, 1); break;
+        case "dropped": keeps(value.task, -1); break;
         case "ended": Object.assign(task(value.task), { end: time, aborted: value.aborted }); break;
         case "timer_set": did(); model.timers.set(value.timer, { time, at: value.at, poll: open.poll }); break;
         case "sleeps": open.sleeps = { begin: time, end: null, how: value.how, by: null }; model.sleeps.push(open.sleeps); break;

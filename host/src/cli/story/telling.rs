@@ -1,0 +1,353 @@
+//! Events in plain words.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use wakebox_abi::status::Status;
+
+use crate::report::printable_line;
+use crate::trace::{
+    Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, Names, OpId, OpKind, PollResult,
+    Roused, TaskId, TimerId, Track,
+};
+use crate::units;
+
+/// Where a line belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Host,
+    Boundary,
+    Guest,
+    /// What the guest prints.
+    Words,
+}
+
+impl Part {
+    /// How far in it stands.
+    pub(super) fn depth(self) -> usize {
+        match self {
+            Self::Host | Self::Words => 0,
+            Self::Boundary => 1,
+            Self::Guest => 2,
+        }
+    }
+}
+
+/// Operations whose kinds are remembered: more than can be in flight.
+const REMEMBERED: usize = 1 << 16;
+
+/// Tells events, knowing those before.
+#[derive(Debug, Default)]
+pub(super) struct Teller {
+    names: Names,
+    kinds: BTreeMap<OpId, OpKind>,
+    /// Tasks in the run queue.
+    ready: HashSet<TaskId>,
+    /// Why each of them is.
+    causes: BTreeMap<TaskId, Cause>,
+    /// Tasks that were polled.
+    polled: HashSet<TaskId>,
+}
+
+impl Teller {
+    /// An event as a sentence without a full stop, fit for a terminal.
+    pub(super) fn tell(&mut self, event: &Event) -> (Part, String) {
+        self.names.learn(event);
+        let part = match event.kind.track() {
+            Track::Host => Part::Host,
+            Track::Boundary => Part::Boundary,
+            Track::Executor | Track::Task(_) => Part::Guest,
+        };
+        (part, self.words(event))
+    }
+
+    fn words(&mut self, event: &Event) -> String {
+        match &event.kind {
+            EventKind::Started { mode, guest } => {
+                let guest = match guest {
+                    Some(guest) => format!("`{}`", printable_line(guest)),
+                    None => "a guest".into(),
+                };
+                format!("the run of {guest} begins; a sleeping guest is woken by `{mode}`")
+            }
+            EventKind::Spawned {
+                task, by, place, ..
+            } => {
+                self.ready.insert(*task);
+                let by = by.map(|by| format!(" by {}", self.task(by)));
+                let place = place
+                    .as_ref()
+                    .map(|place| format!(" at {}", printable_line(place)));
+                format!(
+                    "{} is spawned{}{}; it stands in the run queue",
+                    self.task(*task),
+                    by.unwrap_or_default(),
+                    place.unwrap_or_default()
+                )
+            }
+            EventKind::PollBegin { task } => {
+                self.ready.remove(task);
+                let name = self.task(*task);
+                let cause = self.causes.remove(task);
+                if self.polled.insert(*task) {
+                    return format!("{name} is polled for the first time");
+                }
+                match cause {
+                    Some(Cause::Itself) => format!("{name} is polled again, as it wanted"),
+                    Some(cause) => {
+                        format!("{name} is polled again, because of {}", self.cause(cause))
+                    }
+                    None => format!("{name} is polled again"),
+                }
+            }
+            EventKind::PollEnd { task, result } => self.poll_end(*task, *result),
+            EventKind::Cloned { task, .. } => {
+                format!(
+                    "a waker of {} is cloned, for whoever will call it",
+                    self.task(*task)
+                )
+            }
+            EventKind::Woken {
+                task, by, queued, ..
+            } => {
+                let name = self.task(*task);
+                let (cause, whom) = match by {
+                    Cause::Itself => (name, "itself".into()),
+                    by => (self.cause(*by), name),
+                };
+                if *queued {
+                    self.ready.insert(*task);
+                    self.causes.insert(*task, *by);
+                    format!("{cause} wakes {whom}: into the run queue")
+                } else {
+                    format!("{cause} wakes {whom}: in the run queue already")
+                }
+            }
+            EventKind::Dropped { task, .. } => {
+                format!("a waker of {} is dropped uncalled", self.task(*task))
+            }
+            EventKind::Ended { task, aborted } => {
+                self.ready.remove(task);
+                self.causes.remove(task);
+                self.polled.remove(task);
+                let name = self.task(*task);
+                match aborted {
+                    true => format!("{name} is aborted, and its future dropped"),
+                    false => format!("{name} has ended"),
+                }
+            }
+            EventKind::TimerSet { timer, by, at } => {
+                let left = duration(at.saturating_sub(event.time));
+                format!("{} sets {timer}, due in {left}", self.who(*by))
+            }
+            EventKind::Sleeps { how } => match how {
+                Idle::Watch => "nothing is ready; the guest watches the completion ring",
+                Idle::Out => "nothing is ready; the guest is about to leave with `out WAIT`",
+                Idle::Halt => "nothing is ready; the guest halts in ring 0 until an interrupt",
+            }
+            .into(),
+            EventKind::Awake { by } => match by {
+                Roused::Memory => "the guest sees a completion in memory",
+                Roused::Out => "`out` returns, and the guest looks at the completion ring",
+                Roused::Interrupt => "an interrupt has ended the halt",
+                Roused::Timer => "the time of a timer has come",
+                Roused::Nothing => "nothing came; the guest gives up watching",
+            }
+            .into(),
+            EventKind::InterruptTaken { count } => {
+                format!("the guest notices interrupt number {count}")
+            }
+            EventKind::Submitted {
+                op,
+                what,
+                bytes,
+                by,
+            } => {
+                self.kinds.insert(*op, *what);
+                if self.kinds.len() > REMEMBERED {
+                    self.kinds.pop_first();
+                }
+                format!(
+                    "{} puts {}{} into the submission ring",
+                    self.who(*by),
+                    self.op(*op),
+                    of(*bytes)
+                )
+            }
+            EventKind::CancelAsked { op, by } => format!(
+                "{} has dropped the future of {}, and asks for its end",
+                self.who(*by),
+                self.op(*op)
+            ),
+            EventKind::OpBegins { op, bytes, .. } => {
+                format!(
+                    "the host takes {}{} and begins it",
+                    self.op(*op),
+                    of(*bytes)
+                )
+            }
+            EventKind::OpReady { op } => {
+                format!("what {} waits for has come", self.op(*op))
+            }
+            EventKind::OpEnds {
+                op, status, bytes, ..
+            } => match (status, bytes) {
+                (Status::Ok, Some(bytes)) => format!(
+                    "{} is done: {} moved",
+                    self.op(*op),
+                    units::bytes((*bytes).into())
+                ),
+                (Status::Ok, None) => format!("{} is done", self.op(*op)),
+                (status, _) => format!("{} has ended: {}", self.op(*op), status.text()),
+            },
+            EventKind::CompletionWritten { op } => format!(
+                "the completion of {} stands in the completion ring",
+                self.op(*op)
+            ),
+            EventKind::Doorbell { verb } => match verb {
+                Doorbell::Submit => "`out SUBMIT`: there are submissions",
+                Doorbell::Wait => "`out WAIT`: nothing to do until a completion comes",
+                Doorbell::Exit => "`out EXIT`: the guest is done",
+                Doorbell::Abort => "`out ABORT`: the guest has panicked",
+                Doorbell::Unknown => "`out` to a port that is none",
+            }
+            .into(),
+            EventKind::Exited { reason } => exited(*reason).into(),
+            EventKind::Entered => "the host enters the guest".into(),
+            EventKind::InterruptInjected => "the host injects an interrupt".into(),
+            EventKind::Parked => "the host parks the machine; it holds no thread now".into(),
+            EventKind::Resumed => "the machine is unparked: there is a completion for it".into(),
+            EventKind::Lost { count } => {
+                format!("(here {} events were lost)", units::count(*count))
+            }
+            EventKind::Malformed { count, why } => {
+                let why = printable_line(why);
+                format!(
+                    "(here the guest wrote {} records that are none: {why})",
+                    units::count(*count)
+                )
+            }
+            EventKind::Finished { outcome, .. } => {
+                format!("the run is over: {}", printable_line(outcome))
+            }
+        }
+    }
+
+    fn poll_end(&self, task: TaskId, result: PollResult) -> String {
+        let name = self.task(task);
+        let PollResult::Pending { on, and } = result else {
+            return format!("{name} is Ready");
+        };
+        let on = match on {
+            _ if self.ready.contains(&task) => {
+                return format!(
+                    "{name} is Pending, but was woken meanwhile and stands in the run queue"
+                );
+            }
+            None | Some(Awaited::Unknown) => String::new(),
+            Some(Awaited::Op(op)) => format!(" on {}", self.op(op)),
+            Some(Awaited::HostCall(_)) => " on a call by the host".into(),
+            Some(Awaited::Timer(timer)) => format!(" on {timer}"),
+            Some(Awaited::Task(other)) => format!(" on the end of {}", self.task(other)),
+            Some(Awaited::Line) => " on a place among the operations in flight".into(),
+        };
+        let and = match and {
+            0 => String::new(),
+            1 => " and one other thing".into(),
+            many => format!(" and {many} other things"),
+        };
+        let next = match self.ready.len() {
+            0 => "nothing else is ready".into(),
+            1 => "one other task is ready".into(),
+            many => format!("{} other tasks are ready", units::count(many as u64)),
+        };
+        format!("{name} is Pending{on}{and}; {next}")
+    }
+
+    /// A task as it may appear on a terminal.
+    fn task(&self, task: TaskId) -> String {
+        format!("task `{}`", printable_line(&self.names.name(task)))
+    }
+
+    fn who(&self, task: Option<TaskId>) -> String {
+        match task {
+            Some(task) => self.task(task),
+            None => "the guest's runtime".into(),
+        }
+    }
+
+    fn op(&self, op: OpId) -> String {
+        match self.kinds.get(&op) {
+            Some(kind) => format!("{kind} {op}"),
+            None => format!("operation {op}"),
+        }
+    }
+
+    fn cause(&self, cause: Cause) -> String {
+        match cause {
+            Cause::Itself => "itself".into(),
+            Cause::Task(task) => self.task(task),
+            Cause::Op(op) => format!("the completion of {}", self.op(op)),
+            Cause::HostCall(_) => "a call by the host".into(),
+            Cause::Timer(TimerId(timer)) => format!("timer {timer}"),
+            Cause::Interrupt => "an interrupt".into(),
+            Cause::Elsewhere => "another thread".into(),
+            Cause::Unknown => "the runtime".into(),
+        }
+    }
+}
+
+fn of(bytes: u32) -> String {
+    match bytes {
+        0 => String::new(),
+        bytes => format!(" of {}", units::bytes(bytes.into())),
+    }
+}
+
+fn duration(nanos: u64) -> String {
+    units::duration(Duration::from_nanos(nanos))
+}
+
+fn exited(reason: ExitReason) -> &'static str {
+    match reason {
+        ExitReason::Submit => "the guest is left: it rang for its submissions",
+        ExitReason::Wait => "the guest is left: it has nothing to do",
+        ExitReason::Halt => "the guest is left: it has halted",
+        ExitReason::Quantum => "the guest is left: its quantum is over, others have their turn",
+        ExitReason::Kick => "the guest is pulled out: there is something for it",
+        ExitReason::Exit => "the guest is left: it has ended",
+        ExitReason::Abort => "the guest is left: it has panicked",
+        ExitReason::Fault => "the guest is left: it raised an exception",
+        ExitReason::Violation => "the guest is left: it did what no guest may do",
+    }
+}
+
+/// Breaks a line into pieces of at most so many columns, between words where that can be.
+pub(super) fn wrap(text: &str, room: Option<usize>) -> Vec<&str> {
+    let Some(room) = room.map(|room| room.max(8)) else {
+        return vec![text];
+    };
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while rest.width() > room {
+        let mut columns = 0;
+        let full = rest.char_indices().find(|(_, c)| {
+            columns += c.width().unwrap_or(0);
+            columns > room
+        });
+        let Some((full, _)) = full.filter(|(full, _)| *full > 0) else {
+            break;
+        };
+        // A space right behind the piece is a good end, too.
+        let piece = rest.get(..=full).unwrap_or(&rest[..full]);
+        let end = match piece.rfind(' ') {
+            Some(space) if space > 0 => space,
+            _ => full,
+        };
+        pieces.push(rest[..end].trim_end());
+        rest = rest[end..].trim_start();
+    }
+    pieces.push(rest);
+    pieces
+}

@@ -1,0 +1,95 @@
+//! Counters of the crate `metrics`. Their handles are kept, so that counting looks nothing up.
+
+use std::fmt;
+
+use metrics::{Counter, counter, gauge};
+use wakebox_abi::status::Status;
+use wakebox_abi::wake::Mode;
+
+use crate::trace::ExitReason;
+
+/// Of one sandbox.
+pub(super) struct SandboxCounters {
+    exits: Vec<(ExitReason, Counter)>,
+}
+
+impl SandboxCounters {
+    pub(super) fn new(mode: Mode) -> Self {
+        counter!("wakebox_sandboxes_total", "mode" => mode.name()).increment(1);
+        gauge!("wakebox_sandboxes").increment(1.0);
+        Self { exits: Vec::new() }
+    }
+
+    pub(super) fn exited(&mut self, reason: ExitReason) {
+        find(
+            &mut self.exits,
+            reason,
+            || counter!("wakebox_exits_total", "reason" => reason.name()),
+        )
+        .increment(1);
+    }
+
+    #[allow(clippy::unused_self, reason = "it is this sandbox that has ended")]
+    pub(super) fn ended(&self, end: &'static str) {
+        counter!("wakebox_ends_total", "end" => end).increment(1);
+    }
+}
+
+impl Drop for SandboxCounters {
+    fn drop(&mut self) {
+        gauge!("wakebox_sandboxes").decrement(1.0);
+    }
+}
+
+impl fmt::Debug for SandboxCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SandboxCounters")
+    }
+}
+
+/// Of the operations of one sandbox: by kind, in the last place those of unknown kinds, and by status.
+#[derive(Default)]
+pub(super) struct OpCounters(Vec<Vec<(Status, Counter)>>);
+
+impl OpCounters {
+    pub(super) const COUNT: bool = true;
+    const KINDS: usize = 64;
+
+    pub(super) fn count(&mut self, opcode: u16, status: Status) {
+        let kind = usize::from(opcode).min(Self::KINDS - 1);
+        if kind >= self.0.len() {
+            self.0.resize_with(kind + 1, Vec::new);
+        }
+        find(&mut self.0[kind], status, || {
+            let (kind, status) = (super::kind(opcode), status.name());
+            counter!("wakebox_ops_total", "kind" => kind, "status" => status)
+        })
+        .increment(1);
+    }
+}
+
+impl fmt::Debug for OpCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpCounters")
+    }
+}
+
+/// The counter of a key, made at its first use. There are few, and the first are the most frequent.
+fn find<K: PartialEq + Copy>(
+    all: &mut Vec<(K, Counter)>,
+    key: K,
+    make: impl FnOnce() -> Counter,
+) -> &Counter {
+    let at = match all.iter().position(|(known, _)| *known == key) {
+        Some(at) => at,
+        None => {
+            all.push((key, make()));
+            all.len() - 1
+        }
+    };
+    &all[at].1
+}
+
+pub(super) fn refused(kind: &'static str) {
+    counter!("wakebox_refusals_total", "kind" => kind).increment(1);
+}

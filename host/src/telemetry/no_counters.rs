@@ -1,0 +1,33 @@
+//! Nobody counts: the feature `metrics` is off.
+
+use wakebox_abi::status::Status;
+use wakebox_abi::wake::Mode;
+
+use crate::trace::ExitReason;
+
+#[derive(Debug)]
+pub(super) struct SandboxCounters;
+
+impl SandboxCounters {
+    pub(super) fn new(_: Mode) -> Self {
+        Self
+    }
+
+    #[allow(clippy::unused_self, reason = "as the ones that count")]
+    pub(super) fn exited(&mut self, _: ExitReason) {}
+
+    #[allow(clippy::unused_self, reason = "as the ones that count")]
+    pub(super) fn ended(&self, _: &'static str) {}
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OpCounters;
+
+impl OpCounters {
+    pub(super) const COUNT: bool = false;
+
+    #[allow(clippy::unused_self, reason = "as the ones that count")]
+    pub(super) fn count(&mut self, _: u16, _: Status) {}
+}
+
+pub(super) fn refused(_: &'static str) {}

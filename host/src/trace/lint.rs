@@ -1,0 +1,545 @@
+//! What looks wrong in a run: futures that cannot be woken, polls that take too long, wakes for
+//! nothing.
+//!
+//! A [`Lint`] reads events as they come, from a run or from a file, in memory for the tasks,
+//! operations and timers that are alive. What it knows of a poll is what the trace tells; each rule
+//! is described at its threshold ([`Thresholds`]) or at its [`FindingKind`].
+//!
+//! ```no_run
+//! use wakebox::trace::json::Reader;
+//! use wakebox::trace::lint::{Lint, Thresholds};
+//!
+//! # fn example() -> Result<(), wakebox::trace::json::ReadError> {
+//! let mut lint = Lint::new(Thresholds::default());
+//! for event in Reader::open("run.json")? {
+//!     lint.look(&event?);
+//! }
+//! for finding in lint.report().findings {
+//!     println!("{}: task `{}` {}", finding.kind, finding.name, finding.what);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod finding;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::time::Duration;
+
+use wakebox_abi::status::Status;
+
+pub use self::finding::{Finding, FindingKind, Report};
+use super::event::{Awaited, Cause, Event, EventKind, OpId, PollResult, TaskId, TimerId};
+use super::sink::Sink;
+use super::summary::{self, Summary};
+use crate::units;
+
+/// From when on something is a finding.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Thresholds {
+    /// A poll that computes for longer: 50 ms. What counts is time in the guest, of each stay at most
+    /// 2 ms, which is the longest that a guest who is traced may stay: what is beyond was not its.
+    /// Events make a poll longer: about 0.1 us each.
+    pub poll: Duration,
+    /// More wakes of a task than this between two polls of it: 1,000.
+    pub wakes: u64,
+    /// A share of polls in vain ([`Summary::spurious`]) above this, from 0 to 1: 0.5.
+    pub spurious: f64,
+    /// That share is looked at only after so many polls of a task: 100,
+    pub spurious_polls: u64,
+    /// and if its polls are no longer than this on average: 20 us. One who computes for a while and
+    /// yields looks as idle in a trace as one who only looks and goes.
+    pub spurious_length: Duration,
+    /// A timer that fires later than this, counting only the time in which a task was being polled:
+    /// 100 ms. If the guest could have fired it and was not let, ten times that.
+    pub late: Duration,
+    /// A task that has waited for something of the guest's own making for longer than this when the
+    /// run ends, although somebody keeps its waker: never. One who waits for work that does not
+    /// come is as quiet as one who was forgotten.
+    pub unwoken: Option<Duration>,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(50),
+            wakes: 1_000,
+            spurious: 0.5,
+            spurious_polls: 100,
+            spurious_length: Duration::from_micros(20),
+            late: Duration::from_millis(100),
+            unwoken: None,
+        }
+    }
+}
+
+/// The longest stay in the guest that counts, in nanoseconds.
+const STAY: u64 = 2_000_000;
+/// Timers and operations that are remembered. Those dropped unfired leave no event, so that there is
+/// no telling when a timer is over; the oldest is forgotten.
+const REMEMBERED: usize = 1 << 16;
+/// Findings of different kinds and places.
+const FINDINGS: usize = 1_000;
+/// What [`Outcome::exit_status`](crate::Outcome::exit_status) gives for a deadlock.
+const DEADLOCK: u8 = 123;
+const MAIN: TaskId = TaskId(1);
+
+/// Looks for what is wrong, event by event.
+#[derive(Debug)]
+pub struct Lint {
+    thresholds: Thresholds,
+    /// Counts. Its tasks are those that live.
+    summary: Summary,
+    tasks: HashMap<TaskId, Watched>,
+    poll: Option<Poll>,
+    /// Since when the guest runs.
+    inside: Option<u64>,
+    /// Nanoseconds that the guest has spent in polls, of each stay at most [`STAY`].
+    computed: u64,
+    /// Nanoseconds for which polls have lasted.
+    polled: u64,
+    /// Timers that are not due.
+    timers: BTreeSet<(u64, TimerId)>,
+    /// When they are.
+    deadlines: BTreeMap<TimerId, u64>,
+    /// Timers that are due, and for how long polls had lasted when they became so.
+    due: BTreeMap<TimerId, u64>,
+    ops: BTreeMap<OpId, Op>,
+    /// Holes in the trace so far.
+    holes: u64,
+    findings: HashMap<(FindingKind, String), Finding>,
+    omitted: u64,
+    /// Whether those who wait at the end were judged.
+    over: bool,
+}
+
+/// A task that lives.
+#[derive(Debug, Default)]
+struct Watched {
+    place: Option<String>,
+    /// [`Lint::holes`] when it was spawned; `None` if that was not seen.
+    since: Option<u64>,
+    /// Wakers of it that somebody has. What the guest's other threads do is not seen, and makes it
+    /// too large.
+    wakers: i64,
+    wakes: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Waits to be polled, or is.
+    #[default]
+    Queued,
+    Pending {
+        since: u64,
+        on: Option<Awaited>,
+        /// Whether nobody had a waker of it from the beginning.
+        deaf: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Poll {
+    task: TaskId,
+    /// [`Lint::computed`] when it began.
+    computed: u64,
+    begin: u64,
+    woken: bool,
+}
+
+#[derive(Debug)]
+struct Op {
+    by: TaskId,
+    cancelled: bool,
+}
+
+impl Lint {
+    /// Has seen nothing yet.
+    #[must_use]
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            summary: Summary::new(),
+            tasks: HashMap::new(),
+            poll: None,
+            inside: None,
+            computed: 0,
+            polled: 0,
+            timers: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
+            due: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            holes: 0,
+            findings: HashMap::new(),
+            omitted: 0,
+            over: false,
+        }
+    }
+
+    /// Looks at an event. They are to come in the order of their times.
+    pub fn look(&mut self, event: &Event) {
+        let time = event.time;
+        self.summary.count(event);
+        self.become_due(time);
+        match &event.kind {
+            EventKind::Spawned { task, place, .. } => {
+                let watched = Watched {
+                    place: place.clone(),
+                    since: Some(self.holes),
+                    ..Watched::default()
+                };
+                self.tasks.insert(*task, watched);
+            }
+            EventKind::PollBegin { task } => self.poll_begins(*task, time),
+            EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, time),
+            EventKind::Cloned { task, .. } => self.task(*task).wakers += 1,
+            EventKind::Dropped { task, .. } => self.task(*task).wakers -= 1,
+            EventKind::Woken {
+                task,
+                by,
+                queued,
+                consumed,
+            } => {
+                if let Cause::Timer(timer) = by {
+                    self.fires(*timer, *task, time);
+                }
+                if *queued && let Some(poll) = &mut self.poll {
+                    poll.woken |= poll.task == *task;
+                }
+                let watched = self.task(*task);
+                watched.wakes += 1;
+                watched.wakers -= i64::from(*consumed);
+                if *queued {
+                    watched.state = State::Queued;
+                }
+            }
+            EventKind::Ended { task, .. } => {
+                self.judge(*task, time);
+                if *task == MAIN {
+                    // The guest now aborts all that is left.
+                    self.judge_those_who_wait(false, time);
+                }
+                self.tasks.remove(task);
+                self.summary.tasks.remove(task);
+            }
+            EventKind::TimerSet { timer, at, .. } => {
+                self.deadlines.insert(*timer, *at);
+                self.timers.insert((*at, *timer));
+                if self.deadlines.len() > REMEMBERED
+                    && let Some((timer, at)) = self.deadlines.pop_first()
+                {
+                    self.timers.remove(&(at, timer));
+                    self.due.remove(&timer);
+                }
+            }
+            EventKind::Submitted {
+                op, by: Some(by), ..
+            } => {
+                let by = *by;
+                let cancelled = false;
+                self.ops.insert(*op, Op { by, cancelled });
+                if self.ops.len() > REMEMBERED {
+                    self.ops.pop_first();
+                }
+            }
+            EventKind::CancelAsked { op, .. } => {
+                if let Some(op) = self.ops.get_mut(op) {
+                    op.cancelled = true;
+                }
+            }
+            EventKind::OpEnds {
+                op,
+                what,
+                status,
+                bytes,
+                ..
+            } => {
+                if let Some(Op { by, cancelled }) = self.ops.remove(op)
+                    && cancelled
+                    && *status == Status::Ok
+                    && let Some(bytes @ 1..) = *bytes
+                {
+                    let what = format!(
+                        "gave up {what} {op}, which then moved {} that nobody got to know of",
+                        units::bytes(bytes.into())
+                    );
+                    self.find(FindingKind::UnseenResult, by, time, bytes.into(), what);
+                }
+            }
+            EventKind::Entered => self.inside = Some(time),
+            EventKind::Exited { .. } => {
+                self.compute(time);
+                self.inside = None;
+            }
+            EventKind::Lost { .. } | EventKind::Malformed { .. } => self.holes += 1,
+            EventKind::Finished { status, .. } => self.finish(*status, time),
+            _ => {}
+        }
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let mut findings: Vec<_> = self.findings.values().cloned().collect();
+        findings.sort_by(|a, b| (a.time, a.kind, a.task).cmp(&(b.time, b.kind, b.task)));
+        Report {
+            findings,
+            omitted: self.omitted,
+            events: self.summary.events,
+            lost: self.summary.lost,
+            whole: self.summary.outcome.is_some(),
+        }
+    }
+
+    fn task(&mut self, task: TaskId) -> &mut Watched {
+        self.tasks.entry(task).or_default()
+    }
+
+    fn find(&mut self, kind: FindingKind, task: TaskId, time: u64, weight: u64, what: String) {
+        let name = match self.summary.tasks.get(&task) {
+            Some(known) if !known.name.is_empty() => known.name.clone(),
+            _ => task.to_string(),
+        };
+        let place = self.tasks.get(&task).and_then(|known| known.place.clone());
+        let key = (kind, place.clone().unwrap_or_else(|| name.clone()));
+        let finding = Finding {
+            kind,
+            task,
+            name,
+            place,
+            time,
+            count: 1,
+            what,
+            advice: kind.advice(),
+            weight,
+        };
+        if let Some(known) = self.findings.get_mut(&key) {
+            let count = known.count + 1;
+            if weight > known.weight {
+                *known = finding;
+            }
+            known.count = count;
+        } else if self.findings.len() < FINDINGS {
+            self.findings.insert(key, finding);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    // Polls ----------------------------------------------------------------------------
+
+    /// What a poll has computed since the guest was entered, or since it began.
+    fn stay(&self, time: u64) -> u64 {
+        match (&self.poll, self.inside) {
+            (Some(poll), Some(inside)) => time.saturating_sub(inside.max(poll.begin)).min(STAY),
+            _ => 0,
+        }
+    }
+
+    /// Counts that.
+    fn compute(&mut self, time: u64) {
+        self.computed += self.stay(time);
+    }
+
+    fn poll_begins(&mut self, task: TaskId, time: u64) {
+        self.judge_wakes(task, time);
+        self.task(task).state = State::Queued;
+        self.poll = Some(Poll {
+            task,
+            computed: self.computed,
+            begin: time,
+            woken: false,
+        });
+    }
+
+    fn poll_ends(&mut self, task: TaskId, result: PollResult, time: u64) {
+        self.compute(time);
+        // Without the beginning, which was lost, nothing more can be said.
+        let Some(poll) = self.poll.take().filter(|poll| poll.task == task) else {
+            return;
+        };
+        self.polled += time.saturating_sub(poll.begin);
+        self.judge_length(&poll, "computed", time);
+        if let PollResult::Pending { on, .. } = result
+            && !poll.woken
+        {
+            let is_sure = self.is_sure(task);
+            let watched = self.task(task);
+            let deaf = is_sure && watched.wakers <= 0 && is_own(on);
+            watched.state = State::Pending {
+                since: time,
+                on,
+                deaf,
+            };
+        }
+    }
+
+    fn judge_length(&mut self, poll: &Poll, verb: &str, time: u64) {
+        let computed = self.computed - poll.computed;
+        if computed > nanos(self.thresholds.poll) {
+            let took = duration(time.saturating_sub(poll.begin));
+            let what = format!("{verb} for {} in one poll of {took}", duration(computed));
+            self.find(FindingKind::LongPoll, poll.task, poll.begin, computed, what);
+        }
+    }
+
+    // Wakes ----------------------------------------------------------------------------
+
+    /// Whether all that happened to the wakers of a task was seen.
+    fn is_sure(&self, task: TaskId) -> bool {
+        let watched = self.tasks.get(&task);
+        watched.is_some_and(|watched| watched.since == Some(self.holes))
+    }
+
+    fn judge_wakes(&mut self, task: TaskId, time: u64) {
+        let wakes = std::mem::take(&mut self.task(task).wakes);
+        if wakes > self.thresholds.wakes {
+            let what = format!("was woken {} times before one poll", units::count(wakes));
+            self.find(FindingKind::WakeStorm, task, time, wakes, what);
+        }
+    }
+
+    /// What can be said of a task at its end, or at that of the run.
+    fn judge(&mut self, task: TaskId, time: u64) {
+        self.judge_wakes(task, time);
+        let Some(summary::Task {
+            polls,
+            spurious,
+            busy,
+            ..
+        }) = self.summary.tasks.get(&task)
+        else {
+            return;
+        };
+        let (polls, spurious, busy) = (*polls, *spurious, *busy);
+        let share = spurious as f64 / polls.max(1) as f64;
+        if polls >= self.thresholds.spurious_polls
+            && share > self.thresholds.spurious
+            && busy / polls.max(1) <= nanos(self.thresholds.spurious_length)
+        {
+            let what = format!(
+                "was polled {} times, {} of them ({:.0} %) in vain",
+                units::count(polls),
+                units::count(spurious),
+                share * 100.0
+            );
+            self.find(FindingKind::SpuriousPolls, task, time, spurious, what);
+        }
+    }
+
+    fn finish(&mut self, status: u8, time: u64) {
+        if let Some(poll) = self.poll.take() {
+            self.compute(time);
+            self.judge_length(&poll, "had computed", time);
+        }
+        for task in self.sorted() {
+            self.judge(task, time);
+        }
+        self.judge_those_who_wait(status == DEADLOCK, time);
+    }
+
+    fn sorted(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<_> = self.tasks.keys().copied().collect();
+        tasks.sort_unstable();
+        tasks
+    }
+
+    fn judge_those_who_wait(&mut self, is_deadlock: bool, time: u64) {
+        if !std::mem::replace(&mut self.over, true) {
+            for task in self.sorted() {
+                self.judge_waiting(task, is_deadlock, time);
+            }
+        }
+    }
+
+    /// What can be said of a task that waits when the run ends.
+    fn judge_waiting(&mut self, task: TaskId, is_deadlock: bool, time: u64) {
+        let is_sure = self.is_sure(task);
+        let watched = self.task(task);
+        let State::Pending { since, on, deaf } = watched.state else {
+            return;
+        };
+        let waited = time.saturating_sub(since);
+        let nobody = watched.wakers <= 0;
+        let unwoken = self.thresholds.unwoken.map(nanos);
+        let (kind, what) = if deaf {
+            // `main` that waits for ever lets others work until somebody ends the guest.
+            if task == MAIN && !is_deadlock {
+                return;
+            }
+            let what = "returned Pending without having given its waker to anybody, and was never \
+                        polled again";
+            (FindingKind::NoWaker, what.to_owned())
+        } else if is_sure && nobody && is_own(on) {
+            let what = "waits, but its last waker was dropped uncalled";
+            (FindingKind::NeverWoken, what.to_owned())
+        } else if is_deadlock && !matches!(on, Some(Awaited::Task(_))) {
+            let what = "waits, and when the run ended nothing was left that could wake it";
+            (FindingKind::NeverWoken, what.to_owned())
+        } else if is_own(on) && unwoken.is_some_and(|most| waited > most) && task != MAIN {
+            let what = format!("had not been woken for {} at the end", duration(waited));
+            (FindingKind::NeverWoken, what)
+        } else {
+            return;
+        };
+        self.find(kind, task, since, waited, what);
+    }
+
+    // Timers ---------------------------------------------------------------------------
+
+    /// Notes which timers are due by now.
+    fn become_due(&mut self, time: u64) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= time
+        {
+            self.timers.pop_first();
+            let begun = self.poll.as_ref().map_or(at, |poll| poll.begin.min(at));
+            self.due.insert(timer, self.polled + (at - begun));
+        }
+    }
+
+    fn fires(&mut self, timer: TimerId, task: TaskId, time: u64) {
+        let Some(at) = self.deadlines.remove(&timer) else {
+            return;
+        };
+        self.timers.remove(&(at, timer));
+        let polled = self.due.remove(&timer).unwrap_or(self.polled);
+        let late = time.saturating_sub(at);
+        let polled = self.polled.saturating_sub(polled);
+        let most = nanos(self.thresholds.late);
+        if polled > most || late > most.saturating_mul(10) {
+            let what = format!(
+                "was woken by {timer} {} too late; polls took {} of that",
+                duration(late),
+                duration(polled)
+            );
+            self.find(FindingKind::LateTimer, task, at, late, what);
+        }
+    }
+}
+
+impl Sink for Lint {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.look(event);
+        Ok(())
+    }
+}
+
+/// Whether a task waits for something of the guest's own making.
+fn is_own(on: Option<Awaited>) -> bool {
+    matches!(on, None | Some(Awaited::Unknown))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn duration(nanos: u64) -> String {
+    units::duration(Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests;
