@@ -86,7 +86,7 @@ impl Telemetry {
             span: self.span.clone(),
             places,
             begun: Vec::new(),
-            counters: OpCounters::default(),
+            counters: OpCounters::new(),
         }
     }
 

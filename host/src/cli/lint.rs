@@ -66,7 +66,7 @@ const UNREADABLE: u8 = 2;
 
 pub(super) fn run(args: Args) -> ExitCode {
     let is_json = args.json;
-    let report = match look(args) {
+    let report = match look(&args) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("{}: {error:#}", Style::of_stderr().error("error"));
@@ -91,15 +91,16 @@ pub(super) fn run(args: Args) -> ExitCode {
     ExitCode::from(u8::from(!report.is_clean()))
 }
 
-fn look(args: Args) -> Result<Report> {
-    let mut thresholds = Thresholds::default();
-    thresholds.poll = args.long_poll;
-    thresholds.wakes = args.wake_storm;
-    thresholds.spurious = f64::from(args.spurious) / 100.0;
-    thresholds.spurious_polls = args.spurious_polls;
-    thresholds.spurious_length = args.spurious_length;
-    thresholds.late = args.late_timer;
-    thresholds.unwoken = args.unwoken;
+fn look(args: &Args) -> Result<Report> {
+    let thresholds = Thresholds {
+        poll: args.long_poll,
+        wakes: args.wake_storm,
+        spurious: f64::from(args.spurious) / 100.0,
+        spurious_polls: args.spurious_polls,
+        spurious_length: args.spurious_length,
+        late: args.late_timer,
+        unwoken: args.unwoken,
+    };
     let mut lint = Lint::new(thresholds);
     let file = || args.file.display().to_string();
     for event in Reader::open(&args.file).with_context(file)? {

@@ -48,10 +48,13 @@ impl fmt::Debug for SandboxCounters {
 }
 
 /// Of the operations of one sandbox: by kind, in the last place those of unknown kinds, and by status.
-#[derive(Default)]
 pub(super) struct OpCounters(Vec<Vec<(Status, Counter)>>);
 
 impl OpCounters {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub(super) const COUNT: bool = true;
     const KINDS: usize = 64;
 

@@ -284,7 +284,7 @@ impl Lint {
     #[must_use]
     pub fn report(&self) -> Report {
         let mut findings: Vec<_> = self.findings.values().cloned().collect();
-        findings.sort_by(|a, b| (a.time, a.kind, a.task).cmp(&(b.time, b.kind, b.task)));
+        findings.sort_by_key(|finding| (finding.time, finding.kind, finding.task));
         Report {
             findings,
             omitted: self.omitted,
