@@ -32,6 +32,7 @@ pub mod memory;
 pub mod note;
 pub mod op;
 pub mod port;
+pub mod queue;
 pub mod report;
 pub mod ring;
 pub mod status;

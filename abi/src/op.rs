@@ -9,6 +9,7 @@
 
 use crate::entry::{Submission, Token};
 use crate::file::OpenFlags;
+use crate::status::Status;
 
 /// A parameter that cannot be: the entry is refused with [`crate::status::Status::InvalidInput`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,37 @@ pub struct Buf {
     pub offset: u32,
     /// Length in bytes.
     pub len: u32,
+}
+
+impl Buf {
+    /// Whether it lies inside an arena of `len` bytes.
+    #[inline]
+    #[must_use]
+    pub const fn lies_in(self, len: u64) -> bool {
+        // Two numbers of 32 bits: the sum does not overflow.
+        self.offset as u64 + self.len as u64 <= len
+    }
+
+    /// Its first `most` bytes, or all of them.
+    #[inline]
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        Self {
+            len: self.len.min(u32::try_from(most).unwrap_or(u32::MAX)),
+            ..self
+        }
+    }
+
+    /// What follows its first `count` bytes, which may be nothing. For one that lies in an arena.
+    #[inline]
+    #[must_use]
+    pub fn behind(self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.len);
+        Self {
+            offset: self.offset + count,
+            len: self.len - count,
+        }
+    }
 }
 
 impl Param for Buf {
@@ -288,6 +320,40 @@ macro_rules! operations {
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+
+        /// Any operation, with its parameters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each variant is the operation of its name")]
+        pub enum Request {
+            $($name($name),)*
+        }
+
+        impl Request {
+            /// What a submission asks for.
+            ///
+            /// # Errors
+            ///
+            /// [`Status::Unsupported`] if this version has no operation of that number,
+            /// [`Status::InvalidInput`] if a parameter word has no value of its parameter's type.
+            #[inline]
+            pub fn decode(submission: &Submission) -> Result<Self, Status> {
+                match Opcode::from_code(submission.opcode) {
+                    $(Some(Opcode::$name) => $name::from_params(&submission.params)
+                        .map(Self::$name)
+                        .map_err(|Malformed| Status::InvalidInput),)*
+                    None => Err(Status::Unsupported),
+                }
+            }
+
+            /// The entry that asks for it.
+            #[inline]
+            #[must_use]
+            pub fn submission(self, token: Token) -> Submission {
+                match self {
+                    $(Self::$name(operation) => operation.submission(token),)*
                 }
             }
         }

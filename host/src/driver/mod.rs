@@ -4,12 +4,7 @@
 //! guest, between two entries (*inline*). In modes `poll` and `auto` a thread looks at the ring
 //! while the guest runs ([`thread`], *exitless*). Either calls [`Driver::turn`].
 //!
-//! # What bounds it
-//!
-//! Operations in flight, plus completions that the guest has not consumed, never exceed the
-//! places of the completion ring: a guest that submits more breaks the interface. So the
-//! completion ring cannot overflow, and a guest cannot make the host's table of operations
-//! grow past a size that the host has chosen.
+//! What bounds it is the rule of [`wakebox_abi::queue`].
 
 pub(crate) mod bell;
 pub(crate) mod handles;
@@ -22,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 
 use wakebox_abi::entry::{Completion, Submission, Token};
-use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
 use wakebox_abi::op::Opcode;
-use wakebox_abi::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
+use wakebox_abi::queue::{Broken, Queue};
 
 use self::inflight::{InFlight, Ready};
 use crate::ops::{self, End, Resources, Started};
@@ -36,9 +31,9 @@ use crate::vm::memory::{GuestMemory, Shared};
 #[derive(Clone, Debug)]
 pub(crate) struct Violation(pub(crate) String);
 
-impl From<Corrupt> for Violation {
-    fn from(corrupt: Corrupt) -> Self {
-        Self(corrupt.to_string())
+impl From<Broken> for Violation {
+    fn from(broken: Broken) -> Self {
+        Self(broken.to_string())
     }
 }
 
@@ -83,15 +78,15 @@ impl OpCounts {
     }
 }
 
-/// The host's side of one sandbox's rings, and its operations in flight.
+/// The host's side of one sandbox's rings, and its operations in flight. Whose memory the rings
+/// lie in is a parameter, so that they can be tried on one that says anything.
 #[derive(Debug)]
-pub(crate) struct Driver {
-    submissions:
-        SubmissionConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Submission::WORDS }>>>,
-    completions:
-        CompletionProducer<Shared<MappedControl>, Shared<MappedSlots<{ Completion::WORDS }>>>,
-    /// Places of the completion ring.
-    places: u32,
+pub(crate) struct Driver<
+    C = Shared<MappedControl>,
+    S = Shared<MappedSlots<{ Submission::WORDS }>>,
+    R = Shared<MappedSlots<{ Completion::WORDS }>>,
+> {
+    queue: Queue<C, S, R>,
     inflight: InFlight,
     resources: Resources,
     counts: Arc<OpCounts>,
@@ -116,25 +111,35 @@ impl Driver {
         recorder: Option<Recorder>,
         telemetry: &Telemetry,
     ) -> Self {
-        let places = memory.space().completion_entries;
+        let queue = Queue::new(memory.control(), memory.submissions(), memory.completions());
+        let telemetry = telemetry.ops(queue.places());
+        Self::over(queue, resources, counts, ready, recorder, telemetry)
+    }
+}
+
+impl<C, S, R> Driver<C, S, R>
+where
+    C: Control + Clone,
+    S: Slots<{ Submission::WORDS }>,
+    R: Slots<{ Completion::WORDS }>,
+{
+    /// A driver for these rings.
+    pub(crate) fn over(
+        queue: Queue<C, S, R>,
+        resources: Resources,
+        counts: Arc<OpCounts>,
+        ready: Arc<Ready>,
+        recorder: Option<Recorder>,
+        telemetry: OpTelemetry,
+    ) -> Self {
         Self {
-            submissions: SubmissionConsumer::new(
-                memory.control(),
-                memory.submissions(),
-                ring::SUBMISSION,
-            ),
-            completions: CompletionProducer::new(
-                memory.control(),
-                memory.completions(),
-                ring::COMPLETION,
-            ),
-            places,
-            inflight: InFlight::new(places, ready, recorder.clone()),
+            inflight: InFlight::new(queue.places(), ready, recorder.clone()),
+            queue,
             resources,
             counts,
             broken: None,
             recorder,
-            telemetry: telemetry.ops(places),
+            telemetry,
             unseen: Vec::new(),
         }
     }
@@ -159,19 +164,18 @@ impl Driver {
     }
 
     fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
-        let before = self.completions.published();
+        let before = self.queue.published();
         // What happens in an operation belongs to its sandbox.
         let span =
             (self.has_submissions() || self.has_ready()).then(|| self.telemetry.span().clone());
         let _in_span = span.as_ref().map(tracing::Span::enter);
         let submitted = self.take_submissions()?;
         self.poll_ready()?;
-        self.submissions.release();
         if let Some(recorder) = &self.recorder {
             recorder.written(&mut self.unseen);
         }
-        self.completions.publish();
-        let completed = self.completions.published().wrapping_sub(before);
+        self.queue.finish();
+        let completed = self.queue.published().wrapping_sub(before);
         Ok(Turn {
             submitted,
             completed,
@@ -179,46 +183,19 @@ impl Driver {
     }
 
     fn take_submissions(&mut self) -> Result<u32, Violation> {
-        if !self.submissions.has_news() {
-            return Ok(0);
-        }
         let mut taken = 0;
-        // At most a ring's length a turn: a guest that submits as fast as the host takes
-        // does not keep it here.
-        let mut room = self.room()?;
-        while taken < self.places {
-            let Some(submission) = self.submissions.pop()? else {
-                break;
-            };
+        self.queue.begin(self.inflight.len())?;
+        while let Some(submission) = self.queue.take(self.inflight.len())? {
             taken += 1;
             self.counts.count(submission.opcode);
-            if submission.opcode == Opcode::Cancel as u16 {
-                self.start(&submission)?;
-                continue;
-            }
             // For all operations alike, those that would be done before they needed a slot too:
             // what a guest can rely on does not depend on how quick the host is.
-            self.inflight.check_slot(submission.token)?;
-            if room == 0 {
-                // The guest may have consumed completions since.
-                room = self.room()?;
-            }
-            if room == 0 {
-                return Err(Violation(format!(
-                    "it has more operations in flight than the {} that it was granted",
-                    self.places
-                )));
+            if submission.opcode != Opcode::Cancel as u16 {
+                self.inflight.check_slot(submission.token)?;
             }
             self.start(&submission)?;
-            room -= 1;
         }
         Ok(taken)
-    }
-
-    /// Places that are neither taken by a completion nor promised to an operation in flight.
-    fn room(&mut self) -> Result<u32, Violation> {
-        let unread = self.completions.look()? + self.completions.unpublished();
-        Ok(self.places.saturating_sub(unread + self.inflight.len()))
     }
 
     /// Starts an operation. All but a cancellation take a place in the completion ring.
@@ -284,18 +261,17 @@ impl Driver {
             recorder.ends(token, status, value);
             self.unseen.push(token);
         }
-        let pushed = self.completions.push(Completion {
+        self.queue.complete(Completion {
             token,
             status,
             value,
         })?;
-        debug_assert!(pushed, "a place was kept for every operation");
         Ok(())
     }
 
     /// Whether the guest has submitted something that was not taken yet. A hint, one load.
     pub(crate) fn has_submissions(&self) -> bool {
-        self.submissions.has_news()
+        self.queue.has_news()
     }
 
     /// Whether an operation in flight can go on. A hint.
@@ -315,12 +291,12 @@ impl Driver {
 
     /// Free-running count of submissions taken.
     pub(crate) fn taken(&self) -> u32 {
-        self.submissions.taken()
+        self.queue.taken()
     }
 
     /// Free-running count of completions published.
     pub(crate) fn published(&self) -> u32 {
-        self.completions.published()
+        self.queue.published()
     }
 
     /// Drops every operation in flight and every open resource.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wakebox_abi::entry::{Submission, Token};
-use wakebox_abi::op::{self, Handle, Opcode, Operation as _};
+use wakebox_abi::op::{self, Handle, Request};
 use wakebox_abi::status::Status;
 
 use self::blocking::{Lanes, Reach};
@@ -174,57 +174,49 @@ trait Start: op::Operation {
 /// Starts what a submission asks for.
 #[inline]
 pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
-    fn of<O: Start>(submission: &Submission, resources: &mut Resources) -> Result<Started, Status> {
-        let operation = O::from_params(&submission.params).map_err(|_| Status::InvalidInput)?;
-        operation.start(resources)
-    }
-
-    let started = match Opcode::from_code(submission.opcode) {
-        Some(Opcode::Nop) => of::<op::Nop>(submission, resources),
-        Some(Opcode::Cancel) => op::Cancel::from_params(&submission.params)
-            .map(|cancel| Started::Cancel(cancel.target))
-            .map_err(|_| Status::InvalidInput),
-        Some(Opcode::Deadline) => of::<op::Deadline>(submission, resources),
-        Some(Opcode::ReadClock) => of::<op::ReadClock>(submission, resources),
-        Some(Opcode::Entropy) => of::<op::Entropy>(submission, resources),
-        Some(Opcode::WriteConsole) => of::<op::WriteConsole>(submission, resources),
-        Some(Opcode::ReadStdin) => of::<op::ReadStdin>(submission, resources),
-        Some(Opcode::Close) => of::<op::Close>(submission, resources),
-        Some(Opcode::TcpConnect) => of::<op::TcpConnect>(submission, resources),
-        Some(Opcode::TcpListen) => of::<op::TcpListen>(submission, resources),
-        Some(Opcode::TcpAccept) => of::<op::TcpAccept>(submission, resources),
-        Some(Opcode::SocketName) => of::<op::SocketName>(submission, resources),
-        Some(Opcode::ReadStream) => of::<op::ReadStream>(submission, resources),
-        Some(Opcode::WriteStream) => of::<op::WriteStream>(submission, resources),
-        Some(Opcode::ShutdownStream) => of::<op::ShutdownStream>(submission, resources),
-        Some(Opcode::SetSocketOption) => of::<op::SetSocketOption>(submission, resources),
-        Some(Opcode::Lookup) => of::<op::Lookup>(submission, resources),
-        Some(Opcode::UdpBind) => of::<op::UdpBind>(submission, resources),
-        Some(Opcode::UdpConnect) => of::<op::UdpConnect>(submission, resources),
-        Some(Opcode::UdpSend) => of::<op::UdpSend>(submission, resources),
-        Some(Opcode::UdpReceive) => of::<op::UdpReceive>(submission, resources),
-        Some(Opcode::UnixConnect) => of::<op::UnixConnect>(submission, resources),
-        Some(Opcode::OpenFile) => of::<op::OpenFile>(submission, resources),
-        Some(Opcode::ReadFile) => of::<op::ReadFile>(submission, resources),
-        Some(Opcode::WriteFile) => of::<op::WriteFile>(submission, resources),
-        Some(Opcode::StatFile) => of::<op::StatFile>(submission, resources),
-        Some(Opcode::SetFileLength) => of::<op::SetFileLength>(submission, resources),
-        Some(Opcode::SyncFile) => of::<op::SyncFile>(submission, resources),
-        Some(Opcode::StatPath) => of::<op::StatPath>(submission, resources),
-        Some(Opcode::Rename) => of::<op::Rename>(submission, resources),
-        Some(Opcode::RemoveFile) => of::<op::RemoveFile>(submission, resources),
-        Some(Opcode::RemoveDirectory) => of::<op::RemoveDirectory>(submission, resources),
-        Some(Opcode::CreateDirectory) => of::<op::CreateDirectory>(submission, resources),
-        Some(Opcode::OpenDirectory) => of::<op::OpenDirectory>(submission, resources),
-        Some(Opcode::ReadDirectory) => of::<op::ReadDirectory>(submission, resources),
-        Some(Opcode::CallHost) => of::<op::CallHost>(submission, resources),
-        Some(Opcode::OpenHostStream) => of::<op::OpenHostStream>(submission, resources),
-        Some(Opcode::NextItem) => of::<op::NextItem>(submission, resources),
-        Some(Opcode::ReadMessage) => of::<op::ReadMessage>(submission, resources),
-        Some(Opcode::NextCall) => of::<op::NextCall>(submission, resources),
-        Some(Opcode::Reply) => of::<op::Reply>(submission, resources),
-        Some(_) | None => Err(Status::Unsupported),
-    };
+    let started = Request::decode(submission).and_then(|request| match request {
+        Request::Nop(operation) => operation.start(resources),
+        Request::Cancel(cancel) => Ok(Started::Cancel(cancel.target)),
+        Request::Deadline(operation) => operation.start(resources),
+        Request::ReadClock(operation) => operation.start(resources),
+        Request::Entropy(operation) => operation.start(resources),
+        Request::WriteConsole(operation) => operation.start(resources),
+        Request::ReadStdin(operation) => operation.start(resources),
+        Request::Close(operation) => operation.start(resources),
+        Request::TcpConnect(operation) => operation.start(resources),
+        Request::TcpListen(operation) => operation.start(resources),
+        Request::TcpAccept(operation) => operation.start(resources),
+        Request::SocketName(operation) => operation.start(resources),
+        Request::ReadStream(operation) => operation.start(resources),
+        Request::WriteStream(operation) => operation.start(resources),
+        Request::ShutdownStream(operation) => operation.start(resources),
+        Request::SetSocketOption(operation) => operation.start(resources),
+        Request::Lookup(operation) => operation.start(resources),
+        Request::UdpBind(operation) => operation.start(resources),
+        Request::UdpConnect(operation) => operation.start(resources),
+        Request::UdpSend(operation) => operation.start(resources),
+        Request::UdpReceive(operation) => operation.start(resources),
+        Request::UnixConnect(operation) => operation.start(resources),
+        Request::OpenFile(operation) => operation.start(resources),
+        Request::ReadFile(operation) => operation.start(resources),
+        Request::WriteFile(operation) => operation.start(resources),
+        Request::StatFile(operation) => operation.start(resources),
+        Request::SetFileLength(operation) => operation.start(resources),
+        Request::SyncFile(operation) => operation.start(resources),
+        Request::StatPath(operation) => operation.start(resources),
+        Request::Rename(operation) => operation.start(resources),
+        Request::RemoveFile(operation) => operation.start(resources),
+        Request::RemoveDirectory(operation) => operation.start(resources),
+        Request::CreateDirectory(operation) => operation.start(resources),
+        Request::OpenDirectory(operation) => operation.start(resources),
+        Request::ReadDirectory(operation) => operation.start(resources),
+        Request::CallHost(operation) => operation.start(resources),
+        Request::OpenHostStream(operation) => operation.start(resources),
+        Request::NextItem(operation) => operation.start(resources),
+        Request::ReadMessage(operation) => operation.start(resources),
+        Request::NextCall(operation) => operation.start(resources),
+        Request::Reply(operation) => operation.start(resources),
+    });
     started.unwrap_or_else(Into::into)
 }
 

@@ -282,12 +282,11 @@ pub(crate) struct Arena {
 impl Arena {
     /// The range that a buffer names, if it lies in the arena.
     pub(crate) fn slice(&self, buf: Buf) -> Option<ArenaSlice> {
-        let arena = &self.memory.space.arena;
-        let end = u64::from(buf.offset) + u64::from(buf.len);
-        (end <= arena.len).then(|| ArenaSlice {
-            memory: self.memory.clone(),
-            buf,
-        })
+        buf.lies_in(self.memory.space.arena.len)
+            .then(|| ArenaSlice {
+                memory: self.memory.clone(),
+                buf,
+            })
     }
 }
 
@@ -306,19 +305,16 @@ impl ArenaSlice {
 
     /// Its first `most` bytes, or all of them.
     pub(crate) fn at_most(mut self, most: usize) -> Self {
-        self.buf.len = self.buf.len.min(u32::try_from(most).unwrap_or(u32::MAX));
+        self.buf = self.buf.at_most(most);
         self
     }
 
     /// What follows its first `count` bytes, which may be nothing.
     pub(crate) fn behind(&self, count: usize) -> Self {
-        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.buf.len);
-        let buf = Buf {
-            offset: self.buf.offset + count,
-            len: self.buf.len - count,
-        };
-        let memory = self.memory.clone();
-        Self { memory, buf }
+        Self {
+            memory: self.memory.clone(),
+            buf: self.buf.behind(count),
+        }
     }
 
     fn offset(&self) -> u64 {
