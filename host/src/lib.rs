@@ -63,8 +63,11 @@ mod meter;
 mod ops;
 pub mod policy;
 mod primitives;
-#[cfg(any(test, feature = "cli"))]
+#[cfg(any(test, feature = "cli", feature = "proof"))]
 mod probe;
+#[cfg(any(test, feature = "proof"))]
+#[doc(hidden)]
+pub mod proof;
 mod report;
 mod running;
 mod sandbox;

@@ -2,9 +2,11 @@
 
 mod args;
 mod bench;
+mod checkers;
 mod demos;
 mod deny;
 mod echo;
+mod fuzz;
 mod grep;
 mod guests;
 mod hostile;
@@ -48,6 +50,13 @@ Check
       --list             say how each must end
   soak sandboxes [N]     N sandboxes (10,000), ended in every way; checks that nothing is left
   loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
+  model                  every state of small rings, whatever a guest writes into them
+  fuzz [TARGET] [FILE]   ring, elf, operations, policy, trace: millions of inputs, or one;
+                         also with --runs N, --seed N; --coverage uses cargo-fuzz
+  kani                   prove for all values what the tests try with some (needs Kani)
+  miri                   unit tests, watched for undefined behaviour (needs nightly, Miri)
+  valgrind               the host's unit tests and guests in micro-VMs under valgrind
+  sanitize KIND          unit tests with the sanitizer address or thread (needs nightly)
   deny                   licences and sources of the dependencies (needs cargo-deny)
 
 Build
@@ -79,6 +88,12 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("soak") => soak::run(args),
         Some("hostile") => hostile::run(args),
         Some("loom") => loom::run(args),
+        Some("model") => checkers::model(args),
+        Some("fuzz") => fuzz::run(args),
+        Some("kani") => checkers::kani(args),
+        Some("miri") => checkers::miri(args),
+        Some("valgrind") => checkers::valgrind(args),
+        Some("sanitize") => checkers::sanitize(args),
         Some("deny") => deny::run(args),
         Some("guests") => guests::run(args),
         Some("help") => {

@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, ParsedEhFrameHdr, Pointer, Register, RegisterRule,
-    UnwindContext, UnwindSection,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, Register, RegisterRule, UnwindContext,
+    UnwindSection,
 };
 
-use super::elf::Elf;
+use super::elf::{EhFrameHdr, Elf};
 use super::fuel::{Fuel, Metered};
 use crate::report::Registers;
 
@@ -186,9 +186,62 @@ fn by_frame_pointer(frame: &Frame, memory: &dyn Memory) -> Option<Frame> {
     Some(caller)
 }
 
+/// The header of the unwind tables, as every linker for this machine writes it: encodings of what
+/// follows, a 32-bit distance to the tables, a count, and for each function in order a pair of
+/// 32-bit distances from the header, to the function and to its row (Linux Standard Base, Core,
+/// 10.6.2). Other encodings are not read.
+///
+/// Nothing in it can be relied upon: gimli's own search subtracts and multiplies what it finds
+/// there without a look at whether that overflows.
+#[derive(Clone, Copy, Debug)]
+struct Index<'a> {
+    /// The header's link-time address.
+    address: u64,
+    /// The link-time address of the tables.
+    frames: u64,
+    pairs: &'a [[u8; 8]],
+}
+
+impl<'a> Index<'a> {
+    /// Version 1, `DW_EH_PE_pcrel | sdata4`, `udata4`, `DW_EH_PE_datarel | sdata4`.
+    const ENCODING: [u8; 4] = [1, 0x1B, 0x03, 0x3B];
+
+    fn parse(header: EhFrameHdr<'a>) -> Option<Self> {
+        let (encoding, rest) = header.bytes.split_first_chunk::<4>()?;
+        let (distance, rest) = rest.split_first_chunk::<4>()?;
+        let (count, rest) = rest.split_first_chunk::<4>()?;
+        if *encoding != Self::ENCODING {
+            return None;
+        }
+        let count = u32::from_le_bytes(*count) as usize;
+        let (pairs, _) = rest.as_chunks::<8>();
+        let distance = i64::from(i32::from_le_bytes(*distance));
+        Some(Self {
+            address: header.address,
+            frames: header.address.wrapping_add(4).wrapping_add_signed(distance),
+            pairs: pairs.get(..count).unwrap_or(pairs),
+        })
+    }
+
+    /// Where in the tables the row of the function stands to which an address would belong.
+    fn row_of(&self, address: u64) -> Option<usize> {
+        let pair = |pair: &[u8; 8]| {
+            let [a, b, c, d, e, f, g, h] = *pair;
+            let from = |bytes| {
+                let distance = i64::from(i32::from_le_bytes(bytes));
+                self.address.wrapping_add_signed(distance)
+            };
+            (from([a, b, c, d]), from([e, f, g, h]))
+        };
+        let behind = self.pairs.partition_point(|at| pair(at).0 <= address);
+        let (_, row) = pair(self.pairs.get(behind.checked_sub(1)?)?);
+        usize::try_from(row.checked_sub(self.frames)?).ok()
+    }
+}
+
 /// The unwind tables of a file, and what was looked up in them.
 struct Tables<'a> {
-    index: ParsedEhFrameHdr<Metered<'a>>,
+    index: Index<'a>,
     frames: EhFrame<Metered<'a>>,
     bases: BaseAddresses,
     context: UnwindContext<usize>,
@@ -198,18 +251,11 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn of(elf: &Elf<'a>, fuel: &'a Fuel) -> Option<Self> {
-        let header = elf.eh_frame_hdr()?;
-        let bases = BaseAddresses::default().set_eh_frame_hdr(header.address);
-        let index = EhFrameHdr::from(Metered::new(header.bytes, fuel))
-            .parse(&bases, 8)
-            .ok()?;
-        let Pointer::Direct(address) = index.eh_frame_ptr() else {
-            return None;
-        };
+        let index = Index::parse(elf.eh_frame_hdr()?)?;
         Some(Self {
+            frames: EhFrame::from(Metered::new(elf.at(index.frames)?, fuel)),
+            bases: BaseAddresses::default().set_eh_frame(index.frames),
             index,
-            frames: EhFrame::from(Metered::new(elf.at(address)?, fuel)),
-            bases: bases.set_eh_frame(address),
             context: UnwindContext::new(),
             steps: HashMap::new(),
         })
@@ -226,22 +272,17 @@ impl<'a> Tables<'a> {
     }
 
     fn look_up(&mut self, address: u64) -> Option<Step> {
-        let row = match self.index.table() {
-            Some(table) => table.unwind_info_for_address(
-                &self.frames,
-                &self.bases,
-                &mut self.context,
-                address,
-                EhFrame::cie_from_offset,
-            ),
-            None => self.frames.unwind_info_for_address(
-                &self.bases,
-                &mut self.context,
-                address,
-                EhFrame::cie_from_offset,
-            ),
+        let at = EhFrameOffset(self.index.row_of(address)?);
+        let function = self
+            .frames
+            .fde_from_offset(&self.bases, at, EhFrame::cie_from_offset)
+            .ok()?;
+        if !function.contains(address) {
+            return None;
         }
-        .ok()?;
+        let row = function
+            .unwind_info_for_address(&self.frames, &self.bases, &mut self.context, address)
+            .ok()?;
         let general = |register: Register| {
             let number = usize::from(register.0);
             (number < RETURN_ADDRESS).then_some(number)

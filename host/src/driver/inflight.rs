@@ -99,6 +99,18 @@ impl InFlight {
         }
     }
 
+    /// The operations in flight.
+    #[cfg(test)]
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        let used = (0..).zip(&self.slots);
+        used.filter(|(_, slot)| slot.operation.is_some())
+            .map(|(index, slot)| Token {
+                slot: index,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+
     /// Operations in flight.
     pub(crate) fn len(&self) -> u32 {
         self.len

@@ -9,6 +9,8 @@
 pub(crate) mod bell;
 pub(crate) mod handles;
 pub(crate) mod inflight;
+#[cfg(test)]
+mod model;
 pub(crate) mod ready;
 pub(crate) mod thread;
 

@@ -77,8 +77,8 @@ pub fn a_note_is_read_whole_or_not<A: Any>(any: &mut A) {
 /// Last words are never longer than their places.
 pub fn last_words_stay_in_their_page<A: Any>(any: &mut A) {
     let mut page = [0xA5; report::SIZE];
-    let lengths = [0, 1, 31, 32, 33, 96, 97, 512, 513, 3200, 3201, u32::MAX];
-    for at in [0, 4, 8, 12] {
+    let lengths = [0, 1, 96, 97, 512, 513, 3200, 3201, u32::MAX];
+    for at in [0, 4, 12] {
         let length = any.u32(&lengths);
         page[at..at + 4].copy_from_slice(&length.to_le_bytes());
     }
@@ -87,8 +87,6 @@ pub fn last_words_stay_in_their_page<A: Any>(any: &mut A) {
     assert_eq!(reader.message().len(), length(0).min(3200) as usize);
     assert_eq!(reader.file().len(), length(4).min(512) as usize);
     assert_eq!(reader.task().len(), length(12).min(96) as usize);
-    let frames = reader.frames().take(report::MAX_FRAMES + 1).count();
-    assert_eq!(frames, (length(8) as usize).min(report::MAX_FRAMES));
 }
 
 run! {
@@ -100,6 +98,6 @@ run! {
     fixed_forms_are_read_from_any_bytes,
     #[kani::unwind(18)]
     a_note_is_read_whole_or_not,
-    #[kani::unwind(34)]
+    #[kani::unwind(5)]
     last_words_stay_in_their_page,
 }

@@ -5,6 +5,7 @@ use wakebox_abi::entry::{Completion, Entry, Submission, Token};
 use wakebox_abi::layout;
 use wakebox_abi::op::{Buf, Opcode, Request};
 use wakebox_abi::status::Status;
+use wakebox_abi::trace::Record;
 
 use super::run;
 use crate::any::Any;
@@ -102,9 +103,27 @@ pub fn any_moment_has_a_time<A: Any>(any: &mut A) {
     assert!(tsc != moment.tsc || elapsed == 0);
 }
 
+/// Any trace record says something or has no meaning, and what it says can be written again.
+pub fn a_trace_record_is_read_or_unknown<A: Any>(any: &mut A) {
+    let kind = any.u8(&[0, 1, 2, 4, 6, 9, 10, 13, 14, 16, 17, 0xFF]);
+    let detail = any.u8(&[0, 1, 3, 4, 5, 7, 8, 0x7F, 0x80, 0x88, 0xFF]);
+    let more = any.u32(&[0, 1, 16, 17, 0xFFFF]) & 0xFFFF;
+    let task = any.u32(&[0, 1, u32::MAX]);
+    let head =
+        u64::from(kind) | u64::from(detail) << 8 | u64::from(more) << 16 | u64::from(task) << 32;
+    let ticks = any.u64(&[0, u64::MAX]);
+    let [first, second] = [(); 2].map(|()| any.u64(&[0, 1 << 32, u64::MAX]));
+    let record = Record([ticks, head, first, second]);
+    assert_eq!(record.ticks(), ticks);
+    if let Ok(what) = record.what() {
+        assert_eq!(Record::new(ticks, what).what(), Ok(what));
+    }
+}
+
 run! {
     an_entry_is_a_request_or_a_status,
     any_words_are_a_completion,
     no_part_of_a_buffer_leaves_the_arena,
     any_moment_has_a_time,
+    a_trace_record_is_read_or_unknown,
 }

@@ -1,0 +1,95 @@
+//! Every state of a driver over small rings of any content.
+//!
+//! The whole driver runs: queue, decoding, operations, the table of those in flight. Its memory is
+//! [`Liar`], in which each read of the guest's words and entries gives any of the values that can
+//! make a difference. From each state that differs, every turn is taken; the search ends when no
+//! turn leads to a new state.
+
+use wakebox_abi::entry::{Submission, Token};
+use wakebox_abi::op::{self, Buf, Handle, Operation};
+use wakebox_abi::queue::Queue;
+use wakebox_proofs::memory::{Geometry, Liar};
+use wakebox_proofs::{Any, Choices, reach};
+
+use crate::policy::Policy;
+use crate::proof::{Bench, driver_over};
+
+const PLACES: u32 = 2;
+
+fn token(slot: u32, generation: u32) -> Token {
+    Token { slot, generation }
+}
+
+/// Entries that differ in what the driver does with them.
+fn forge(any: &mut Choices) -> [u64; Submission::WORDS] {
+    use wakebox_abi::entry::Entry;
+
+    let nowhere = Buf { offset: 0, len: 0 };
+    let waits = op::NextCall { into: nowhere };
+    let cancel = |target| op::Cancel { target }.submission(token(0, 0));
+    let unknown = Submission {
+        opcode: u16::MAX,
+        token: token(u32::MAX, 0),
+        params: [u64::MAX; Submission::PARAMS],
+    };
+    let beyond = Buf {
+        offset: u32::MAX,
+        len: u32::MAX,
+    };
+    any.one_of(&[
+        op::Nop {}.submission(token(0, 0)),
+        waits.submission(token(0, 0)),
+        waits.submission(token(0, 1)),
+        waits.submission(token(1, 0)),
+        waits.submission(token(PLACES, 0)),
+        cancel(token(0, 0)),
+        cancel(token(1, 0)),
+        cancel(token(u32::MAX, u32::MAX)),
+        op::Close { handle: Handle(0) }.submission(token(1, 0)),
+        op::Entropy { into: beyond }.submission(token(1, 0)),
+        unknown,
+    ])
+    .to_words()
+}
+
+#[test]
+fn every_turn_of_the_driver_from_every_state_of_small_rings() {
+    let policy = Policy::new();
+    let bench = Bench::new(policy.clone());
+    for (submissions, start) in [(1, 0), (2, u32::MAX)] {
+        let geometry = Geometry {
+            submissions,
+            completions: PLACES,
+            start,
+        };
+        let reached = reach(|choices, turns| {
+            let liar = Liar::new(std::mem::take(choices), geometry, forge);
+            let queue =
+                Queue::starting_at(liar.clone(), liar.submissions(), liar.completions(), start);
+            let mut driver = driver_over(queue, bench.memory(), &policy);
+            let mut broken = false;
+            for _ in 0..turns {
+                broken = driver.turn(None).is_err();
+                if broken {
+                    // It is said again, and nothing more is read.
+                    let reads = liar.reads();
+                    assert!(driver.turn(None).is_err());
+                    assert_eq!(liar.reads(), reads);
+                    break;
+                }
+                assert!(driver.in_flight() + liar.unread() <= PLACES);
+            }
+            let state = (
+                liar.waiting(driver.taken()),
+                liar.unread(),
+                driver.inflight.tokens(),
+            );
+            driver.close();
+            drop(driver);
+            *choices = liar.into_source();
+            (!broken).then_some(state)
+        });
+        println!("{submissions} and {PLACES} places from {start}: {reached:?}");
+        assert!(reached.states > 10, "{reached:?}");
+    }
+}

@@ -1,0 +1,342 @@
+//! The host's side of a sandbox without a machine: what models and fuzzers get hold of.
+//!
+//! Not a part of the interface. It is there with the feature `proof`, which the fuzzers in
+//! `tests/fuzz` set, and in this crate's own tests.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::task::Poll;
+use std::time::Instant;
+
+use futures_util::stream;
+use tokio::runtime::Runtime;
+use wakebox_abi::entry::{Completion, Submission};
+use wakebox_abi::layout::{self, IMAGE_MAX, IMAGE_MIN, PAGE_SIZE};
+use wakebox_abi::memory::{Control, Slots};
+use wakebox_abi::queue::Queue;
+use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
+use wakebox_abi::wake::Mode;
+
+use crate::calls::Budget;
+use crate::calls::guest::Mailbox;
+use crate::calls::host::{Callables, Functions};
+use crate::debug::symbols::Symbols;
+use crate::debug::unwind;
+use crate::driver::handles::Handles;
+use crate::driver::inflight::Ready;
+use crate::driver::{Driver, OpCounts};
+use crate::limits::Limits;
+use crate::loader::Image;
+use crate::meter::Meter;
+use crate::ops::Resources;
+use crate::ops::blocking::Lanes;
+use crate::ops::lookup::Resolver;
+use crate::policy::Policy;
+use crate::policy::check::Guard;
+use crate::probe;
+use crate::report::Registers;
+use crate::stdio::{Console, Input, Output, Stdin};
+use crate::stop::Stop;
+use crate::telemetry::Telemetry;
+use crate::tree::Tree;
+use crate::vm;
+use crate::vm::memory::GuestMemory;
+use crate::vm::paging::Rights;
+use crate::vm::signal::{RunPage, VcpuKick};
+use crate::vm::space::{Part, Sizes, Space};
+
+/// Bytes of the arena of a [`Bench`].
+pub const ARENA: usize = 16 << 10;
+
+/// Places of its rings.
+pub const PLACES: u32 = 64;
+
+/// How often operations in flight are given the chance to go on.
+const ROUNDS: usize = 4;
+
+/// A place where the host's side runs with nobody on the other.
+#[derive(Debug)]
+pub struct Bench {
+    runtime: Runtime,
+    policy: Policy,
+    image: Image,
+    memory: Arc<GuestMemory>,
+}
+
+impl Bench {
+    /// One whose guest may do what `policy` grants. There are the host functions `echo`, of a
+    /// string, and `count`, a stream of numbers.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory or no thread.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build();
+        let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
+        Self {
+            runtime: runtime.expect("a runtime"),
+            policy,
+            memory: memory(&image),
+            image,
+        }
+    }
+
+    /// The memory of its guest.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Takes turns over these rings. Returns whether the guest has broken them.
+    pub fn turns<C, S, R>(&self, queue: Queue<C, S, R>, turns: usize) -> bool
+    where
+        C: Control + Clone,
+        S: Slots<{ Submission::WORDS }>,
+        R: Slots<{ Completion::WORDS }>,
+    {
+        let _runtime = self.runtime.enter();
+        let mut driver = driver_over(queue, &self.memory, &self.policy);
+        let broken = (0..turns).any(|_| driver.turn(None).is_err());
+        driver.close();
+        broken
+    }
+
+    /// Has a guest with these bytes in its arena submit these entries, and gives them the chance
+    /// to be done. Returns how many were completed, or `None` if the guest has broken its rings.
+    ///
+    /// # Panics
+    ///
+    /// If the host does what it must not: writes anywhere but into the arena, or completes what was
+    /// not submitted.
+    #[must_use]
+    pub fn operations(&self, arena: &[u8], entries: &[Submission]) -> Option<usize> {
+        let memory = memory(&self.image);
+        let space = memory.space();
+        memory.write(space.arena.offset, &arena[..arena.len().min(ARENA)]);
+        let resources = resources(&memory, &self.policy);
+        let ready = Arc::new(Ready::new(None));
+        let telemetry = Telemetry::new(None, Mode::Out);
+        let mut driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+        let mut submissions =
+            SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
+        let mut completions =
+            CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
+        for entry in entries.iter().take(PLACES as usize) {
+            let room = submissions.push(*entry);
+            assert_eq!(room, Ok(true), "the ring has room for as many");
+        }
+        submissions.publish();
+        let turns = self.runtime.block_on(async {
+            for _ in 0..ROUNDS {
+                poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?;
+                if driver.in_flight() == 0 {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            Ok::<(), crate::driver::Violation>(())
+        });
+        self.runtime.block_on(async { driver.close() });
+        let mut completed = 0;
+        while let Ok(Some(completion)) = completions.pop() {
+            let is_its = |entry: &Submission| entry.token == completion.token;
+            // A cancellation names another operation's token.
+            assert!(
+                entries.iter().any(is_its),
+                "nothing was submitted as {:?}",
+                completion.token
+            );
+            completed += 1;
+        }
+        assert!(completed <= entries.len());
+        untouched(&memory);
+        turns.is_ok().then_some(completed)
+    }
+}
+
+/// Checks an ELF file, and loads it if it is a guest. Returns whether it is.
+///
+/// # Panics
+///
+/// If the host does what it must not: maps a page that is writable and executable at once, or
+/// overlapping, or outside the image's window.
+pub fn load(file: &[u8]) -> bool {
+    let Ok(image) = Image::from_bytes(file) else {
+        return false;
+    };
+    let mut last = IMAGE_MIN;
+    let mut pages = image.pages();
+    pages.sort_by_key(|(start, ..)| *start);
+    for (start, len, rights) in pages {
+        assert!(
+            start >= last && start.is_multiple_of(PAGE_SIZE),
+            "{start:#x} behind {last:#x}"
+        );
+        assert!([Rights::READ, Rights::WRITE, Rights::EXECUTE].contains(&rights));
+        last = start + len;
+    }
+    assert!(last <= IMAGE_MAX);
+    let memory = memory(&image);
+    vm::install(&memory, &image);
+    find_calls(&image, file);
+    true
+}
+
+/// Looks for the calls that led to where a guest stands, with registers and a stack that are made
+/// of its file's bytes.
+fn find_calls(image: &Image, file: &[u8]) {
+    struct Stack<'a>(&'a [u8]);
+
+    impl unwind::Memory for Stack<'_> {
+        fn word(&self, address: u64) -> Option<u64> {
+            let at = (address % (self.0.len() as u64 + 64)) as usize;
+            let bytes = self.0.get(at..)?.first_chunk()?;
+            Some(u64::from_le_bytes(*bytes))
+        }
+    }
+
+    let Ok(symbols) = Symbols::of(image, None) else {
+        return;
+    };
+    let registers = Registers {
+        rip: image.entry(),
+        rsp: layout::STACK,
+        rbp: layout::STACK + 64,
+        ..Registers::default()
+    };
+    let elf = symbols.elf();
+    let calls = unwind::unwind(&registers, &Stack(file), elf.as_ref(), symbols.bias());
+    let _ = symbols.resolve(&calls.addresses);
+}
+
+/// The smallest guest there is.
+#[must_use]
+pub fn smallest_guest() -> Vec<u8> {
+    probe::program()
+}
+
+fn memory(image: &Image) -> Arc<GuestMemory> {
+    let sizes = Sizes {
+        memory: image.span().len + (8 << 20),
+        arena: ARENA as u64,
+        stack: PAGE_SIZE,
+        in_flight: PLACES,
+        boot: PAGE_SIZE,
+        trace_records: 0,
+    };
+    let space = Space::plan(image, &sizes).expect("there is room for the rest");
+    GuestMemory::new(space).expect("memory")
+}
+
+/// Sees that nothing stands around the arena, nor where the host has no business.
+fn untouched(memory: &GuestMemory) {
+    let space = memory.space();
+    let mut page = [0; PAGE_SIZE as usize];
+    let before = space.arena.offset - PAGE_SIZE;
+    let behind = space.arena.offset + space.arena.len;
+    let Part { offset: report, .. } = space.report;
+    for offset in [
+        before,
+        behind,
+        report,
+        space.stack.offset,
+        space.heap.offset,
+    ] {
+        memory.read(offset, &mut page);
+        assert!(
+            page.iter().all(|byte| *byte == 0),
+            "the host has written at {offset:#x}; the arena begins at {:#x}",
+            space.arena.offset
+        );
+    }
+}
+
+/// A driver over any rings.
+pub(crate) fn driver_over<C, S, R>(
+    queue: Queue<C, S, R>,
+    memory: &Arc<GuestMemory>,
+    policy: &Policy,
+) -> Driver<C, S, R>
+where
+    C: Control + Clone,
+    S: Slots<{ Submission::WORDS }>,
+    R: Slots<{ Completion::WORDS }>,
+{
+    let ready = Arc::new(Ready::new(None));
+    let counts = Arc::<OpCounts>::default();
+    let telemetry = Telemetry::new(None, Mode::Out).ops(queue.places());
+    let resources = resources(memory, policy);
+    Driver::over(queue, resources, counts, ready, None, telemetry)
+}
+
+fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
+    let policy = Arc::new(Guard::new(policy.clone()));
+    let mut functions = Functions::default();
+    functions.add_call("echo", |_, text: String| async move { text });
+    functions.add_stream("count", |_, to: u32| stream::iter(0..to));
+    Resources {
+        arena: memory.arena(),
+        handles: Handles::new(16),
+        resolver: Resolver::new(policy.clone(), 1),
+        tree: Tree::open(&policy).expect("the granted directories are there"),
+        policy,
+        disk: Lanes::new(2),
+        console: Console::new(Output::Null, Output::Null),
+        stdin: Stdin::new(Input::Null),
+        callables: Callables::new(functions, None),
+        mailbox: Arc::new(Mailbox::default()),
+        budget: Budget::default(),
+        meter: Meter::new(Limits::new()),
+        stop: Arc::new(Stop::new(Arc::new(nobody()))),
+        start: Instant::now(),
+    }
+}
+
+/// The kick of a processor that is not there.
+fn nobody() -> VcpuKick {
+    static FLAG: AtomicU8 = AtomicU8::new(0);
+    let flag = std::ptr::NonNull::from(&FLAG).cast();
+    // SAFETY: the flag is never unmapped, and an atomic may be written through a shared reference.
+    VcpuKick::new(unsafe { RunPage::new(flag, 0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wakebox_abi::entry::Token;
+    use wakebox_abi::op::{self, Buf, Operation};
+
+    #[test]
+    fn a_guest_without_a_machine_is_served() {
+        let bench = Bench::new(Policy::new().allow_fn("echo".parse().unwrap()));
+        // Name, and what postcard makes of "hey".
+        let arena = b"echo\x03hey";
+        let buf = |offset, len| Buf { offset, len };
+        let call = op::CallHost {
+            function: buf(0, 4),
+            input: buf(4, 4),
+            into: buf(100, 100),
+        };
+        let token = |slot| Token {
+            slot,
+            generation: 1,
+        };
+        let entries = [call.submission(token(0)), op::Nop {}.submission(token(1))];
+        assert_eq!(bench.operations(arena, &entries), Some(2));
+        // A slot that is not there, for an operation that waits.
+        let never = op::NextCall { into: buf(0, 0) }.submission(token(PLACES));
+        assert_eq!(bench.operations(&[], &[never]), None);
+    }
+
+    #[test]
+    fn the_smallest_guest_is_loaded_and_half_of_it_is_not() {
+        let file = probe::program();
+        assert!(load(&file));
+        assert!(!load(&file[..file.len() / 2]));
+    }
+}

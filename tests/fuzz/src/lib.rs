@@ -1,0 +1,142 @@
+//! Fuzzers: everything in the host that reads what somebody else has written, fed with anything.
+//!
+//! A target is a function over bytes. Bytes come from libFuzzer, which looks at what they reach in
+//! the code (`cargo xtask fuzz --coverage`), or from this crate's own generator, which knows what
+//! the target reads and runs on every stable toolchain (`cargo xtask fuzz`). A target fails by a
+//! panic; overflow checks and debug assertions are on.
+//!
+//! In `corpus/` are inputs to begin with, small ones, and those that once failed: a test runs them
+//! all.
+
+pub mod elf;
+pub mod generate;
+pub mod operations;
+pub mod policy;
+pub mod ring;
+pub mod trace;
+
+use wakebox_proofs::Random;
+
+/// Something that reads bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, as on the command line and of its folder in `corpus/`.
+    pub name: &'static str,
+    /// What it reads.
+    pub about: &'static str,
+    /// Inputs that a whole run has.
+    pub runs: u64,
+    /// Reads one input.
+    pub run: fn(&[u8]),
+    /// Makes an input up, from those in the corpus.
+    pub make: fn(&mut Random, &[Vec<u8>]) -> Vec<u8>,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
+    Target {
+        name: "ring",
+        about: "the driver over rings whose memory changes at every read",
+        runs: 10_000_000,
+        run: ring::run,
+        make: ring::make,
+    },
+    Target {
+        name: "elf",
+        about: "ELF files: loader, page tables, unwind tables, symbols",
+        runs: 1_000_000,
+        run: elf::run,
+        make: elf::make,
+    },
+    Target {
+        name: "operations",
+        about: "each operation's arguments and what they name in the arena",
+        runs: 1_000_000,
+        run: operations::run,
+        make: operations::make,
+    },
+    Target {
+        name: "policy",
+        about: "policy files",
+        runs: 1_000_000,
+        run: policy::run,
+        make: policy::make,
+    },
+    Target {
+        name: "trace",
+        about: "trace files",
+        runs: 1_000_000,
+        run: trace::run,
+        make: trace::make,
+    },
+];
+
+/// The target of a name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+/// The inputs that the repository keeps for a target, in the order of their names.
+///
+/// # Panics
+///
+/// If they cannot be read.
+#[must_use]
+pub fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("corpus").join(name);
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let read = |path: &std::path::PathBuf| std::fs::read(path).expect("a file of the corpus");
+    paths.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inputs of a target in a test run; `cargo xtask fuzz` has more.
+    const RUNS: u64 = 2_000;
+
+    fn survives(name: &str) {
+        let target = target(name).expect("there is a target of this name");
+        let corpus = corpus(name);
+        assert!(
+            !corpus.is_empty(),
+            "corpus/{name} has something to begin with"
+        );
+        corpus.iter().for_each(|input| (target.run)(input));
+        let mut random = Random::new(1);
+        for _ in 0..RUNS {
+            (target.run)(&(target.make)(&mut random, &corpus));
+        }
+    }
+
+    #[test]
+    fn rings_of_any_content_are_served() {
+        survives("ring");
+    }
+
+    #[test]
+    fn any_bytes_are_a_guest_or_not() {
+        survives("elf");
+    }
+
+    #[test]
+    fn operations_with_any_arguments_are_done_or_refused() {
+        survives("operations");
+    }
+
+    #[test]
+    fn any_text_is_a_policy_or_not() {
+        survives("policy");
+    }
+
+    #[test]
+    fn any_bytes_are_a_trace_or_not() {
+        survives("trace");
+    }
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask model`, `kani`, `miri`, `valgrind` and `sanitize`: the same tests under other eyes.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::args::Args;
+use crate::process::{self, cargo};
+use crate::workspace;
+
+/// End-to-end tests that take minutes under valgrind, not hours.
+const END_TO_END: [&str; 4] = ["ops", "cancel", "unix", "calls"];
+
+/// Unit tests that only repeat, thousands of times, what others do.
+const LONG: [&str; 2] = ["every_turn", "cut_off_anywhere"];
+
+/// The models of the host's rings, also at the sizes that want an optimized build.
+pub(crate) fn model(args: Args) -> Result<ExitCode> {
+    args.all_done()?;
+    let packages = ["--package", "wakebox-proofs", "--lib"];
+    process::check(
+        cargo()
+            .args(["test", "--profile", "fuzz"])
+            .args(packages)
+            .args(["--", "--include-ignored", "--nocapture"]),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The checks of `tests/proofs`, for every value there is.
+pub(crate) fn kani(args: Args) -> Result<ExitCode> {
+    args.all_done()?;
+    if !process::has_cargo_command("kani") {
+        bail!(
+            "Kani is not installed; `cargo install --locked kani-verifier && cargo kani setup` gets \
+             it (https://model-checking.github.io/kani). What it proves for all values, `cargo \
+             xtask test` tries with all that are known to make a difference"
+        );
+    }
+    process::check(cargo().args(["kani", "--package", "wakebox-proofs"]))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The unit tests of what both sides share and of the guest, in an interpreter that sees
+/// undefined behaviour.
+pub(crate) fn miri(args: Args) -> Result<ExitCode> {
+    args.all_done()?;
+    if !succeeds(&mut nightly(&["miri", "--version"])) {
+        bail!(
+            "Miri is not installed; `rustup toolchain install nightly --component miri,rust-src` \
+             gets it"
+        );
+    }
+    process::check(
+        nightly(&[
+            "miri",
+            "test",
+            "--package",
+            "wakebox-abi",
+            "--package",
+            "wakebox-guest",
+        ])
+        .arg("--lib")
+        .env("PROPTEST_CASES", "4")
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation"),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The host's unit tests, and guests in micro-VMs, with each of the host's loads and stores
+/// watched. KVM runs under valgrind as anywhere else.
+pub(crate) fn valgrind(args: Args) -> Result<ExitCode> {
+    args.all_done()?;
+    if !succeeds(Command::new("valgrind").arg("--version")) {
+        bail!("valgrind is not installed; on Debian, `apt-get install valgrind` gets it");
+    }
+    let mut unit = under_valgrind(&["--package", "wakebox", "--lib"]);
+    unit.arg("--");
+    for test in LONG {
+        unit.args(["--skip", test]);
+    }
+    process::check(&mut unit)?;
+    let mut end_to_end = under_valgrind(&["--package", "wakebox-tests"]);
+    for test in END_TO_END {
+        end_to_end.args(["--test", test]);
+    }
+    process::check(&mut end_to_end)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn under_valgrind(what: &[&str]) -> Command {
+    let mut command = cargo();
+    command
+        .arg("test")
+        .args(what)
+        .env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
+            "valgrind --quiet --error-exitcode=99 --leak-check=full \
+             --errors-for-leak-kinds=definite --num-callers=30",
+        )
+        // Each backtrace would be looked up in 70 MB of debug information.
+        .env("RUST_BACKTRACE", "0")
+        .env("PROPTEST_CASES", "8");
+    command
+}
+
+/// The host's tests with a sanitizer in every crate and in the standard library.
+pub(crate) fn sanitize(mut args: Args) -> Result<ExitCode> {
+    let Some(kind) = args.positional() else {
+        bail!("which one? `cargo xtask sanitize address` or `cargo xtask sanitize thread`");
+    };
+    args.all_done()?;
+    if !["address", "thread"].contains(&kind.as_str()) {
+        bail!("there is no sanitizer `{kind}` here; there are address and thread");
+    }
+    if !succeeds(&mut nightly(&["--version"])) {
+        bail!(
+            "sanitizers want a nightly toolchain, and there is none; `rustup toolchain install \
+             nightly --component rust-src` gets it. On stable, `cargo xtask valgrind` looks for \
+             the errors that AddressSanitizer would find"
+        );
+    }
+    process::check(
+        nightly(&[
+            "test",
+            "-Zbuild-std",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .args(["--package", "wakebox", "--package", "wakebox-abi", "--lib"])
+        // Instrumented objects do not go with others.
+        .env(
+            "CARGO_TARGET_DIR",
+            workspace::root().join("target/sanitize"),
+        )
+        .env("RUSTFLAGS", format!("-Zsanitizer={kind}")),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo` of the nightly toolchain.
+fn nightly(words: &[&str]) -> Command {
+    let mut command = Command::new("rustup");
+    command
+        .args(["run", "nightly", "cargo"])
+        .args(words)
+        .current_dir(workspace::root())
+        // What rustup set for this program names another toolchain.
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO");
+    command
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
