@@ -122,7 +122,7 @@ fn sandboxes_are_told_apart_by_their_numbers() {
 fn a_refusal_is_told_in_the_span_of_its_sandbox() {
     let builder = Sandbox::builder()
         .guest(guest("fetch"))
-        .args(["127.0.0.1:9"]);
+        .args(["http://127.0.0.1:9/"]);
     let (_, told) = heard(builder);
     let refusals = of(&told, "wakebox::policy");
     assert!(!refusals.is_empty(), "{told:?}");

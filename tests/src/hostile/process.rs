@@ -9,8 +9,7 @@ use crate::memory::{Resident, heap_in_use};
 
 /// What the heap of a process may grow by while it runs cases, in bytes.
 const HEAP_GROWTH: u64 = 4 << 20;
-/// What the RAM of guests may grow by, in bytes. To the kernel the heaps of threads look like it, and
-/// what was free there when the longest message was dropped, of 16 MiB, stays with the process.
+/// What the RAM of guests may grow by, in bytes: parts of threads' heaps look like it to the kernel.
 const RAM_GROWTH: u64 = 32 << 20;
 
 /// What a sandbox could leave behind.
@@ -27,6 +26,9 @@ pub(super) struct Left {
 impl Left {
     /// What there is now.
     pub(super) fn now() -> Self {
+        // What threads have freed goes back to the kernel, to which their heaps look like RAM of guests.
+        // SAFETY: it touches what is free, under the allocator's own locks.
+        unsafe { libc::malloc_trim(0) };
         Self {
             files: fs::read_dir("/proc/self/fd").expect("/proc").count(),
             threads: threads(),
