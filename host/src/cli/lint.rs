@@ -64,9 +64,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Exit status when the file cannot be read, to be told from findings.
 const UNREADABLE: u8 = 2;
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     let is_json = args.json;
-    let report = match look(&args) {
+    let report = match look(args) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("{}: {error:#}", Style::of_stderr().error("error"));

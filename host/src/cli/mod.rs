@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
         Command::Call(args) => call::run(*args),
         Command::Explain(args) => story::run(*args),
         Command::Top(args) => top::run(*args),
-        Command::Lint(args) => Ok(lint::run(*args)),
+        Command::Lint(args) => Ok(lint::run(&args)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
         Command::New(args) => new::run(&args),
