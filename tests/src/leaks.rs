@@ -163,7 +163,10 @@ async fn one(way: usize, mode: WakeMode, dir: &Path) -> Result<()> {
             ends_with(small(&[never, code::exit(4)].concat(), mode), 4).await
         }
         // It is never run.
-        2 => Ok(drop(small(&code::exit(0), mode).build()?)),
+        2 => {
+            drop(small(&code::exit(0), mode).build()?);
+            Ok(())
+        }
         // It computes and is killed, or is dropped in the middle.
         3 => killed(small(&code::spin(), mode), None).await,
         4 => {
@@ -188,7 +191,10 @@ async fn one(way: usize, mode: WakeMode, dir: &Path) -> Result<()> {
             let mut sandbox = builder.build()?;
             tokio::select! {
                 outcome = sandbox.run() => bail!("it never ends, and yet: {:?}", outcome),
-                permit = here.acquire() => Ok(permit?.forget()),
+                permit = here.acquire() => {
+                    permit?.forget();
+                    Ok(())
+                }
             }
         }
     }
