@@ -27,10 +27,13 @@ impl Browser {
     ///
     /// If Chromium or its driver is not there or does not start; the message says what to install.
     pub async fn start(width: u32, height: u32) -> Self {
+        let profile = tempfile::tempdir().expect("a directory for the browser's profile");
         // ChromeDriver finds the browser itself; this says what to install if it is not there.
         program("chromium");
         let mut driver = program("chromedriver")
             .arg("--port=0")
+            // What both leave behind goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -43,7 +46,6 @@ impl Browser {
                 port.trim_end_matches('.').parse::<u16>().ok()
             })
             .expect("chromedriver ended before it said which port it listens on");
-        let profile = tempfile::tempdir().expect("a directory for the browser's profile");
         let client = connect(port, profile.path(), width, height).await;
         Self {
             driver,

@@ -345,3 +345,33 @@ fn what_is_left_out_of_a_page_is_said() {
         );
     });
 }
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn the_command_writes_a_page_of_a_real_run() {
+    wakebox_tests::require_kvm();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.html");
+    let wakebox = env!("CARGO_BIN_EXE_wakebox-cli");
+    let mut command = std::process::Command::new(wakebox);
+    command
+        .args(["run", "--wake", "out", "--timeline"])
+        .arg(&path);
+    let output = command
+        .arg(wakebox_tests::guest("concurrent"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&path).await;
+        press(&browser.client, "n").await;
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.starts_with("main, poll 1 of "), "{selected}");
+        let rows = texts(&browser.client, "#summary tr").await;
+        assert!(
+            rows.contains(&"without a cause on record 0".to_owned()),
+            "{rows:#?}"
+        );
+    });
+}

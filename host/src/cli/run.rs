@@ -67,6 +67,10 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
+    /// Write a page with the run's timeline to FILE, for any browser
+    #[arg(long, value_name = "FILE")]
+    timeline: Option<PathBuf>,
+
     /// Places of the ring in which the guest's trace records wait to be taken out
     #[arg(long, value_name = "N", default_value_t = trace::RECORDS)]
     trace_ring: u32,
@@ -117,6 +121,11 @@ impl SandboxArgs {
                 .with_context(|| format!("cannot write the trace to {}", path.display()))
         };
         let writer = self.trace.as_ref().map(writer).transpose()?;
+        let page = |path: &PathBuf| {
+            trace::timeline::Writer::create(path)
+                .with_context(|| format!("cannot write the timeline to {}", path.display()))
+        };
+        let page = self.timeline.as_ref().map(page).transpose()?;
         self.jail
             .enter(&policy, &self.guest, self.symbols.as_deref())?;
         let mode: WakeMode = self.wake.parse()?;
@@ -133,6 +142,9 @@ impl SandboxArgs {
         }
         if let Some(writer) = writer {
             builder = builder.trace(writer);
+        }
+        if let Some(page) = page {
+            builder = builder.trace(page);
         }
         if let Some(lint) = &wishes.lint {
             builder = builder.trace(lint.clone());
