@@ -331,7 +331,8 @@ const ON_NOTHING: u8 = 0x7F;
 
 impl Record {
     /// The record of something that happened when the counter showed `ticks`.
-    #[inline]
+    // Where the kind is known, a few stores are left of it.
+    #[inline(always)]
     #[must_use]
     pub const fn new(ticks: u64, what: What) -> Self {
         const fn words(

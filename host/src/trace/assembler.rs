@@ -11,7 +11,7 @@ use super::event::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, OpId, OpKind, PollResult, Roused, Side,
     TaskId, TimerId,
 };
-use super::recorder::{Batch, Fact, TraceClock};
+use super::recorder::{Batch, Fact, KEPT, TraceClock};
 
 /// What is known of the operation that was last in a slot.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,24 +60,25 @@ impl Assembler {
         }
     }
 
-    /// Gives out everything up to the horizon of a batch.
-    pub(super) fn assemble(&mut self, batch: Batch, give: &mut dyn FnMut(&Event)) {
+    /// Gives out everything up to the horizon of a batch, and gives back its memory, empty.
+    pub(super) fn assemble(&mut self, mut batch: Batch, give: &mut dyn FnMut(&Event)) -> Batch {
         let mut facts = std::mem::take(&mut self.held);
-        facts.extend(batch.host);
+        facts.extend_from_slice(&batch.host);
         let later = facts.partition_point(|(at, _)| *at <= batch.horizon);
-        self.held = facts.split_off(later);
-        let mut facts = facts.into_iter().peekable();
-        for record in batch.guest {
-            while let Some((at, fact)) = facts.next_if(|(at, _)| *at <= record.ticks()) {
+        let mut due = facts.drain(..later).peekable();
+        for record in batch.guest.drain(..) {
+            while let Some((at, fact)) = due.next_if(|(at, _)| *at <= record.ticks()) {
                 self.fact(at, fact, give);
             }
             self.record(record, give);
         }
-        for (at, fact) in facts {
+        for (at, fact) in due {
             self.fact(at, fact, give);
         }
+        facts.shrink_to(KEPT);
+        self.held = facts;
         self.tell_of_nonsense(give);
-        if let Some(why) = batch.broken {
+        if let Some(why) = batch.broken.take() {
             self.malformed += 1;
             self.give(
                 Side::Guest,
@@ -89,6 +90,7 @@ impl Assembler {
             );
         }
         self.lose(Side::Host, batch.lost, give);
+        batch.recycled()
     }
 
     /// Gives out the last event.

@@ -12,7 +12,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::event::{Awaited, Cause, Event, EventKind, PollResult, TaskId, Track};
+use super::event::{
+    Awaited, Cause, Doorbell, Event, EventKind, Idle, PollResult, Roused, TaskId, Track,
+};
 use super::sink::Sink;
 
 /// The version of the format that [`Writer`] writes and [`Reader`] reads.
@@ -35,7 +37,7 @@ const FIRST_TASK: u64 = 100;
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
-    line: Vec<u8>,
+    line: Lines,
     begun: bool,
     events: u64,
     /// The arrow that ends in the next poll of a task.
@@ -84,7 +86,7 @@ impl<W: Write> Writer<W> {
     pub fn new(out: W) -> Self {
         Self {
             out,
-            line: Vec::new(),
+            line: Lines::default(),
             begun: false,
             events: 0,
             arrows: HashMap::new(),
@@ -126,49 +128,31 @@ impl<W: Write> Writer<W> {
 
     /// The line of an event.
     fn draw(&mut self, event: &Event) -> io::Result<()> {
-        let (pid, tid) = place(event.kind.track());
-        let (shape, name) = shape(event);
         let line = &mut self.line;
-        line.clear();
-        line.extend_from_slice(EVENT);
-        line.extend_from_slice(br#""name":"#);
-        serde_json::to_writer(&mut *line, &name)?;
-        match shape {
-            Shape::Begin => line.extend_from_slice(br#","ph":"B""#),
-            Shape::End => line.extend_from_slice(br#","ph":"E""#),
-            Shape::Instant => line.extend_from_slice(br#","ph":"i","s":"t""#),
-            Shape::Stroke => line.extend_from_slice(br#","ph":"X","dur":0.001"#),
+        line.0.extend_from_slice(EVENT);
+        line.text(r#""name":""#);
+        name(line, event);
+        match shape(&event.kind) {
+            Shape::Begin => line.text(r#"","ph":"B""#),
+            Shape::End => line.text(r#"","ph":"E""#),
+            Shape::Instant => line.text(r#"","ph":"i","s":"t""#),
+            Shape::Stroke => line.text(r#"","ph":"X","dur":0.001"#),
             Shape::OpEnd => {
                 let op = event.kind.op().map_or(0, |op| op.0);
-                write!(line, r#","ph":"e","id":{op}"#)?;
+                line.text(r#"","ph":"e","id":"#).number(op)
             }
-        }
-        write!(
-            line,
-            r#","pid":{pid},"tid":{tid},"ts":{}.{:03},"args":"#,
-            event.time / 1000,
-            event.time % 1000
-        )?;
-        serde_json::to_writer(&mut *line, event)?;
-        line.extend_from_slice(b"},\n");
-        self.out.write_all(line)
-    }
-
-    /// A point of an arrow: `s` where it starts, `t` where it passes, `f` where it ends.
-    fn arrow(&mut self, point: char, id: u64, track: Track, time: u64) -> io::Result<()> {
-        let (pid, tid) = place(track);
-        let enclosing = if point == 'f' { r#","bp":"e""# } else { "" };
-        writeln!(
-            self.out,
-            r#"{{"cat":"cause","name":"cause","ph":"{point}"{enclosing},"id":{id},"pid":{pid},"tid":{tid},"ts":{}.{:03}}},"#,
-            time / 1000,
-            time % 1000
-        )
+        };
+        line.at(event.kind.track(), event.time);
+        line.text(r#","args":"#);
+        serde_json::to_writer(&mut line.0, event)?;
+        line.text("},\n");
+        Ok(())
     }
 
     /// What is drawn beside the event.
     fn decorate(&mut self, event: &Event) -> io::Result<()> {
         let time = event.time;
+        let line = &mut self.line;
         match &event.kind {
             EventKind::Spawned { task, name, .. } => {
                 let (pid, tid) = place(Track::Task(*task));
@@ -179,31 +163,29 @@ impl<W: Write> Writer<W> {
                 };
                 let title = serde_json::to_string(&title)?;
                 writeln!(
-                    self.out,
+                    line.0,
                     r#"{{"name":"thread_name","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":{title}}}}},"#
                 )?;
                 writeln!(
-                    self.out,
+                    line.0,
                     r#"{{"name":"thread_sort_index","ph":"M","pid":{pid},"tid":{tid},"args":{{"sort_index":{tid}}}}},"#
-                )
+                )?;
             }
             // The way of an operation: from the poll that submitted it, past the host, to the
             // poll that its completion woke.
             EventKind::Submitted {
                 op, by: Some(task), ..
-            } => self.arrow('s', op.0 * 2, Track::Task(*task), time),
+            } => line.arrow("s", op.0 * 2, Track::Task(*task), time),
             EventKind::OpBegins { op, what, .. } => {
-                self.arrow('t', op.0 * 2, Track::Host, time)?;
-                let (pid, tid) = place(Track::Host);
-                writeln!(
-                    self.out,
-                    r#"{{"cat":"wakebox_op","name":"{what} {op}","ph":"b","id":{},"pid":{pid},"tid":{tid},"ts":{}.{:03}}},"#,
-                    op.0,
-                    time / 1000,
-                    time % 1000
-                )
+                line.arrow("t", op.0 * 2, Track::Host, time);
+                line.text(r#"{"cat":"wakebox_op","name":""#);
+                line.text(what.name()).text(" #").number(op.0);
+                line.text(r#"","ph":"b","id":"#).number(op.0);
+                line.at(Track::Host, time).text("},\n");
             }
-            EventKind::CompletionWritten { op } => self.arrow('t', op.0 * 2, Track::Host, time),
+            EventKind::CompletionWritten { op } => {
+                line.arrow("t", op.0 * 2, Track::Host, time);
+            }
             EventKind::Woken {
                 task,
                 by,
@@ -212,40 +194,72 @@ impl<W: Write> Writer<W> {
             } => {
                 let arrow = match by {
                     Cause::Op(op) | Cause::HostCall(op) => op.0 * 2,
-                    Cause::Task(by) => self.start_arrow(Track::Task(*by), time)?,
-                    Cause::Itself => self.start_arrow(Track::Task(*task), time)?,
+                    Cause::Task(by) => self.start_arrow(Track::Task(*by), time),
+                    Cause::Itself => self.start_arrow(Track::Task(*task), time),
                     _ => {
-                        let (pid, tid) = place(Track::Executor);
-                        let name = cause(*by);
-                        writeln!(
-                            self.out,
-                            r#"{{"name":"{name}","ph":"X","dur":0.001,"pid":{pid},"tid":{tid},"ts":{}.{:03}}},"#,
-                            time / 1000,
-                            time % 1000
-                        )?;
-                        self.start_arrow(Track::Executor, time)?
+                        line.text(r#"{"name":""#);
+                        cause(line, *by);
+                        line.text(r#"","ph":"X","dur":0.001"#);
+                        line.at(Track::Executor, time).text("},\n");
+                        self.start_arrow(Track::Executor, time)
                     }
                 };
                 self.arrows.insert(*task, arrow);
-                Ok(())
             }
-            EventKind::PollBegin { task } => match self.arrows.remove(task) {
-                Some(arrow) => self.arrow('f', arrow, Track::Task(*task), time),
-                None => Ok(()),
-            },
+            EventKind::PollBegin { task } => {
+                if let Some(arrow) = self.arrows.remove(task) {
+                    line.arrow("f", arrow, Track::Task(*task), time);
+                }
+            }
             EventKind::Ended { task, .. } => {
                 self.arrows.remove(task);
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
-    fn start_arrow(&mut self, from: Track, time: u64) -> io::Result<u64> {
+    fn start_arrow(&mut self, from: Track, time: u64) -> u64 {
         self.wakes += 1;
         let id = self.wakes * 2 + 1;
-        self.arrow('s', id, from, time)?;
-        Ok(id)
+        self.line.arrow("s", id, from, time);
+        id
+    }
+}
+
+/// The lines of one event, put together without `format!`, which would take longer than all the rest.
+#[derive(Debug, Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn number(&mut self, number: impl itoa::Integer) -> &mut Self {
+        self.text(itoa::Buffer::new().format(number))
+    }
+
+    /// Where and when. Perfetto counts in microseconds.
+    fn at(&mut self, track: Track, time: u64) -> &mut Self {
+        let (pid, tid) = place(track);
+        self.text(r#","pid":"#).number(pid);
+        self.text(r#","tid":"#).number(tid);
+        self.text(r#","ts":"#).number(time / 1000);
+        let digit = |divisor: u64| b'0' + (time / divisor % 10) as u8;
+        self.0
+            .extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+        self
+    }
+
+    /// A point of an arrow: `s` where it starts, `t` where it passes, `f` where it ends.
+    fn arrow(&mut self, point: &str, id: u64, track: Track, time: u64) {
+        self.text(r#"{"cat":"cause","name":"cause","ph":""#)
+            .text(point);
+        self.text(if point == "f" { r#"","bp":"e""# } else { "\"" });
+        self.text(r#","id":"#).number(id);
+        self.at(track, time).text("},\n");
     }
 }
 
@@ -255,8 +269,10 @@ impl<W: Write + Send> Sink for Writer<W> {
             self.begin()?;
         }
         self.events += 1;
+        self.line.0.clear();
         self.draw(event)?;
-        self.decorate(event)
+        self.decorate(event)?;
+        self.out.write_all(&self.line.0)
     }
 
     fn caught_up(&mut self) -> io::Result<()> {
@@ -277,55 +293,97 @@ impl<W: Write + Send> Sink for Writer<W> {
     }
 }
 
-/// How an event is drawn, and under which name.
-fn shape(event: &Event) -> (Shape, String) {
+/// How an event is drawn.
+fn shape(kind: &EventKind) -> Shape {
     use EventKind as Kind;
-    match &event.kind {
-        Kind::PollBegin { .. } => (Shape::Begin, "poll".into()),
-        Kind::PollEnd { result, .. } => (Shape::End, poll_end(*result)),
-        Kind::Entered => (Shape::Begin, "in the guest".into()),
-        Kind::Exited { reason } => (Shape::End, format!("exit: {}", reason.name())),
-        Kind::Parked => (Shape::Begin, "parked".into()),
-        Kind::Resumed => (Shape::End, "parked".into()),
-        Kind::Sleeps { how } => (Shape::Begin, format!("sleeps ({how:?})").to_lowercase()),
-        Kind::Awake { by } => (Shape::End, format!("awake by {by:?}").to_lowercase()),
-        Kind::OpBegins { op, what, .. } => (Shape::Stroke, format!("{what} {op} begins")),
-        Kind::OpEnds { op, what, .. } => (Shape::OpEnd, format!("{what} {op}")),
-        Kind::CompletionWritten { op } => (Shape::Stroke, format!("completion {op}")),
-        Kind::OpReady { op } => (Shape::Instant, format!("{op} ready")),
-        Kind::Submitted { op, what, .. } => (Shape::Instant, format!("submits {what} {op}")),
-        Kind::CancelAsked { op, .. } => (Shape::Instant, format!("cancels {op}")),
-        Kind::Woken { by, .. } => (Shape::Instant, format!("woken by {}", cause(*by))),
-        Kind::TimerSet { timer, .. } => (Shape::Instant, format!("sets {timer}")),
-        Kind::Doorbell { verb } => (Shape::Instant, format!("doorbell: {verb:?}").to_lowercase()),
-        kind => (Shape::Instant, kind.name().replace('_', " ")),
+    match kind {
+        Kind::PollBegin { .. } | Kind::Entered | Kind::Parked | Kind::Sleeps { .. } => Shape::Begin,
+        Kind::PollEnd { .. } | Kind::Exited { .. } | Kind::Resumed | Kind::Awake { .. } => {
+            Shape::End
+        }
+        Kind::OpBegins { .. } | Kind::CompletionWritten { .. } => Shape::Stroke,
+        Kind::OpEnds { .. } => Shape::OpEnd,
+        _ => Shape::Instant,
     }
 }
 
-fn poll_end(result: PollResult) -> String {
+/// Under which name, in words that need no escaping.
+fn name(line: &mut Lines, event: &Event) {
+    use EventKind as Kind;
+    match &event.kind {
+        Kind::PollBegin { .. } => line.text("poll"),
+        Kind::PollEnd { result, .. } => poll_end(line, *result),
+        Kind::Entered => line.text("in the guest"),
+        Kind::Exited { reason } => line.text("exit: ").text(reason.name()),
+        Kind::Parked | Kind::Resumed => line.text("parked"),
+        Kind::Sleeps { how } => line.text(match how {
+            Idle::Watch => "sleeps (watch)",
+            Idle::Out => "sleeps (out)",
+            Idle::Halt => "sleeps (halt)",
+        }),
+        Kind::Awake { by } => line.text(match by {
+            Roused::Memory => "awake by memory",
+            Roused::Out => "awake by out",
+            Roused::Interrupt => "awake by interrupt",
+            Roused::Timer => "awake by timer",
+            Roused::Nothing => "awake by nothing",
+        }),
+        Kind::OpBegins { op, what, .. } => {
+            let line = line.text(what.name()).text(" #").number(op.0);
+            line.text(" begins")
+        }
+        Kind::OpEnds { op, what, .. } => line.text(what.name()).text(" #").number(op.0),
+        Kind::CompletionWritten { op } => line.text("completion #").number(op.0),
+        Kind::OpReady { op } => line.text("#").number(op.0).text(" ready"),
+        Kind::Submitted { op, what, .. } => {
+            let line = line.text("submits ").text(what.name());
+            line.text(" #").number(op.0)
+        }
+        Kind::CancelAsked { op, .. } => line.text("cancels #").number(op.0),
+        Kind::Woken { by, .. } => {
+            line.text("woken by ");
+            cause(line, *by)
+        }
+        Kind::TimerSet { timer, .. } => line.text("sets timer ").number(timer.0),
+        Kind::Doorbell { verb } => line.text(match verb {
+            Doorbell::Submit => "doorbell: submit",
+            Doorbell::Wait => "doorbell: wait",
+            Doorbell::Exit => "doorbell: exit",
+            Doorbell::Abort => "doorbell: abort",
+            Doorbell::Unknown => "doorbell: unknown",
+        }),
+        kind => {
+            for (index, word) in kind.name().split('_').enumerate() {
+                line.text(if index > 0 { " " } else { "" }).text(word);
+            }
+            line
+        }
+    };
+}
+
+fn poll_end(line: &mut Lines, result: PollResult) -> &mut Lines {
     match result {
-        PollResult::Ready => "ready".into(),
+        PollResult::Ready => line.text("ready"),
         PollResult::Pending { on, .. } => match on {
-            None | Some(Awaited::Unknown) => "pending".into(),
-            Some(Awaited::Op(op) | Awaited::HostCall(op)) => format!("pending on {op}"),
-            Some(Awaited::Timer(timer)) => format!("pending on {timer}"),
-            Some(Awaited::Task(task)) => format!("pending on {task}"),
-            Some(Awaited::Line) => "pending on a place in flight".into(),
+            None | Some(Awaited::Unknown) => line.text("pending"),
+            Some(Awaited::Op(op) | Awaited::HostCall(op)) => line.text("pending on #").number(op.0),
+            Some(Awaited::Timer(timer)) => line.text("pending on timer ").number(timer.0),
+            Some(Awaited::Task(task)) => line.text("pending on task ").number(task.0),
+            Some(Awaited::Line) => line.text("pending on a place in flight"),
         },
     }
 }
 
-/// In words that need no escaping.
-fn cause(cause: Cause) -> String {
+fn cause(line: &mut Lines, cause: Cause) -> &mut Lines {
     match cause {
-        Cause::Itself => "itself".into(),
-        Cause::Task(task) => task.to_string(),
-        Cause::Op(op) => op.to_string(),
-        Cause::HostCall(op) => format!("a host call ({op})"),
-        Cause::Timer(timer) => timer.to_string(),
-        Cause::Interrupt => "an interrupt".into(),
-        Cause::Elsewhere => "another thread".into(),
-        Cause::Unknown => "the runtime".into(),
+        Cause::Itself => line.text("itself"),
+        Cause::Task(task) => line.text("task ").number(task.0),
+        Cause::Op(op) => line.text("#").number(op.0),
+        Cause::HostCall(op) => line.text("a host call (#").number(op.0).text(")"),
+        Cause::Timer(timer) => line.text("timer ").number(timer.0),
+        Cause::Interrupt => line.text("an interrupt"),
+        Cause::Elsewhere => line.text("another thread"),
+        Cause::Unknown => line.text("the runtime"),
     }
 }
 

@@ -29,10 +29,10 @@ use wakebox_abi::ring::{self, TraceConsumer};
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{Record, ticks};
 
-use super::BACKLOG;
 use super::assembler::Assembler;
 use super::event::{Event, EventKind, ExitReason, Side};
 use super::sink::{Sink, Sinks};
+use super::{BACKLOG, RECORDS};
 use crate::error::{Error, Result};
 use crate::vm::clock::Clocks;
 use crate::vm::memory::{GuestMemory, Shared};
@@ -42,6 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// As many make the thread look at once.
 const LOOK_AT: usize = 1 << 14;
+
+/// Most entries for which memory is kept from one batch to the next.
+pub(super) const KEPT: usize = RECORDS as usize;
 
 /// What the host did.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,19 @@ pub(super) struct Batch {
 impl Batch {
     fn len(&self) -> usize {
         self.host.len() + self.guest.len()
+    }
+
+    /// An empty one, in the memory of this one as far as that is not excessive.
+    pub(super) fn recycled(mut self) -> Self {
+        self.host.clear();
+        self.host.shrink_to(KEPT);
+        self.guest.clear();
+        self.guest.shrink_to(KEPT);
+        Self {
+            host: self.host,
+            guest: self.guest,
+            ..Self::default()
+        }
     }
 }
 
@@ -320,6 +336,9 @@ impl Tracing {
         let now = shelf.clock.now();
         let room = (4 * BACKLOG as usize).saturating_sub(batch.guest.len());
         if let Some(ring) = &mut self.ring {
+            // Once for all of them; what is wrong with the ring is found below.
+            let waiting = ring.look().unwrap_or(0);
+            batch.guest.reserve(room.min(waiting as usize));
             for _ in 0..room {
                 match ring.pop() {
                     Ok(Some(Record([at, head, first, second]))) => {
@@ -420,6 +439,8 @@ impl Audience {
 fn give_out(shelf: &Shelf, audience: &mut Audience) {
     let mut assembler = Assembler::new(shelf.clock);
     let mut quiet = false;
+    // Two batches take turns, so that the memory of both is warm.
+    let mut spare = Batch::default();
     loop {
         let mut batch = {
             let mut batch = shelf.batch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -439,7 +460,7 @@ fn give_out(shelf: &Shelf, audience: &mut Audience) {
                 Batch {
                     outside,
                     horizon,
-                    ..Batch::default()
+                    ..std::mem::take(&mut spare)
                 },
             )
         };
@@ -449,7 +470,7 @@ fn give_out(shelf: &Shelf, audience: &mut Audience) {
         if end.is_some() {
             batch.horizon = u64::MAX;
         }
-        assembler.assemble(batch, &mut |event| audience.tell(event));
+        spare = assembler.assemble(batch, &mut |event| audience.tell(event));
         if let Some((outcome, status, lost)) = end {
             assembler.finish(outcome, status, lost, shelf.clock.now(), &mut |event| {
                 audience.tell(event);
