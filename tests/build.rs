@@ -28,7 +28,7 @@ fn main() {
 
     for profile in ["dev", "release"] {
         let status = cargo()
-            .args(["build", "--workspace", "--profile", profile])
+            .args(["build", "--profile", profile])
             .current_dir(tests.join("guests"))
             .env("CARGO_TARGET_DIR", &target)
             .status();

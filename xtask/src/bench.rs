@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::args::Args;
-use crate::process;
+use crate::{guests, process};
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let json = args.option::<PathBuf>("--json")?;
     args.done()?;
+    guests::build_untraced()?;
     let mut command = process::cargo();
     command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
     command.args(["--bin", "bench", "--"]);

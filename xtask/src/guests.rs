@@ -35,10 +35,20 @@ pub(crate) fn build(profile: Profile, name: Option<&str>) -> Result<()> {
     if profile == Profile::Release {
         command.arg("--release");
     }
-    match name {
-        Some(name) => command.args(["--quiet", "--bin", name]),
-        None => command.arg("--workspace"),
-    };
+    if let Some(name) = name {
+        command.args(["--quiet", "--bin", name]);
+    }
+    process::check(&mut command)
+}
+
+/// Builds the guest that the benchmark compares those that can be watched with.
+///
+/// # Errors
+///
+/// If cargo fails.
+pub(crate) fn build_untraced() -> Result<()> {
+    let mut command = cargo("build");
+    command.args(["--quiet", "--release", "--package", "wakebox-untraced"]);
     process::check(&mut command)
 }
 

@@ -88,13 +88,13 @@ fn steps() -> Result<Vec<Step>> {
             part: "e2e",
             name: "guests, debug",
             needs: nothing,
-            commands: vec![with(guests::cargo("build"), "--workspace")],
+            commands: vec![guests::cargo("build")],
         },
         Step {
             part: "e2e",
             name: "guests, release",
             needs: nothing,
-            commands: vec![with(guests::cargo("build"), "--workspace --release")],
+            commands: vec![with(guests::cargo("build"), "--release")],
         },
         Step {
             part: "e2e",

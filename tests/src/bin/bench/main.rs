@@ -12,6 +12,7 @@ mod limits;
 mod net;
 mod size;
 mod table;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,10 @@ fn run() -> Result<()> {
     report.extend("limits", limits::cost(&runtime));
     step("kills");
     report.extend("kills", limits::kills());
+    step("tracing");
+    report.extend("tracing off", trace::off(&runtime));
+    report.extend("tracing on", trace::on(&runtime));
+    report.extend("traced events", trace::events(&runtime));
     step("calls");
     report.extend("calls", calls::measure(&runtime));
     step("TCP echo and HTTP");

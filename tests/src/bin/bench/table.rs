@@ -40,6 +40,8 @@ pub(crate) enum Unit {
     BytesPerSecond,
     /// A plain number.
     Number,
+    /// So much more than something else.
+    Percent,
 }
 
 impl Row {
@@ -117,6 +119,7 @@ impl Unit {
             Self::PerSecond => "per second",
             Self::BytesPerSecond => "bytes per second",
             Self::Number => "",
+            Self::Percent => "%",
         }
     }
 
@@ -131,6 +134,7 @@ impl Unit {
             Self::BytesPerSecond => format!("{:.2} GiB/s", value / f64::from(1 << 30)),
             Self::Number if value < 0.1 => format!("{value:.5}"),
             Self::Number => format!("{value:.2}"),
+            Self::Percent => format!("{value:.1} %"),
         }
     }
 }

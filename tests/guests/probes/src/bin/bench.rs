@@ -1,4 +1,5 @@
-//! What things take, measured inside the guest: `bench [OPERATIONS]`; a line `key value` each.
+//! What things take, measured inside the guest: `bench [OPERATIONS [nop]]`; a line `key value` each.
+//! With `nop`, only what operations take.
 #![no_std]
 #![no_main]
 
@@ -115,15 +116,15 @@ async fn throughput(in_flight: u64, count: u64) -> Result<u64> {
 
 #[wakebox_guest::main]
 async fn main() -> Result<()> {
-    let count = env::args()
-        .next()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(20_000_u64)
-        .max(256);
-    println!("spawn_complete_ns {:.1}", spawn_and_complete().await);
-    println!("wake_poll_ns {:.1}", wake_and_poll().await);
-    println!("turn_ns {:.1}", turn().await);
-    println!("clock_ns {:.1}", look_at_clock());
+    let mut args = env::args();
+    let count = args.next().and_then(|count| count.parse().ok());
+    let count = count.unwrap_or(20_000_u64).max(256);
+    if args.next() != Some("nop") {
+        println!("spawn_complete_ns {:.1}", spawn_and_complete().await);
+        println!("wake_poll_ns {:.1}", wake_and_poll().await);
+        println!("turn_ns {:.1}", turn().await);
+        println!("clock_ns {:.1}", look_at_clock());
+    }
     let times = round_trips(count).await?;
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     println!("nop_min_ns {}", at(0));
