@@ -65,6 +65,9 @@ struct Slot {
     reach: Option<Reach>,
 }
 
+/// Rounds of polls in one turn: what an operation that is done makes ready is mostly done in the next.
+const BATCHES: u32 = 8;
+
 /// The table.
 pub(crate) struct InFlight {
     slots: Vec<Slot>,
@@ -73,6 +76,8 @@ pub(crate) struct InFlight {
     ready: Arc<Ready>,
     /// Slots taken from the queue and not polled yet, last first.
     batch: Vec<u32>,
+    /// How often `batch` may still be filled in this turn.
+    batches_left: u32,
     /// Writes down which operations are woken, if somebody watches.
     recorder: Option<Recorder>,
 }
@@ -95,6 +100,7 @@ impl InFlight {
             len: 0,
             ready,
             batch: Vec::new(),
+            batches_left: BATCHES,
             recorder,
         }
     }
@@ -208,6 +214,12 @@ impl InFlight {
         self.len = 0;
     }
 
+    /// Begins a turn. An operation that wakes itself whenever it is polled does not keep its driver in
+    /// one: after so many rounds it waits for the next turn, for which its wake has asked.
+    pub(crate) fn begin_turn(&mut self) {
+        self.batches_left = BATCHES;
+    }
+
     /// Polls the operations that were woken until one ends. `None` when all have been polled.
     pub(crate) fn poll_next(&mut self) -> Option<(Token, Option<Handle>, End)> {
         loop {
@@ -216,9 +228,10 @@ impl InFlight {
                     return Some(ended);
                 }
             }
-            if !self.ready.is_some() {
+            if self.batches_left == 0 || !self.ready.is_some() {
                 return None;
             }
+            self.batches_left -= 1;
             self.ready.take(&mut self.batch);
             self.batch.reverse();
         }
@@ -272,6 +285,7 @@ mod tests {
     }
 
     fn ended(table: &mut InFlight) -> Vec<(u32, u32)> {
+        table.begin_turn();
         std::iter::from_fn(|| table.poll_next())
             .map(|(token, _, end)| match end {
                 End::Done(_, value) => (token.slot, value),
@@ -324,6 +338,25 @@ mod tests {
         assert_eq!(table.cancel(token(0, 1)), Some(Some(Handle(3))));
         assert!(open.is_closed());
         assert_eq!((table.len(), ended(&mut table)), (0, vec![]));
+    }
+
+    #[test]
+    fn an_operation_that_always_wakes_itself_does_not_keep_its_driver() {
+        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let restless: Operation = Box::pin(std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }));
+        table.insert(token(0, 1), None, restless).unwrap();
+        let (open, gate) = oneshot::channel();
+        table.insert(token(1, 1), None, operation(gate)).unwrap();
+        assert_eq!(ended(&mut table), []);
+        open.send(7).unwrap();
+        assert_eq!(ended(&mut table), [(1, 7)]);
+        assert!(
+            table.ready().is_some(),
+            "the restless one has asked for another turn"
+        );
     }
 
     #[test]

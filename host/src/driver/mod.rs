@@ -249,6 +249,7 @@ where
     }
 
     fn poll_ready(&mut self) -> Result<(), Violation> {
+        self.inflight.begin_turn();
         while let Some((token, handle, end)) = self.inflight.poll_next() {
             self.resources.handles.ended(handle, token);
             self.complete(token, end)?;
