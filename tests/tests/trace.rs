@@ -251,10 +251,12 @@ fn each_mode_sleeps_and_is_woken_in_its_own_way() {
             let both = events.iter().map(|event| event.kind.name());
             let both: Vec<_> = both.filter(|name| *name == a || *name == b).collect();
             assert!(both.chunks(2).all(|pair| pair == [a, b]), "{both:?}");
-            assert!(!both.is_empty());
+            both.len() / 2
         };
-        turns("entered", "exited");
-        turns("parked", "resumed");
+        assert!(turns("entered", "exited") > 0);
+        // A guest that watches may see the time of its timer come, and need nobody who parks it.
+        let parks = turns("parked", "resumed");
+        assert!(parks > 0 || mode != WakeMode::Out);
     }
 }
 
