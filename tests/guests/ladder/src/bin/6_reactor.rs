@@ -27,8 +27,10 @@ struct Task {
 static READY: Local<RefCell<VecDeque<Arc<Task>>>> = Local(RefCell::new(VecDeque::new()));
 static NOW: Local<Cell<u32>> = Local(Cell::new(0));
 static WHY: Local<Cell<Reason>> = Local(Cell::new(Reason::Unknown));
-/// The reactor: who waits in which slot, and what has come for it.
-static SLOTS: Local<RefCell<Vec<(Option<Waker>, Option<u32>)>>> = Local(RefCell::new(Vec::new()));
+/// Who waits, and what has come for it.
+type Slot = (Option<Waker>, Option<u32>);
+/// The reactor.
+static SLOTS: Local<RefCell<Vec<Slot>>> = Local(RefCell::new(Vec::new()));
 static TASKS: Local<Cell<u32>> = Local(Cell::new(0));
 
 impl Wake for Task {
