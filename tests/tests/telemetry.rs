@@ -1,8 +1,9 @@
 //! What an embedder's subscriber and recorder see of a sandbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::{self, ThreadId};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -21,8 +22,9 @@ struct Told {
     span: Option<BTreeMap<String, String>>,
 }
 
+/// What was told on each thread.
 #[derive(Clone, Default)]
-struct Listener(Arc<Mutex<Vec<Told>>>);
+struct Listener(Arc<Mutex<HashMap<ThreadId, Vec<Told>>>>);
 
 struct Fields<'a>(&'a mut BTreeMap<String, String>);
 
@@ -53,16 +55,32 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         told.span = context
             .event_span(event)
             .and_then(|span| span.extensions().get().cloned());
-        self.0.lock().unwrap().push(told);
+        let mut threads = self.0.lock().unwrap();
+        threads
+            .entry(thread::current().id())
+            .or_default()
+            .push(told);
     }
+}
+
+/// The subscriber of the process. Every test asks for it before it makes a sandbox: a subscriber of
+/// one thread alone can miss events whose callsite another thread, without one, reached first.
+fn listener() -> &'static Listener {
+    static LISTENER: LazyLock<Listener> = LazyLock::new(|| {
+        let listener = Listener::default();
+        let subscriber = tracing_subscriber::registry().with(listener.clone());
+        tracing::subscriber::set_global_default(subscriber).expect("no other is set");
+        listener
+    });
+    &LISTENER
 }
 
 /// Runs a guest in mode `out`, in which all of it is on this thread, and returns what was told.
 fn heard(builder: Builder) -> (Ended, Vec<Told>) {
-    let listener = Listener::default();
-    let subscriber = tracing_subscriber::registry().with(listener.clone());
-    let ended = tracing::subscriber::with_default(subscriber, || run(builder.wake(WakeMode::Out)));
-    let told = listener.0.lock().unwrap().clone();
+    let listener = listener();
+    let ended = run(builder.wake(WakeMode::Out));
+    let mut threads = listener.0.lock().unwrap();
+    let told = threads.remove(&thread::current().id()).unwrap_or_default();
     (ended, told)
 }
 
@@ -112,6 +130,7 @@ fn every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn sandboxes_are_told_apart_by_their_numbers() {
     wakebox_tests::require_kvm();
+    listener();
     let build = || Sandbox::builder().guest(guest("hello")).build().unwrap();
     let (first, second) = (build(), build());
     assert!(first.id() < second.id());
@@ -135,6 +154,7 @@ fn a_refusal_is_told_in_the_span_of_its_sandbox() {
 fn counters_agree_with_the_statistics() {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
+    listener();
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let ended = metrics::with_local_recorder(&recorder, || {
