@@ -24,13 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// If it is not there: the message says which package has it. Also if it is not listed in
 /// `.ci/packages`, for then CI would not have it.
 pub fn program(name: &str) -> Command {
-    let package = PACKAGES
-        .lines()
-        .map(str::split_whitespace)
-        .find_map(|mut words| (words.next() == Some(name)).then(|| words.next()).flatten());
-    let Some(package) = package else {
-        panic!("`{name}` is not listed in .ci/packages");
-    };
+    let package = package(name);
     match find(name) {
         Some(path) => Command::new(path),
         None => panic!(
@@ -38,6 +32,25 @@ pub fn program(name: &str) -> Command {
              {package}"
         ),
     }
+}
+
+/// The package of a program that is listed in `.ci/packages` and not there.
+///
+/// # Panics
+///
+/// If it is not listed.
+#[must_use]
+pub fn missing(name: &str) -> Option<&'static str> {
+    find(name).is_none().then(|| package(name))
+}
+
+/// Debian's package of a program.
+fn package(name: &str) -> &'static str {
+    let package = PACKAGES
+        .lines()
+        .map(str::split_whitespace)
+        .find_map(|mut words| (words.next() == Some(name)).then(|| words.next()).flatten());
+    package.unwrap_or_else(|| panic!("`{name}` is not listed in .ci/packages"))
 }
 
 /// Where a program is: in the usual search path, or where Debian puts servers.

@@ -1,13 +1,14 @@
 //! The page of `--timeline`, in a real browser.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fantoccini::actions::{InputSource, MouseActions, PointerAction};
 use fantoccini::key::Key;
 use fantoccini::{Client, Locator};
-use wakebox::trace::{Event, EventKind, Side, Sink, TaskId, timeline};
+use wakebox::trace::{Cause, Event, EventKind, PollResult, Side, Sink, TaskId, json, timeline};
 use wakebox_tests::browser::Browser;
 use wakebox_tests::{made_up, runtime};
 
@@ -232,6 +233,59 @@ fn the_summary_has_the_numbers_of_the_run() {
 }
 
 #[test]
+fn a_poll_in_vain_is_told_where_it_happened() {
+    let [main, other] = [TaskId(1), TaskId(2)];
+    let result = PollResult::Pending { on: None, and: 0 };
+    let kinds = [
+        EventKind::PollBegin { task: main },
+        EventKind::PollEnd { task: main, result },
+        EventKind::Woken {
+            task: main,
+            by: Cause::Task(other),
+            queued: true,
+            consumed: false,
+        },
+        EventKind::PollBegin { task: main },
+        EventKind::PollEnd { task: main, result },
+    ];
+    let events = (0..).zip(kinds).map(|(time, kind)| Event {
+        time,
+        side: Side::Guest,
+        kind,
+    });
+    let page = page(&events.collect::<Vec<_>>());
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let rows = texts(&browser.client, "#summary tr").await;
+        let row = "in vain (spurious) 1 (50.0 %)".to_owned();
+        assert!(rows.contains(&row), "{rows:#?}");
+        for (poll, is_in_vain) in [(0, false), (1, true)] {
+            browser.eval(&format!("wakebox.select({poll})")).await;
+            let selected = text(&browser.client, "#selected").await;
+            assert_eq!(selected.contains(", in vain"), is_in_vain, "{selected}");
+        }
+    });
+}
+
+#[test]
+fn points_of_time_are_told_apart_however_near_one_looks() {
+    let page = page(&made_up::server(40, 20_000));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        browser.eval("wakebox.select(2000)").await;
+        let nearest = "{ const { chart } = wakebox, { begin } = chart.selected; \
+                       chart.show(begin - 500, begin + 500); return chart.drawAxis(); }";
+        let labels = browser.eval(&format!("(() => {nearest})()")).await;
+        let labels: Vec<String> = serde_json::from_value(labels).unwrap();
+        let different: HashSet<_> = labels.iter().collect();
+        assert!(labels.len() > 3, "{labels:?}");
+        assert_eq!(different.len(), labels.len(), "{labels:?}");
+    });
+}
+
+#[test]
 fn names_full_of_html_are_text() {
     let name = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">";
     let task = TaskId(1);
@@ -344,6 +398,98 @@ fn what_is_left_out_of_a_page_is_said() {
             "{notice}"
         );
     });
+}
+
+/// A trace in a file of a directory, and what `wakebox timeline` says of it.
+fn command(trace: &Path, more: &[&Path]) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg("timeline")
+        .arg(trace)
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn recorded(events: &[Event], path: &Path) {
+    let mut writer = json::Writer::create(path).unwrap();
+    for event in events {
+        writer.event(event).unwrap();
+    }
+    writer.end().unwrap();
+}
+
+#[test]
+fn the_command_makes_the_same_page_of_a_recorded_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, beside) = (
+        folder.path().join("run.json"),
+        folder.path().join("run.html"),
+    );
+    let events = made_up::server(3, 150);
+    recorded(&events, &trace);
+    let done = command(&trace, &[]);
+    assert!(done.status.success(), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(
+        said,
+        format!("{}: {} events\n", beside.display(), events.len())
+    );
+    let live = std::fs::read(&page(&events).path).unwrap();
+    assert!(
+        std::fs::read(&beside).unwrap() == live,
+        "as `--timeline` writes it"
+    );
+}
+
+#[test]
+fn a_page_of_a_trace_that_was_cut_off_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, out) = (
+        folder.path().join("run.json"),
+        folder.path().join("named.html"),
+    );
+    recorded(&made_up::server(3, 150), &trace);
+    let bytes = std::fs::read(&trace).unwrap();
+    std::fs::write(&trace, &bytes[..bytes.len() / 2]).unwrap();
+    let done = command(&trace, &[&out]);
+    assert!(done.status.success(), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        said.ends_with(" events; the trace ends before the run did\n"),
+        "{said}"
+    );
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&out).await;
+        let notice = text(&browser.client, "#notice").await;
+        assert!(
+            notice.starts_with("This trace was cut off: it ends after "),
+            "{notice}"
+        );
+        assert!(texts(&browser.client, "#summary tr").await.len() > 5);
+    });
+}
+
+#[test]
+fn no_page_replaces_a_trace_or_is_made_of_anything_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("run.html");
+    recorded(&made_up::server(3, 150), &trace);
+    let before = std::fs::read(&trace).unwrap();
+    let done = command(&trace, &[]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("the page would replace the trace"), "{said}");
+    assert_eq!(std::fs::read(&trace).unwrap(), before);
+
+    let (other, out) = (
+        folder.path().join("other.json"),
+        folder.path().join("out.html"),
+    );
+    std::fs::write(&other, "{}").unwrap();
+    let done = command(&other, &[&out]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("this is no trace of Wakebox"), "{said}");
+    assert!(!out.exists());
 }
 
 #[test]

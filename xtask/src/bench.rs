@@ -10,6 +10,7 @@ use crate::{guests, process};
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let json = args.option::<PathBuf>("--json")?;
+    let only = args.option::<String>("--only")?;
     args.done()?;
     guests::build_untraced()?;
     let mut command = process::cargo();
@@ -18,6 +19,9 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     if let Some(file) = json {
         // The child runs in the repository's root, the user perhaps elsewhere.
         command.arg("--json").arg(std::path::absolute(file)?);
+    }
+    if let Some(step) = only {
+        command.args(["--only", &step]);
     }
     command.args(&args.rest);
     Ok(process::exit_code(process::status(&mut command)?))

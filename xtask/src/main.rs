@@ -34,7 +34,8 @@ Look
       --list             say what each demo shows
       --wake MODE        how a sleeping guest is woken: out, irq, poll or auto
       --debug            run the debug build of the demo
-  bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it
+  bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it;
+                         `--only pages` is one step, and an unknown one lists all
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, hw

@@ -13,6 +13,7 @@ mod process;
 mod run;
 mod story;
 mod style;
+mod timeline;
 mod top;
 
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     Top(Box<top::Args>),
     /// Say what looks wrong in a trace: tasks that nobody can wake, long polls, wakes for nothing
     Lint(Box<lint::Args>),
+    /// Make a page with the timeline of a trace, for any browser
+    Timeline(timeline::Args),
     /// Say what a guest file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => story::run(*args),
         Command::Top(args) => top::run(*args),
         Command::Lint(args) => Ok(lint::run(&args)),
+        Command::Timeline(args) => timeline::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
         Command::New(args) => new::run(&args),

@@ -98,16 +98,31 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// The end of a poll that [`Summary::spurious`] counts, and what tells the page so.
+#[derive(serde::Serialize)]
+struct InVain<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    in_vain: bool,
+}
+
 impl<W: Write + Send> Sink for Writer<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         if !self.begun {
             self.begin()?;
         }
+        let before = self.summary.spurious;
         self.summary.count(event);
-        if self.summary.events <= self.most {
-            self.line(event)?;
+        if self.summary.events > self.most {
+            return Ok(());
         }
-        Ok(())
+        match self.summary.spurious > before {
+            true => self.line(&InVain {
+                event,
+                in_vain: true,
+            }),
+            false => self.line(event),
+        }
     }
 
     fn caught_up(&mut self) -> io::Result<()> {
@@ -131,7 +146,7 @@ impl<W: Write + Send> Sink for Writer<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{EventKind, Side, TaskId};
+    use crate::trace::{Cause, EventKind, PollResult, Side, TaskId};
 
     fn spawned(name: &str) -> Event {
         Event {
@@ -182,6 +197,34 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[2]["left_out"], 1);
         assert_eq!(lines[2]["summary"]["events"], 3);
+    }
+
+    #[test]
+    fn the_end_of_a_poll_in_vain_says_so() {
+        let task = TaskId(1);
+        let result = PollResult::Pending { on: None, and: 0 };
+        let wake = EventKind::Woken {
+            task,
+            by: Cause::Itself,
+            queued: true,
+            consumed: false,
+        };
+        let (begin, end) = (
+            EventKind::PollBegin { task },
+            EventKind::PollEnd { task, result },
+        );
+        let kinds = [begin.clone(), end.clone(), wake, begin, end];
+        let side = Side::Guest;
+        let events = kinds.map(|kind| Event {
+            time: 1,
+            side,
+            kind,
+        });
+        let lines = data(&page(&events, 10));
+        let said: Vec<_> = lines.iter().map(|line| &line["in_vain"]).collect();
+        assert_eq!(lines[4]["kind"], lines[1]["kind"]);
+        assert!(said[..4].iter().all(|said| said.is_null()));
+        assert_eq!(said[4], true);
     }
 
     #[test]

@@ -23,7 +23,7 @@
     }
     const last = values[values.length - 1];
     const end = last && last.summary ? values.pop() : null;
-    return { events: values, summary: end && end.summary, leftOut: end ? end.left_out : 0, cut: cut || !end };
+    return { events: values, summary: end && end.summary, leftOut: end ? end.left_out : 0, cut: cut || !end || end.summary.outcome === null };
   }
 
   // ---- The model: what the events say, put together -------------------------------------------
@@ -58,8 +58,6 @@
       }
       return found;
     };
-    const did = () => { if (open.poll) open.poll.did = true; };
-    const keeps = (id, change) => { if (open.poll && open.poll.task.id === id) open.poll.kept += change; };
     const close = (name, time, more) => {
       if (open[name]) Object.assign(open[name], { end: time }, more);
       open[name] = null;
@@ -71,14 +69,13 @@
         case "started": model.started = value; break;
         case "finished": model.finished = value; break;
         case "spawned": {
-          did();
           Object.assign(task(value.task), { name: value.name || `task ${value.task}`, place: value.place, by: value.by, begin: time, from: open.poll });
           break;
         }
         case "poll_begin": {
           const of = task(value.task);
           if (of.begin === null) of.begin = time;
-          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, did: false, kept: 0, spurious: false };
+          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, spurious: false };
           of.wake = null;
           of.polls.push(poll);
           model.polls.push(poll);
@@ -93,29 +90,23 @@
           poll.end = time;
           poll.result = result;
           if (more) { poll.on = more.on; poll.and = more.and; }
-          // As `Summary::spurious` in summary.rs counts.
-          const by = poll.wake ? split(poll.wake.by)[0] : null;
-          poll.spurious = result === "pending" && !poll.did && poll.kept <= 0 && !poll.first && by !== null && !["op", "host_call", "timer"].includes(by);
+          poll.spurious = event.in_vain === true;
           break;
         }
         case "woken": {
           const of = task(value.task);
           const wake = { time, task: of, by: value.by, queued: value.queued, poll: open.poll, target: null };
-          if (value.by !== "itself") did();
-          else if (value.consumed) keeps(value.task, -1);
           if (value.queued) of.wake = wake;
           of.wakes.push(wake);
           model.wakes.push(wake);
           break;
         }
-        case "cloned": keeps(value.task, 1); break;
-        case "dropped": keeps(value.task, -1); break;
         case "ended": Object.assign(task(value.task), { end: time, aborted: value.aborted }); break;
-        case "timer_set": did(); model.timers.set(value.timer, { time, at: value.at, poll: open.poll }); break;
+        case "timer_set": model.timers.set(value.timer, { time, at: value.at, poll: open.poll }); break;
         case "sleeps": open.sleeps = { begin: time, end: null, how: value.how, by: null }; model.sleeps.push(open.sleeps); break;
         case "awake": close("sleeps", time, { by: value.by }); break;
-        case "submitted": did(); Object.assign(op(value.op), { what: value.what, bytes: value.bytes, by: value.by, submitted: time, poll: open.poll }); break;
-        case "cancel_asked": did(); op(value.op).cancelled = time; break;
+        case "submitted": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, by: value.by, submitted: time, poll: open.poll }); break;
+        case "cancel_asked": op(value.op).cancelled = time; break;
         case "op_begins": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, begin: time }); break;
         case "op_ready": op(value.op).ready.push(time); break;
         case "op_ends": {
@@ -184,6 +175,13 @@
     return `${Math.round(ns)} ns`;
   }
 
+  /** A point of time, counted from the beginning; with all digits that a step of `step` ns needs. */
+  function moment(ns, step = 1) {
+    const [unit, name] = [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]].find(([unit]) => ns >= unit) || [1, "ns"];
+    const digits = Math.max(0, Math.ceil(Math.log10(unit / step)));
+    return `${(ns / unit).toFixed(digits)} ${name}`;
+  }
+
   const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   const opName = (op) => `${op.what} #${op.id}`;
 
@@ -233,10 +231,15 @@
 
   // ---- Why a poll took place ------------------------------------------------------------------
 
-  /** Index of the first part of a sorted list whose `key` is at least `time`. */
-  function lower(list, time, key) {
-    let from = 0;
+  /**
+   * Index of the first part of a sorted list whose `key` is at least `time`, not before `from`. Quick if
+   * that is near.
+   */
+  function lower(list, time, key, from = 0) {
     let to = list.length;
+    for (let reach = 1; from + reach < list.length; reach *= 2) {
+      if (list[from + reach][key] >= time) { to = from + reach; break; }
+    }
     while (from < to) {
       const middle = (from + to) >> 1;
       if (list[middle][key] < time) from = middle + 1;
@@ -264,7 +267,7 @@
         const timer = model.timers.get(id);
         if (timer) {
           from(timer.poll);
-          add(timer.time, "guest", `sets timer ${id}, due at ${span(timer.at - model.start)}`);
+          add(timer.time, "guest", `sets timer ${id}, due at ${moment(timer.at - model.start)}`);
         }
       } else from(wake.poll);
       add(wake.time, "guest", name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`, { wake });
@@ -302,10 +305,22 @@
 
   // ---- The picture -------------------------------------------------------------------------
 
+  const FONT = "12px system-ui, sans-serif";
   const AXIS = 22;
   const ROW = 20;
   const LANE = 9;
   const SHORTEST = 50;
+  /** Bars narrower than this stand together if no gap between them could be seen. */
+  const NARROW = 3;
+  /** Pixels from the mark of one wake to the next. */
+  const WAKES_APART = 3;
+  /** Pixels from one exit or doorbell to the next. */
+  const MARKS_APART = 4;
+  /** Of the style sheet. */
+  const COLOURS = [
+    "page", "line", "text", "faint", "pending", "ready", "spurious", "op", "inside", "exit", "wake", "cause", "sleeps",
+    "parked", "lost", "life", "selected",
+  ];
 
   class Chart {
     constructor(model, canvas, overview) {
@@ -326,14 +341,14 @@
       const lanes = Math.max(1, model.lanes.length + (model.crowd.list.length ? 1 : 0));
       let top = AXIS;
       const row = (height) => { const at = { top, height }; top += height + 4; return at; };
-      this.rows = { ops: row(lanes * LANE + 2), parked: row(12), boundary: row(18), executor: row(18) };
+      this.rows = { ops: row(Math.max(lanes * LANE, ROW - 6) + 2), parked: row(12), boundary: row(18), executor: row(18) };
       this.head = top + 4;
       this.palette();
     }
 
     palette() {
       const style = getComputedStyle(document.documentElement);
-      this.colours = new Proxy({}, { get: (seen, name) => (seen[name] ??= style.getPropertyValue(`--${name}`).trim()) });
+      this.colours = Object.fromEntries(COLOURS.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
       this.ask();
     }
 
@@ -403,33 +418,47 @@
 
     /**
      * Bars of a list in the order of time. What is narrower than a pixel shares it with all that begins
-     * in it, so the work is bounded by pixels, not by events.
+     * in it, and neighbours of a colour are one rectangle: the work is bounded by pixels, not by events.
      */
     bars(list, top, height, colour, reach = 0) {
       const pen = this.pen;
-      const perPixel = (this.to - this.from) / (this.width - this.gutter);
+      const run = { left: 0, right: -1, colour: null };
+      const flush = () => {
+        if (run.right < run.left) return;
+        pen.fillStyle = run.colour;
+        pen.fillRect(run.left, top, run.right - run.left, height);
+      };
       let index = lower(list, this.from - reach, "begin");
       if (!reach && index > 0) index -= 1;
       while (index < list.length && list[index].begin <= this.to) {
         const part = list[index];
-        const left = Math.max(this.x(part.begin), this.gutter);
-        const right = Math.min(this.x(part.end), this.width);
-        if (right >= this.gutter) {
-          pen.fillStyle = colour(part);
-          pen.fillRect(left, top, Math.max(right - left, 1), height);
+        let left = Math.max(this.x(part.begin), this.gutter);
+        let right = Math.min(this.x(part.end), this.width);
+        const isVisible = right >= this.gutter;
+        index += 1;
+        if (right - left < 1) {
+          left = Math.floor(left);
+          right = left + 1;
+          index = lower(list, this.time(right), "begin", index);
         }
-        if (right - left < 1) index = Math.max(index + 1, lower(list, part.begin + perPixel, "begin"));
-        else index += 1;
+        if (!isVisible) continue;
+        const filled = colour(part);
+        if (filled === run.colour && right - left < NARROW && left - run.right < 0.5) run.right = Math.max(run.right, right);
+        else {
+          flush();
+          Object.assign(run, { left, right, colour: filled });
+        }
       }
+      flush();
     }
 
-    /** Marks at points of time, at most one a pixel. */
-    points(list, key, mark) {
-      const perPixel = (this.to - this.from) / (this.width - this.gutter);
+    /** Marks at points of time, so many pixels apart at least. */
+    points(list, key, mark, apart = 1) {
+      const step = ((this.to - this.from) / (this.width - this.gutter)) * apart;
       let index = lower(list, this.from, key);
       while (index < list.length && list[index][key] <= this.to) {
         mark(this.x(list[index][key]), list[index]);
-        index = Math.max(index + 1, lower(list, list[index][key] + perPixel, key));
+        index = lower(list, list[index][key] + step, key, index + 1);
       }
     }
 
@@ -437,7 +466,7 @@
       const { pen, colours, model, rows } = this;
       if (!this.width) return;
       pen.clearRect(0, 0, this.width, this.height);
-      pen.font = "12px system-ui, sans-serif";
+      pen.font = FONT;
       pen.textBaseline = "middle";
       this.drawAxis();
       pen.save();
@@ -450,8 +479,8 @@
       this.bars(model.crowd.list, rows.ops.top + LANES * LANE, LANE - 2, () => colours.op, model.crowd.longest);
       this.bars(model.parked, rows.parked.top, rows.parked.height, () => colours.parked);
       this.bars(model.inside, rows.boundary.top + 3, 12, () => colours.inside);
-      this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); });
-      this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake));
+      this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); }, MARKS_APART);
+      this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake), MARKS_APART);
       this.bars(model.sleeps, rows.executor.top + 3, 12, () => colours.sleeps);
       this.bars(model.polls, rows.executor.top + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll));
       this.points(model.holes, "time", (x) => this.stroke(x, AXIS, this.height, colours.lost));
@@ -473,8 +502,10 @@
     /** What is not of the selected chain steps back. */
     dim(part) { return this.selected && !this.lit.has(part) ? this.colours.life : null; }
 
+    /** The labels of the axis, which it draws. */
     drawAxis() {
       const { pen, colours } = this;
+      const labels = [];
       const wanted = (this.to - this.from) / Math.max(2, (this.width - this.gutter) / 110);
       const power = 10 ** Math.floor(Math.log10(wanted));
       const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= wanted);
@@ -484,8 +515,10 @@
         pen.globalAlpha = 0.25;
         pen.fillRect(x, AXIS - 4, 1, this.height);
         pen.globalAlpha = 1;
-        pen.fillText(span(at), x + 3, 10);
+        labels.push(moment(at, step));
+        pen.fillText(labels[labels.length - 1], x + 3, 10);
       }
+      return labels;
     }
 
     drawTasks() {
@@ -500,16 +533,7 @@
         pen.fillStyle = colours.life;
         if (end > begin) pen.fillRect(begin, top + ROW / 2 - 0.5, end - begin, 1);
         this.bars(task.polls, top + 4, ROW - 8, (poll) => this.dim(poll) || this.pollColour(poll));
-        pen.fillStyle = colours.wake;
-        this.points(task.wakes, "time", (x, wake) => {
-          pen.globalAlpha = wake.queued ? 1 : 0.35;
-          pen.beginPath();
-          pen.moveTo(x - 3, top + 1);
-          pen.lineTo(x + 3, top + 1);
-          pen.lineTo(x, top + 6);
-          pen.fill();
-        });
-        pen.globalAlpha = 1;
+        this.drawWakes(task.wakes, top);
       }
       if (this.selected) {
         const { task, begin, end } = this.selected;
@@ -518,6 +542,23 @@
         const left = this.x(begin);
         pen.strokeRect(left - 2, this.rowTop(task) + 2, Math.max(this.x(end) - left, 1) + 4, ROW - 4);
       }
+    }
+
+    /** A triangle for each wake; pale if the task was in the run queue already. */
+    drawWakes(wakes, top) {
+      const { pen, colours } = this;
+      const shapes = { queued: new Path2D(), again: new Path2D() };
+      this.points(wakes, "time", (x, wake) => {
+        const shape = wake.queued ? shapes.queued : shapes.again;
+        shape.moveTo(x - 3, top + 1);
+        shape.lineTo(x + 3, top + 1);
+        shape.lineTo(x, top + 6);
+      }, WAKES_APART);
+      pen.fillStyle = colours.wake;
+      pen.globalAlpha = 0.35;
+      pen.fill(shapes.again);
+      pen.globalAlpha = 1;
+      pen.fill(shapes.queued);
     }
 
     drawLabels() {
@@ -619,11 +660,12 @@
       pen.fill();
     }
 
+    /** When and how much was polled in the whole run, and which part of it the picture shows. */
     drawOverview() {
-      const { colours, model } = this;
+      const { colours, model, gutter } = this;
       const pen = this.overview.getContext("2d");
       const height = 44;
-      const columns = Math.max(1, Math.floor(this.width));
+      const columns = Math.max(1, Math.floor(this.width - gutter));
       const whole = model.end - model.start;
       if (!this.density) {
         this.density = new Float64Array(columns);
@@ -633,19 +675,23 @@
           const each = Math.max(poll.end - poll.begin, 1) / (last - column(poll.begin) + 1);
           for (let at = column(poll.begin); at <= last; at += 1) this.density[at] += each;
         }
+        this.most = this.density.reduce((a, b) => Math.max(a, b), 1);
       }
-      const most = this.density.reduce((a, b) => Math.max(a, b), 1);
       pen.clearRect(0, 0, this.width, height);
+      pen.font = FONT;
+      pen.textBaseline = "middle";
+      pen.fillStyle = colours.text;
+      pen.fillText("the whole run", 8, height / 2);
       pen.fillStyle = colours.pending;
       this.density.forEach((share, at) => {
-        const tall = share ? Math.max(1, Math.sqrt(share / most) * (height - 6)) : 0;
-        pen.fillRect(at, height - tall, 1, tall);
+        const tall = share ? Math.max(1, Math.sqrt(share / this.most) * (height - 6)) : 0;
+        pen.fillRect(gutter + at, height - tall, 1, tall);
       });
-      const left = ((this.from - model.start) / whole) * this.width;
-      const right = ((this.to - model.start) / whole) * this.width;
+      const left = gutter + ((this.from - model.start) / whole) * columns;
+      const right = gutter + ((this.to - model.start) / whole) * columns;
       pen.fillStyle = colours.faint;
       pen.globalAlpha = 0.22;
-      pen.fillRect(0, 0, left, height);
+      pen.fillRect(gutter, 0, left - gutter, height);
       pen.fillRect(right, 0, this.width - right, height);
       pen.globalAlpha = 1;
       pen.strokeStyle = colours.cause;
@@ -697,7 +743,7 @@
   // ---- What is said under the pointer -----------------------------------------------------------
 
   function describe(model, hit) {
-    const at = (time) => span(time - model.start);
+    const at = (time) => moment(time - model.start);
     if (hit.poll) {
       const { poll } = hit;
       const why = poll.wake ? `woken by ${causeText(model, poll.wake.by)}` : poll.first ? "its first poll" : "no wake on record";
@@ -758,7 +804,7 @@
       ["interrupts injected", number(summary.interrupts)], ["parked", number(summary.parks)], ["records lost", number(summary.lost)],
     ]));
     const times = [
-      ["polls", "polls", "in polls"], ["executor", "executor", "executor, between polls"], ["watching", "watching", "watching memory"],
+      ["polls", "polls", "in polls"], ["executor", "executor", "in the executor"], ["watching", "watching", "watching memory"],
       ["host", "host-time", "outside of the guest"], ["parked", "parked", "parked"],
     ];
     const whole = Math.max(1, times.reduce((sum, [key]) => sum + summary.time[key], 0));
@@ -793,7 +839,7 @@
 
     const notices = [];
     if (!events.length) notices.push("There are no events in this trace.");
-    if (cut && events.length) notices.push(`This trace was cut off: it ends after ${count(events.length, "event")}.`);
+    if (cut && events.length) notices.push(`This trace was cut off: it ends after ${count(events.length + leftOut, "event")}.`);
     if (leftOut) notices.push(`The page shows the first ${count(events.length, "event")}; ${leftOut.toLocaleString("en")} more were left out (the numbers count them). A file of --trace has them all.`);
     if (model.holes.length) notices.push(`Records are missing at ${count(model.holes.length, "place")}, marked in red.`);
     byId("notice").textContent = notices.join(" ");
@@ -815,7 +861,9 @@
       list.replaceChildren();
       for (const step of chart.steps) {
         const item = element("li", undefined, { class: step.poll ? `${step.side} poll` : step.side });
-        item.append(element("time", `${span(step.time - model.start)}, ${step.side === "boundary" ? "the boundary" : `the ${step.side}`}`));
+        const first = chart.steps[0].time;
+        const when = step.time === first ? moment(first - model.start) : `+ ${span(step.time - first)}`;
+        item.append(element("time", `${when}, ${step.side === "boundary" ? "the boundary" : `the ${step.side}`}`));
         if (step.poll && !step.here) {
           const go = element("button", step.text, { type: "button" });
           go.addEventListener("click", () => { select(step.poll); chart.reveal(step.poll.begin, step.poll.end, step.poll.task); });
@@ -956,7 +1004,7 @@
     const overview = byId("overview");
     const centre = (event) => {
       const box = overview.getBoundingClientRect();
-      const time = model.start + ((event.clientX - box.left) / box.width) * (model.end - model.start);
+      const time = model.start + ((event.clientX - box.left - chart.gutter) / (box.width - chart.gutter)) * (model.end - model.start);
       const half = (chart.to - chart.from) / 2;
       chart.show(time - half, time + half);
     };
@@ -976,9 +1024,13 @@
         const box = canvas.getBoundingClientRect();
         return { x: box.left + at.x, y: box.top + at.y };
       },
-      drawnAfter: performance.now(),
+      drawnAfter: null,
     };
-    document.documentElement.dataset.ready = "true";
+    // The first frame after the one with the picture: by then it can be seen.
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      window.wakebox.drawnAfter = performance.now();
+      document.documentElement.dataset.ready = "true";
+    }));
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -10,6 +10,7 @@ mod files;
 mod footprint;
 mod limits;
 mod net;
+mod page;
 mod size;
 mod table;
 mod trace;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use table::Report;
+use table::{Report, Row};
 use wakebox_tests::floor::Floor;
 use wakebox_tests::soak;
 
@@ -40,39 +41,44 @@ fn run() -> Result<()> {
     {
         return soak::peers(rest);
     }
-    let json = json_file(&args)?;
+    let Options { json, only } = options(&args)?;
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let step = |what: &str| eprintln!("measuring {what} ...");
-
-    step("memory");
-    let memory = footprint::measure(&runtime);
-    step("memory of connections");
-    let connections = footprint::connections(&runtime);
-    step("exits and operations");
-    report.extend("exits and operations", exchange::measure(&floor, &runtime));
-    step("limits");
-    report.extend("limits", limits::cost(&runtime));
-    step("kills");
-    report.extend("kills", limits::kills());
-    step("tracing");
-    report.extend("tracing off", trace::off(&runtime));
-    report.extend("tracing on", trace::on(&runtime));
-    report.extend("traced events", trace::events(&runtime));
-    step("calls");
-    report.extend("calls", calls::measure(&runtime));
-    step("TCP echo and HTTP");
-    report.extend("TCP echo and HTTP", net::measure(&runtime));
-    step("file reads");
-    report.extend("file reads", files::measure(&runtime));
-    step("starts and ends");
-    report.extend("starts and ends", cold::measure(&floor, &runtime));
-    step("the first line");
-    report.extend("the first line", cold::first_line(&runtime));
-    report.extend("memory", memory);
-    report.extend("memory of connections", connections);
-    report.extend("size", size::measure());
+    let steps: [Step<'_>; 15] = [
+        // First, while the process has not used any.
+        ("memory", &|| footprint::measure(&runtime)),
+        ("memory of connections", &|| {
+            footprint::connections(&runtime)
+        }),
+        ("exits and operations", &|| {
+            exchange::measure(&floor, &runtime)
+        }),
+        ("limits", &|| limits::cost(&runtime)),
+        ("kills", &limits::kills),
+        ("tracing off", &|| trace::off(&runtime)),
+        ("tracing on", &|| trace::on(&runtime)),
+        ("traced events", &|| trace::events(&runtime)),
+        ("pages", &|| page::measure(&runtime)),
+        ("calls", &|| calls::measure(&runtime)),
+        ("TCP echo and HTTP", &|| net::measure(&runtime)),
+        ("file reads", &|| files::measure(&runtime)),
+        ("starts and ends", &|| cold::measure(&floor, &runtime)),
+        ("the first line", &|| cold::first_line(&runtime)),
+        ("size", &size::measure),
+    ];
+    let names = steps.map(|(what, _)| what);
+    if let Some(only) = &only
+        && !names.contains(&only.as_str())
+    {
+        bail!("`--only {only}`: there are {}", names.join(", "));
+    }
+    for (what, measure) in steps {
+        if only.as_ref().is_none_or(|only| only == what) {
+            eprintln!("measuring {what} ...");
+            report.extend(what, measure());
+        }
+    }
 
     println!("{report}");
     if let Some(file) = json {
@@ -82,11 +88,24 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// The value of `--json`, the only option.
-fn json_file(args: &[String]) -> Result<Option<PathBuf>> {
-    match args {
-        [] => Ok(None),
-        [option, file] if option == "--json" => Ok(Some(file.into())),
-        _ => bail!("usage: bench [--json FILE]"),
+/// What is measured, and how.
+type Step<'a> = (&'a str, &'a dyn Fn() -> Result<Vec<Row>>);
+
+struct Options {
+    /// Where the numbers go as well.
+    json: Option<PathBuf>,
+    /// The one step that is wanted.
+    only: Option<String>,
+}
+
+fn options(args: &[String]) -> Result<Options> {
+    let (mut json, mut only) = (None, None);
+    for option in args.chunks(2) {
+        match option {
+            [name, file] if name == "--json" => json = Some(file.into()),
+            [name, what] if name == "--only" => only = Some(what.clone()),
+            _ => bail!("usage: bench [--json FILE] [--only STEP]"),
+        }
     }
+    Ok(Options { json, only })
 }
