@@ -92,8 +92,9 @@ impl Bench {
         &self.memory
     }
 
-    /// Takes turns over these rings. Returns whether the guest has broken them.
-    pub fn turns<C, S, R>(&self, queue: Queue<C, S, R>, turns: usize) -> bool
+    /// Takes up to so many turns over these rings. Returns how many it were before the guest had
+    /// broken them.
+    pub fn turns<C, S, R>(&self, queue: Queue<C, S, R>, turns: usize) -> usize
     where
         C: Control + Clone,
         S: Slots<{ Submission::WORDS }>,
@@ -101,9 +102,10 @@ impl Bench {
     {
         let _runtime = self.runtime.enter();
         let mut driver = driver_over(queue, &self.memory, &self.policy);
-        let broken = (0..turns).any(|_| driver.turn(None).is_err());
+        let whole = (0..turns).take_while(|_| driver.turn(None).is_ok());
+        let taken = whole.count();
         driver.close();
-        broken
+        taken
     }
 
     /// Has a guest with these bytes in its arena submit these entries, and gives them the chance

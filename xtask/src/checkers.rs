@@ -14,17 +14,35 @@ const END_TO_END: [&str; 4] = ["ops", "cancel", "unix", "calls"];
 /// Unit tests that only repeat, thousands of times, what others do.
 const LONG: [&str; 2] = ["every_turn", "cut_off_anywhere"];
 
-/// The models of the host's rings, also at the sizes that want an optimized build.
+/// The models of the host's rings and of its driver, also at the sizes that want an optimized
+/// build.
 pub(crate) fn model(args: Args) -> Result<ExitCode> {
     args.all_done()?;
-    let packages = ["--package", "wakebox-proofs", "--lib"];
-    process::check(
-        cargo()
-            .args(["test", "--profile", "fuzz"])
-            .args(packages)
-            .args(["--", "--include-ignored", "--nocapture"]),
-    )?;
+    let mut counts = [("combinations", 0), ("states", 0), ("steps", 0)];
+    for (package, tests) in [("wakebox-proofs", ""), ("wakebox", "driver::model")] {
+        let mut command = cargo();
+        command
+            .args(["test", "--profile", "fuzz", "--package", package, "--lib"])
+            .args(["--", "--include-ignored", "--nocapture", tests]);
+        process::check_lines(&mut command, |line| {
+            for (what, count) in &mut counts {
+                *count += counted(line, what).unwrap_or(0);
+            }
+        })?;
+    }
+    let [(_, combinations), (_, states), (_, steps)] = counts;
+    println!(
+        "models: {combinations} combinations of values for single checks; {states} states of \
+         rings and driver, and all {steps} turns from them; nothing that must not happen"
+    );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The number that stands before a word, if a line has both.
+fn counted(line: &str, what: &str) -> Option<u64> {
+    let words: Vec<_> = line.split([' ', ',']).collect();
+    let at = words.iter().position(|word| *word == what)?;
+    words[..at].last()?.parse().ok()
 }
 
 /// The checks of `tests/proofs`, for every value there is.
@@ -158,4 +176,18 @@ fn succeeds(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_belongs_to_the_word_behind_it() {
+        let line = "rings, 2 and 1 places from 0: 6 states, 112 steps";
+        assert_eq!(counted(line, "states"), Some(6));
+        assert_eq!(counted(line, "steps"), Some(112));
+        assert_eq!(counted(line, "combinations"), None);
+        assert_eq!(counted("states of rings", "states"), None);
+    }
 }

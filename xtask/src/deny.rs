@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: licences and sources of everything we depend on.
+//! `cargo xtask deny`: licences and sources of everything we depend on, and known holes in it.
 
 use std::process::ExitCode;
 
@@ -7,18 +7,25 @@ use anyhow::{Result, bail};
 use crate::args::Args;
 use crate::{process, workspace};
 
-pub(crate) fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
+    let advisories = args.flag("--advisories");
     args.all_done()?;
     if !process::has_cargo_command("deny") {
         bail!("cargo-deny is not installed; `cargo install --locked cargo-deny` gets it");
+    }
+    let mut checks = vec!["licenses", "bans", "sources"];
+    if advisories {
+        // Fetches RustSec's database: https://github.com/RustSec/advisory-db.
+        checks.push("advisories");
     }
     let config = workspace::root().join("deny.toml");
     for manifest in ["Cargo.toml", "tests/guests/Cargo.toml"] {
         process::check(
             process::cargo()
-                .args(["deny", "--manifest-path", manifest, "check", "--config"])
+                .args(["deny", "--manifest-path", manifest, "--config"])
                 .arg(&config)
-                .args(["licenses", "bans", "sources"]),
+                .arg("check")
+                .args(&checks),
         )?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! Other programs, and what to say when they fail.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
@@ -30,10 +31,34 @@ pub(crate) fn cargo() -> Command {
 /// If it cannot be started or fails; the error is a sentence.
 pub(crate) fn check(command: &mut Command) -> Result<()> {
     let status = status(command)?;
+    judge(command, status)
+}
+
+fn judge(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("`{}` failed ({})", line(command), describe(status));
     }
     Ok(())
+}
+
+/// As [`check`], and shows each line of its output to `look` as well.
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn check_lines(command: &mut Command, mut look: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", line(command)))?;
+    if let Some(output) = child.stdout.take() {
+        for said in BufReader::new(output).lines() {
+            let said = said?;
+            println!("{said}");
+            look(&said);
+        }
+    }
+    judge(command, child.wait()?)
 }
 
 /// Runs a command with this program's own input and output, and returns how it ended.

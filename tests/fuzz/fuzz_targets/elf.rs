@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| wakebox_fuzz::elf::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    wakebox_fuzz::elf::run(data);
+});

@@ -19,7 +19,8 @@ pub fn changed(random: &mut Random, corpus: &[Vec<u8>], dictionary: &[&[u8]]) ->
     input
 }
 
-fn change(random: &mut Random, input: &mut Vec<u8>, corpus: &[Vec<u8>], dictionary: &[&[u8]]) {
+/// Changes one thing in an input; see [`changed`].
+pub fn change(random: &mut Random, input: &mut Vec<u8>, corpus: &[Vec<u8>], dictionary: &[&[u8]]) {
     if input.is_empty() {
         input.extend(bytes(random, 16));
         return;

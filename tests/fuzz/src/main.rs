@@ -21,8 +21,8 @@ fn main() -> ExitCode {
     match arguments() {
         Ok((target, Inputs::File(path))) => match std::fs::read(&path) {
             Ok(input) => {
-                (target.run)(&input);
-                println!("{}: read without a panic", target.name);
+                let reached = (target.run)(&input);
+                println!("{}, no panic", target.tally(1, reached));
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&format!("{}: {error}", path.display())),
@@ -71,10 +71,11 @@ fn fuzz(target: &'static Target, runs: u64, seed: u64) {
     let mut random = Random::new(seed);
     let start = Instant::now();
     let mut told = start;
+    let mut reached = 0;
     for run in 0..runs {
         let input = (target.make)(&mut random, &corpus);
         INPUT.set(Some((target.name, input.clone())));
-        (target.run)(&input);
+        reached += (target.run)(&input);
         if run % 1024 == 0 && told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
             eprintln!("{}: {run} of {runs}", target.name);
@@ -82,8 +83,8 @@ fn fuzz(target: &'static Target, runs: u64, seed: u64) {
     }
     let time = start.elapsed().as_secs_f64();
     println!(
-        "{}: {runs} inputs from seed {seed} in {time:.1} s, no panic",
-        target.name
+        "{}, no panic; seed {seed}, {time:.0} s",
+        target.tally(runs, reached)
     );
 }
 

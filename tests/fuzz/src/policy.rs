@@ -1,7 +1,7 @@
 //! Policy files.
 
 use wakebox::Policy;
-use wakebox_proofs::Random;
+use wakebox_proofs::{Any, Random};
 
 use crate::generate;
 
@@ -33,18 +33,32 @@ const WORDS: [&[u8]; 24] = [
     b"'''",
 ];
 
-/// Reads what may be a policy, and asks it what it allows if it is one.
-pub fn run(data: &[u8]) {
+/// Reads what may be a policy, and asks it what it allows if it is one. Returns
+/// one then.
+pub fn run(data: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(data);
-    if let Ok(policy) = Policy::from_toml(&text, "/etc/app/policy.toml") {
-        let again = policy.clone().and(policy.clone());
-        // What it says of itself, for people.
-        let _ = format!("{policy:?}{:?}", again.validate());
-        let _ = policy.may_call("kv.get");
-    }
+    let Ok(policy) = Policy::from_toml(&text, "/etc/app/policy.toml") else {
+        return 0;
+    };
+    let again = policy.clone().and(policy.clone());
+    // What it says of itself, for people.
+    let _ = format!("{policy:?}{:?}", again.validate());
+    let _ = policy.may_call("kv.get");
+    1
 }
 
-/// A policy with a few changes.
+/// Some lines of a policy, of which one may be changed; or a policy with changes anywhere.
 pub fn make(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
-    generate::changed(random, corpus, &WORDS)
+    if random.bool() {
+        return generate::changed(random, corpus, &WORDS);
+    }
+    let policy = &corpus[random.below(corpus.len() as u32) as usize];
+    let lines = policy.split_inclusive(|byte| *byte == b'\n');
+    let kept = lines.filter(|_| random.below(3) > 0);
+    let mut lines: Vec<_> = kept.map(<[u8]>::to_vec).collect();
+    let chosen = random.below(lines.len() as u32 + 1) as usize;
+    if let Some(line) = lines.get_mut(chosen) {
+        generate::change(random, line, corpus, &WORDS);
+    }
+    lines.concat()
 }

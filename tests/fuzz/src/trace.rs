@@ -23,10 +23,10 @@ const WORDS: [&[u8]; 12] = [
 ];
 
 /// Reads what may be a trace; what could be read is counted, and written so that it is read the
-/// same.
-pub fn run(data: &[u8]) {
+/// same. Returns how many events that were.
+pub fn run(data: &[u8]) -> u64 {
     let Ok(reader) = Reader::new(data) else {
-        return;
+        return 0;
     };
     let events: Vec<_> = reader.map_while(Result::ok).collect();
     let mut summary = Summary::new();
@@ -43,6 +43,7 @@ pub fn run(data: &[u8]) {
         let again: Vec<_> = again.map_while(Result::ok).collect();
         assert_eq!(again, events, "a trace is read as it was written");
     }
+    events.len() as u64
 }
 
 /// A trace with a few changes.

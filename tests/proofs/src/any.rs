@@ -1,6 +1,7 @@
 //! Where a check's values come from.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::hash::Hash;
 
 /// A source of any value.
@@ -19,6 +20,12 @@ pub trait Any {
 
     /// Any byte.
     fn u8(&mut self, telling: &[u8]) -> u8;
+
+    /// Any half word, where most values, those of `seldom` among them, are the end of the matter:
+    /// a source that has only so many runs gives one of `often` in most cases, and gets further.
+    fn u32_mostly(&mut self, often: &[u32], seldom: &[u32]) -> u32 {
+        self.u32(&[often, seldom].concat())
+    }
 
     /// One of these.
     fn one_of<T: Copy>(&mut self, of: &[T]) -> T
@@ -124,6 +131,12 @@ pub struct Reached {
     pub steps: u64,
 }
 
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} states, {} steps", self.states, self.steps)
+    }
+}
+
 /// Takes every step from every state that can be reached, however long the way there is.
 ///
 /// `run` makes the thing anew, takes so many steps with it, and tells what state it is in then:
@@ -153,6 +166,9 @@ pub fn reach<S: Eq + Hash>(mut run: impl FnMut(&mut Choices, usize) -> Option<S>
         steps,
     }
 }
+
+/// One in how many values of [`Any::u32_mostly`] need not be one of those that it has often.
+const SELDOM: u32 = 32;
 
 /// A telling value, one beside it, or any.
 fn mix<T: Copy>(kind: u64, telling: &[T], near: impl Fn(T, i8) -> T, any: T) -> T {
@@ -208,6 +224,13 @@ impl Any for Random {
             |value, by| value.wrapping_add_signed(by.into()),
             any,
         )
+    }
+
+    fn u32_mostly(&mut self, often: &[u32], seldom: &[u32]) -> u32 {
+        match self.below(SELDOM) {
+            0 => self.u32(seldom),
+            _ => self.one_of(often),
+        }
     }
 
     fn u8(&mut self, telling: &[u8]) -> u8 {
@@ -270,6 +293,15 @@ impl Any for Bytes<'_> {
     fn u32(&mut self, telling: &[u32]) -> u32 {
         let told = self.telling(telling);
         told.unwrap_or_else(|| u32::from_le_bytes(self.take()))
+    }
+
+    fn u32_mostly(&mut self, often: &[u32], seldom: &[u32]) -> u32 {
+        let byte = u32::from(self.take::<1>()[0]);
+        // Used-up bytes, which are zeroes, give the first.
+        match byte % SELDOM == SELDOM - 1 {
+            true => self.u32(seldom),
+            false => often[(byte % SELDOM) as usize % often.len()],
+        }
     }
 
     fn u8(&mut self, _: &[u8]) -> u8 {

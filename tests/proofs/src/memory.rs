@@ -132,26 +132,28 @@ impl<A: Any> Liar<A> {
     }
 }
 
-/// Values around a believable range `from..=to` that make a difference: each of a short range, its
-/// ends and what lies beyond.
+/// The values of a short range, or the ends and the middle of a long one.
 fn telling(from: u32, to: u32) -> Vec<u32> {
     let length = to.wrapping_sub(from);
-    let mut values: Vec<u32> = if length <= 8 {
-        (0..=length).map(|step| from.wrapping_add(step)).collect()
-    } else {
-        vec![
-            from,
-            from.wrapping_add(1),
-            from.wrapping_add(length / 2),
-            to,
-        ]
-    };
-    values.extend([
-        to.wrapping_add(1),
-        from.wrapping_sub(1),
-        from.wrapping_add(1 << 31),
-    ]);
-    values
+    let step = |step| from.wrapping_add(step);
+    match length {
+        0..=8 => (0..=length).map(step).collect(),
+        _ => [0, 1, length / 2, length].map(step).into(),
+    }
+}
+
+/// An index of the guest's that can be believed if it lies in `said..=last`, and that has once
+/// been `first`: now and then it goes back, or too far.
+fn index<A: Any>(any: &mut A, first: u32, said: u32, last: u32) -> u32 {
+    let mut impossible = vec![
+        last.wrapping_add(1),
+        first.wrapping_sub(1),
+        first.wrapping_add(1 << 31),
+    ];
+    if said != first {
+        impossible.extend(telling(first, said.wrapping_sub(1)));
+    }
+    any.u32_mostly(&telling(said, last), &impossible)
 }
 
 impl<A: Any> Control for Liar<A> {
@@ -162,12 +164,13 @@ impl<A: Any> Control for Liar<A> {
         match word {
             Word::SubmissionTail => {
                 let head = inner.submission_head.get();
-                let values = match order {
+                let said = inner.submission_tail.get();
+                let last = head.wrapping_add(geometry.submissions);
+                let tail = self.ask(|any| match order {
                     // A hint: it is looked at, and read again before anything is done.
-                    Ordering::Relaxed => vec![head, head.wrapping_add(1)],
-                    _ => telling(head, head.wrapping_add(geometry.submissions)),
-                };
-                let tail = self.ask(|any| any.u32(&values));
+                    Ordering::Relaxed => any.u32(&[head, head.wrapping_add(1)]),
+                    _ => index(any, head, said, last),
+                });
                 if order != Ordering::Relaxed {
                     inner.submission_tail.set(tail);
                 }
@@ -175,8 +178,8 @@ impl<A: Any> Control for Liar<A> {
             }
             Word::CompletionHead => {
                 let tail = inner.completion_tail.get();
-                let values = telling(inner.completion_head.get(), tail);
-                let head = self.ask(|any| any.u32(&values));
+                let said = inner.completion_head.get();
+                let head = self.ask(|any| index(any, said, said, tail));
                 inner.completion_head.set(head);
                 head
             }

@@ -147,7 +147,7 @@ mod tests {
         for &(submissions, completions) in sizes {
             for start in [0, u32::MAX] {
                 let reached = explore(submissions, completions, start);
-                println!("{submissions} and {completions} places from {start}: {reached:?}");
+                println!("rings, {submissions} and {completions} places from {start}: {reached}");
                 assert!(reached.states > 1, "{reached:?}");
             }
         }
