@@ -55,6 +55,7 @@ mod calls;
 mod debug;
 mod driver;
 mod error;
+mod interned;
 #[cfg(feature = "jail")]
 pub mod jail;
 mod limits;

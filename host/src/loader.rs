@@ -22,6 +22,7 @@ use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, IMAGE_PIE_BASE, PAGE_SIZE};
 use wakebox_abi::{ABI_VERSION, note};
 
 use crate::error::{Error, Result};
+use crate::interned::interned;
 use crate::units;
 use crate::vm::memory::GuestMemory;
 use crate::vm::paging::Rights;
@@ -357,7 +358,7 @@ fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, LoadError> {
         .unwrap_or_default();
     let relocations = relocations(&bytes, &headers, &segments, bias)?;
     Ok(Image {
-        bytes: bytes.into(),
+        bytes: interned(bytes),
         name: name.into(),
         segments,
         read_only_after,

@@ -12,6 +12,7 @@ use super::backtrace::{Frame, mark_runtime};
 use super::elf::{Elf, Symbol};
 use super::fuel::{Fuel, Metered};
 use crate::error::{Error, Result};
+use crate::interned::interned;
 use crate::loader::{Image, read_file};
 use crate::report::printable_line;
 
@@ -48,7 +49,7 @@ impl Symbols {
         let separate = match separate {
             None => None,
             Some(path) => {
-                let bytes: Arc<[u8]> = read_file(path)?.into();
+                let bytes = interned(read_file(path)?);
                 check(path, &bytes, image.file())?;
                 Some(bytes)
             }
