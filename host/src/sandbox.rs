@@ -5,6 +5,7 @@
 //! has completed, await.
 
 mod end;
+mod processor_time;
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -56,6 +57,7 @@ use crate::vm::signal::RunPage;
 use crate::vm::space::{Sizes, Space};
 use crate::vm::system::System;
 use crate::vm::vcpu::{Exit, Vcpu};
+use processor_time::ProcessorTime;
 
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
@@ -524,7 +526,6 @@ impl Builder {
             control: memory.control(),
             stop,
             meter,
-            limits,
             vcpu,
             clocks,
             memory,
@@ -535,7 +536,13 @@ impl Builder {
             quantum,
             ended: false,
             exits: Exits::default(),
-            times: Times::default(),
+            times: Times {
+                computed: limits
+                    .time(LimitKind::CpuTime)
+                    .map(|_| ProcessorTime::default()),
+                ..Times::default()
+            },
+            limits,
             left_at: None,
             turn_began: Instant::now(),
             counts,
@@ -717,8 +724,8 @@ struct Times {
     in_guest: Duration,
     in_host: Duration,
     parked: Duration,
-    /// Time on a processor in the guest, if it is limited.
-    computed: Duration,
+    /// On a processor in the guest, if that is limited.
+    computed: Option<ProcessorTime>,
 }
 
 /// A virtual machine with its guest, ready to run.
@@ -901,14 +908,14 @@ impl Sandbox {
         if let Some(left) = self.left_at {
             self.times.in_host += entered - left;
         }
-        // Asked for only if it is limited: it takes two system calls.
-        let is_limited = self.limits.get(LimitKind::CpuTime).is_some();
-        let computed = is_limited.then(thread_time);
-        let exit = self.vcpu.enter(most);
-        if let Some(before) = computed {
-            self.times.computed += thread_time().saturating_sub(before);
+        if let Some(computed) = &mut self.times.computed {
+            computed.enter(entered);
         }
+        let exit = self.vcpu.enter(most);
         let left = Instant::now();
+        if let Some(computed) = &mut self.times.computed {
+            computed.leave(entered, left);
+        }
         self.times.in_guest += left - entered;
         self.left_at = Some(left);
         let reason = exit.as_ref().map_or(ExitReason::Violation, Exit::reason);
@@ -926,8 +933,10 @@ impl Sandbox {
     /// The limit that is reached.
     fn turn_length(&self, began: Instant) -> Result<Duration, Limit> {
         let mut most = self.quantum;
-        if let Some(limit) = self.limits.time(LimitKind::CpuTime) {
-            match limit.checked_sub(self.times.computed) {
+        if let (Some(limit), Some(computed)) =
+            (self.limits.time(LimitKind::CpuTime), &self.times.computed)
+        {
+            match limit.checked_sub(computed.used()) {
                 None | Some(Duration::ZERO) => return Err(Limit::CpuTime(limit)),
                 Some(left) => most = most.min(left),
             }
@@ -1217,10 +1226,4 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.sandbox.close();
     }
-}
-
-/// Time for which the calling thread has run, in the host and in guests.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
