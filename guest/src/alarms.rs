@@ -54,7 +54,7 @@ impl Alarms {
     pub(crate) fn set(&mut self, at: Nanos, waker: &Waker) -> Option<Waker> {
         let old = match self.by_waker.get(&identity(waker)) {
             Some(place) if place.0 <= at => {
-                trace::waits_for(|| Reason::Timer(place.1));
+                trace::waits_for(move || Reason::Timer(place.1));
                 return None;
             }
             Some(&place) => self.take(place),
@@ -63,12 +63,12 @@ impl Alarms {
         let timer = self.next_sequence;
         let place = (at, timer);
         self.next_sequence += 1;
-        trace::write(|by| What::TimerSet {
+        trace::write(move |by| What::TimerSet {
             timer,
             at_ns: at,
             by,
         });
-        trace::waits_for(|| Reason::Timer(timer));
+        trace::waits_for(move || Reason::Timer(timer));
         let waker = waker.clone();
         // That of the clone, which need not have the words of the original.
         let replaced = self.by_waker.insert(identity(&waker), place);

@@ -98,12 +98,12 @@ impl Runtime {
     /// `out WAIT`.
     fn leave(&self, taken: u32) {
         if wake::guest_may_sleep(&self.control, Sleep::Out, taken) {
-            trace::write(|_| What::Sleeps {
+            trace::write(move |_| What::Sleeps {
                 how: trace::Idle::Out,
             });
             machine::ring(port::WAIT);
             wake::guest_is_awake(&self.control);
-            trace::write(|_| What::Awake { by: Roused::Out });
+            trace::write(move |_| What::Awake { by: Roused::Out });
             count(&self.idle.counts.by_out);
         }
     }
@@ -113,7 +113,7 @@ impl Runtime {
         if wake::guest_may_sleep(&self.control, Sleep::Halt, taken) {
             let interrupts = || self.control.load(Word::Interrupts, Ordering::Relaxed);
             let before = interrupts();
-            trace::write(|_| What::Sleeps {
+            trace::write(move |_| What::Sleeps {
                 how: trace::Idle::Halt,
             });
             machine::halt(taken);
@@ -126,8 +126,8 @@ impl Runtime {
                 count(&self.idle.counts.by_interrupt);
                 Roused::Interrupt
             };
-            trace::interrupts(interrupts);
-            trace::write(|_| What::Awake { by });
+            trace::interrupts();
+            trace::write(move |_| What::Awake { by });
         }
     }
 
@@ -139,11 +139,11 @@ impl Runtime {
             return false;
         }
         self.ring_if_unseen();
-        trace::write(|_| What::Sleeps {
+        trace::write(move |_| What::Sleeps {
             how: trace::Idle::Watch,
         });
         let by = self.watch_until(window);
-        trace::write(|_| What::Awake { by });
+        trace::write(move |_| What::Awake { by });
         by != Roused::Nothing
     }
 

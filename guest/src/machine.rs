@@ -8,7 +8,7 @@ use crate::trace::{self, What};
 /// Rings a doorbell.
 #[inline(always)]
 pub(crate) fn ring(port: u16) {
-    trace::write(|_| What::Doorbell { port });
+    trace::write(move |_| What::Doorbell { port });
     // SAFETY: the runtime exists, so this is a guest; whoever rings WAIT has announced
     // it (`crate::idle`).
     unsafe { port::ring(port) }

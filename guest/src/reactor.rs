@@ -435,7 +435,7 @@ impl Inner {
         let record = &self.records[key];
         self.awaited += u32::from(matches!(record.owner, Owner::Future(_)));
         let Request { opcode, params } = record.request;
-        trace::write(|by| What::Submitted {
+        trace::write(move |by| What::Submitted {
             token,
             opcode,
             bytes: Opcode::from_code(opcode).map_or(0, |opcode| opcode.arena_bytes(&params)),
@@ -535,7 +535,7 @@ impl Inner {
 
     fn cancel(&mut self, key: Key) {
         if let Stage::InFlight(token) = self.records[key].stage {
-            trace::write(|by| What::CancelAsked { token, by });
+            trace::write(move |by| What::CancelAsked { token, by });
             self.cancels.push_back(token);
         }
     }

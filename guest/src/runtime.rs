@@ -136,10 +136,6 @@ impl Runtime {
 
     /// Reads all completions and fires all timers that are due.
     pub(crate) fn collect(&self) {
-        trace::interrupts(|| {
-            self.control
-                .load(Word::Interrupts, core::sync::atomic::Ordering::Relaxed)
-        });
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Wake(waker, why) => trace::because(why, || waker.wake()),

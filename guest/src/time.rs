@@ -229,9 +229,9 @@ impl Future for Sleep {
 fn trace_timer(timer: Option<u64>, set_to: Option<u64>) {
     let timer = timer.unwrap_or_default();
     if let Some(at_ns) = set_to {
-        trace::write(|by| What::TimerSet { timer, at_ns, by });
+        trace::write(move |by| What::TimerSet { timer, at_ns, by });
     }
-    trace::waits_for(|| Reason::Timer(timer));
+    trace::waits_for(move || Reason::Timer(timer));
 }
 
 impl Drop for Sleep {

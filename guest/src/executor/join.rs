@@ -7,6 +7,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use super::task::{Flags, TaskRef};
+use crate::trace;
 
 /// Waits for a task and gives its output.
 ///
@@ -48,7 +49,7 @@ impl<T> JoinHandle<T> {
     /// being polled. Nothing happens if it has ended before.
     pub fn abort(&self) {
         self.task.raise(Flags::ABORTED);
-        self.task.wake(false);
+        self.task.wake(false, trace::is_on());
     }
 
     /// Takes the output out, if the task has ended with one.

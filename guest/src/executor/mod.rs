@@ -191,7 +191,7 @@ impl Executor {
     /// Queues the tasks that were woken from elsewhere, in the order of their wakes.
     fn open_inbox(&self) {
         for task in self.inbox.empty() {
-            trace::because(Reason::Elsewhere, || task.wake(false));
+            trace::because(Reason::Elsewhere, || task.wake(false, trace::is_on()));
             // The inbox held a reference.
             task.release();
         }
@@ -208,13 +208,10 @@ impl Executor {
         } else {
             count(&self.counts.polls);
             let outer = self.current.replace(Some(task));
-            if trace::is_on() {
-                trace::poll_begin(task.number());
-            }
-            let ready = task.poll();
-            if trace::is_on() {
-                trace::poll_end(task.number(), ready);
-            }
+            let ready = match trace::is_on() {
+                false => task.poll(false),
+                true => poll_told(task),
+            };
             self.current.set(outer);
             if ready {
                 self.end(task, false);
@@ -236,12 +233,22 @@ impl Executor {
         count(&self.counts.completed);
         self.tasks.remove(task);
         let task_number = task.number();
-        trace::write(|_| What::Ended {
+        trace::write(move |_| What::Ended {
             task: task_number,
             aborted,
         });
         trace::because(Reason::Task(task_number), || task.complete());
     }
+}
+
+/// Polls a task and tells of it.
+#[cold]
+#[inline(never)]
+fn poll_told(task: TaskRef) -> bool {
+    trace::poll_begin(task.number());
+    let ready = task.poll(true);
+    trace::poll_end(task.number(), ready);
+    ready
 }
 
 impl fmt::Debug for Executor {

@@ -289,11 +289,12 @@ impl TaskRef {
     }
 
     /// (4): puts the task at the end of the run queue, unless it is there already or
-    /// there is nothing left to poll. Tells of it; `consumed` says whether that uses up a waker.
+    /// there is nothing left to poll. If it is told of, `consumed` says whether that uses up a
+    /// waker.
     #[inline(always)]
-    pub(super) fn wake(self, consumed: bool) {
+    pub(super) fn wake(self, consumed: bool, told: bool) {
         let queued = !self.has(Flags::QUEUED | Flags::COMPLETED);
-        if trace::is_on() {
+        if told {
             trace::woken(self.number(), queued, consumed);
         }
         if queued {
@@ -304,13 +305,14 @@ impl TaskRef {
         }
     }
 
-    /// Polls the future, and says whether it is ready: (3) or (5).
+    /// Polls the future with a waker that is told of or not, and says whether it is ready: (3) or
+    /// (5).
     ///
     /// The task is not COMPLETED; if it is ready, [`Self::complete`] follows.
     #[inline(always)]
-    pub(super) fn poll(self) -> bool {
+    pub(super) fn poll(self, told: bool) -> bool {
         // The waker is lent, so it counts for nothing.
-        let waker = ManuallyDrop::new(waker::of(self));
+        let waker = ManuallyDrop::new(waker::of(self, told));
         let mut cx = Context::from_waker(&waker);
         // SAFETY: this is home, the vtable is that of the task's type, and the caller
         // has seen that the task is not COMPLETED.
@@ -369,7 +371,7 @@ impl TaskRef {
 
     /// Remembers whom to wake in (5) and (6).
     pub(super) fn set_joiner(self, waker: &Waker) {
-        trace::waits_for(|| Reason::Task(self.number()));
+        trace::waits_for(move || Reason::Task(self.number()));
         let joiner = &self.header().joiner;
         let old = joiner.take();
         let new = match old {

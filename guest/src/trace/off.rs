@@ -46,4 +46,4 @@ pub(crate) fn because<T>(_why: Reason, act: impl FnOnce() -> T) -> T {
 pub(crate) fn waits_for(_what: impl FnOnce() -> Reason) {}
 
 #[inline(always)]
-pub(crate) fn interrupts(_count: impl FnOnce() -> u32) {}
+pub(crate) fn interrupts() {}

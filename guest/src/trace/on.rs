@@ -6,9 +6,11 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use wakebox_abi::boot::Boot;
+use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
 
 use super::{Reason, What, name};
+use crate::runtime::runtime;
 
 /// Whether somebody watches. Written once, by the entry.
 static ON: AtomicBool = AtomicBool::new(false);
@@ -85,7 +87,8 @@ pub(crate) fn is_crowded() -> bool {
     is_on() && look()
 }
 
-/// Tells what happens now. `what` gets the number of the task that is being polled.
+/// Tells what happens now. `what` gets the number of the task that is being polled; it owns what it
+/// takes along, or that would have to be in memory when nobody watches.
 #[inline(always)]
 pub(crate) fn write(what: impl FnOnce(u32) -> What) {
     if is_on() {
@@ -121,6 +124,7 @@ pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, place: &Lo
 /// Tells of a poll that begins.
 #[cold]
 pub(crate) fn poll_begin(task: u32) {
+    take_interrupts();
     TELLER.current.set(task);
     TELLER.on.set(None);
     TELLER.others.set(0);
@@ -158,13 +162,19 @@ pub(crate) fn woken(task: u32, queued: bool, consumed: bool) {
 /// Does something that may call wakers, for a reason.
 #[inline(always)]
 pub(crate) fn because<T>(why: Reason, act: impl FnOnce() -> T) -> T {
-    if !is_on() {
-        return act();
+    #[cold]
+    #[inline(never)]
+    fn tell<T>(why: Reason, act: impl FnOnce() -> T) -> T {
+        take_interrupts();
+        let before = TELLER.why.replace(Some(why));
+        let result = act();
+        TELLER.why.set(before);
+        result
     }
-    let before = TELLER.why.replace(Some(why));
-    let result = act();
-    TELLER.why.set(before);
-    result
+    match is_on() {
+        false => act(),
+        true => tell(why, act),
+    }
 }
 
 /// Notes what the task that is being polled will wait for.
@@ -172,25 +182,33 @@ pub(crate) fn because<T>(why: Reason, act: impl FnOnce() -> T) -> T {
 pub(crate) fn waits_for(what: impl FnOnce() -> Reason) {
     if is_on() {
         #[cold]
-        fn note(what: Reason) {
+        #[inline(never)]
+        fn note(what: impl FnOnce() -> Reason) {
+            let what = what();
             if TELLER.on.get().is_none() {
                 TELLER.on.set(Some(what));
             } else {
                 TELLER.others.set(TELLER.others.get().saturating_add(1));
             }
         }
-        note(what());
+        note(what);
     }
 }
 
-/// Tells of interrupts that were taken since the last time.
+/// Tells of interrupts that were taken since the last time. What they may have brought is told
+/// after this: wakes for a reason, and polls.
 #[inline(always)]
-pub(crate) fn interrupts(count: impl FnOnce() -> u32) {
+pub(crate) fn interrupts() {
     if is_on() {
-        let count = count();
-        if TELLER.interrupts.replace(count) != count {
-            TELLER.write(What::Interrupted { count });
-        }
+        take_interrupts();
+    }
+}
+
+#[cold]
+fn take_interrupts() {
+    let count = runtime().control.load(Word::Interrupts, Ordering::Relaxed);
+    if TELLER.interrupts.replace(count) != count {
+        TELLER.write(What::Interrupted { count });
     }
 }
 
