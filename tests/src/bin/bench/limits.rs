@@ -1,24 +1,20 @@
 //! Ending a sandbox from elsewhere, and what limits cost.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use wakebox::{Builder, Captured, Limits, Outcome, Output, Sandbox, WakeMode};
+use wakebox::{Limits, Outcome, Sandbox};
 use wakebox_tests::{guest, runtime_of};
 
+use crate::pairs::{Costs, MODES, noops, probe};
 use crate::table::{Bar, Row, Unit, median};
 
 /// Sandboxes that are killed, of each sort.
 const KILLS: usize = 200;
 /// How long one has been at it when it is killed.
 const SETTLED: Duration = Duration::from_millis(1);
-/// Runs with limits and without, in turns.
-const ROUNDS: usize = 9;
-/// Operations of the probe, one in flight; more where more are in flight.
-const OPERATIONS: u32 = 4_000;
 
 /// From the kill to the outcome, in every state that a guest can be in.
 pub(crate) fn kills() -> Result<Vec<Row>> {
@@ -99,57 +95,16 @@ fn limited() -> Limits {
 /// No-ops with every limit set, beside the same with none.
 pub(crate) fn cost(runtime: &Runtime) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for mode in [WakeMode::Out, WakeMode::Poll] {
-        let mut with = HashMap::new();
-        let mut without = HashMap::new();
-        for _ in 0..ROUNDS {
-            probe(runtime, mode, limited(), &mut with)?;
+    for mode in MODES {
+        let mut costs = Costs::default();
+        while !costs.are_known_to(1.0) {
             // As many operations in flight as the other has.
-            let unlimited = Limits::unlimited().in_flight(4096);
-            probe(runtime, mode, unlimited, &mut without)?;
+            let none = Limits::unlimited().in_flight(4096);
+            let without = probe(runtime, noops("bench", mode).limits(none))?;
+            let with = probe(runtime, noops("bench", mode).limits(limited()))?;
+            costs.add(without, with);
         }
-        let mut row = |what: &str, key: &str, nanoseconds: fn(f64) -> f64| -> Result<()> {
-            let of = |measured: &HashMap<String, Vec<f64>>| -> Result<f64> {
-                let values = measured.get(key);
-                let values = values.with_context(|| format!("the probe said no `{key}`"))?;
-                Ok(nanoseconds(median(values.clone())))
-            };
-            let what = format!("{what}, all limits set / none, mode {mode}");
-            let row = Row::new(what, Unit::Nanoseconds, of(&with)?);
-            rows.push(row.floor(of(&without)?).bar(Bar::Ratio(1.05)));
-            Ok(())
-        };
-        row("one operation and back", "nop_median_ns", |ns| ns)?;
-        row(
-            "an operation of 256 in flight",
-            "ops_per_second_256",
-            |rate| 1e9 / rate,
-        )?;
+        rows.extend(costs.rows("every limit set", mode, 5.0, Some(5.0)));
     }
     Ok(rows)
-}
-
-/// Runs the probe `bench` and adds what it says.
-fn probe(
-    runtime: &Runtime,
-    mode: WakeMode,
-    limits: Limits,
-    measured: &mut HashMap<String, Vec<f64>>,
-) -> Result<()> {
-    let output = Captured::new();
-    let builder: Builder = Sandbox::builder().guest(guest("bench")).wake(mode);
-    let mut sandbox = builder
-        .args([OPERATIONS.to_string()])
-        .limits(limits)
-        .stdout(Output::Capture(output.clone()))
-        .build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(outcome.is_success(), "{outcome}");
-    for line in output.text().lines() {
-        let pair = line.split_once(' ');
-        let (key, value) = pair.with_context(|| format!("not `key value`: {line}"))?;
-        let values: &mut Vec<f64> = measured.entry(key.to_owned()).or_default();
-        values.push(value.parse()?);
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod footprint;
 mod limits;
 mod net;
 mod page;
+mod pairs;
 mod size;
 mod table;
 mod trace;

@@ -55,6 +55,11 @@ impl Row {
         }
     }
 
+    pub(crate) fn called(mut self, what: String) -> Self {
+        self.what = what;
+        self
+    }
+
     /// What the same takes without Wakebox, in the same unit.
     pub(crate) fn floor(mut self, floor: f64) -> Self {
         self.floor = Some(floor);

@@ -6,20 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tokio::runtime::Runtime;
 use wakebox::trace::{Event, EventKind, Sink, json};
-use wakebox::{Builder, Captured, Output, Sandbox, WakeMode};
+use wakebox::{Output, Sandbox, WakeMode};
 use wakebox_tests::guest;
 
+use crate::pairs::{Costs, MODES, noops, probe};
 use crate::table::{Bar, Row, Unit, median};
 
-/// Where both a completion without an exit and one with two can be seen.
-const MODES: [WakeMode; 2] = [WakeMode::Out, WakeMode::Poll];
-/// Operations of the probe, one in flight; more where more are in flight.
-const OPERATIONS: u32 = 2_000;
-/// Fewest and most rounds. In between, it is enough as soon as the noise allows to judge.
-const ROUNDS: std::ops::RangeInclusive<usize> = 7..=61;
 /// Turns of a guest that does nothing but tell of them: three events each.
 const TURNS: u64 = 2_000_000;
 
@@ -28,7 +23,7 @@ pub(crate) fn off(runtime: &Runtime) -> Result<Vec<Row>> {
     let counted = Count::default();
     probe(
         runtime,
-        watched("untraced", WakeMode::Out).trace(counted.clone()),
+        noops("untraced", WakeMode::Out).trace(counted.clone()),
     )?;
     ensure!(
         counted.of_guest.load(Ordering::Relaxed) == 0,
@@ -38,11 +33,11 @@ pub(crate) fn off(runtime: &Runtime) -> Result<Vec<Row>> {
     for mode in MODES {
         let mut costs = Costs::default();
         while !costs.are_known_to(0.25) {
-            let without = probe(runtime, watched("untraced", mode))?;
-            let off = probe(runtime, watched("bench", mode))?;
+            let without = probe(runtime, noops("untraced", mode))?;
+            let off = probe(runtime, noops("bench", mode))?;
             costs.add(without, off);
         }
-        rows.extend(costs.rows("tracing off", mode, 1.0));
+        rows.extend(costs.rows("tracing off", mode, 1.0, None));
     }
     Ok(rows)
 }
@@ -55,14 +50,14 @@ pub(crate) fn on(runtime: &Runtime) -> Result<Vec<Row>> {
     for mode in MODES {
         let (mut counted, mut written) = (Costs::default(), Costs::default());
         while !(counted.are_known_to(5.0) && written.are_known_to(5.0)) {
-            let off = probe(runtime, watched("bench", mode))?;
-            let count = watched("bench", mode).trace(Count::default());
+            let off = probe(runtime, noops("bench", mode))?;
+            let count = noops("bench", mode).trace(Count::default());
             counted.add(off, probe(runtime, count)?);
-            let write = watched("bench", mode).trace(json::Writer::create(&file)?);
+            let write = noops("bench", mode).trace(json::Writer::create(&file)?);
             written.add(off, probe(runtime, write)?);
         }
-        rows.extend(counted.rows("tracing to a counter", mode, 25.0));
-        rows.extend(written.rows("tracing to a JSON file", mode, 25.0));
+        rows.extend(counted.rows("tracing to a counter", mode, 25.0, None));
+        rows.extend(written.rows("tracing to a JSON file", mode, 25.0, None));
     }
     Ok(rows)
 }
@@ -133,90 +128,5 @@ impl Sink for Count {
             _ => {}
         }
         Ok(())
-    }
-}
-
-/// What a probe says of itself.
-#[derive(Clone, Copy)]
-struct Said {
-    /// Median round trip of one no-op, in nanoseconds.
-    trip: f64,
-    /// No-ops a second, 256 in flight.
-    rate: f64,
-}
-
-/// A probe that does no-ops.
-fn watched(probe: &str, mode: WakeMode) -> Builder {
-    Sandbox::builder()
-        .guest(guest(probe))
-        .wake(mode)
-        .args([OPERATIONS.to_string(), "nop".into()])
-}
-
-fn probe(runtime: &Runtime, builder: Builder) -> Result<Said> {
-    let output = Captured::new();
-    let mut sandbox = builder.stdout(Output::Capture(output.clone())).build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(outcome.is_success(), "{outcome}");
-    let text = output.text();
-    let value = |key: &str| -> Result<f64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        let value = line.with_context(|| format!("the probe said no `{key}`"))?;
-        Ok(value.trim().parse()?)
-    };
-    Ok(Said {
-        trip: value("nop_median_ns ")?,
-        rate: value("ops_per_second_256 ")?,
-    })
-}
-
-/// Pairs of runs, one right after the other: what slows one for a while slows both.
-#[derive(Default)]
-struct Costs {
-    without: Vec<Said>,
-    with: Vec<Said>,
-}
-
-impl Costs {
-    fn add(&mut self, without: Said, with: Said) {
-        self.without.push(without);
-        self.with.push(with);
-    }
-
-    /// What came to the round trip in each pair, in percent.
-    fn percents(&self) -> Vec<f64> {
-        let pairs = self.without.iter().zip(&self.with);
-        pairs
-            .map(|(without, with)| (with.trip / without.trip - 1.0) * 100.0)
-            .collect()
-    }
-
-    /// Whether the standard error of the middle of all pairs is below so many percent, or there have
-    /// been enough of them.
-    fn are_known_to(&self, percent: f64) -> bool {
-        let count = self.with.len();
-        if !ROUNDS.contains(&count) || count == *ROUNDS.end() {
-            return count >= *ROUNDS.end();
-        }
-        let percents = self.percents();
-        let middle = median(percents.clone());
-        let off = median(percents.iter().map(|cost| (cost - middle).abs()).collect());
-        // For a normal distribution: from the median deviation to the standard deviation, and
-        // from that of one to that of the median of all.
-        1.4826 * off * 1.2533 / (count as f64).sqrt() < percent
-    }
-
-    fn rows(&self, what: &str, mode: WakeMode, most: f64) -> [Row; 3] {
-        let of = |said: &[Said], part: fn(&Said) -> f64| median(said.iter().map(part).collect());
-        let row = |what: &str, unit, part| {
-            let what = format!("    {what}, mode {mode}");
-            Row::new(what, unit, of(&self.with, part)).floor(of(&self.without, part))
-        };
-        let what = format!("{what}: cost of a no-op, mode {mode}");
-        [
-            Row::new(what, Unit::Percent, median(self.percents())).bar(Bar::AtMost(most)),
-            row("round trip", Unit::Nanoseconds, |said| said.trip),
-            row("256 in flight", Unit::PerSecond, |said| said.rate),
-        ]
     }
 }

@@ -130,6 +130,10 @@ async fn main() -> Result<()> {
     println!("nop_min_ns {}", at(0));
     println!("nop_median_ns {}", at(50));
     println!("nop_p99_ns {}", at(99));
+    // As a median, but finer than the steps of the counter.
+    let middle = &times[times.len() * 2 / 5..times.len() * 3 / 5];
+    let sum: u64 = middle.iter().sum();
+    println!("nop_middle_ns {:.2}", sum as f64 / middle.len() as f64);
     for in_flight in [1, 16, 256] {
         // As many exits each, roughly, in a mode that has one for each batch.
         let rate = throughput(in_flight, count * in_flight.min(16)).await?;
