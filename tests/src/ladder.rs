@@ -59,13 +59,23 @@ impl Rung {
     /// If its guest is not there or cannot be run.
     #[must_use]
     pub fn climb(&self) -> (Ended, Vec<Event>) {
+        self.climb_in(self.wake)
+    }
+
+    /// Runs it in a mode that may not be its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::climb`].
+    #[must_use]
+    pub fn climb_in(&self, mode: WakeMode) -> (Ended, Vec<Event>) {
         let recording = Recording::new();
         let policy = Policy::new()
             .allow_connect("127.0.0.1".parse().expect("an address"))
             .allow_listen("127.0.0.1:0".parse().expect("an address with a port"));
         let builder = Sandbox::builder()
             .guest(guest(&format!("ladder-{}", self.number)))
-            .wake(self.wake)
+            .wake(mode)
             .policy(policy)
             .trace(recording.clone());
         let ended = run(builder);

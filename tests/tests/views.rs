@@ -1,8 +1,9 @@
 //! `explain`, `top` and `lint`: what they show of a run, on terminals and elsewhere.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use wakebox::trace::json::{Reader, Writer};
 use wakebox::trace::lint::{Lint, Thresholds};
@@ -183,6 +184,51 @@ fn a_trace_that_was_cut_off_is_looked_at_as_far_as_it_goes() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_run_that_was_killed_leaves_a_trace_and_a_page_of_what_it_was() {
+    require_kvm();
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("run.json");
+    let page = folder.path().join("live.html");
+    let mut command = wakebox(&["run", "--trace"]);
+    command.arg(&trace).arg("--timeline").arg(&page);
+    command.arg(guest("traced"));
+    // It would go on for hours.
+    command.args(["--", "events", "1000000000"]);
+    let mut child = command.spawn().unwrap();
+    let len = || std::fs::metadata(&trace).map_or(0, |file| file.len());
+    while len() < 1 << 20 {
+        assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+
+    let mut reader = Reader::open(&trace).unwrap();
+    let events = reader.by_ref().map(Result::unwrap).count();
+    assert!(events > 1_000 && !reader.is_whole(), "{events}");
+    let linted = output(wakebox(&["lint"]).arg(&trace));
+    let said = text(&linted.stdout);
+    assert!(
+        said.contains("note: the trace ends before the run did"),
+        "{said}"
+    );
+    assert_eq!(linted.status.code(), Some(0), "{said}");
+    let told = output(wakebox(&["explain"]).arg(&trace));
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    assert!(text(&told.stdout).contains("task `main` is spawned"));
+    let made = output(wakebox(&["timeline"]).arg(&trace));
+    let said = text(&made.stdout);
+    assert!(
+        said.ends_with("; the trace ends before the run did\n"),
+        "{said}"
+    );
+    // What the run itself had written of its page.
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("id=\"trace\">\n") && !page.contains("\"summary\":"));
+}
+
 /// A trace as long as one likes, made while it is read: a block of lines again and again, most of them
 /// lines that only draw.
 struct Endless {
@@ -324,6 +370,50 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         (output.status.code(), text(&output.stderr)),
         (Some(0), String::new())
     );
+}
+
+/// Runs a command whose standard output and standard error nobody reads.
+fn unheard(command: &mut Command) -> ExitStatus {
+    let pipe = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    command.stdout(pipe()).stderr(pipe());
+    command.status().unwrap()
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn what_nobody_reads_changes_nothing() {
+    require_kvm();
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("run.json");
+    let words = [
+        "run",
+        "--stats",
+        "--lint",
+        "--trace",
+        trace.to_str().unwrap(),
+    ];
+    let ran = unheard(&mut about("careless", &words, &["no-waker"]));
+    assert_eq!(ran.code(), Some(1), "as lint has it");
+    let died = unheard(&mut about("traced", &["run"], &["die"]));
+    assert_eq!(died.code(), Some(101));
+    for (words, code) in [
+        (&["lint"][..], 1),
+        (&["lint", "--json"], 1),
+        (&["explain"], 0),
+        (&["timeline"], 0),
+        (&["inspect"], 1),
+    ] {
+        let status = unheard(wakebox(words).arg(&trace));
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+    let inspected = unheard(wakebox(&["inspect"]).arg(guest("traced")));
+    assert_eq!(inspected.code(), Some(0));
+    let refused = unheard(wakebox(&["lint"]).arg("/nonexistent"));
+    assert_eq!(refused.code(), Some(2));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::run::{SandboxArgs, conclude, runtime};
+use super::say::say;
 use crate::Outcome;
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let ended = conclude(&mut wishes, &outcome, None, &stats)?;
     match result {
         Ok(json) => {
-            println!("{json}");
+            say!("{json}");
             Ok(ended)
         }
         // How the guest ended says more than that it has.

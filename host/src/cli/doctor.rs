@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::say::say;
 use super::style::Style;
 use crate::jail::Kernel;
 use crate::probe::Probe;
@@ -18,9 +19,9 @@ const MEASURE_FOR: Duration = Duration::from_millis(700);
 
 pub(super) fn run() -> Result<ExitCode> {
     let style = Style::of_stdout();
-    let good = |text: &str| println!("{} {text}", style.good("ok  "));
-    let bad = |text: &str| println!("{} {text}", style.bad("bad "));
-    let note = |text: &str| println!("{} {text}", style.faint("note"));
+    let good = |text: &str| say!("{} {text}", style.good("ok  "));
+    let bad = |text: &str| say!("{} {text}", style.bad("bad "));
+    let note = |text: &str| say!("{} {text}", style.faint("note"));
 
     match std::fs::OpenOptions::new()
         .read(true)
@@ -77,26 +78,26 @@ pub(super) fn run() -> Result<ExitCode> {
     }
 
     let costs = probe.measure(MEASURE_FOR)?;
-    println!();
-    println!("{}", style.strong("What it costs here (median)"));
-    println!(
+    say!("");
+    say!("{}", style.strong("What it costs here (median)"));
+    say!(
         "  create a machine, up to its first exit   {}",
         duration(costs.create)
     );
-    println!(
+    say!(
         "  close it                                 {}",
         duration(costs.close)
     );
-    println!(
+    say!(
         "  `out` from ring 3 and back               {}",
         duration(costs.round_trip)
     );
-    println!(
+    say!(
         "  a system call, for comparison            {}",
         duration(system_call())
     );
 
-    println!();
+    say!("");
     if costs.create > Duration::from_millis(5) {
         note(
             "creating a machine takes milliseconds: on Linux 6.x the cause is often the thread \
@@ -115,7 +116,7 @@ pub(super) fn run() -> Result<ExitCode> {
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
         note("one processor: wake modes `poll` and `auto` work as `out` does");
     }
-    println!("{}", style.good("This machine runs Wakebox guests."));
+    say!("{}", style.good("This machine runs Wakebox guests."));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::output::OutputFile;
+use super::say::note;
 use super::style::Style;
 use crate::debug::backtrace::place;
 use crate::report::printable_line;
@@ -44,7 +45,7 @@ pub(super) fn explain(
     }
     .outcome(outcome, stopped_at);
     debug_assert!(wrote.is_ok(), "strings can be written to");
-    eprint!("{text}");
+    note!("{}", text.trim_end());
 }
 
 struct Explanation<'a> {

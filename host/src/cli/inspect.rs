@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::say::say;
 use super::style::Style;
 use crate::{Error, Image, units};
 
@@ -19,15 +20,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let image = match Image::from_path(&args.guest) {
         Ok(image) => image,
         Err(Error::Load { name, source }) => {
-            println!("{}", style.strong(&name));
-            println!("  {} {source}", style.bad("refused:"));
+            say!("{}", style.strong(&name));
+            say!("  {} {source}", style.bad("refused:"));
             return Ok(ExitCode::FAILURE);
         }
         Err(other) => return Err(other.into()),
     };
     let line =
-        |name: &str, value: String| println!("  {} {value}", style.faint(&format!("{name:<12}")));
-    println!("{}", style.strong(image.name()));
+        |name: &str, value: String| say!("  {} {value}", style.faint(&format!("{name:<12}")));
+    say!("{}", style.strong(image.name()));
     line("file", units::bytes(image.file_len() as u64));
     let kind = if image.is_position_independent() {
         "position-independent"
@@ -47,12 +48,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         .map(|s| s.addresses.end - s.addresses.start)
         .sum();
     line("in memory", units::bytes(memory));
-    println!(
+    say!(
         "\n  {}",
         style.faint("address                      rights    in file   in memory")
     );
     for segment in image.segments() {
-        println!(
+        say!(
             "  {:#012x}..{:#012x}   {}   {:>10}  {:>10}",
             segment.addresses.start,
             segment.addresses.end,
@@ -61,6 +62,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             units::bytes(segment.addresses.end - segment.addresses.start),
         );
     }
-    println!("\n  {}", style.good("It would be loaded."));
+    say!("\n  {}", style.good("It would be loaded."));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::say::note;
 use crate::Policy;
 use crate::jail::Jail;
 
@@ -50,7 +51,7 @@ impl JailArgs {
     ) -> Result<()> {
         if self.no_jail {
             if self.verbose {
-                eprintln!("jail: none");
+                note!("jail: none");
             }
             return Ok(());
         }
@@ -70,7 +71,7 @@ impl JailArgs {
             .enter()
             .context("`--no-jail` runs the guest without one")?;
         if self.verbose {
-            eprintln!("{held}");
+            note!("{held}");
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::say::note;
 use super::style::Style;
 use crate::report::printable_line;
 use crate::trace::json::Reader;
@@ -69,7 +70,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let report = match look(args) {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("{}: {error:#}", Style::of_stderr().error("error"));
+            note!("{}: {error:#}", Style::of_stderr().error("error"));
             return ExitCode::from(UNREADABLE);
         }
     };
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     if let Err(error) = said
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        eprintln!("{}: {error}", Style::of_stderr().error("error"));
+        note!("{}: {error}", Style::of_stderr().error("error"));
         return ExitCode::from(UNREADABLE);
     }
     ExitCode::from(u8::from(!report.is_clean()))

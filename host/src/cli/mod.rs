@@ -11,6 +11,7 @@ mod output;
 mod policy;
 mod process;
 mod run;
+mod say;
 mod story;
 mod style;
 mod timeline;
@@ -18,6 +19,7 @@ mod top;
 
 use std::process::ExitCode;
 
+use self::say::note;
 use clap::{Parser, Subcommand};
 
 /// Runs untrusted async Rust in a micro-VM whose wakers reach across the boundary.
@@ -85,7 +87,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let style = style::Style::of_stderr();
-            eprintln!("{}: {error:#}", style.error("error"));
+            note!("{}: {error:#}", style.error("error"));
             ExitCode::FAILURE
         }
     }

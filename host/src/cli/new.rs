@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use super::say::say;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Name of the crate, and of the folder that is made; a path makes it there
@@ -48,10 +50,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     write(folder, "Cargo.toml", &manifest)?;
     write(folder, "src/main.rs", MAIN)?;
     write(folder, ".gitignore", "/target\n")?;
-    println!("A guest lies in {}. Next:", folder.display());
-    println!();
-    println!("  cd {} && cargo build --release", folder.display());
-    println!("  wakebox run target/release/{name} --stats -- friend");
+    say!("A guest lies in {}. Next:", folder.display());
+    say!("");
+    say!("  cd {} && cargo build --release", folder.display());
+    say!("  wakebox run target/release/{name} --stats -- friend");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::say::{note, say};
 use super::style::Style;
 use crate::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
 use crate::{Limits, Policy, units};
@@ -155,16 +156,16 @@ pub(super) fn run(command: &Command) -> Result<ExitCode> {
     let file = match command {
         Command::Check { file } => file,
         Command::Limits => {
-            println!("{}", Limits::new().table());
+            say!("{}", Limits::new().table());
             return Ok(ExitCode::SUCCESS);
         }
     };
     let policy = Policy::from_file(file)?;
-    println!("{policy}");
+    say!("{policy}");
     let troubles = policy.troubles();
     let style = Style::of_stderr();
     for trouble in &troubles {
-        eprintln!("{}: {trouble}", style.error("error"));
+        note!("{}: {trouble}", style.error("error"));
     }
     Ok(match troubles.is_empty() {
         true => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use super::jail::JailArgs;
 use super::lint::describe;
 use super::output::OutputFile;
 use super::policy::{Grants, LimitArgs};
+use super::say::note;
 use super::style::Style;
 use crate::trace::lint::{Lint, Thresholds};
 use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
@@ -184,7 +185,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let (sandbox, outcome) = run_until(builder, std::future::pending())?;
     if let Some(error) = sandbox.trace_error() {
         let style = Style::of_stderr();
-        eprintln!(
+        note!(
             "{}: the trace is incomplete: {error}",
             style.error("wakebox")
         );
@@ -203,7 +204,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         let written = file.start().and_then(|file| dump.write_to(file));
         written
             .with_context(|| format!("cannot write the crash dump {}", file.path().display()))?;
-        eprintln!(
+        note!(
             "a crash dump was written: gdb {} {}",
             wishes.guest.display(),
             file.path().display()
@@ -273,7 +274,7 @@ pub(super) fn conclude(
         explain(outcome, stopped_at, wishes.backtrace, style);
     }
     if wishes.stats {
-        eprintln!("{}", style.faint(&stats.to_string()));
+        note!("{}", style.faint(&stats.to_string()));
     }
     if let Some(file) = &mut wishes.report {
         let guest = wishes.guest.display().to_string();
@@ -282,7 +283,7 @@ pub(super) fn conclude(
     let mut status = outcome.exit_status();
     if let Some(lint) = &wishes.lint {
         let found = lint.with(|lint| lint.report());
-        eprint!("{}", describe(&found, style));
+        note!("{}", describe(&found, style).trim_end());
         if status == 0 && !found.is_clean() {
             status = 1;
         }

@@ -51,7 +51,9 @@ pub mod prelude {
     };
     pub use wakebox_abi::trace::{Reason, What};
 
-    pub use crate::{Local, cloned, poll_begins, poll_ends, say, spawned, submit, trace, woken};
+    pub use crate::{
+        Local, cloned, poll_begins, poll_ends, say, spawned, submit, token, trace, woken,
+    };
 }
 
 /// Makes a guest of a function.
@@ -184,6 +186,12 @@ pub fn woken(task: u32, by: Reason, queued: bool) {
     });
 }
 
+/// What an operation is known by: a slot of the rung's own, and the how manieth it is in there.
+#[must_use]
+pub const fn token(slot: u32, generation: u32) -> Token {
+    Token { slot, generation }
+}
+
 /// Puts an operation into the submission ring. The host is not told: it looks there whenever the guest
 /// leaves.
 pub fn submit(operation: impl Operation, token: Token, task: u32) {
@@ -260,6 +268,14 @@ pub fn now_ns() -> u64 {
     moment.monotonic_ns + moment.elapsed_ns(wakebox_abi::trace::ticks())
 }
 
+/// Keeps the processor busy for so long.
+pub fn compute(ns: u64) {
+    let until = now_ns() + ns;
+    while now_ns() < until {
+        core::hint::spin_loop();
+    }
+}
+
 /// Copies bytes into the I/O arena, where the host can read them.
 pub fn put(offset: u32, bytes: &[u8]) -> Buf {
     // SAFETY: nothing else makes references to that part of the arena, and it is mapped.
@@ -282,10 +298,7 @@ pub fn get(buf: Buf) -> &'static [u8] {
 ///
 /// If it fails, or if another one completes first.
 pub fn finish(operation: impl Operation) -> u32 {
-    let token = Token {
-        slot: 0,
-        generation: u32::MAX,
-    };
+    let token = token(0, u32::MAX);
     submit(operation, token, 0);
     loop {
         leave();

@@ -96,6 +96,8 @@ fn drive(task: u32, name: &str, future: impl Future<Output = u32>) {
         if polled.is_ready() {
             return;
         }
+        // For the trace: the next poll has no other reason than this loop.
+        woken(task, Reason::Task(task), true);
     }
 }
 

@@ -15,10 +15,7 @@ use ground::{ask, completion, now_ns};
 ground::rung!(rung);
 
 const MAIN: u32 = 1;
-const TOKEN: Token = Token {
-    slot: 1,
-    generation: 0,
-};
+const TOKEN: Token = token(1, 0);
 
 /// Ready when the host says that it is late enough.
 struct Until {

@@ -15,10 +15,7 @@ use ground::{completion, leave, now_ns};
 ground::rung!(rung);
 
 const MAIN: u32 = 1;
-const TOKEN: Token = Token {
-    slot: 1,
-    generation: 0,
-};
+const TOKEN: Token = token(1, 0);
 
 /// Where the future leaves its waker, and finds that its operation is over: a reactor for one.
 static WAITS: Local<RefCell<Option<Waker>>> = Local(RefCell::new(None));

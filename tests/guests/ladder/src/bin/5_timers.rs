@@ -72,13 +72,19 @@ async fn sleep(task: u32, ms: u64) {
             return Poll::Ready(());
         }
         cloned(task);
-        TIMERS
-            .0
-            .borrow_mut()
-            .insert((at_ns, timer), context.waker().clone());
+        let waker = context.waker().clone();
+        TIMERS.0.borrow_mut().insert((at_ns, timer), waker);
         Poll::Pending
     })
     .await;
+}
+
+/// Takes the nearest timer, if it is due.
+fn due() -> Option<(u64, Waker)> {
+    let mut timers = TIMERS.0.borrow_mut();
+    let first = timers.first_entry()?;
+    let ((_, timer), waker) = (first.key().0 <= now_ns()).then(|| first.remove_entry())?;
+    Some((timer, waker))
 }
 
 fn run() {
@@ -88,24 +94,13 @@ fn run() {
             return say!("the host was asked for a time {generation} times");
         };
         // One host timer for all of them.
-        let token = Token {
-            slot: 1,
-            generation,
-        };
-        submit(Deadline { at_ns }, token, 0);
+        submit(Deadline { at_ns }, token(1, generation), 0);
         while completion().is_none() {
             leave();
         }
-        while let Some(first) = {
-            TIMERS
-                .0
-                .borrow_mut()
-                .first_entry()
-                .filter(|first| first.key().0 <= now_ns())
-                .map(|first| first.remove_entry())
-        } {
-            WHY.0.set(Reason::Timer(first.0.1));
-            first.1.wake();
+        while let Some((timer, waker)) = due() {
+            WHY.0.set(Reason::Timer(timer));
+            waker.wake();
         }
     }
 }

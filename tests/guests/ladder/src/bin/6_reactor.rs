@@ -31,7 +31,6 @@ static WHY: Local<Cell<Reason>> = Local(Cell::new(Reason::Unknown));
 type Slot = (Option<Waker>, Option<u32>);
 /// The reactor.
 static SLOTS: Local<RefCell<Vec<Slot>>> = Local(RefCell::new(Vec::new()));
-static TASKS: Local<Cell<u32>> = Local(Cell::new(0));
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
@@ -43,9 +42,7 @@ impl Wake for Task {
     }
 }
 
-fn spawn(name: &str, future: impl Future<Output = ()> + 'static) {
-    let number = TASKS.0.get() + 1;
-    TASKS.0.set(number);
+fn spawn(number: u32, name: &str, future: impl Future<Output = ()> + 'static) {
     spawned(number, NOW.0.get(), name);
     READY.0.borrow_mut().push_back(Arc::new(Task {
         number,
@@ -57,12 +54,13 @@ fn spawn(name: &str, future: impl Future<Output = ()> + 'static) {
 /// Submits an operation, and is ready with its value when the completion has come. A slot is used
 /// once: a reactor that is to last gives it to the next (and counts generations).
 async fn op(operation: impl Operation) -> u32 {
-    let (slot, generation) = (SLOTS.0.borrow().len() as u32, 0);
+    let slot = SLOTS.0.borrow().len() as u32;
     SLOTS.0.borrow_mut().push((None, None));
-    submit(operation, Token { slot, generation }, NOW.0.get());
+    submit(operation, token(slot, 0), NOW.0.get());
     poll_fn(|context| {
         let place = &mut SLOTS.0.borrow_mut()[slot as usize];
         place.0 = Some(context.waker().clone());
+        cloned(NOW.0.get());
         place.1.map_or(Poll::Pending, Poll::Ready)
     })
     .await
@@ -79,18 +77,14 @@ fn run() {
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             poll_ends(task.number, polled.is_ready(), None);
         }
-        NOW.0.set(0);
         if SLOTS.0.borrow().iter().all(|(_, value)| value.is_some()) {
             return;
         }
         leave();
         while let Some(done) = completion() {
             assert!(done.status.into_result().is_ok(), "{}", done.status);
-            let waker = {
-                let place = &mut SLOTS.0.borrow_mut()[done.token.slot as usize];
-                place.1 = Some(done.value);
-                place.0.take()
-            };
+            let (slot, come) = (done.token.slot as usize, (None, Some(done.value)));
+            let (waker, _) = core::mem::replace(&mut SLOTS.0.borrow_mut()[slot], come);
             WHY.0.set(Reason::Operation(done.token));
             waker.into_iter().for_each(Waker::wake);
         }
@@ -99,10 +93,7 @@ fn run() {
 
 async fn client(number: u32, address: Buf) {
     let stream = Handle(op(TcpConnect { address }).await);
-    let sent = put(
-        4096 + number * 64,
-        format!("hello from {number}").as_bytes(),
-    );
+    let sent = put(4096 + number * 64, &number.to_le_bytes());
     op(WriteStream { stream, from: sent }).await;
     let into = put(8192 + number * 64, &[0; 32]);
     let len = op(ReadStream { stream, into }).await;
@@ -112,27 +103,23 @@ async fn client(number: u32, address: Buf) {
 async fn echo(number: u32, stream: Handle) {
     let into = put(12288 + number * 64, &[0; 32]);
     let len = op(ReadStream { stream, into }).await;
-    op(WriteStream {
-        stream,
-        from: Buf { len, ..into },
-    })
-    .await;
+    let from = Buf { len, ..into };
+    op(WriteStream { stream, from }).await;
 }
 
-async fn serve(listener: Handle, address: Buf) {
-    (0..CLIENTS).for_each(|number| spawn("client", client(number, address)));
+async fn serve((listener, address): (Handle, Buf)) {
+    for number in 0..CLIENTS {
+        spawn(2 + number, "client", client(number, address));
+    }
     for number in 0..CLIENTS {
         let stream = Handle(op(TcpAccept { listener }).await);
-        spawn("echo", echo(number, stream));
+        spawn(2 + CLIENTS + number, "echo", echo(number, stream));
     }
 }
 
 fn rung() {
-    let (listener, address) = listen(CLIENTS);
-    spawn("server", serve(listener, address));
+    spawn(1, "server", serve(listen(CLIENTS)));
     run();
-    say!(
-        "{CLIENTS} clients were answered, {} operations on one thread",
-        SLOTS.0.borrow().len()
-    );
+    let operations = SLOTS.0.borrow().len();
+    say!("{CLIENTS} clients were answered, {operations} operations on one thread");
 }

@@ -11,7 +11,7 @@
 #![no_main]
 
 use ground::prelude::*;
-use ground::{ask, completion, halt, interrupts, now_ns};
+use ground::{ask, completion, compute, halt, interrupts, now_ns};
 
 ground::rung!(rung);
 
@@ -84,12 +84,8 @@ fn run() {
 }
 
 async fn wait(ms: u64, generation: u32) {
-    let token = Token {
-        slot: 1,
-        generation,
-    };
     let at_ns = now_ns() + ms * 1_000_000;
-    submit(Deadline { at_ns }, token, 1);
+    submit(Deadline { at_ns }, token(1, generation), 1);
     // The host is told at once, for this guest has no reason to leave soon.
     ask();
     poll_fn(|context| {
@@ -103,18 +99,6 @@ async fn wait(ms: u64, generation: u32) {
     .await;
 }
 
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if core::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 fn rung() {
     spawn(1, "waits", async {
         wait(3, 0).await;
@@ -122,17 +106,15 @@ fn rung() {
         wait(3, 1).await;
         say!("the second ended a halt");
     });
-    spawn(2, "computes", async {
-        let mut slices = 0_u32;
-        while OVER.0.get() == 0 {
-            let until = now_ns() + 100_000;
-            while now_ns() < until {
-                core::hint::spin_loop();
-            }
-            slices += 1;
-            yield_now().await;
+    // Gives way after each slice, and asks for another.
+    let computes = poll_fn(|context| {
+        compute(100_000);
+        if OVER.0.get() > 0 {
+            return Poll::Ready(());
         }
-        assert!(slices > 0);
+        context.waker().wake_by_ref();
+        Poll::Pending
     });
+    spawn(2, "computes", computes);
     run();
 }

@@ -28,10 +28,7 @@ struct Op {
 fn op(operation: impl Operation, cancels: bool) -> Op {
     let slot = SLOTS.0.borrow().len() as u32;
     SLOTS.0.borrow_mut().push(None);
-    let token = Token {
-        slot,
-        generation: 0,
-    };
+    let token = token(slot, 0);
     submit(operation, token, MAIN);
     Op { token, cancels }
 }
@@ -48,18 +45,11 @@ impl Future for Op {
 impl Drop for Op {
     /// Asks for the end of what nobody waits for any more.
     fn drop(&mut self) {
-        let over = SLOTS.0.borrow()[self.token.slot as usize].is_some();
-        if !over && self.cancels {
-            let (token, target) = (self.token, self.token);
-            trace(What::CancelAsked { token, by: MAIN });
-            submit(
-                Cancel { target },
-                Token {
-                    slot: 0,
-                    generation: 0,
-                },
-                MAIN,
-            );
+        let is_over = SLOTS.0.borrow()[self.token.slot as usize].is_some();
+        if self.cancels && !is_over {
+            let (target, by) = (self.token, MAIN);
+            trace(What::CancelAsked { token: target, by });
+            submit(Cancel { target }, token(0, 0), MAIN);
         }
     }
 }
@@ -70,23 +60,20 @@ async fn join(a: impl Future, b: impl Future) {
     poll_fn(|context| {
         is_a = is_a || a.as_mut().poll(context).is_ready();
         is_b = is_b || b.as_mut().poll(context).is_ready();
-        if is_a && is_b {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        let both = (is_a && is_b).then_some(());
+        both.map_or(Poll::Pending, Poll::Ready)
     })
     .await;
 }
 
-fn after(ms: u64) -> Deadline {
+fn after(ms: u64) -> Op {
     let at_ns = now_ns() + ms * 1_000_000;
-    Deadline { at_ns }
+    op(Deadline { at_ns }, true)
 }
 
 /// The first, unless the time is over before: then `None`, and the first is dropped.
 async fn within<T>(ms: u64, future: impl Future<Output = T>) -> Option<T> {
-    let (mut future, mut late) = (pin!(future), pin!(op(after(ms), true)));
+    let (mut future, mut late) = (pin!(future), pin!(after(ms)));
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => late.as_mut().poll(context).map(|_| None),
@@ -96,15 +83,12 @@ async fn within<T>(ms: u64, future: impl Future<Output = T>) -> Option<T> {
 
 /// Polls the one task, and goes on until nothing is in flight: what was cancelled also ends.
 fn block_on(future: impl Future<Output = ()>) {
-    let mut future = pin!(future);
-    let mut over = false;
+    let (mut future, mut over) = (pin!(future), false);
+    let mut context = Context::from_waker(Waker::noop());
     loop {
         if !over {
             poll_begins(MAIN);
-            let polled = future
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()));
-            over = polled.is_ready();
+            over = future.as_mut().poll(&mut context).is_ready();
             poll_ends(MAIN, over, None);
         }
         if over && !SLOTS.0.borrow().contains(&None) {
@@ -119,15 +103,16 @@ fn block_on(future: impl Future<Output = ()>) {
 }
 
 /// A read in vain, then a write from the other side and another read: what does that one get?
-async fn two_reads(stream: Handle, peer: Handle, cancels: bool) -> bool {
+async fn two_reads(stream: Handle, peer: Handle, cancels: bool) -> &'static str {
     let (first, second) = (put(8192, &[0; 8]), put(8256, &[0; 8]));
     let read = |into| ReadStream { stream, into };
     assert_eq!(within(5, op(read(first), cancels)).await, None);
     let (stream, from) = (peer, put(4096, b"hello"));
-    let write = op(WriteStream { stream, from }, true);
-    join(write, op(after(5), true)).await;
-    let got = within(20, op(read(second), true)).await;
-    got.is_some_and(|len| get(Buf { len, ..second }) == b"hello")
+    join(op(WriteStream { stream, from }, true), after(5)).await;
+    match within(20, op(read(second), true)).await {
+        Some(len) if get(Buf { len, ..second }) == b"hello" => "gets the bytes",
+        _ => "waits in vain",
+    }
 }
 
 fn rung() {
@@ -137,10 +122,7 @@ fn rung() {
     SLOTS.0.borrow_mut().push(Some(0));
     block_on(async {
         for (cancels, words) in [(true, "cancelled"), (false, "forgotten")] {
-            let next = match two_reads(one, other, cancels).await {
-                true => "gets the bytes",
-                false => "waits in vain",
-            };
+            let next = two_reads(one, other, cancels).await;
             say!("a read was {words}: the next one {next}");
         }
     });
