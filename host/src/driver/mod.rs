@@ -168,8 +168,9 @@ where
     fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
         let before = self.queue.published();
         // What happens in an operation belongs to its sandbox.
-        let span =
-            (self.has_submissions() || self.has_ready()).then(|| self.telemetry.span().clone());
+        let span = self.telemetry.span();
+        let span = span.filter(|_| self.has_submissions() || self.has_ready());
+        let span = span.cloned();
         let _in_span = span.as_ref().map(tracing::Span::enter);
         let submitted = self.take_submissions()?;
         self.poll_ready()?;
