@@ -31,6 +31,8 @@ fn main() {
             .args(["build", "--profile", profile])
             .current_dir(tests.join("guests"))
             .env("CARGO_TARGET_DIR", &target)
+            // Whatever the outer one builds in, it holds the lock of.
+            .env("CARGO_BUILD_BUILD_DIR", &target)
             .status();
         match status {
             Ok(status) if status.success() => {}
