@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use wakebox::{Backtrace, Cause, Fault, FaultKind, Outcome, Panic, Sandbox};
 use wakebox_abi::layout;
 use wakebox_tests::programs::program;
-use wakebox_tests::{guest, guest_debug, require_kvm, root, run};
+use wakebox_tests::{guest, guest_debug, is_qemu, require_kvm, root, run};
 
 /// Both builds of a guest.
 fn builds(name: &str) -> [PathBuf; 2] {
@@ -100,6 +100,10 @@ fn a_fault_names_its_cause_its_address_and_its_place_in_the_source() {
             "fault::looped_stack",
         ),
     ] {
+        // There, ring 3 may use any port and switch interrupts off, and #XM is not raised.
+        if is_qemu() && ["cli", "port", "simd"].contains(&case) {
+            continue;
+        }
         for guest in builds("fault") {
             let fault = fault_of(&guest, case);
             assert_eq!(fault.cause(), cause, "{case}: {fault}");
@@ -392,11 +396,15 @@ fn the_command_shows_the_line_of_source_and_the_calls() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn the_command_shows_where_a_guest_was_stopped() {
     let path = guest("spin").display().to_string();
-    let output = text(&wakebox(&["run", "--timeout", "100ms", &path]).stderr);
-    assert!(
-        output.contains("spin.rs:") && output.contains("backtrace:"),
-        "{output}"
-    );
+    // On a slow machine the time may be over before the guest is there.
+    let mut output = String::new();
+    for time in ["100ms", "1s", "10s"] {
+        output = text(&wakebox(&["run", "--timeout", time, &path]).stderr);
+        if output.contains("spin.rs:") && output.contains("backtrace:") {
+            return;
+        }
+    }
+    panic!("{output}");
 }
 
 #[test]

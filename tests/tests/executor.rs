@@ -34,7 +34,7 @@ fn nobody_starves_beside_a_task_that_is_always_ready() {
             "turns abcabcabc",
             "operations in order true",
             "operations beside a busy task true",
-            "timers beside a busy task true",
+            "timers beside a busy task",
         ];
         assert_eq!(ended.success().lines(), expected);
     });

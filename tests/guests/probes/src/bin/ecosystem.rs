@@ -14,7 +14,7 @@ use embassy_sync::signal::Signal;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use futures_lite::future::{or, zip};
-use wakebox_guest::time::{Duration, Instant, sleep, sleep_until};
+use wakebox_guest::time::{Duration, sleep};
 use wakebox_guest::{ops, println, spawn};
 
 static CHANNEL: Channel<CriticalSectionRawMutex, u32, 2> = Channel::new();
@@ -30,13 +30,14 @@ async fn wait(millis: u64) -> u64 {
 
 #[wakebox_guest::main]
 async fn main() {
-    // From one moment, however long it takes to begin with each.
-    let start = Instant::now();
-    let after = async |millis| {
-        sleep_until(start + Duration::from_millis(millis)).await;
-        millis
+    // Operations of one kind end in the order of their submission, so the fewest end first.
+    let operations = async |count: usize| {
+        for _ in 0..count {
+            let _ = ops::nop().await;
+        }
+        count
     };
-    let unordered: FuturesUnordered<_> = [3, 1, 2].into_iter().map(after).collect();
+    let unordered: FuturesUnordered<_> = [3, 1, 2].into_iter().map(operations).collect();
     println!("futures {:?}", unordered.collect::<Vec<_>>().await);
     let joined = futures::join!(wait(2), ops::nop());
     println!("futures join {}", joined.0);
