@@ -209,6 +209,8 @@ pub enum End {
     Deadlock,
     /// When its time was over.
     WallClock,
+    /// In any way: what it does there means something else, from which anything follows.
+    Anything,
 }
 
 impl End {
@@ -239,6 +241,7 @@ impl fmt::Display for End {
             Self::Violation(what) => write!(f, "violation `{what}`"),
             Self::Deadlock => f.write_str("deadlock"),
             Self::WallClock => f.write_str("wall clock"),
+            Self::Anything => f.write_str("anything"),
         }
     }
 }
@@ -265,13 +268,15 @@ impl From<End> for Ends {
     }
 }
 
-/// How a case must end, on either kind of KVM (`NOTES` of the two: the README beside this package).
+/// How a case must end, on each kind of KVM (the README beside this package tells them apart).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expect {
     /// On hardware virtualization: several where processors differ.
     pub hardware: Ends,
     /// On KVM-PVM.
     pub pvm: Ends,
+    /// On hardware virtualization that QEMU emulates, whose ring 3 has the I/O privilege level 3.
+    pub qemu: Ends,
 }
 
 impl<E: Into<End>> From<E> for Expect {
@@ -280,6 +285,7 @@ impl<E: Into<End>> From<E> for Expect {
         Self {
             hardware: ends,
             pvm: ends,
+            qemu: ends,
         }
     }
 }
@@ -291,6 +297,7 @@ impl Expect {
         let end = end.into();
         self.hardware.add(end);
         self.pvm.add(end);
+        self.qemu.add(end);
         self
     }
 
@@ -305,6 +312,13 @@ impl Expect {
     #[must_use]
     pub fn or_pvm(mut self, end: impl Into<End>) -> Self {
         self.pvm.add(end.into());
+        self
+    }
+
+    /// In QEMU's emulation not that but this.
+    #[must_use]
+    pub fn qemu(mut self, end: impl Into<End>) -> Self {
+        self.qemu = end.into().into();
         self
     }
 }
@@ -323,6 +337,9 @@ impl fmt::Display for Expect {
         self.hardware.fmt(f)?;
         if self.pvm != self.hardware {
             write!(f, "; on PVM {}", self.pvm)?;
+        }
+        if self.qemu != self.hardware {
+            write!(f, "; in QEMU {}", self.qemu)?;
         }
         Ok(())
     }

@@ -289,12 +289,11 @@ fn exceptions(visit: &mut dyn FnMut(Case)) {
         "movaps-unaligned" ["movaps xmm0, [rsp + 1]"] => Protection;
         "cmpxchg16b-unaligned" ["mov r8, rbx", "lock cmpxchg16b [rsp + 8]", "lock cmpxchg16b [rsp]", "mov rbx, r8"] => Protection;
         // PVM's emulator does not know it.
-        "ldmxcsr-reserved" ["push -1", "ldmxcsr [rsp]", "pop rax"] => Expect::from(Protection).or_pvm(Illegal);
+        "ldmxcsr-reserved" ["push -1", "ldmxcsr [rsp]", "pop rax"] => Expect::from(Protection).or_pvm(Illegal).qemu(Exit(0));
         "x87-unmasked-divide" ["fninit", "push 0x37B", "fldcw [rsp]", "pop rax", "fld1", "fldz", "fdivp", "fwait", "fninit"] => Vector(16);
-        "x87-stack-overflow" ["fninit", "push 0x37E", "fldcw [rsp]", "pop rax", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fwait", "fninit"] => Vector(16);
-        "x87-stack-underflow" ["fninit", "push 0x37E", "fldcw [rsp]", "pop rax", "fstp st(0)", "fwait", "fninit"] => Vector(16);
-        // QEMU's emulation has no #XM.
-        "sse-unmasked-divide" ["push 0x1D80", "ldmxcsr [rsp]", "pop rax", "mov eax, 1", "cvtsi2ss xmm0, eax", "xorps xmm1, xmm1", "divss xmm0, xmm1"] => Expect::from(Vector(19)).or(Exit(0));
+        "x87-stack-overflow" ["fninit", "push 0x37E", "fldcw [rsp]", "pop rax", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1", "fwait", "fninit"] => Expect::from(Vector(16)).qemu(Exit(0));
+        "x87-stack-underflow" ["fninit", "push 0x37E", "fldcw [rsp]", "pop rax", "fstp st(0)", "fwait", "fninit"] => Expect::from(Vector(16)).qemu(Exit(0));
+        "sse-unmasked-divide" ["push 0x1D80", "ldmxcsr [rsp]", "pop rax", "mov eax, 1", "cvtsi2ss xmm0, eax", "xorps xmm1, xmm1", "divss xmm0, xmm1"] => Expect::from(Vector(19)).qemu(Exit(0));
         "trap-flag" ["pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop"] => Vector(1);
     }
     visit(Case::new(
@@ -310,12 +309,12 @@ fn exceptions(visit: &mut dyn FnMut(Case)) {
 fn privileged(visit: &mut dyn FnMut(Case)) {
     instructions! { visit;
         "hlt" ["hlt"] => Protection;
-        // The I/O privilege level is 3, which PVM ignores.
-        "sti" ["sti"] => Expect::from(Exit(0)).pvm(Protection);
+        // The I/O privilege level is 0, and 3 in QEMU's emulation.
+        "sti" ["sti"] => Expect::from(Protection).qemu(Exit(0));
         "clts" ["clts"] => Protection;
-        "invd" ["invd"] => Protection;
-        "wbinvd" ["wbinvd"] => Protection;
-        "wbnoinvd" ["wbnoinvd"] => Protection;
+        "invd" ["invd"] => Expect::from(Protection).qemu(Exit(0));
+        "wbinvd" ["wbinvd"] => Expect::from(Protection).qemu(Exit(0));
+        "wbnoinvd" ["wbnoinvd"] => Expect::from(Protection).qemu(Exit(0));
         "invlpg" ["invlpg [rsp]"] => Protection;
         "invpcid" ["xor eax, eax", "invpcid rax, [rsp]"] => Expect::from(Protection).or(Illegal);
         "lgdt" ["lgdt [rsp]"] => Protection;
@@ -348,8 +347,8 @@ fn privileged(visit: &mut dyn FnMut(Case)) {
         "rdpmc" ["xor ecx, ecx", "rdpmc"] => Protection;
         "swapgs" ["swapgs"] => Protection;
         "xsetbv" ["xor ecx, ecx", "mov eax, 1", "xor edx, edx", "xsetbv"] => Protection;
-        "xsaves" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xsaves [rsp]"] => Expect::from(Protection).or(Illegal);
-        "xrstors" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xrstors [rsp]"] => Expect::from(Protection).or(Illegal);
+        "xsaves" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xsaves [rsp]"] => Expect::from(Protection).or(Illegal).qemu(Trap::Execute(0));
+        "xrstors" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xrstors [rsp]"] => Expect::from(Protection).or(Illegal).qemu(Trap::Execute(0));
         "clac" ["clac"] => Illegal;
         "stac" ["stac"] => Illegal;
         "monitor" ["lea rax, [rsp]", "xor ecx, ecx", "xor edx, edx", "monitor"] => Expect::from(Illegal).or_pvm(Protection);
@@ -362,7 +361,7 @@ fn privileged(visit: &mut dyn FnMut(Case)) {
         "tlbsync" [".byte 0x0F, 0x01, 0xFF"] => Expect::from(Illegal).or(Protection);
         "invlpgb" [".byte 0x0F, 0x01, 0xFE"] => Expect::from(Illegal).or(Protection);
     }
-    let ends = Expect::from(Exit(0)).pvm(Protection);
+    let ends = Expect::from(Protection).qemu(Exit(0));
     visit(Case::new("processor", "cli", no_interrupts, ends).modes(crate::Modes::All));
 }
 
@@ -379,15 +378,15 @@ fn system_calls(visit: &mut dyn FnMut(Case)) {
 
 fn virtualization(visit: &mut dyn FnMut(Case)) {
     instructions! { visit;
-        "vmxon" [".byte 0xF3, 0x0F, 0xC7, 0x34, 0x24"] => Expect::from(Illegal).or(Protection);
+        "vmxon" [".byte 0xF3, 0x0F, 0xC7, 0x34, 0x24"] => Expect::from(Illegal).or(Protection).qemu(End::Anything);
         "vmxoff" ["vmxoff"] => Expect::from(Illegal).or(Protection);
         "vmlaunch" ["vmlaunch"] => Illegal;
         "vmresume" ["vmresume"] => Illegal;
         "vmread" ["vmread rax, rcx"] => Illegal;
         "vmwrite" ["vmwrite rax, rcx"] => Illegal;
-        "vmclear" [".byte 0x66, 0x0F, 0xC7, 0x34, 0x24"] => Illegal;
-        "vmptrld" ["vmptrld [rsp]"] => Illegal;
-        "vmptrst" ["vmptrst [rsp]"] => Illegal;
+        "vmclear" [".byte 0x66, 0x0F, 0xC7, 0x34, 0x24"] => Expect::from(Illegal).qemu(End::Anything);
+        "vmptrld" ["vmptrld [rsp]"] => Expect::from(Illegal).qemu(End::Anything);
+        "vmptrst" ["vmptrst [rsp]"] => Expect::from(Illegal).qemu(End::Anything);
         "vmfunc" ["xor eax, eax", "vmfunc"] => Illegal;
         "invept" ["xor eax, eax", "invept rax, [rsp]"] => Illegal;
         "invvpid" ["xor eax, eax", "invvpid rax, [rsp]"] => Illegal;
@@ -436,12 +435,12 @@ fn encodings(visit: &mut dyn FnMut(Case)) {
         "lock-mov" [".byte 0xF0, 0x89, 0x04, 0x24"] => Illegal;
         // Fifteen prefixes make sixteen bytes.
         "too-long" [".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90"] => Protection;
-        "into" [".byte 0xCE"] => Illegal;
-        "aam" [".byte 0xD4, 0x00"] => Illegal;
-        "aad" [".byte 0xD5, 0x00"] => Illegal;
+        "into" [".byte 0xCE"] => Expect::from(Illegal).qemu(Exit(0));
+        "aam" [".byte 0xD4, 0x00"] => Expect::from(Illegal).qemu(Divide);
+        "aad" [".byte 0xD5, 0x00"] => Expect::from(Illegal).qemu(Exit(0));
         "daa" [".byte 0x27"] => Illegal;
         "aaa" [".byte 0x37"] => Illegal;
-        "salc" [".byte 0xD6"] => Illegal;
+        "salc" [".byte 0xD6"] => Expect::from(Illegal).qemu(Exit(0));
         "pusha" [".byte 0x60"] => Illegal;
         "popa" [".byte 0x61"] => Illegal;
         "push-es" [".byte 0x06"] => Illegal;
@@ -449,10 +448,10 @@ fn encodings(visit: &mut dyn FnMut(Case)) {
         "push-cs" [".byte 0x0E"] => Illegal;
         "far-call-immediate" [".byte 0x9A, 0, 0, 0, 0, 8, 0"] => Illegal;
         "far-jump-immediate" [".byte 0xEA, 0, 0, 0, 0, 8, 0"] => Illegal;
-        "mov-cs" ["mov eax, 0x23", ".byte 0x8E, 0xC8"] => Illegal;
-        "mov-segment-none" ["xor eax, eax", ".byte 0x8E, 0xF0"] => Illegal;
+        "mov-cs" ["mov eax, 0x23", ".byte 0x8E, 0xC8"] => Expect::from(Illegal).qemu(Exit(0));
+        "mov-segment-none" ["xor eax, eax", ".byte 0x8E, 0xF0"] => Expect::from(Illegal).qemu(Exit(0));
         "map-0f-04" [".byte 0x0F, 0x04"] => Illegal;
-        "fxrstor-reserved" ["sub rsp, 520", "and rsp, -16", "fxsave [rsp]", "mov dword ptr [rsp + 24], -1", "fxrstor [rsp]"] => Protection;
+        "fxrstor-reserved" ["sub rsp, 520", "and rsp, -16", "fxsave [rsp]", "mov dword ptr [rsp + 24], -1", "fxrstor [rsp]"] => Expect::from(Protection).qemu(Trap::Execute(0));
         "fxsave-unaligned" ["mov r8, rsp", "sub rsp, 1024", "and rsp, -16", "fxsave [rsp + 1]", "mov rsp, r8"] => Expect::from(Protection).or(Exit(0));
     }
 }
@@ -575,7 +574,9 @@ fn stacks(visit: &mut dyn FnMut(Case)) {
         let name = |what| Name2(what, name);
         let pushed = match at {
             // A stack access at an address that is not canonical is #SS.
-            _ if at == 1 << 63 >> 8 || at == UPPER_HALF => Expect::from(Vector(12)),
+            _ if at == 1 << 63 >> 8 || at == UPPER_HALF => {
+                Expect::from(Vector(12)).qemu(Protection)
+            }
             _ => Expect::from(Trap::Write(at.wrapping_sub(8))),
         };
         for (number, what, expect) in [
