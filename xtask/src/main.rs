@@ -39,6 +39,7 @@ Look
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, hw
+      --install          fetch what `hw` needs first, as `hw-test --install` does
   hw-test [-- NAMES]     the end-to-end tests on AMD-V, emulated by QEMU; only those with
                          one of NAMES in their name
       --short            the part of them that CI runs

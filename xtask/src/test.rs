@@ -22,6 +22,7 @@ const PARTS: [&str; 5] = ["lint", "doc", "unit", "e2e", "hw"];
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let part = args.positional();
+    let install = args.flag("--install");
     args.all_done()?;
     if let Some(part) = &part
         && !PARTS.contains(&part.as_str())
@@ -32,7 +33,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         );
     }
     let wanted = |step: &Step| part.as_deref().is_none_or(|part| step.part == part);
-    let results: Vec<_> = steps()?
+    let results: Vec<_> = steps(install)?
         .into_iter()
         .filter(wanted)
         .map(|step| (step.name, attempt(step)))
@@ -41,7 +42,8 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     Ok(summary(&results, part.is_some()))
 }
 
-fn steps() -> Result<Vec<Step>> {
+/// All that there is; with `install`, what can be fetched for one is not missing.
+fn steps(install: bool) -> Result<Vec<Step>> {
     let nothing = || Ok(());
     Ok(vec![
         Step {
@@ -130,7 +132,7 @@ fn steps() -> Result<Vec<Step>> {
         Step {
             part: "hw",
             name: "hardware lane",
-            needs: hw::is_ready,
+            needs: if install { hw::install } else { hw::is_ready },
             commands: vec![with(
                 Command::new(std::env::current_exe()?),
                 "hw-test --short",

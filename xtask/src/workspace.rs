@@ -20,14 +20,32 @@ pub(crate) fn guest_target() -> PathBuf {
     root().join("target/guests")
 }
 
-/// A program of this workspace, built with `--release`.
+/// Where cargo builds, wherever it was told to.
 ///
 /// # Errors
 ///
 /// If this process does not know where it was started from.
-pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
-    // This program is `TARGET/debug/xtask`, wherever cargo was told to put its target.
+pub(crate) fn target() -> Result<PathBuf> {
+    // This program is `TARGET/debug/xtask`.
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     let target = own.ancestors().nth(2).context("started from nowhere")?;
-    Ok(target.join("release").join(name))
+    Ok(target.to_owned())
+}
+
+/// A program of this workspace, as the tests find it.
+///
+/// # Errors
+///
+/// As [`target`].
+pub(crate) fn debug_binary(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("debug").join(name))
+}
+
+/// A program of this workspace, built with `--release`.
+///
+/// # Errors
+///
+/// As [`target`].
+pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("release").join(name))
 }

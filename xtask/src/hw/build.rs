@@ -1,9 +1,11 @@
 //! The tests, linked statically, and the file system that holds them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,54 +13,96 @@ use super::fetch::Kernel;
 use super::{cpio::Archive, folder};
 use crate::{process, workspace};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// In the package `wakebox-tests`: what the machine starts as its first process.
 const INIT: &str = "hw-init";
 
+/// How a program is linked that finds no library where it runs, and has all of it in memory.
+const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
+
 /// The tests of the short run, by the beginnings of their names. What differs between kinds of
-/// KVM is the start, the rights of memory, the ends, interrupts, kicks, and waking.
+/// KVM is the start, the rights of memory, faults, interrupts, kicks, and waking; the jail is there
+/// for a C library that is linked statically, and an older kernel.
 const SHORT: &[&str] = &[
     "boot::",
+    "ends::a_fault_names_its_cause",
+    "ends::a_single_step",
+    "ends::a_stack_overflow",
+    "ends::the_command_shows",
     "executor::faults_have_names",
-    "hostile::",
+    "hostile::lies",
+    "hostile::memory",
+    "hostile::ports",
+    "hostile::processor",
+    "hostile::state",
+    "jail::a_forbidden_call",
+    "jail::a_call_that",
+    "jail::ends_of_all_kinds",
+    "jail::every_operation",
+    "jail::no_",
+    "kill::",
+    "limits::memory_that_is_used_up",
+    "limits::processor_time",
+    "limits::the_wall_clock",
     "neighbours::a_computing_guest",
     "neighbours::a_guest_is_ended",
     "no_lost_wakeups::",
-    "ops::",
+    "ops::every_operation",
     "timers::",
 ];
 
-/// What a program resolves names with, where no name server is.
-const HOSTS: &[u8] = b"127.0.0.1 localhost\n::1 localhost\n";
-const NAME_SERVICES: &[u8] = b"hosts: files dns\n";
+/// The short run takes every so many-th hostile case of a group: a prime, for cases come in series.
+const EVERY: usize = 7;
 
-/// Builds the tests and packs them. Returns where the archive is.
+/// What every system has: names of hosts, where no name server is, and of users and groups.
+const SYSTEM: [(&str, &[u8]); 4] = [
+    ("/etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n"),
+    ("/etc/nsswitch.conf", b"hosts: files dns\n"),
+    ("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n"),
+    ("/etc/group", b"root:x:0:\n"),
+];
+
+/// Links the tests and packs them; each may take as long as `bound`. Returns where the archive is.
 ///
 /// # Errors
 ///
 /// If cargo fails, or the archive cannot be written.
-pub(crate) fn image(kernel: &Kernel, short: bool, filters: &[String]) -> Result<PathBuf> {
+pub(crate) fn image(
+    kernel: &Kernel,
+    short: bool,
+    filters: &[String],
+    bound: Duration,
+) -> Result<PathBuf> {
     let short_filters: Vec<_> = SHORT.iter().copied().map(String::from).collect();
     let filters = match short && filters.is_empty() {
         true => &short_filters,
         false => filters,
     };
-    let built = tests(short)?;
+    let built = Built::all(filters)?;
     let path = folder().join("initramfs");
     let mut archive = Archive::create(&path)?;
     archive.device("/dev/console", 5, 1)?;
     for directory in ["/proc", "/sys", "/tmp"] {
         archive.directory(directory)?;
     }
-    archive.file("/etc/hosts", HOSTS)?;
-    archive.file("/etc/nsswitch.conf", NAME_SERVICES)?;
+    for (path, text) in SYSTEM {
+        archive.file(path, text)?;
+    }
     for (name, module) in &kernel.modules {
         archive.copy(&format!("/modules/{name}.ko"), module)?;
     }
-    archive.copy("/init", built.program(INIT)?)?;
-    archive.file("/plan", built.plan(filters)?.as_bytes())?;
-    for program in built.tests.iter().chain(built.programs.values()) {
-        archive.copy(text(program)?, program)?;
+    archive.copy("/init", &built.init)?;
+    archive.file(
+        "/plan",
+        built
+            .plan(filters, short.then_some(EVERY), bound)?
+            .as_bytes(),
+    )?;
+    for test in &built.tests {
+        archive.copy(text(test)?, test)?;
+    }
+    for (name, program) in &built.programs {
+        // Where cargo has told the tests that it is.
+        archive.copy(text(&workspace::debug_binary(name)?)?, program)?;
     }
     for profile in ["debug", "release"] {
         let guests = workspace::guest_target().join(profile);
@@ -70,67 +114,135 @@ pub(crate) fn image(kernel: &Kernel, short: bool, filters: &[String]) -> Result<
             }
         }
     }
+    // Only source of the project to which a guest belongs is shown.
+    let manifest = workspace::root().join("Cargo.toml");
+    archive.copy(text(&manifest)?, &manifest)?;
+    sources(&mut archive, &workspace::guest_workspace())?;
     archive.finish()?;
     Ok(path)
 }
 
-/// What cargo has built.
-#[derive(Debug, Default)]
+/// Packs the source of programs, of which reports show lines.
+fn sources(archive: &mut Archive<BufWriter<File>>, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(archive, &path)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            archive.copy(text(&path)?, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What cargo has linked.
+#[derive(Debug)]
 struct Built {
+    init: PathBuf,
     tests: Vec<PathBuf>,
-    /// By name.
+    /// What the tests start, by name.
     programs: BTreeMap<String, PathBuf>,
 }
 
 impl Built {
-    fn program(&self, name: &str) -> Result<&PathBuf> {
-        let found = self.programs.get(name);
-        found.with_context(|| format!("cargo has built no program `{name}`"))
+    /// The tests of which `filters` speak, and what they start.
+    ///
+    /// `cargo rustc` hands flags to one program alone: what that is linked from is the same that
+    /// the tests outside of the machine are linked from, and is not built again.
+    fn all(filters: &[String]) -> Result<Self> {
+        let mut built = Self {
+            init: program(INIT)?,
+            tests: Vec::new(),
+            programs: BTreeMap::new(),
+        };
+        let sources = workspace::root().join("tests/tests");
+        for test in wanted(&tests(&sources)?, filters) {
+            let source = sources.join(test).with_extension("rs");
+            let source =
+                fs::read_to_string(&source).with_context(|| source.display().to_string())?;
+            for name in starts(&source) {
+                if !built.programs.contains_key(name) {
+                    built.programs.insert(name.to_owned(), program(name)?);
+                }
+            }
+            built
+                .tests
+                .push(linked("--test", test, &workspace::target()?)?);
+        }
+        Ok(built)
     }
 
     /// What the first process reads; the other side is `tests/src/bin/hw-init/plan.rs`.
-    fn plan(&self, filters: &[String]) -> Result<String> {
-        let mut plan = String::new();
+    fn plan(&self, filters: &[String], every: Option<usize>, bound: Duration) -> Result<String> {
+        let mut plan = format!("seconds {}\n", bound.as_secs());
         for test in &self.tests {
             plan += &format!("program {}\n", text(test)?);
         }
         for filter in filters {
             plan += &format!("filter {filter}\n");
         }
+        if let Some(every) = every {
+            plan += &format!("variable WAKEBOX_HOSTILE_EVERY={every}\n");
+        }
         Ok(plan)
     }
 }
 
-fn tests(short: bool) -> Result<Built> {
+/// The names of all test programs.
+fn tests(sources: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(sources).with_context(|| sources.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Those test programs in which a filter may find something: a filter that begins with the name of
+/// one and two colons speaks of that one.
+fn wanted<'a>(tests: &'a [String], filters: &[String]) -> Vec<&'a str> {
+    let speaks_of = |filter: &String| {
+        let (program, _) = filter.split_once("::")?;
+        tests.iter().find(|test| *test == program)
+    };
+    let named: Option<Vec<_>> = filters.iter().map(speaks_of).collect();
+    let named = named.filter(|named| !named.is_empty());
+    let all = tests.iter();
+    all.filter(|test| named.as_ref().is_none_or(|named| named.contains(test)))
+        .map(String::as_str)
+        .collect()
+}
+
+/// The programs that a test starts: cargo tells it where they are in variables, by name.
+fn starts(source: &str) -> impl Iterator<Item = &str> {
+    let after = source.split("\"CARGO_BIN_EXE_").skip(1);
+    after.filter_map(|after| after.split('"').next())
+}
+
+/// Links a program. The usual one stays where it is.
+fn program(name: &str) -> Result<PathBuf> {
+    linked("--bin", name, &folder().join("static"))
+}
+
+/// Links a test or a program of the package `wakebox-tests`.
+fn linked(kind: &str, name: &str, target: &Path) -> Result<PathBuf> {
     let mut command = process::cargo();
     command
-        .args(["test", "--no-run", "--package", "wakebox-tests"])
-        .args(["--target", TARGET, "--message-format"])
-        .arg("json-render-diagnostics")
-        .env("CARGO_TARGET_DIR", folder().join("build"))
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        // The machine has all of it in memory.
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
-        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
-        // It is there, whatever is here.
+        .args(["rustc", "--quiet", "--package", "wakebox-tests", kind, name])
+        .args(["--message-format", "json-render-diagnostics", "--"])
+        .args(STATIC)
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_BUILD_BUILD_DIR", workspace::target()?)
+        // KVM is there, whatever is here.
         .env_remove("WAKEBOX_SKIP_KVM");
-    let mut programs = vec!["*"];
-    if short {
-        programs = SHORT
-            .iter()
-            .filter_map(|name| name.split("::").next())
-            .collect();
-        programs.dedup();
-    }
-    for program in programs {
-        command.args(["--test", program]);
-    }
-    let built = understand(&output(&mut command)?);
-    if built.tests.is_empty() {
-        bail!("`{}` names no test program", process::line(&command));
-    }
-    Ok(built)
+    let said = output(&mut command)?;
+    executable(&said, kind.trim_start_matches('-'), name)
+        .with_context(|| format!("`{}` names no program", process::line(&command)))
 }
 
 /// Runs a command and returns what it says; what it complains of is shown.
@@ -146,25 +258,20 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads cargo's messages, one JSON object on each line, for the programs in them.
+/// Finds in cargo's messages, one JSON object on each line, where a program is.
 ///
 /// xtask is compiled before anything that a newcomer sees, so it has no JSON parser: the fields
 /// that it wants are strings without escapes, or it does not find the file.
-fn understand(messages: &str) -> Built {
-    let mut built = Built::default();
-    for line in messages.lines() {
-        let Some(path) = field(line, "executable").map(PathBuf::from) else {
-            continue;
-        };
-        if line.contains(r#""test":true},"#) && line.contains(r#""kind":["test"]"#) {
-            built.tests.push(path);
-        } else if let Some(name) = path.file_name() {
-            let name = name.to_string_lossy().into_owned();
-            built.programs.insert(name, path);
-        }
-    }
-    built.tests.sort();
-    built
+fn executable(messages: &str, kind: &str, name: &str) -> Option<PathBuf> {
+    let (kind, name) = (
+        format!(r#""kind":["{kind}"]"#),
+        format!(r#""name":"{name}""#),
+    );
+    let mut lines = messages.lines();
+    let line = lines.find(|line| {
+        line.contains(&kind) && line.contains(&name) && line.contains(r#""executable":""#)
+    })?;
+    field(line, "executable").map(PathBuf::from)
 }
 
 /// The value of a field that is a string.
@@ -183,19 +290,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_read_from_cargos_messages() {
+    fn a_program_is_found_in_cargos_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"test":true},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"boot"},"executable":null}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"test":true},"profile":{"test":false},"executable":"/t/hw-init"}"#,
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"boot"},"executable":"/t/boot"}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"test":true},"profile":{"test":true},"executable":"/t/boot-0f"}"#,
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"boot"},"executable":"/t/boot-0f"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        let built = understand(messages);
-        assert_eq!(built.tests, [Path::new("/t/boot-0f")]);
-        assert_eq!(built.program(INIT).unwrap(), Path::new("/t/hw-init"));
-        assert!(built.program("boot").is_err());
+        let found = |kind, name| executable(messages, kind, name);
+        assert_eq!(found("test", "boot"), Some("/t/boot-0f".into()));
+        assert_eq!(found("bin", "boot"), Some("/t/boot".into()));
+        assert_eq!(found("lib", "boot"), None);
+        assert_eq!(found("test", "root"), None);
+    }
+
+    #[test]
+    fn a_filter_that_names_a_test_program_asks_for_no_other() {
+        let tests = ["boot", "ends", "reboot"].map(String::from);
+        let wanted = |filters: &[&str]| {
+            let filters: Vec<_> = filters.iter().copied().map(String::from).collect();
+            wanted(&tests, &filters)
+        };
+        assert_eq!(wanted(&[]), ["boot", "ends", "reboot"]);
+        assert_eq!(wanted(&["boot::", "ends::a"]), ["boot", "ends"]);
+        assert_eq!(wanted(&["boot::", "a_fault"]), ["boot", "ends", "reboot"]);
+    }
+
+    #[test]
+    fn what_a_test_starts_is_read_from_its_source() {
+        let source = r#"Command::new(env!("CARGO_BIN_EXE_jailed")); env!("CARGO_BIN_EXE_soak")"#;
+        let found: Vec<_> = starts(source).collect();
+        assert_eq!(found, ["jailed", "soak"]);
     }
 }

@@ -142,31 +142,49 @@ impl Apt {
             sources += &format!("deb [signed-by={KEYRING}] {archive} {} main\n", apt.release);
         }
         fs::write(apt.folder.join("sources.list"), sources)?;
+        fs::write(apt.folder.join("apt.conf"), apt.configuration())?;
         process::check(apt.command("apt-get").args(["--quiet", "update"]))?;
         Ok(apt)
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// What differs from the system's configuration (apt.conf(5)).
+    fn configuration(&self) -> String {
         let at = |name: &str| self.folder.join(name).display().to_string();
+        let mut text = String::new();
+        for (option, value) in [
+            ("Dir::Etc::SourceList", &*at("sources.list")),
+            ("Dir::Etc::SourceParts", "-"),
+            ("Dir::State::Lists", &at("lists")),
+            ("Dir::Cache", &at("")),
+            ("Dir::Cache::Archives", &at("archives")),
+            // The lock and the user of the system's own cache.
+            ("Debug::NoLocking", "1"),
+            ("APT::Sandbox::User", ""),
+            // Where there is no network, an error, and soon.
+            ("APT::Update::Error-Mode", "any"),
+            ("Acquire::Retries", "1"),
+            ("Acquire::http::Timeout", "20"),
+            ("Acquire::https::Timeout", "20"),
+            // Nothing but names and sums of packages.
+            ("Acquire::Languages", "none"),
+            (
+                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
+                "false",
+            ),
+        ] {
+            text += &format!("{option} \"{value}\";\n");
+        }
+        text
+    }
+
+    fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.folder.join("archives"))
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("LC_ALL", "C");
-        for option in [
-            format!("Dir::Etc::SourceList={}", at("sources.list")),
-            "Dir::Etc::SourceParts=-".to_owned(),
-            format!("Dir::State::Lists={}", at("lists")),
-            format!("Dir::Cache={}", at("")),
-            format!("Dir::Cache::Archives={}", at("archives")),
-            // The lock and the user of the system's own cache.
-            "Debug::NoLocking=1".to_owned(),
-            "APT::Sandbox::User=".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-        ] {
-            command.arg("-o").arg(option);
-        }
+            .env("LC_ALL", "C")
+            .arg("--config-file")
+            .arg(self.folder.join("apt.conf"));
         command
     }
 

@@ -13,8 +13,6 @@ use super::fetch::{self, Kernel};
 
 /// The oldest QEMU that was seen to work: 7.2 hung in a quarter of the runs.
 const OLDEST: u32 = 10;
-/// A machine that says nothing for so long hangs: a test may take 900 s.
-const SILENCE: Duration = Duration::from_secs(960);
 
 /// What `hw-init` writes to the debug port, as QEMU returns it: twice that and one.
 const PASSED: i32 = 0x10 << 1 | 1;
@@ -97,12 +95,13 @@ impl Qemu {
         })
     }
 
-    /// Starts the machine, shows what it says, and waits for its end.
+    /// Starts the machine, shows what it says, and waits for its end. If it says nothing for
+    /// `silence`, it hangs, and is ended.
     ///
     /// # Errors
     ///
     /// A sentence for each way in which it did not end with all tests passed.
-    pub(crate) fn run(&self, kernel: &Kernel, image: &Path) -> Result<()> {
+    pub(crate) fn run(&self, kernel: &Kernel, image: &Path, silence: Duration) -> Result<()> {
         let mut command = self.command();
         command
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
@@ -120,8 +119,8 @@ impl Qemu {
         let child = command.spawn();
         let mut child =
             child.with_context(|| format!("cannot start {}", self.program.display()))?;
-        let said = listen(&mut child)?;
-        if said.hangs {
+        let said = listen(&mut child, silence)?;
+        if said.hangs.is_some() {
             // It may have ended just now.
             let _ = child.kill();
         }
@@ -137,11 +136,12 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=
 #[derive(Debug, Default)]
 struct Said {
     panic: Option<String>,
-    hangs: bool,
+    /// For how long it has said nothing, in vain.
+    hangs: Option<Duration>,
 }
 
 /// Passes on what the machine says, until it ends or has said nothing for too long.
-fn listen(child: &mut Child) -> Result<Said> {
+fn listen(child: &mut Child, silence: Duration) -> Result<Said> {
     let output = child.stdout.take().context("QEMU has no output")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -157,7 +157,7 @@ fn listen(child: &mut Child) -> Result<Said> {
     });
     let mut said = Said::default();
     loop {
-        match lines.recv_timeout(SILENCE) {
+        match lines.recv_timeout(silence) {
             Ok(line) => {
                 println!("{line}");
                 if line.contains("Kernel panic") {
@@ -166,7 +166,7 @@ fn listen(child: &mut Child) -> Result<Said> {
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(said),
             Err(RecvTimeoutError::Timeout) => {
-                said.hangs = true;
+                said.hangs = Some(silence);
                 return Ok(said);
             }
         }
@@ -174,10 +174,10 @@ fn listen(child: &mut Child) -> Result<Said> {
 }
 
 fn judge(said: &Said, status: ExitStatus) -> Result<()> {
-    if said.hangs {
+    if let Some(silence) = said.hangs {
         bail!(
             "the machine has said nothing for {} s, and was ended",
-            SILENCE.as_secs()
+            silence.as_secs()
         );
     }
     if let Some(panic) = &said.panic {

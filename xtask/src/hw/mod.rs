@@ -11,11 +11,19 @@ mod machine;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::args::Args;
 use crate::workspace;
+
+/// A test that has not ended by then hangs.
+const BOUND: Duration = Duration::from_secs(1200);
+/// The same in the short run, whose tests are small.
+const SHORT_BOUND: Duration = Duration::from_secs(300);
+/// A machine that has then still not said that a test hangs does so itself.
+const AFTER: Duration = Duration::from_secs(60);
 
 /// Everything that this task keeps.
 fn folder() -> PathBuf {
@@ -27,7 +35,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let short = args.flag("--short");
     if args.flag("--install") {
         args.all_done()?;
-        fetch::all()?;
+        install()?;
         return Ok(ExitCode::SUCCESS);
     }
     args.done()?;
@@ -46,6 +54,15 @@ pub(crate) fn is_ready() -> Result<()> {
     Ok(())
 }
 
+/// Fetches what the lane needs, if it is not here.
+///
+/// # Errors
+///
+/// What could not be fetched, and why.
+pub(crate) fn install() -> Result<()> {
+    fetch::all().context("what the hardware lane needs cannot be fetched")
+}
+
 /// Runs the tests whose names contain one of `filters`, or all.
 ///
 /// # Errors
@@ -54,6 +71,7 @@ pub(crate) fn is_ready() -> Result<()> {
 pub(crate) fn test(qemu: Option<PathBuf>, short: bool, filters: &[String]) -> Result<()> {
     let qemu = machine::Qemu::find(qemu)?;
     let kernel = fetch::kernel()?;
-    let image = build::image(&kernel, short, filters)?;
-    qemu.run(&kernel, &image)
+    let bound = if short { SHORT_BOUND } else { BOUND };
+    let image = build::image(&kernel, short, filters, bound)?;
+    qemu.run(&kernel, &image, bound + AFTER)
 }

@@ -1,11 +1,14 @@
 //! What xtask asks for, in the file [`PATH`]: a word and its value on each line.
 //!
 //! ```text
+//! seconds 900                              a test that has not ended by then hangs
 //! program /path/of/boot-0123456789abcdef   a test program
 //! filter boot::                            run what has this in its name; all, if there is none
+//! variable NAME=VALUE                      set this for the tests
 //! ```
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +17,9 @@ const PATH: &str = "/plan";
 /// What to run.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    pub(crate) bound: Duration,
     pub(crate) programs: Vec<Program>,
+    pub(crate) variables: Vec<(String, String)>,
     filters: Vec<String>,
 }
 
@@ -30,10 +35,27 @@ impl Plan {
         let text = std::fs::read_to_string(PATH).with_context(|| PATH.to_owned())?;
         let mut plan = Self::default();
         for line in text.lines() {
-            match line.split_once(' ') {
-                Some(("program", path)) => plan.programs.push(Program::at(path.into())?),
-                Some(("filter", part)) => plan.filters.push(part.to_owned()),
-                _ => bail!("{PATH}: `{line}` is not understood"),
+            let understood = match line.split_once(' ') {
+                Some(("seconds", text)) => text
+                    .parse()
+                    .map(|seconds| plan.bound = Duration::from_secs(seconds))
+                    .is_ok(),
+                Some(("program", path)) => {
+                    plan.programs.push(Program::at(path.into())?);
+                    true
+                }
+                Some(("filter", part)) => {
+                    plan.filters.push(part.to_owned());
+                    true
+                }
+                Some(("variable", text)) => text
+                    .split_once('=')
+                    .map(|(name, value)| plan.variables.push((name.to_owned(), value.to_owned())))
+                    .is_some(),
+                _ => false,
+            };
+            if !understood {
+                bail!("{PATH}: `{line}` is not understood");
             }
         }
         Ok(plan)

@@ -87,8 +87,10 @@ pub(crate) fn kvm() -> Result<()> {
     Ok(())
 }
 
-/// Ends the machine.
+/// Ends the machine, when all that was said has left it.
 pub(crate) fn end(verdict: Verdict) -> ! {
+    // The emulator does not wait for what the kernel has yet to send.
+    let _ = rustix::termios::tcdrain(std::io::stdout());
     // SAFETY: this process may use any port, being root in a machine whose only such device
     // is the one that ends it.
     unsafe {

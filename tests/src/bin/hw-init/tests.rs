@@ -14,8 +14,6 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, 
 use crate::plan::{Plan, Program};
 use crate::skipped;
 
-/// A test that has not ended by then hangs; xtask waits a little longer than this for a word.
-const BOUND: Duration = Duration::from_secs(900);
 /// Where a test's output is kept until it is known whether anybody wants to see it.
 const OUTPUT: &str = "/tmp/output-of-test";
 
@@ -44,13 +42,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Tally> {
     for program in &plan.programs {
         let tests = list(program)?;
         for skipped in skipped::of(&program.name) {
-            if !tests.iter().any(|(name, _)| name == skipped) {
+            if !tests.iter().any(|(name, _)| skipped::is_of(skipped, name)) {
                 println!("FAIL  {skipped}: is on the list of skipped tests, and does not exist");
                 tally.failed.push(skipped.to_owned());
             }
         }
         for (name, own_name) in tests.iter().filter(|(name, _)| plan.wants(name)) {
-            one(program, name, own_name, &mut tally)?;
+            one(plan, program, (name, own_name), &mut tally)?;
         }
     }
     if tally.passed + tally.skipped + tally.failed.len() == 0 {
@@ -94,7 +92,13 @@ fn ask(program: &Program, which: &[&str]) -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-fn one(program: &Program, name: &str, own_name: &str, tally: &mut Tally) -> Result<()> {
+/// Runs a test, given its full name and its own.
+fn one(
+    plan: &Plan,
+    program: &Program,
+    (name, own_name): (&str, &str),
+    tally: &mut Tally,
+) -> Result<()> {
     if let Some(reason) = skipped::reason(name) {
         println!("skip  {name}: {reason}");
         tally.skipped += 1;
@@ -105,16 +109,19 @@ fn one(program: &Program, name: &str, own_name: &str, tally: &mut Tally) -> Resu
     let mut child = Command::new(&program.path)
         .args([own_name, "--exact", "--nocapture"])
         .arg("--test-threads=1")
+        // As cargo does.
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env_clear()
         .env("PATH", "/bin")
         .env("RUST_BACKTRACE", "0")
+        .envs(plan.variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", program.path.display()))?;
-    let complaint = complaint(wait_for(&mut child)?);
+    let complaint = complaint(wait_for(&mut child, plan.bound)?, plan.bound);
     let seconds = start.elapsed().as_secs_f64();
     match complaint {
         None => {
@@ -134,10 +141,10 @@ fn one(program: &Program, name: &str, own_name: &str, tally: &mut Tally) -> Resu
 }
 
 /// Waits for a child, and ends its whole group if it takes too long. `None`: it did.
-fn wait_for(child: &mut Child) -> Result<Option<ExitStatus>> {
+fn wait_for(child: &mut Child, bound: Duration) -> Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let ended = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
-    let bound = Timespec::try_from(BOUND).context("the bound")?;
+    let bound = Timespec::try_from(bound).context("the bound")?;
     let ready = loop {
         let mut fds = [PollFd::new(&ended, PollFlags::IN)];
         match poll(&mut fds, Some(&bound)) {
@@ -156,7 +163,7 @@ fn wait_for(child: &mut Child) -> Result<Option<ExitStatus>> {
     Ok((ready != 0).then_some(status))
 }
 
-fn complaint(status: Option<ExitStatus>) -> Option<String> {
+fn complaint(status: Option<ExitStatus>, bound: Duration) -> Option<String> {
     match status {
         Some(status) if status.success() => None,
         Some(status) => Some(match (status.code(), status.signal()) {
@@ -165,6 +172,6 @@ fn complaint(status: Option<ExitStatus>) -> Option<String> {
             (None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None) => "ended in an unknown way".to_owned(),
         }),
-        None => Some(format!("did not end within {} s", BOUND.as_secs())),
+        None => Some(format!("did not end within {} s", bound.as_secs())),
     }
 }
