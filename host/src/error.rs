@@ -185,6 +185,10 @@ fn advice(source: &io::Error) -> &'static str {
             " (guest memory could not be reached: the machine may be out of memory, or somebody has \
              changed the mapping)"
         }
+        Some(libc::EAGAIN) => {
+            " (out of threads: some kernels start one for each machine; `ulimit -u`, pids.max of the \
+             control group)"
+        }
         _ => "",
     }
 }

@@ -510,6 +510,30 @@ fn gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn gdb_opens_what_is_left_of_a_guest_that_was_called() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dump = folder.path().join("core");
+    let (guest, dump_name) = (guest("spin"), dump.display().to_string());
+    let guest_name = guest.display().to_string();
+    // It never serves.
+    let output = wakebox(&[
+        "call",
+        "--crash-dump",
+        &dump_name,
+        "--timeout",
+        "100ms",
+        &guest_name,
+        "sum",
+    ]);
+    assert_eq!(output.status.code(), Some(124));
+    let said = text(&output.stderr);
+    assert!(said.contains("spin.rs:"), "{said}");
+    let said = gdb(&guest, &dump, &["bt"]);
+    assert!(said.contains("spin.rs:"), "{said}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_crash_dump_takes_no_room_for_memory_that_was_never_used() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let folder = tempfile::tempdir().expect("a temporary folder");

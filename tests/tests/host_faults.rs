@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, kvm_run};
+use rustix::thread::CapabilitySet;
 use tokio::sync::Semaphore;
 use wakebox::{Builder, Error, KillHandle, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
@@ -277,35 +278,136 @@ fn without_memory() {
     neighbour.ends();
 }
 
+/// Runs a guest with two operations that need a thread, in a process that has been starved since the
+/// sandbox was built. Returns what the guest was told.
+fn make_folders(
+    resource: libc::__rlimit_resource_t,
+    most: impl FnOnce() -> u64,
+) -> Result<String, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let grant = format!("{}:/d", dir.path().display());
+    let output = wakebox::Captured::new();
+    let mut sandbox = Sandbox::builder()
+        .guest(guest("files"))
+        .args(["mkdir /d/a", "mkdir /d/b"])
+        .policy(Policy::new().allow_dir(grant.parse().unwrap()))
+        .stdout(wakebox::Output::Capture(output.clone()))
+        .wake(WakeMode::Out)
+        .build()
+        .unwrap();
+    let runtime = runtime();
+    cushion();
+    limit(resource, Some(most()));
+    let outcome = runtime.block_on(sandbox.run());
+    limit(resource, None);
+    assert!(outcome?.is_success());
+    Ok(output.text())
+}
+
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn an_operation_for_which_no_thread_starts_fails_alone() {
+fn an_operation_for_whose_thread_there_is_no_memory_fails_alone() {
     require_kvm();
     alone(
-        "an_operation_for_which_no_thread_starts_fails_alone",
+        "an_operation_for_whose_thread_there_is_no_memory_fails_alone",
         || {
             let neighbour = Neighbour::start();
-            let dir = tempfile::tempdir().unwrap();
-            let grant = format!("{}:/d", dir.path().display());
-            let output = wakebox::Captured::new();
-            let mut sandbox = Sandbox::builder()
-                .guest(guest("files"))
-                .args(["mkdir /d/a", "mkdir /d/b"])
-                .policy(Policy::new().allow_dir(grant.parse().unwrap()))
-                .stdout(wakebox::Output::Capture(output.clone()))
-                .wake(WakeMode::Out)
-                .build()
-                .unwrap();
-            let runtime = runtime();
-            cushion();
-            limit(libc::RLIMIT_AS, Some(address_space() + (64 << 10)));
-            let outcome = runtime.block_on(sandbox.run());
-            limit(libc::RLIMIT_AS, None);
-            assert!(outcome.unwrap().is_success());
-            assert_eq!(output.text(), "OutOfMemory\nOutOfMemory\n");
+            let said = make_folders(libc::RLIMIT_AS, || address_space() + (64 << 10));
+            assert_eq!(said.unwrap(), "OutOfMemory\nOutOfMemory\n");
             neighbour.ends();
         },
     );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn an_operation_for_which_there_is_no_thread_left_fails_alone() {
+    require_kvm();
+    alone(
+        "an_operation_for_which_there_is_no_thread_left_fails_alone",
+        || {
+            let neighbour = Neighbour::start();
+            count_threads();
+            let mut seen = Vec::new();
+            for most in 1..threads() + 4 {
+                match make_folders(libc::RLIMIT_NPROC, || most) {
+                    Ok(said) => seen.push(said),
+                    // Some kernels start a thread of their own when a machine runs first.
+                    Err(error) => says(&error, &["run the virtual processor", "ulimit -u"]),
+                }
+                neighbour.goes_on();
+            }
+            let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
+            assert_eq!(first, "OutOfMemory\nOutOfMemory\n");
+            assert_eq!(last, "ok\nok\n");
+            neighbour.ends();
+        },
+    );
+}
+
+/// Has the kernel count this process's threads, which it does for everybody but the superuser:
+/// under a user of its own, where there is nobody else's. It may do what it could before.
+fn count_threads() {
+    // Nobody's number, and no other test's.
+    let user = 0x7E00_0000 + std::process::id();
+    // SAFETY: these change what the process may do, not memory.
+    unsafe {
+        if libc::geteuid() != 0 {
+            return;
+        }
+        // Files are opened as the effective user, who stays.
+        assert_eq!(
+            libc::setresuid(user, 0, 0),
+            0,
+            "{}",
+            std::io::Error::last_os_error()
+        );
+    }
+    // These two are what lets a process have more threads than its user may have
+    // (setrlimit(2), RLIMIT_NPROC).
+    let mut sets = rustix::thread::capabilities(None).expect("capabilities can be read");
+    let mighty = CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN;
+    sets.effective.remove(mighty);
+    sets.permitted.remove(mighty);
+    rustix::thread::set_capabilities(None, sets).expect("capabilities can be given up");
+}
+
+/// Threads that this process has.
+fn threads() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks.count() as u64
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn without_threads_a_sandbox_is_not_built_and_the_others_go_on() {
+    require_kvm();
+    alone(
+        "without_threads_a_sandbox_is_not_built_and_the_others_go_on",
+        without_threads,
+    );
+}
+
+fn without_threads() {
+    let neighbour = Neighbour::start();
+    count_threads();
+    // There are more than one already.
+    for most in 1.. {
+        let builder = small(WakeMode::Poll);
+        limit(libc::RLIMIT_NPROC, Some(most));
+        let built = builder.build();
+        limit(libc::RLIMIT_NPROC, None);
+        match built {
+            Ok(_) => {
+                assert!(most > 1, "a thread has started where none may");
+                break;
+            }
+            Err(error) => says(&error, &["the thread `wakebox-driver`", "ulimit -u"]),
+        }
+        neighbour.goes_on();
+    }
+    assert_eq!(run(small(WakeMode::Poll)).outcome, Outcome::Exit(7));
+    neighbour.ends();
 }
 
 #[test]

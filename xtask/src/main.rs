@@ -58,8 +58,9 @@ Check
   kani                   prove for all values what the tests try with some (needs Kani)
   miri                   unit tests, watched for undefined behaviour (needs nightly, Miri)
   valgrind               the host's unit tests and guests in micro-VMs under valgrind
-  sanitize KIND          unit tests with the sanitizer address or thread (needs nightly)
-  deny                   licences and sources of the dependencies (needs cargo-deny)
+  sanitize KIND          unit tests with the sanitizer address or thread
+  deny [--advisories]    licences and sources of the dependencies, and known holes in them
+                         (needs cargo-deny; with --advisories, a network)
 
 Build
   guests [--release]     the guest programs, into target/guests

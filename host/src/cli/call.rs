@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::run::{SandboxArgs, conclude, runtime};
+use super::run::{SandboxArgs, conclude, run_beside};
 use super::say::say;
 use crate::Outcome;
 
@@ -31,22 +31,16 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mut wishes = args.sandbox.wishes()?;
     let builder = args.sandbox.into_jailed_builder(&wishes)?.args(args.args);
-    let runtime = runtime()?;
-    let (result, outcome, stats) = runtime.block_on(async {
-        let running = builder.build()?.start();
-        let caller = running.caller();
-        let result = tokio::select! {
-            result = caller.call_json(&args.function, &args.json) => result,
-            _ = tokio::signal::ctrl_c() => {
-                running.kill_handle().kill();
-                Err(crate::CallError::Ended)
-            }
-        };
-        let (outcome, stats) = running.close().await?;
-        anyhow::Ok((result, outcome, stats))
+    let (sandbox, outcome, result) = run_beside(builder, std::future::pending(), |sandbox| {
+        let caller = sandbox.caller();
+        async move {
+            let result = caller.call_json(&args.function, &args.json).await;
+            // The guest ends by itself when nobody calls any more.
+            caller.close();
+            result
+        }
     })?;
-    runtime.shutdown_background();
-    let ended = conclude(&mut wishes, &outcome, None, &stats)?;
+    let ended = conclude(&mut wishes, &outcome, &sandbox)?;
     match result {
         Ok(json) => {
             say!("{json}");

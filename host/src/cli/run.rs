@@ -13,7 +13,7 @@ use super::policy::{Grants, LimitArgs};
 use super::say::note;
 use super::style::Style;
 use crate::trace::lint::{Lint, Thresholds};
-use crate::{Backtrace, Builder, Input, Outcome, Output, Sandbox, Stats, WakeMode, trace};
+use crate::{Builder, Input, Outcome, Output, Sandbox, WakeMode, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -26,11 +26,6 @@ it faulted; 1 if it could not be run, or if --lint found something.";
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
-
-    /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
-    /// GUEST FILE`; it stays empty otherwise
-    #[arg(long, value_name = "FILE")]
-    crash_dump: Option<PathBuf>,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -63,6 +58,11 @@ pub(super) struct SandboxArgs {
     /// Write how the guest ended to this file, in JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
+    /// GUEST FILE`; it stays empty otherwise
+    #[arg(long, value_name = "FILE")]
+    crash_dump: Option<PathBuf>,
 
     /// Write what happens on both sides to FILE, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
@@ -98,6 +98,7 @@ pub(super) struct Wishes {
     stats: bool,
     backtrace: Frames,
     report: Option<OutputFile>,
+    dump: Option<OutputFile>,
     lint: Option<trace::Shared<Lint>>,
 }
 
@@ -157,14 +158,17 @@ impl SandboxArgs {
     ///
     /// # Errors
     ///
-    /// The report cannot be written.
+    /// The report or the crash dump cannot be written.
     pub(super) fn wishes(&self) -> Result<Wishes> {
         let report = |path: &PathBuf| OutputFile::open(path, 0o666, "the report");
+        // It may hold secrets.
+        let dump = |path: &PathBuf| OutputFile::open(path, 0o600, "the crash dump");
         Ok(Wishes {
             guest: self.guest.clone(),
             stats: self.stats,
             backtrace: self.backtrace,
             report: self.report.as_ref().map(report).transpose()?,
+            dump: self.crash_dump.as_ref().map(dump).transpose()?,
             lint: self
                 .lint
                 .then(|| trace::Shared::new(Lint::new(Thresholds::default()))),
@@ -174,9 +178,6 @@ impl SandboxArgs {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mut wishes = args.sandbox.wishes()?;
-    // It may hold secrets.
-    let dump = |path: &PathBuf| OutputFile::open(path, 0o600, "the crash dump");
-    let dump = args.crash_dump.as_ref().map(dump).transpose()?;
     let builder = args
         .sandbox
         .into_jailed_builder(&wishes)?
@@ -191,26 +192,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         );
     }
 
-    let was_stopped = matches!(
-        outcome,
-        Outcome::Limit(_) | Outcome::Violation(_) | Outcome::Cancelled
-    );
-    let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
-    let status = conclude(&mut wishes, &outcome, stopped_at.as_ref(), &sandbox.stats())?;
-    if let Some(mut file) = dump
-        && !matches!(outcome, Outcome::Exit(_))
-    {
-        let dump = sandbox.crash_dump()?;
-        let written = file.start().and_then(|file| dump.write_to(file));
-        written
-            .with_context(|| format!("cannot write the crash dump {}", file.path().display()))?;
-        note!(
-            "a crash dump was written: gdb {} {}",
-            wishes.guest.display(),
-            file.path().display()
-        );
-    }
-    Ok(status)
+    conclude(&mut wishes, &outcome, &sandbox)
 }
 
 /// Runs a guest to its end, which comes early if somebody presses Ctrl-C, or as soon as `stop` is
@@ -223,6 +205,20 @@ pub(super) fn run_until(
     builder: Builder,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(Sandbox, Outcome)> {
+    let (sandbox, outcome, ()) = run_beside(builder, stop, |_| std::future::ready(()))?;
+    Ok((sandbox, outcome))
+}
+
+/// As [`run_until`], with something else that is done meanwhile.
+///
+/// # Errors
+///
+/// As [`run_until`].
+pub(super) fn run_beside<T, F: Future<Output = T>>(
+    builder: Builder,
+    stop: impl Future<Output = ()> + Send + 'static,
+    beside: impl FnOnce(&Sandbox) -> F,
+) -> Result<(Sandbox, Outcome, T)> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut sandbox = builder.build()?;
@@ -234,14 +230,16 @@ pub(super) fn run_until(
             }
             kill.kill();
         });
+        let beside = beside(&sandbox);
         // On a worker: a guest that computes must not keep this thread from its signals.
         let run = tokio::spawn(async move {
             let outcome = sandbox.run().await;
             (sandbox, outcome)
         });
-        let (sandbox, outcome) = run.await?;
+        let (run, done) = tokio::join!(run, beside);
+        let (sandbox, outcome) = run?;
         stopped.abort();
-        anyhow::Ok((sandbox, outcome?))
+        anyhow::Ok((sandbox, outcome?, done))
     });
     // A read of standard input that is under way cannot be taken back; it must not keep the
     // command.
@@ -257,28 +255,32 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Says how the guest ended, if it did not end by itself, and what it did. `stopped_at` is where it
-/// stood if it was stopped.
+/// Says how the guest ended, if it did not end by itself, and what it did. Writes what was asked
+/// for.
 ///
 /// # Errors
 ///
-/// The report that was asked for cannot be written.
+/// The report or the crash dump that was asked for cannot be written.
 pub(super) fn conclude(
     wishes: &mut Wishes,
     outcome: &Outcome,
-    stopped_at: Option<&Backtrace>,
-    stats: &Stats,
+    sandbox: &Sandbox,
 ) -> Result<ExitCode> {
     let style = Style::of_stderr();
+    let was_stopped = matches!(
+        outcome,
+        Outcome::Limit(_) | Outcome::Violation(_) | Outcome::Cancelled
+    );
+    let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
     if !matches!(outcome, Outcome::Exit(_)) {
-        explain(outcome, stopped_at, wishes.backtrace, style);
+        explain(outcome, stopped_at.as_ref(), wishes.backtrace, style);
     }
     if wishes.stats {
-        note!("{}", style.faint(&stats.to_string()));
+        note!("{}", style.faint(&sandbox.stats().to_string()));
     }
     if let Some(file) = &mut wishes.report {
         let guest = wishes.guest.display().to_string();
-        write_report(file, &guest, outcome, stopped_at)?;
+        write_report(file, &guest, outcome, stopped_at.as_ref())?;
     }
     let mut status = outcome.exit_status();
     if let Some(lint) = &wishes.lint {
@@ -287,6 +289,19 @@ pub(super) fn conclude(
         if status == 0 && !found.is_clean() {
             status = 1;
         }
+    }
+    if let Some(file) = &mut wishes.dump
+        && !matches!(outcome, Outcome::Exit(_))
+    {
+        let dump = sandbox.crash_dump()?;
+        let written = file.start().and_then(|file| dump.write_to(file));
+        written
+            .with_context(|| format!("cannot write the crash dump {}", file.path().display()))?;
+        note!(
+            "a crash dump was written: gdb {} {}",
+            wishes.guest.display(),
+            file.path().display()
+        );
     }
     Ok(ExitCode::from(status))
 }

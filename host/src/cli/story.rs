@@ -92,7 +92,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
             false => bail!("the story cannot be told: {error}"),
         };
     }
-    conclude(&mut wishes, &outcome, None, &sandbox.stats())
+    conclude(&mut wishes, &outcome, &sandbox)
 }
 
 /// Whether a file is a trace. What cannot be read is none, which whoever runs it will say.

@@ -84,7 +84,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     if matches!(outcome, Outcome::Cancelled) {
         return Ok(ExitCode::SUCCESS);
     }
-    conclude(&mut wishes, &outcome, None, &sandbox.stats())
+    conclude(&mut wishes, &outcome, &sandbox)
 }
 
 /// The terminal as a screen. It is what it was before when this goes, and after a panic.
