@@ -2,6 +2,7 @@
 //! (Debian's packages `chromium` and `chromium-driver`).
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -34,6 +35,8 @@ impl Browser {
             .arg("--port=0")
             // What both leave behind goes with the profile.
             .env("TMPDIR", profile.path())
+            // The browser is in its group.
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -82,18 +85,17 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // ChromeDriver takes the browser with it.
-        terminate(&self.driver);
+        end(&self.driver);
         let _ = self.driver.wait();
     }
 }
 
-/// Asks a process to end, which gives it the time to end its own.
-fn terminate(child: &Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // SAFETY: `kill` touches no memory; the child has not been waited for, so the number is
-        // still its own.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+/// Ends the group of processes that one leads. ChromeDriver, asked to end, leaves the browser behind.
+fn end(leader: &Child) {
+    if let Ok(group) = i32::try_from(leader.id()) {
+        // SAFETY: `killpg` touches no memory; the leader has not been waited for, so the number is
+        // still its group's.
+        unsafe { libc::killpg(group, libc::SIGKILL) };
     }
 }
 
