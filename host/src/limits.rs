@@ -104,7 +104,8 @@ limits! {
     WallClock wall_clock(impl Into<Option<Duration>>) "wall-clock" Time UNLIMITED,
         "of run time by the wall clock", "it is ended";
     /// Time in which a processor has run the guest, as the host's scheduler counts it: neither
-    /// while it is parked nor while the host is busy with others. At the limit it ends with
+    /// while it is parked nor while the host is busy with others; but what takes less than 100 us
+    /// from entering the guest to leaving it counts by the wall clock. At the limit it ends with
     /// [`Limit::CpuTime`](crate::Limit::CpuTime), at most 2 ms late. Without limit by default.
     CpuTime cpu_time(impl Into<Option<Duration>>) "cpu-time" Time UNLIMITED,
         "of time on a processor", "it is ended";
