@@ -38,8 +38,8 @@ impl ProcessorTime {
 
     /// The guest is about to be entered by this thread.
     pub(super) fn enter(&mut self, now: Instant) {
-        let is_good = |asked: &Reading| asked.thread == thread_id() && now - asked.at < FRESH;
-        if !self.asked.as_ref().is_some_and(is_good) {
+        let is_fresh = |asked: Reading| asked.is_fresh(thread_id(), now);
+        if !self.asked.is_some_and(is_fresh) {
             self.asked = Some(Reading::now(now));
         }
     }
@@ -61,6 +61,11 @@ impl ProcessorTime {
 }
 
 impl Reading {
+    /// Whether it will do for a stay that begins now on a thread.
+    fn is_fresh(&self, thread: i32, now: Instant) -> bool {
+        self.thread == thread && now - self.at < FRESH
+    }
+
     fn now(at: Instant) -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         Self {
@@ -118,15 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_another_thread_is_not_compared() {
-        let now = Instant::now();
-        let mut time = ProcessorTime::default();
-        time.asked = Some(Reading {
-            thread: 0,
-            at: now,
-            time: Duration::from_secs(1_000_000),
-        });
-        time.enter(now);
-        assert_eq!(time.asked.map(|asked| asked.thread), Some(thread_id()));
+    fn neither_an_old_time_will_do_nor_that_of_another_thread() {
+        let asked = reading(Duration::ZERO).unwrap();
+        assert!(asked.is_fresh(asked.thread, asked.at + FRESH / 2));
+        assert!(!asked.is_fresh(asked.thread, asked.at + FRESH));
+        assert!(!asked.is_fresh(asked.thread + 1, asked.at));
     }
 }
