@@ -115,7 +115,7 @@ fn under_valgrind(what: &[&str]) -> Command {
         .env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
             "valgrind --quiet --error-exitcode=99 --leak-check=full \
-             --errors-for-leak-kinds=definite --num-callers=30",
+             --errors-for-leak-kinds=definite --show-leak-kinds=definite --num-callers=30",
         )
         // Each backtrace would be looked up in 70 MB of debug information.
         .env("RUST_BACKTRACE", "0")
