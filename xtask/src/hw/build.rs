@@ -84,6 +84,8 @@ pub(crate) fn image(
     for directory in ["/proc", "/sys", "/tmp"] {
         archive.directory(directory)?;
     }
+    // `CARGO_TARGET_TMPDIR`.
+    archive.directory(text(&workspace::root().join("target/tmp"))?)?;
     for (path, text) in SYSTEM {
         archive.file(path, text)?;
     }
@@ -118,11 +120,15 @@ pub(crate) fn image(
     let manifest = workspace::root().join("Cargo.toml");
     archive.copy(text(&manifest)?, &manifest)?;
     sources(&mut archive, &workspace::guest_workspace())?;
+    // Where a demo searches.
+    for folder in ["abi", "tests/tests"] {
+        sources(&mut archive, &workspace::root().join(folder))?;
+    }
     archive.finish()?;
     Ok(path)
 }
 
-/// Packs the source of programs, of which reports show lines.
+/// Packs source: reports show lines of it.
 fn sources(archive: &mut Archive<BufWriter<File>>, folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();

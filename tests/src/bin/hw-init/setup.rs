@@ -29,6 +29,7 @@ const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
 pub(crate) fn file_systems() -> Result<()> {
     for (kind, at) in [
         ("devtmpfs", "/dev"),
+        ("devpts", "/dev/pts"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
         ("tmpfs", "/dev/shm"),

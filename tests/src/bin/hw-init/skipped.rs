@@ -9,6 +9,8 @@ const NO_CARGO: &str = "there is no cargo";
 const NO_GDB: &str = "there is no gdb";
 const NO_PEERS: &str = "there is no curl, nginx, Redis or wrk";
 const NO_SHELL: &str = "there is no shell";
+const TOO_SLOW: &str =
+    "what is late and what takes long is told by the clock, and here all is slow";
 
 /// The full name of a test, or of a program and two colons for all that it has, and why it cannot run.
 const SKIPPED: &[(&str, &str)] = &[
@@ -41,6 +43,10 @@ const SKIPPED: &[(&str, &str)] = &[
         "ends::gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped",
         NO_GDB,
     ),
+    (
+        "ends::gdb_opens_what_is_left_of_a_guest_that_was_called",
+        NO_GDB,
+    ),
     ("names::", NO_SHELL),
     ("outside::a_new_guest_builds_and_runs", NO_CARGO),
     (
@@ -48,6 +54,8 @@ const SKIPPED: &[(&str, &str)] = &[
         NO_CARGO,
     ),
     ("timeline::", NO_BROWSER),
+    ("views::each_mistake_is_found_and_named", TOO_SLOW),
+    ("watched::the_demo_fetch", NO_PEERS),
 ];
 
 /// Whether an entry of the list speaks of a test.

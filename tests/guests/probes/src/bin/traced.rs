@@ -25,7 +25,8 @@ async fn main() {
 /// One task for each kind of cause.
 async fn story() {
     let (mouth, ear) = async_channel::bounded(1);
-    let ticker = spawn_named("ticker", sleep(Duration::from_millis(2)));
+    // Long enough that it is not over when the ticker is polled first, however slow the machine.
+    let ticker = spawn_named("ticker", sleep(Duration::from_millis(100)));
     let asker = spawn_named("asker", async {
         for _ in 0..2 {
             ops::nop().await.expect("a no-op cannot fail");
