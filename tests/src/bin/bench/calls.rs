@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
-use wakebox::{Captured, HostContext, Outcome, Output, Sandbox, Stats, WakeMode};
+use wakebox::{HostContext, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
 
+use crate::run::run;
 use crate::table::{Bar, Row, Unit, median};
 
 /// Of everything, in turns.
@@ -64,25 +65,14 @@ pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Row>> {
 
 /// What a guest measures that calls an addition on the host.
 fn host_calls(runtime: &Runtime, mode: WakeMode, calls: u64, at_once: u64) -> Result<(f64, Stats)> {
-    let stdout = Captured::new();
-    let mut sandbox = Sandbox::builder()
+    let builder = Sandbox::builder()
         .guest(guest("callbench"))
         .wake(mode)
         .args([calls.to_string(), at_once.to_string()])
-        .host_fn("add", async |_: HostContext, (a, b): (u64, u64)| a + b)
-        .stdout(Output::Capture(stdout.clone()))
-        .build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(
-        outcome == Outcome::Exit(0),
-        "the guest of the calls: {outcome}"
-    );
-    let rate = stdout
-        .text()
-        .trim()
-        .parse()
-        .context("the guest says a number")?;
-    Ok((rate, sandbox.stats()))
+        .host_fn("add", async |_: HostContext, (a, b): (u64, u64)| a + b);
+    let (said, stats) = run(runtime, builder).context("the guest of the calls")?;
+    let rate = said.trim().parse().context("the guest says a number")?;
+    Ok((rate, stats))
 }
 
 /// Round trips of one call at a time, in nanoseconds. The guest runs on one thread, the caller on

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Captured, Output, Sandbox, Stats, WakeMode};
+use wakebox::{Sandbox, WakeMode};
 use wakebox_abi::port;
 use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::floor::{Floor, Machine};
 use wakebox_tests::guest;
 
+use crate::run::run;
 use crate::table::{Bar, Row, Unit, median};
 
 /// Of everything, in turns.
@@ -141,12 +142,4 @@ fn exits_for_each_operation(runtime: &Runtime) -> Result<f64> {
     let storm = Sandbox::builder().guest(guest("storm")).wake(WakeMode::Out);
     let (_, stats) = run(runtime, storm.args(["256", "512000"]))?;
     Ok(stats.exits_per_operation())
-}
-
-fn run(runtime: &Runtime, builder: Builder) -> Result<(String, Stats)> {
-    let output = Captured::new();
-    let mut sandbox = builder.stdout(Output::Capture(output.clone())).build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(outcome.is_success(), "{outcome}");
-    Ok((output.text(), sandbox.stats()))
 }

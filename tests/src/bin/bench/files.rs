@@ -15,9 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, spawn_blocking};
 use wakebox::policy::DirGrant;
-use wakebox::{Captured, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
+use wakebox::{Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
 
+use crate::run::run;
 use crate::table::{Bar, Row, Unit, median};
 
 /// Of everything, in turns.
@@ -131,25 +132,17 @@ fn in_guest(
     mode: WakeMode,
     reads: Reads,
 ) -> Result<(f64, Stats)> {
-    let stdout = Captured::new();
     let order = if reads.random { "random" } else { "sequential" };
     let numbers = [SIZE, reads.block, reads.count, reads.at_once];
-    let mut sandbox = Sandbox::builder()
+    let builder = Sandbox::builder()
         .guest(guest("filebench"))
         .wake(mode)
         .args(["/data/file", order])
         .args(numbers.map(|number| number.to_string()))
-        .policy(Policy::new().allow_dir(DirGrant::new(directory, "/data")?.read_only()))
-        .stdout(Output::Capture(stdout.clone()))
-        .build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(
-        outcome == Outcome::Exit(0),
-        "the guest of the reads: {outcome}"
-    );
-    let text = stdout.text();
-    let rate = text.trim().parse().context("the guest says a number")?;
-    Ok((rate, sandbox.stats()))
+        .policy(Policy::new().allow_dir(DirGrant::new(directory, "/data")?.read_only()));
+    let (said, stats) = run(runtime, builder).context("the guest of the reads")?;
+    let rate = said.trim().parse().context("the guest says a number")?;
+    Ok((rate, stats))
 }
 
 /// Reads a second of a Tokio file, one at a time.

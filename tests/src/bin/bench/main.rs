@@ -12,6 +12,7 @@ mod limits;
 mod net;
 mod page;
 mod pairs;
+mod run;
 mod size;
 mod table;
 mod trace;

@@ -1,10 +1,11 @@
 //! What something costs a no-op: the probe with it and without it, in turns.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Captured, Output, Sandbox, WakeMode};
+use wakebox::{Builder, Sandbox, WakeMode};
 use wakebox_tests::guest;
 
+use crate::run::run;
 use crate::table::{Bar, Row, Unit, median};
 
 /// Where both a completion without an exit and one with two can be seen.
@@ -45,11 +46,7 @@ pub(crate) fn noops(probe: &str, mode: WakeMode) -> Builder {
 
 /// Runs a probe and reads what it says.
 pub(crate) fn probe(runtime: &Runtime, builder: Builder) -> Result<Said> {
-    let output = Captured::new();
-    let mut sandbox = builder.stdout(Output::Capture(output.clone())).build()?;
-    let outcome = runtime.block_on(sandbox.run())?;
-    ensure!(outcome.is_success(), "{outcome}");
-    let text = output.text();
+    let (text, _) = run(runtime, builder)?;
     let value = |key: &str| -> Result<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let value = line.with_context(|| format!("the probe said no `{key}`"))?;
