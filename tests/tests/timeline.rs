@@ -22,6 +22,15 @@ fn page(events: &[Event]) -> Page {
     page_of(events, timeline::EVENTS)
 }
 
+/// Events of a guest, a nanosecond apart.
+fn of_guest(kinds: impl IntoIterator<Item = EventKind>) -> Vec<Event> {
+    let side = Side::Guest;
+    let events = (0..).zip(kinds);
+    events
+        .map(|(time, kind)| Event { time, side, kind })
+        .collect()
+}
+
 fn page_of(events: &[Event], most: u64) -> Page {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("timeline.html");
@@ -248,12 +257,7 @@ fn a_poll_in_vain_is_told_where_it_happened() {
         EventKind::PollBegin { task: main },
         EventKind::PollEnd { task: main, result },
     ];
-    let events = (0..).zip(kinds).map(|(time, kind)| Event {
-        time,
-        side: Side::Guest,
-        kind,
-    });
-    let page = page(&events.collect::<Vec<_>>());
+    let page = page(&of_guest(kinds));
     runtime().block_on(async {
         let browser = Browser::start(1200, 800).await;
         browser.open(&page.path).await;
@@ -298,12 +302,7 @@ fn names_full_of_html_are_text() {
         },
         EventKind::PollBegin { task },
     ];
-    let events = (0..).zip(kinds).map(|(time, kind)| Event {
-        time,
-        side: Side::Guest,
-        kind,
-    });
-    let page = page(&events.collect::<Vec<_>>());
+    let page = page(&of_guest(kinds));
     runtime().block_on(async {
         let browser = Browser::start(1200, 800).await;
         browser.open(&page.path).await;
