@@ -51,6 +51,7 @@
 //! can be seen of all that; [`telemetry`] what an embedder's tools see;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
+mod account;
 mod calls;
 mod debug;
 mod driver;

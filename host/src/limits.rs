@@ -114,6 +114,14 @@ limits! {
     /// panic in code that does not expect it. 64 MiB by default.
     Memory memory(u64) "memory" Bytes 64 << 20,
         "of memory", "allocations fail";
+    /// Bytes of its own memory that the host keeps for the guest: messages that wait or are only sent
+    /// in part, arguments of host functions and what they were read into, paths, calls of the guest
+    /// that have no answer yet, 128 bytes for each in addition; it always has a limit. At the limit
+    /// what needs more is refused with `LimitReached`, or
+    /// [`CallError::LimitReached`](crate::CallError::LimitReached). 128 MiB by default: a few of the
+    /// largest messages at once, each with the value that it becomes.
+    HostMemory host_memory(u64) "host-memory" Bytes 128 << 20,
+        "of the host's memory", "what needs more is refused";
     /// Operations in flight, rounded up to a power of two. At the limit operations wait in the
     /// guest; a guest that submits more all the same breaks the interface and ends with
     /// [`Outcome::Violation`](crate::Outcome::Violation). 4,096 by default; without limit, as
@@ -176,6 +184,11 @@ impl LimitKind {
         self.unit() == Unit::Bytes
     }
 
+    /// Whether "without limit" cannot be said of it: memory runs out for everybody.
+    const fn is_always_limited(self) -> bool {
+        matches!(self, Self::Memory | Self::HostMemory)
+    }
+
     fn of_key(key: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.key() == key)
     }
@@ -188,7 +201,9 @@ impl LimitKind {
         };
         if text == "unlimited" {
             return match self {
-                Self::Memory => Err(wrong("memory always has a limit".into())),
+                kind if kind.is_always_limited() => {
+                    Err(wrong(format!("{} always has a limit", kind.key())))
+                }
                 _ => Ok(UNLIMITED),
             };
         }
@@ -262,13 +277,13 @@ impl Limits {
         Self::default()
     }
 
-    /// No limit on anything but memory, which has its default, and nothing without bounds: what
+    /// No limit on anything but memory, the guest's and the host's, which have their defaults, and nothing without bounds: what
     /// the interface itself bounds stays bounded.
     #[must_use]
     pub fn unlimited() -> Self {
         let mut limits = Self::new();
         for kind in LimitKind::ALL {
-            if *kind != LimitKind::Memory {
+            if !kind.is_always_limited() {
                 limits.values[*kind as usize] = Some(UNLIMITED);
             }
         }
@@ -407,7 +422,7 @@ mod tests {
         assert_eq!(limits.get(LimitKind::Memory), Some(64 << 20));
         assert_eq!(limits.get(LimitKind::WallClock), None);
         for kind in LimitKind::ALL {
-            let is_memory = *kind == LimitKind::Memory;
+            let is_memory = matches!(kind, LimitKind::Memory | LimitKind::HostMemory);
             assert_eq!(Limits::unlimited().get(*kind).is_some(), is_memory);
         }
         // Longer than can be counted is not "without limit".
@@ -427,7 +442,7 @@ mod tests {
             assert_eq!(limits.get(*kind), Some(value));
             let unlimited = format!("{}=unlimited", kind.key()).parse::<Limits>();
             match kind {
-                LimitKind::Memory => assert!(unlimited.is_err()),
+                LimitKind::Memory | LimitKind::HostMemory => assert!(unlimited.is_err()),
                 _ => assert_eq!(unlimited.unwrap().get(*kind), None),
             }
         }

@@ -18,7 +18,7 @@ use wakebox_abi::queue::Queue;
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::wake::Mode;
 
-use crate::calls::Budget;
+use crate::account::Account;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
@@ -278,6 +278,7 @@ where
 
 fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
     let policy = Arc::new(Guard::new(policy.clone()));
+    let account = Account::new(1 << 20);
     let mut functions = Functions::default();
     functions.add_call("echo", |_, text: String| async move { text });
     functions.add_stream("count", |_, to: u32| stream::iter(0..to));
@@ -291,8 +292,8 @@ fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
         console: Console::new(Output::Null, Output::Null),
         stdin: Stdin::new(Input::Null),
         callables: Callables::new(functions, None),
-        mailbox: Arc::new(Mailbox::default()),
-        budget: Budget::default(),
+        mailbox: Arc::new(Mailbox::new(account.clone())),
+        account,
         meter: Meter::new(Limits::new()),
         stop: Arc::new(Stop::new(Arc::new(nobody()))),
         start: Instant::now(),

@@ -24,7 +24,7 @@ use wakebox_abi::memory::{Control, MappedControl, Word};
 use wakebox_abi::wake::{self, Mode};
 use wakebox_abi::{ABI_VERSION, layout, report};
 
-use crate::calls::Budget;
+use crate::account::Account;
 use crate::calls::guest::{Caller, Mailbox};
 use crate::calls::host::{Callables, Functions, HostContext};
 use crate::debug::symbols::Symbols;
@@ -485,7 +485,8 @@ impl Builder {
         let counts = Arc::new(OpCounts::default());
         let host_fn_time = limits.time(LimitKind::HostFnTime);
         let callables = Callables::new(self.functions, host_fn_time);
-        let mailbox = Arc::new(Mailbox::default());
+        let account = Account::new(limits.value(LimitKind::HostMemory));
+        let mailbox = Arc::new(Mailbox::new(account.clone()));
         let kick = (mode == Mode::Irq).then(|| vcpu.kick().clone());
         let ready = Arc::new(Ready::new(kick));
         let stop = Arc::new(Stop::new(vcpu.kick().clone()));
@@ -501,7 +502,7 @@ impl Builder {
             stdin: Stdin::new(self.stdin),
             callables: callables.clone(),
             mailbox: mailbox.clone(),
-            budget: Budget::default(),
+            account: account.clone(),
             meter: meter.clone(),
             stop: stop.clone(),
             start: clocks.start(),
@@ -526,6 +527,7 @@ impl Builder {
             control: memory.control(),
             stop,
             meter,
+            account,
             vcpu,
             clocks,
             memory,
@@ -757,6 +759,7 @@ pub struct Sandbox {
     callables: Callables,
     mailbox: Arc<Mailbox>,
     meter: Arc<Meter>,
+    account: Account,
     stop: Arc<Stop<RunPage>>,
 }
 
@@ -892,6 +895,8 @@ impl Sandbox {
             refusals: refused.iter().map(|(_, count)| count).sum(),
             refused,
             bytes: self.meter.bytes(),
+            host_memory: self.account.kept(),
+            host_memory_peak: self.account.peak(),
             guest: GuestCounts::read(&self.control),
             in_guest: self.times.in_guest,
             in_host: self.times.in_host,

@@ -100,6 +100,10 @@ pub struct Stats {
     /// Bytes moved, by the limit that counts them ([`LimitKind::key`](crate::LimitKind::key)); only
     /// kinds that occurred.
     pub bytes: Vec<(&'static str, u64)>,
+    /// Bytes of its own memory that the host keeps for the guest now.
+    pub host_memory: u64,
+    /// The most that it has kept at any time.
+    pub host_memory_peak: u64,
     /// What the guest says of itself.
     pub guest: GuestCounts,
     /// Time in the guest.
@@ -203,6 +207,14 @@ impl fmt::Display for Stats {
             let bytes = |(kind, number): &(_, u64)| format!("{kind} {}", units::bytes(*number));
             let all: Vec<_> = self.bytes.iter().map(bytes).collect();
             writeln!(f, "bytes      {}", all.join(", "))?;
+        }
+        if self.host_memory_peak > 0 {
+            writeln!(
+                f,
+                "host       keeps {} of memory for the guest, at the peak {}",
+                units::bytes(self.host_memory),
+                units::bytes(self.host_memory_peak)
+            )?;
         }
         write!(
             f,

@@ -4,7 +4,7 @@
 //! another. Each becomes a task there, so hundreds go on at once, and a guest may call the
 //! host back while it works on one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
-use super::{Budget, MESSAGE_MAX, Share, deserialize};
+use super::{MESSAGE_MAX, deserialize};
+use crate::account::{Account, Charge, Kept};
 use crate::driver::thread::Seat;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
@@ -46,54 +47,146 @@ pub enum CallError {
     #[error("the arguments or the result of `{0}` are larger than {MESSAGE_MAX} bytes")]
     TooLarge(String),
     /// A limit on the guest's messages is reached: [`Limits::calls_in`](crate::Limits::calls_in),
-    /// [`Limits::calls_out`](crate::Limits::calls_out), or what the host keeps for it.
-    #[error("the guest's limit on messages does not allow the call of `{0}`")]
+    /// [`Limits::calls_out`](crate::Limits::calls_out), or what the host keeps for it,
+    /// [`Limits::host_memory`](crate::Limits::host_memory).
+    #[error(
+        "a limit of the guest (calls-in, calls-out or host-memory) does not allow the call of `{0}`"
+    )]
     LimitReached(String),
 }
 
 /// What is waited for by the caller of one call.
 #[derive(Debug)]
 enum Pending {
-    /// Nothing yet but these parts.
+    /// Nothing yet but these parts of the result.
     Waiting {
-        parts: Vec<u8>,
-        shares: Vec<Share>,
+        parts: Option<Kept>,
         waker: Option<Waker>,
     },
     /// The end.
-    Done(Result<Vec<u8>, ReplyKind>),
+    Done(Result<Kept, ReplyKind>),
     TooLarge,
     LimitReached,
 }
 
-#[derive(Debug, Default)]
+/// A call that has a caller.
+#[derive(Debug)]
+struct Entry {
+    pending: Pending,
+    /// For the entry; and for the cancellation that may come of it, which thus never finds the
+    /// account full.
+    charge: Charge,
+}
+
+impl Entry {
+    /// Ends it, unless it has ended. Returns who waits for that.
+    fn end(&mut self, how: Pending) -> Option<Waker> {
+        let Pending::Waiting { waker, .. } = &mut self.pending else {
+            return None;
+        };
+        let waker = waker.take();
+        self.pending = how;
+        waker
+    }
+}
+
+#[derive(Debug)]
 struct Queue {
-    calls: VecDeque<Vec<u8>>,
-    pending: HashMap<u64, Pending>,
+    /// Messages of calls that the guest has yet to take, by the number of the call.
+    calls: BTreeMap<u64, Kept>,
+    /// Calls that the guest has taken and that nobody waits for any more, which it has yet to be
+    /// told. They go before calls, so that there are never more of them than there were calls at
+    /// once.
+    cancels: VecDeque<(u64, Charge)>,
+    pending: HashMap<u64, Entry>,
     next_call: u64,
-    /// Operations of the guest that wait for a call, first come first served.
-    takers: VecDeque<Waker>,
+    /// Operations of the guest that wait for a call.
+    takers: Waiting,
     /// Callers that wait for room.
-    callers: Vec<Waker>,
+    callers: Waiting,
     closed: bool,
     ended: bool,
+    account: Account,
+}
+
+impl Queue {
+    /// The next message for the guest.
+    fn pop(&mut self) -> Option<Kept> {
+        if let Some((call, charge)) = self.cancels.pop_front() {
+            let message = header(call, CallKind::Cancel, "").to_vec();
+            return Some(charge.on(message));
+        }
+        self.calls.pop_first().map(|(_, message)| message)
+    }
+
+    /// Enqueues a call, if there is room.
+    fn push(&mut self, kind: CallKind, name: &str, input: &[u8]) -> Result<Option<u64>, CallError> {
+        if self.closed {
+            return Err(CallError::Ended);
+        }
+        if self.pending.len() >= CALLS_MAX {
+            return Ok(None);
+        }
+        let call = self.next_call;
+        let header = header(call, kind, name);
+        let message = self.account.concat(&[&header, name.as_bytes(), input]);
+        let charge = self.account.charge(size_of::<Entry>());
+        let (Ok(message), Ok(charge)) = (message, charge) else {
+            return Err(CallError::LimitReached(name.into()));
+        };
+        self.next_call += 1;
+        let pending = Pending::Waiting {
+            parts: None,
+            waker: None,
+        };
+        self.pending.insert(call, Entry { pending, charge });
+        self.calls.insert(call, message);
+        Ok(Some(call))
+    }
+}
+
+fn header(call: u64, kind: CallKind, name: &str) -> [u8; CallHeader::SIZE] {
+    let name_len = name.len() as u32;
+    CallHeader {
+        call,
+        kind,
+        name_len,
+    }
+    .to_bytes()
 }
 
 /// The calls to one guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
 }
 
 impl Mailbox {
+    /// An empty one. What lies in it is charged to the account.
+    pub(crate) fn new(account: Account) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                calls: BTreeMap::new(),
+                cancels: VecDeque::new(),
+                pending: HashMap::new(),
+                next_call: 0,
+                takers: Waiting::default(),
+                callers: Waiting::default(),
+                closed: false,
+                ended: false,
+                account,
+            }),
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The oldest call if there is one now, `Ready(None)` when no more will come.
-    pub(crate) fn try_take(&self) -> Poll<Option<Vec<u8>>> {
+    pub(crate) fn try_take(&self) -> Poll<Option<Kept>> {
         let mut queue = self.queue();
-        match queue.calls.pop_front() {
+        match queue.pop() {
             Some(message) => Poll::Ready(Some(message)),
             None if queue.closed => Poll::Ready(None),
             None => Poll::Pending,
@@ -104,119 +197,145 @@ impl Mailbox {
     pub(crate) fn take(self: &Arc<Self>) -> Take {
         Take {
             mailbox: self.clone(),
-            waker: None,
+            place: None,
         }
     }
 
-    /// Takes an answer. One for a call that nobody waits for is dropped.
-    pub(crate) fn reply(
-        &self,
-        call: u64,
-        kind: ReplyKind,
-        bytes: &[u8],
-        budget: &Budget,
-    ) -> Result<(), Status> {
+    /// Whether somebody waits for this answer of `len` bytes, so that it is worth being copied. One
+    /// that is too large ends its call.
+    ///
+    /// # Errors
+    ///
+    /// The call has been answered.
+    pub(crate) fn expects(&self, call: u64, len: usize) -> Result<bool, Status> {
         let mut queue = self.queue();
-        let Some(pending) = queue.pending.get_mut(&call) else {
-            return Ok(());
+        let Some(entry) = queue.pending.get_mut(&call) else {
+            return Ok(false);
         };
-        let Pending::Waiting {
-            parts,
-            shares,
-            waker,
-        } = pending
-        else {
+        let Pending::Waiting { parts, .. } = &entry.pending else {
             return Err(Status::InvalidInput);
         };
-        let fits = parts.len() + bytes.len() <= MESSAGE_MAX;
-        let share = budget.take(bytes.len()).filter(|_| fits);
-        let end = match (share, kind) {
-            (None, _) => Pending::TooLarge,
-            (Some(share), ReplyKind::Part) => {
-                parts.extend_from_slice(bytes);
-                shares.push(share);
+        if len.saturating_add(parts.as_ref().map_or(0, |parts| parts.len())) <= MESSAGE_MAX {
+            return Ok(true);
+        }
+        let waker = entry.end(Pending::TooLarge);
+        drop(queue);
+        waker.into_iter().for_each(Waker::wake);
+        Ok(false)
+    }
+
+    /// Takes an answer. One for a call that nobody waits for is dropped.
+    pub(crate) fn reply(&self, call: u64, kind: ReplyKind, bytes: Kept) -> Result<(), Status> {
+        let mut queue = self.queue();
+        let Some(entry) = queue.pending.get_mut(&call) else {
+            return Ok(());
+        };
+        let Pending::Waiting { parts, .. } = &mut entry.pending else {
+            return Err(Status::InvalidInput);
+        };
+        let joined = match parts.take() {
+            None if bytes.is_empty() && kind == ReplyKind::Part => return Ok(()),
+            None => Ok(bytes),
+            Some(before) if before.len() + bytes.len() > MESSAGE_MAX => Err(Pending::TooLarge),
+            Some(mut before) => match before.append(&bytes) {
+                Ok(()) => Ok(before),
+                Err(_) => Err(Pending::LimitReached),
+            },
+        };
+        let end = match (joined, kind) {
+            (Ok(joined), ReplyKind::Part) => {
+                *parts = Some(joined);
                 return Ok(());
             }
-            (Some(_), ReplyKind::Result) => {
-                parts.extend_from_slice(bytes);
-                Pending::Done(Ok(std::mem::take(parts)))
-            }
-            (Some(_), other) => Pending::Done(Err(other)),
+            (Ok(joined), ReplyKind::Result) => Pending::Done(Ok(joined)),
+            (Ok(_), other) => Pending::Done(Err(other)),
+            (Err(end), _) => end,
         };
-        let waker = waker.take();
-        *pending = end;
+        let waker = entry.end(end);
         drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
     /// Ends a call that a limit does not allow.
     pub(crate) fn refuse(&self, call: u64) {
         let mut queue = self.queue();
-        let Some(pending) = queue.pending.get_mut(&call) else {
-            return;
-        };
-        let Pending::Waiting { waker, .. } = pending else {
-            return;
-        };
-        let waker = waker.take();
-        *pending = Pending::LimitReached;
+        let entry = queue.pending.get_mut(&call);
+        let waker = entry.and_then(|entry| entry.end(Pending::LimitReached));
         drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// No more calls will come: the guest reads to the end of them.
     pub(crate) fn close(&self) {
-        let takers = {
+        let wakers = {
             let mut queue = self.queue();
             queue.closed = true;
-            std::mem::take(&mut queue.takers)
+            [queue.takers.drain(), queue.callers.drain()]
         };
-        takers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// The guest has ended: whoever waits for an answer learns it.
     pub(crate) fn end(&self) {
-        let wakers: Vec<_> = {
+        let (wakers, gone) = {
             let mut queue = self.queue();
             queue.closed = true;
             queue.ended = true;
-            queue.calls.clear();
-            let waiting = queue
-                .pending
-                .values_mut()
-                .filter_map(|pending| match pending {
-                    Pending::Waiting { waker, .. } => waker.take(),
-                    _ => None,
-                });
+            let gone = (
+                std::mem::take(&mut queue.calls),
+                std::mem::take(&mut queue.cancels),
+            );
+            let waiting = queue.pending.values_mut();
+            let waiting = waiting.filter_map(|entry| match &mut entry.pending {
+                Pending::Waiting { waker, .. } => waker.take(),
+                _ => None,
+            });
             let mut wakers: Vec<_> = waiting.collect();
-            wakers.extend(queue.takers.drain(..));
-            wakers.append(&mut queue.callers);
-            wakers
+            wakers.extend(queue.takers.drain());
+            wakers.extend(queue.callers.drain());
+            (wakers, gone)
         };
+        drop(gone);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
 
-    /// Enqueues a message and returns who is to be woken for it.
-    fn push(
-        queue: &mut Queue,
-        call: u64,
-        kind: CallKind,
-        name: &str,
-        input: &[u8],
-    ) -> Option<Waker> {
-        let header = CallHeader {
-            call,
-            kind,
-            name_len: name.len() as u32,
-        };
-        let message = [&header.to_bytes(), name.as_bytes(), input].concat();
-        queue.calls.push_back(message);
-        queue.takers.pop_front()
+/// Futures that wait for something of a [`Queue`], first come first served. Each has one place at
+/// most, however often it is polled, and gives it up when it is dropped.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+impl Waiting {
+    /// Keeps a future's place, or gives it one.
+    fn wait(&mut self, place: &mut Option<u64>, waker: &Waker) {
+        if let Some(own) = place.and_then(|place| self.wakers.get_mut(&place)) {
+            own.clone_from(waker);
+            return;
+        }
+        self.wakers.insert(self.next, waker.clone());
+        *place = Some(self.next);
+        self.next += 1;
+    }
+
+    /// Gives up a place. Returns whether its future was woken, and so may have been the one to whom
+    /// something was given.
+    fn leave(&mut self, place: &mut Option<u64>) -> bool {
+        place
+            .take()
+            .is_some_and(|place| self.wakers.remove(&place).is_none())
+    }
+
+    /// Whose turn it is.
+    fn pop(&mut self) -> Option<Waker> {
+        self.wakers.pop_first().map(|(_, waker)| waker)
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        std::mem::take(&mut self.wakers).into_values()
     }
 }
 
@@ -224,31 +343,23 @@ impl Mailbox {
 #[derive(Debug)]
 pub(crate) struct Take {
     mailbox: Arc<Mailbox>,
-    /// What stands in the queue of takers for this one, unless it was woken.
-    waker: Option<Waker>,
-}
-
-impl Take {
-    fn unregister(&mut self, queue: &mut Queue) {
-        if let Some(own) = self.waker.take() {
-            queue.takers.retain(|waker| !waker.will_wake(&own));
-        }
-    }
+    place: Option<u64>,
 }
 
 impl Future for Take {
-    type Output = Option<Vec<u8>>;
+    type Output = Option<Kept>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mailbox = self.mailbox.clone();
         let mut queue = mailbox.queue();
-        self.unregister(&mut queue);
-        match queue.calls.pop_front() {
-            Some(message) => Poll::Ready(Some(message)),
+        match queue.pop() {
+            Some(message) => {
+                queue.takers.leave(&mut self.place);
+                Poll::Ready(Some(message))
+            }
             None if queue.closed => Poll::Ready(None),
             None => {
-                queue.takers.push_back(context.waker().clone());
-                self.waker = Some(context.waker().clone());
+                queue.takers.wait(&mut self.place, context.waker());
                 Poll::Pending
             }
         }
@@ -257,19 +368,18 @@ impl Future for Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
-        let mailbox = self.mailbox.clone();
-        let mut queue = mailbox.queue();
-        self.unregister(&mut queue);
-        // It may have been woken for a call that it will not take: the next one is.
-        let next = if queue.calls.is_empty() {
-            None
-        } else {
-            queue.takers.pop_front()
+        let next = {
+            let mut queue = self.mailbox.queue();
+            let was_woken = queue.takers.leave(&mut self.place);
+            // It was woken for a call that it will not take: the next one is.
+            let any = !queue.calls.is_empty() || !queue.cancels.is_empty();
+            if was_woken && any {
+                queue.takers.pop()
+            } else {
+                None
+            }
         };
-        drop(queue);
-        if let Some(next) = next {
-            next.wake();
-        }
+        next.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -304,7 +414,7 @@ impl Caller {
         R: DeserializeOwned,
     {
         let input = postcard::to_stdvec(input).map_err(|_| CallError::TooLarge(name.into()))?;
-        let bytes = self.call_bytes(name, &input).await?;
+        let bytes = self.carry(CallKind::Call, name, &input).await?;
         deserialize(&bytes).map_err(|_| CallError::BadOutput(name.into()))
     }
 
@@ -315,7 +425,8 @@ impl Caller {
     ///
     /// As [`Self::call`].
     pub async fn call_bytes(&self, name: &str, input: &[u8]) -> Result<Vec<u8>, CallError> {
-        self.carry(CallKind::Call, name, input).await
+        let bytes = self.carry(CallKind::Call, name, input).await?;
+        Ok(bytes.hand_over())
     }
 
     /// Calls with arguments in JSON (an array for several, `null` for none) and gives the result in
@@ -327,10 +438,10 @@ impl Caller {
     /// As [`Self::call`]; [`CallError::BadInput`] also if the guest does not take JSON.
     pub async fn call_json(&self, name: &str, input: &str) -> Result<String, CallError> {
         let bytes = self.carry(CallKind::Json, name, input.as_bytes()).await?;
-        String::from_utf8(bytes).map_err(|_| CallError::BadOutput(name.into()))
+        String::from_utf8(bytes.hand_over()).map_err(|_| CallError::BadOutput(name.into()))
     }
 
-    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Vec<u8>, CallError> {
+    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Kept, CallError> {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
@@ -367,27 +478,12 @@ impl Caller {
         input: &[u8],
     ) -> Result<Option<PendingCall>, CallError> {
         let mut queue = self.mailbox.queue();
-        if queue.closed {
-            return Err(CallError::Ended);
-        }
-        if queue.pending.len() >= CALLS_MAX {
+        let Some(call) = queue.push(kind, name, input)? else {
             return Ok(None);
-        }
-        let call = queue.next_call;
-        queue.next_call += 1;
-        queue.pending.insert(
-            call,
-            Pending::Waiting {
-                parts: Vec::new(),
-                shares: Vec::new(),
-                waker: None,
-            },
-        );
-        let taker = Mailbox::push(&mut queue, call, kind, name, input);
+        };
+        let taker = queue.takers.pop();
         drop(queue);
-        if let Some(taker) = taker {
-            taker.wake();
-        }
+        taker.into_iter().for_each(Waker::wake);
         Ok(Some(PendingCall {
             mailbox: self.mailbox.clone(),
             call,
@@ -401,9 +497,13 @@ impl Caller {
         name: &str,
         input: &[u8],
     ) -> Result<PendingCall, CallError> {
+        let mut room = Room {
+            mailbox: &self.mailbox,
+            place: None,
+        };
         poll_fn(|context| {
             // Registered before looking, so that room made in between is not missed.
-            self.mailbox.queue().callers.push(context.waker().clone());
+            room.wait(context.waker());
             match self.try_submit(kind, name, input) {
                 Ok(None) => Poll::Pending,
                 Ok(Some(call)) => Poll::Ready(Ok(call)),
@@ -414,7 +514,37 @@ impl Caller {
     }
 }
 
-/// A call on its way. Dropped before its end, it is taken back.
+/// A caller that waits for room.
+struct Room<'a> {
+    mailbox: &'a Mailbox,
+    place: Option<u64>,
+}
+
+impl Room<'_> {
+    fn wait(&mut self, waker: &Waker) {
+        self.mailbox.queue().callers.wait(&mut self.place, waker);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let next = {
+            let mut queue = self.mailbox.queue();
+            let was_woken = queue.callers.leave(&mut self.place);
+            // It may not have taken the room that it was woken for; and if it has, there may be more.
+            let any = queue.pending.len() < CALLS_MAX;
+            if was_woken && any {
+                queue.callers.pop()
+            } else {
+                None
+            }
+        };
+        next.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A call on its way. Dropped before its end, it is taken back: out of the queue if the guest has
+/// not seen it, else the guest is told.
 struct PendingCall {
     mailbox: Arc<Mailbox>,
     call: u64,
@@ -423,30 +553,40 @@ struct PendingCall {
 impl PendingCall {
     fn is_done(&self) -> bool {
         let queue = self.mailbox.queue();
-        queue.ended || !matches!(queue.pending.get(&self.call), Some(Pending::Waiting { .. }))
+        let pending = queue.pending.get(&self.call).map(|entry| &entry.pending);
+        queue.ended || !matches!(pending, Some(Pending::Waiting { .. }))
     }
 
-    async fn result(self, name: &str) -> Result<Vec<u8>, CallError> {
+    /// The serialized result.
+    async fn result(self, name: &str) -> Result<Kept, CallError> {
         poll_fn(|context| {
             let mut queue = self.mailbox.queue();
             let ended = queue.ended;
-            match queue.pending.get_mut(&self.call) {
-                Some(Pending::Waiting { .. }) if ended => Poll::Ready(Err(CallError::Ended)),
-                Some(Pending::Waiting { waker, .. }) => {
-                    *waker = Some(context.waker().clone());
-                    Poll::Pending
+            let Some(entry) = queue.pending.get_mut(&self.call) else {
+                return Poll::Ready(Err(CallError::Ended));
+            };
+            if let Pending::Waiting { waker, .. } = &mut entry.pending {
+                if ended {
+                    return Poll::Ready(Err(CallError::Ended));
                 }
-                Some(Pending::Done(Ok(bytes))) => Poll::Ready(Ok(std::mem::take(bytes))),
-                Some(Pending::Done(Err(ReplyKind::NoSuchFunction))) => {
-                    Poll::Ready(Err(CallError::NoSuchFunction(name.into())))
-                }
-                Some(Pending::Done(Err(_))) => Poll::Ready(Err(CallError::BadInput(name.into()))),
-                Some(Pending::TooLarge) => Poll::Ready(Err(CallError::TooLarge(name.into()))),
-                Some(Pending::LimitReached) => {
-                    Poll::Ready(Err(CallError::LimitReached(name.into())))
-                }
-                None => Poll::Ready(Err(CallError::Ended)),
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
             }
+            let name = || name.into();
+            // What is left in its place is not looked at again.
+            Poll::Ready(
+                match std::mem::replace(&mut entry.pending, Pending::LimitReached) {
+                    Pending::Done(Ok(result)) => Ok(result),
+                    Pending::Done(Err(ReplyKind::NoSuchFunction)) => {
+                        Err(CallError::NoSuchFunction(name()))
+                    }
+                    Pending::Done(Err(_)) => Err(CallError::BadInput(name())),
+                    Pending::TooLarge => Err(CallError::TooLarge(name())),
+                    Pending::LimitReached | Pending::Waiting { .. } => {
+                        Err(CallError::LimitReached(name()))
+                    }
+                },
+            )
         })
         .await
     }
@@ -454,17 +594,182 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        let (taker, callers) = {
+        let (unseen, parts, taker, caller) = {
             let mut queue = self.mailbox.queue();
-            let pending = queue.pending.remove(&self.call);
-            let taker = match pending {
-                Some(Pending::Waiting { .. }) if !queue.closed => {
-                    Mailbox::push(&mut queue, self.call, CallKind::Cancel, "", &[])
+            let unseen = queue.calls.remove(&self.call);
+            let entry = queue.pending.remove(&self.call);
+            let caller = queue.callers.pop();
+            match entry.map(|entry| (entry.pending, entry.charge)) {
+                Some((Pending::Waiting { parts, .. }, charge))
+                    if unseen.is_none() && !queue.ended =>
+                {
+                    queue.cancels.push_back((self.call, charge));
+                    (None, parts, queue.takers.pop(), caller)
                 }
-                _ => None,
-            };
-            (taker, std::mem::take(&mut queue.callers))
+                _ => (unseen, None, None, caller),
+            }
         };
-        taker.into_iter().chain(callers).for_each(Waker::wake);
+        taker.into_iter().chain(caller).for_each(Waker::wake);
+        // Without the lock, as it may take a moment.
+        drop((unseen, parts));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::EACH;
+    use futures_util::FutureExt;
+
+    fn mailbox(most: u64) -> (Caller, Account) {
+        let account = Account::new(most);
+        let mailbox = Arc::new(Mailbox::new(account.clone()));
+        (Caller::new(mailbox, None), account)
+    }
+
+    /// The number and the kind of the next message, if there is one.
+    fn taken(caller: &Caller) -> Option<(u64, CallKind)> {
+        match caller.mailbox.try_take() {
+            Poll::Ready(Some(message)) => {
+                let (header, _) = CallHeader::split(&message).unwrap();
+                Some((header.call, header.kind))
+            }
+            _ => None,
+        }
+    }
+
+    fn answer(caller: &Caller, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {
+        let bytes = caller.mailbox.queue().account.concat(&[bytes])?;
+        caller.mailbox.reply(call, kind, bytes)
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_before_it_is_taken_leaves_nothing() {
+        let (caller, account) = mailbox(1 << 20);
+        let input = [0; 1_000];
+        // Many times as much as may be kept.
+        for _ in 0..5_000 {
+            let mut call = Box::pin(caller.call_bytes("f", &input));
+            assert!((&mut call).now_or_never().is_none());
+        }
+        assert_eq!(taken(&caller), None);
+        assert_eq!(account.kept(), 0);
+        assert!(account.peak() < 2_000);
+    }
+
+    #[test]
+    fn the_guest_is_told_of_a_call_that_is_given_up_after_it_was_taken() {
+        let (caller, account) = mailbox(1 << 20);
+        let (mut one, mut two) = (
+            Box::pin(caller.call_bytes("f", b"one")),
+            Box::pin(caller.call_bytes("f", b"two")),
+        );
+        assert!((&mut one).now_or_never().is_none());
+        assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+        assert!((&mut two).now_or_never().is_none());
+        drop(one);
+        assert_eq!(taken(&caller), Some((0, CallKind::Cancel)));
+        assert_eq!(taken(&caller), Some((1, CallKind::Call)));
+        drop(two);
+        assert_eq!(taken(&caller), Some((1, CallKind::Cancel)));
+        assert_eq!((taken(&caller), account.kept()), (None, 0));
+    }
+
+    #[test]
+    fn calls_that_wait_are_charged_and_one_too_many_is_refused() {
+        let (caller, account) = mailbox(10_000);
+        let input = [0; 1_000];
+        let mut calls: Vec<_> = (0..10)
+            .map(|_| Box::pin(caller.call_bytes("f", &input)))
+            .collect();
+        let ends: Vec<_> = calls.iter_mut().map(FutureExt::now_or_never).collect();
+        let refused = Some(Err(CallError::LimitReached("f".into())));
+        let waiting = ends.iter().take_while(|end| end.is_none()).count();
+        assert!((5..9).contains(&waiting), "{waiting}");
+        assert!(ends[waiting..].iter().all(|end| *end == refused));
+        assert!(account.kept() >= 1_000 * waiting as u64);
+        drop(calls);
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
+    fn empty_parts_of_a_result_cost_nothing_and_the_others_what_they_hold() {
+        let (caller, account) = mailbox(1 << 20);
+        let mut call = Box::pin(caller.call_bytes("f", b""));
+        assert!((&mut call).now_or_never().is_none());
+        assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+        let before = account.kept();
+        for _ in 0..100_000 {
+            answer(&caller, 0, ReplyKind::Part, b"").unwrap();
+        }
+        assert_eq!(account.kept(), before);
+        for _ in 0..1_000 {
+            answer(&caller, 0, ReplyKind::Part, b"a").unwrap();
+        }
+        assert!(account.kept() - before <= (2_000 + EACH) as u64);
+        answer(&caller, 0, ReplyKind::Result, b"b").unwrap();
+        let result = call.now_or_never().unwrap().unwrap();
+        assert_eq!((result.len(), result.last()), (1_001, Some(&b'b')));
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
+    fn a_result_in_parts_that_is_too_large_for_the_account_ends_its_call() {
+        let (caller, account) = mailbox(10_000);
+        let mut call = Box::pin(caller.call_bytes("f", b""));
+        assert!((&mut call).now_or_never().is_none());
+        assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+        let mut parts = 0;
+        while answer(&caller, 0, ReplyKind::Part, &[0; 1_000]).is_ok() {
+            parts += 1;
+        }
+        assert!((3..10).contains(&parts), "{parts}");
+        let refused = Err(CallError::LimitReached("f".into()));
+        assert_eq!(call.now_or_never(), Some(refused));
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
+    fn an_answer_is_asked_about_before_it_is_copied() {
+        let (caller, _) = mailbox(1 << 20);
+        let mailbox = &caller.mailbox;
+        assert_eq!(mailbox.expects(0, 1), Ok(false), "nobody has called");
+        let mut call = Box::pin(caller.call_bytes("f", b""));
+        assert!((&mut call).now_or_never().is_none());
+        assert_eq!(mailbox.expects(0, MESSAGE_MAX), Ok(true));
+        assert_eq!(mailbox.expects(0, MESSAGE_MAX + 1), Ok(false));
+        let refused = Err(CallError::TooLarge("f".into()));
+        assert_eq!(call.now_or_never(), Some(refused));
+        assert_eq!(mailbox.expects(0, 1), Ok(false), "the caller has gone");
+    }
+
+    #[test]
+    fn who_waits_has_one_place_however_often_it_is_polled() {
+        let (caller, _) = mailbox(1 << 30);
+        let mut calls: Vec<_> = (0..CALLS_MAX)
+            .map(|_| Box::pin(caller.call_bytes("f", b"")))
+            .collect();
+        assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
+        let mut more: Vec<_> = (0..3)
+            .map(|_| Box::pin(caller.call_bytes("f", b"")))
+            .collect();
+        let mut takes: Vec<_> = (0..3).map(|_| caller.mailbox.take()).collect();
+        for _ in 0..100 {
+            assert!(more.iter_mut().all(|call| call.now_or_never().is_none()));
+        }
+        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 3);
+        // Room goes to them in their order.
+        drop(calls.pop());
+        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 2);
+        assert!((&mut more[0]).now_or_never().is_none());
+        assert_eq!(caller.mailbox.queue().pending.len(), CALLS_MAX);
+        drop((more, calls));
+        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 0);
+        for _ in 0..100 {
+            assert!(takes.iter_mut().all(|take| take.now_or_never().is_none()));
+        }
+        assert_eq!(caller.mailbox.queue().takers.wakers.len(), 3);
+        drop(takes);
+        assert_eq!(caller.mailbox.queue().takers.wakers.len(), 0);
     }
 }

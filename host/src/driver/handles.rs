@@ -13,7 +13,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
 
-use crate::calls::Kept;
+use crate::account::Kept;
 use crate::calls::host::ItemStream;
 use crate::ops::stream::Stream;
 use crate::ops::udp::Udp;

@@ -9,7 +9,8 @@ use wakebox_abi::op::{
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
-use crate::calls::{Budget, Kept, MESSAGE_MAX, Share};
+use crate::account::{Account, Charged, Kept};
+use crate::calls::MESSAGE_MAX;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -19,24 +20,24 @@ use crate::vm::memory::ArenaSlice;
 /// What limits messages.
 #[derive(Clone)]
 struct Messages {
-    budget: Budget,
+    account: Account,
     meter: Arc<Meter>,
 }
 
 impl Messages {
     fn of(resources: &Resources) -> Self {
         Self {
-            budget: resources.budget.clone(),
+            account: resources.account.clone(),
             meter: resources.meter.clone(),
         }
     }
 }
 
 /// Longest name of a function, in bytes.
-const NAME_MAX: u32 = 256;
+const NAME_MAX: usize = 256;
 
 /// Puts a message where its reader wants it, or keeps it if it does not fit there.
-fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, to: &Messages) -> End {
+fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> End {
     if let Err(status) = to.meter.take_all(LimitKind::CallsIn, message.len()) {
         return status.into();
     }
@@ -44,54 +45,43 @@ fn deliver(message: Vec<u8>, into: ArenaSlice, extra: u32, to: &Messages) -> End
         into.fill(&message);
         return End::Done(Status::Ok, message.len() as u32 + extra);
     }
-    match Kept::new(message, &to.budget) {
-        Some(kept) => End::Overflow(Resource::Message(Arc::new(kept)), into),
-        None => Status::LimitReached.into(),
-    }
+    End::Overflow(Resource::Message(Arc::new(message)), into)
 }
 
 /// A call as the guest has asked for it.
 struct Call {
-    name: String,
-    input: Vec<u8>,
-    /// Counts the input until the call ends: arguments lie in the host's memory meanwhile, and a
-    /// guest may name the same range of the arena in thousands of calls.
-    share: Share,
+    name: Charged<String>,
+    /// Charged until the call ends: arguments lie in the host's memory meanwhile, and a guest may
+    /// name the same range of the arena in thousands of calls.
+    input: Kept,
 }
 
 fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status> {
-    if name.len > NAME_MAX {
-        return Err(Status::InvalidInput);
-    }
-    let (name, input) = (resources.slice(name)?, resources.slice(input)?);
+    let (name, input) = (resources.text(name, NAME_MAX)?, resources.slice(input)?);
     if input.len() > MESSAGE_MAX {
         return Err(Status::MessageTooLarge);
     }
-    let name = String::from_utf8(name.to_vec()).map_err(|_| Status::InvalidInput)?;
     if !resources.policy.may_call(&name) {
-        return Err(resources.policy.refuse(Refusal::Call, &name));
+        return Err(resources.policy.refuse(Refusal::Call, &*name));
     }
-    let share = resources
-        .budget
-        .take(input.len())
-        .ok_or(Status::LimitReached)?;
-    resources.meter.take_all(LimitKind::CallsOut, input.len())?;
-    Ok(Call {
-        name,
-        input: input.to_vec(),
-        share,
-    })
+    let metered = resources
+        .meter
+        .take_whole(LimitKind::CallsOut, input.len())?;
+    let input = input.keep(&resources.account)?;
+    metered.keep(input.len());
+    Ok(Call { name, input })
 }
 
 impl Start for CallHost {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let Call { name, input, share } = function(resources, self.function, self.input)?;
+        let Call { name, input } = function(resources, self.function, self.input)?;
         let call = resources.callables.call(&name, &input)?;
+        let (_, charge) = input.split();
         let to = Messages::of(resources);
         Ok(Started::pending(async move {
-            let _share = share;
-            match call.await {
+            let _charge = charge;
+            match call.await.and_then(|reply| to.account.keep(reply)) {
                 Ok(reply) => deliver(reply, into, 0, &to),
                 Err(status) => status.into(),
             }
@@ -117,7 +107,8 @@ impl Start for NextItem {
         let stream = stream.clone();
         let to = Messages::of(resources);
         Ok(Started::pending_on(self.stream, async move {
-            match stream.lock().await.next().await {
+            let item = stream.lock().await.next().await;
+            match item.map(|item| item.and_then(|item| to.account.keep(item))) {
                 Some(Ok(item)) => deliver(item, into, 1, &to),
                 Some(Err(status)) => status.into(),
                 None => End::OK,
@@ -132,7 +123,7 @@ impl Start for ReadMessage {
         let Resource::Message(message) = resources.handles.any(self.message)? else {
             return Err(Status::BadHandle);
         };
-        let rest = message.bytes().get(self.at as usize..).unwrap_or_default();
+        let rest = message.get(self.at as usize..).unwrap_or_default();
         Ok(Started::Done(End::bytes(into.fill(rest))))
     }
 }
@@ -142,7 +133,7 @@ impl Start for NextCall {
         let into = resources.slice(self.into)?;
         let to = Messages::of(resources);
         let mailbox = resources.mailbox.clone();
-        let end = move |message: Option<Vec<u8>>| {
+        let end = move |message: Option<Kept>| {
             let Some(message) = message else {
                 return Status::NotConnected.into();
             };
@@ -167,15 +158,18 @@ impl Start for NextCall {
 impl Start for Reply {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
-        let metered = resources.meter.take_all(LimitKind::CallsOut, from.len());
-        if let Err(status) = metered {
-            resources.mailbox.refuse(self.call);
-            return Err(status);
+        if !resources.mailbox.expects(self.call, from.len())? {
+            return Ok(Started::Done(End::OK));
         }
-        let bytes = from.to_vec();
-        resources
-            .mailbox
-            .reply(self.call, self.kind, &bytes, &resources.budget)?;
+        let metered = resources.meter.take_all(LimitKind::CallsOut, from.len());
+        let bytes = metered.and_then(|()| from.keep(&resources.account));
+        match bytes {
+            Ok(bytes) => resources.mailbox.reply(self.call, self.kind, bytes)?,
+            Err(status) => {
+                resources.mailbox.refuse(self.call);
+                return Err(status);
+            }
+        }
         Ok(Started::Done(End::OK))
     }
 }

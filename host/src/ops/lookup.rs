@@ -97,10 +97,9 @@ impl Start for Lookup {
         let into = resources.slice(self.into)?;
         let name = host_text(resources, self.name)?;
         // Parsed as what it is a part of, and brought into the same form.
-        let with_port = if name.parse::<std::net::Ipv6Addr>().is_ok() {
-            format!("[{name}]:0")
-        } else {
-            format!("{name}:0")
+        let with_port = match name.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => format!("[{}]:0", *name),
+            Err(_) => format!("{}:0", *name),
         };
         let host: HostPort = with_port.parse().map_err(|_| Status::InvalidInput)?;
         let encode = move |addresses: &[IpAddr]| {

@@ -33,7 +33,7 @@ use wakebox_abi::status::Status;
 
 use self::blocking::{Lanes, Reach};
 use self::lookup::Resolver;
-use crate::calls::Budget;
+use crate::account::{Account, Charged};
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
@@ -60,7 +60,7 @@ pub(crate) struct Resources {
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) budget: Budget,
+    pub(crate) account: Account,
     pub(crate) meter: Arc<Meter>,
     /// Ends the sandbox at a limit that does.
     pub(crate) stop: Arc<Stop<RunPage>>,
@@ -87,6 +87,15 @@ impl Resources {
                 Err(status) => (status, 0),
             },
         }
+    }
+
+    /// The text of at most `most` bytes that a buffer holds, charged for as long as it is kept.
+    fn text(&self, buf: op::Buf, most: usize) -> Result<Charged<String>, Status> {
+        if buf.len as usize > most {
+            return Err(Status::InvalidInput);
+        }
+        let bytes = self.slice(buf)?.keep(&self.account)?;
+        bytes.try_map(|bytes| String::from_utf8(bytes).map_err(|_| Status::InvalidInput))
     }
 
     /// The part of the arena that a buffer names.

@@ -9,20 +9,17 @@ use wakebox_abi::status::Status;
 
 use super::stream::Stream;
 use super::{End, Resources, Start, Started, status_of};
+use crate::account::Charged;
 use crate::driver::handles::Resource;
 use crate::policy::check::{Protocol, Refusal};
 use crate::policy::{HostPort, LocalAddress};
 
 /// Longest address: a DNS name (RFC 1035, 2.3.4), a colon and a port.
-const ADDRESS_MAX: u32 = 255 + 6;
+const ADDRESS_MAX: usize = 255 + 6;
 
 /// The text of an address, or of the name of a host.
-pub(super) fn host_text(resources: &Resources, buf: Buf) -> Result<String, Status> {
-    if buf.len > ADDRESS_MAX {
-        return Err(Status::InvalidInput);
-    }
-    let bytes = resources.slice(buf)?.to_vec();
-    String::from_utf8(bytes).map_err(|_| Status::InvalidInput)
+pub(super) fn host_text(resources: &Resources, buf: Buf) -> Result<Charged<String>, Status> {
+    resources.text(buf, ADDRESS_MAX)
 }
 
 /// The host and the port that a buffer names.

@@ -153,6 +153,7 @@ The guest may call the host functions that begin with `kv.`.
 It may reach nothing else.
 It gets at most 2.00 s of time on a processor; then it is ended.
 It gets at most 64 MiB of memory; then allocations fail.
+It gets at most 128 MiB of the host's memory; then what needs more is refused.
 It gets at most 4 KiB to standard error; then it is ended.
 Without limit: wall-clock, in-flight, handles, timers, network-in, network-out, files-in, \
 files-out, stdin, stdout, calls-in, calls-out, host-fn-time."

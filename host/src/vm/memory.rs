@@ -14,8 +14,10 @@ use vm_memory::{MmapRegion, VolatileMemory};
 use wakebox_abi::boot::Clock;
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::Buf;
+use wakebox_abi::status::Status;
 
 use super::space::{Mapping, Space};
+use crate::account::{Account, Kept};
 use crate::loader::Image;
 
 /// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
@@ -326,6 +328,17 @@ impl ArenaSlice {
         let mut bytes = vec![0; self.len()];
         self.memory.read(self.offset(), &mut bytes);
         bytes
+    }
+
+    /// The bytes, copied out once and charged for as long as they are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::zeroed`].
+    pub(crate) fn keep(&self, account: &Account) -> Result<Kept, Status> {
+        let mut kept = account.zeroed(self.len())?;
+        self.memory.read(self.offset(), kept.as_mut());
+        Ok(kept)
     }
 
     /// Copies bytes to the start of the range; those that do not fit are left out.

@@ -1,0 +1,291 @@
+//! What the host keeps in its own memory on behalf of one sandbox.
+//!
+//! There is one account for a sandbox, with the limit
+//! [`LimitKind::HostMemory`](crate::LimitKind::HostMemory). Whatever the host holds because a guest
+//! wants it, or because somebody wants something of the guest, is charged to it before it is
+//! allocated: messages, parts of replies, calls that wait, paths, values that messages were read
+//! into. A [`Charge`] is given back when it is dropped, and [`Charged`] ties one to what it is for, so
+//! that neither outlives the other.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wakebox_abi::status::Status;
+
+/// Bytes that every charge counts besides what it is for: the allocation's own cost, the charge, and
+/// the place in a queue or table where it lies. So nothing is free because it is empty.
+pub(crate) const EACH: usize = 128;
+
+/// What the host keeps for one sandbox, in bytes. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Account(Arc<Books>);
+
+#[derive(Debug)]
+struct Books {
+    most: u64,
+    kept: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Account {
+    /// An account of at most `most` bytes.
+    pub(crate) fn new(most: u64) -> Self {
+        Self(Arc::new(Books {
+            most,
+            kept: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        }))
+    }
+
+    /// Charges so many bytes, and [`EACH`], for as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached` if that is more than is left; then nothing is charged.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<Charge, Status> {
+        let bytes = (bytes as u64).saturating_add(EACH as u64);
+        self.0.add(bytes)?;
+        Ok(Charge {
+            books: self.0.clone(),
+            bytes,
+        })
+    }
+
+    /// Charges a buffer of so many zeros, and allocates it.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached`, as [`Self::charge`]; `OutOfMemory` if the host has none.
+    pub(crate) fn zeroed(&self, len: usize) -> Result<Kept, Status> {
+        let charge = self.charge(len)?;
+        let mut value = Vec::new();
+        value
+            .try_reserve_exact(len)
+            .map_err(|_| Status::OutOfMemory)?;
+        value.resize(len, 0);
+        Ok(Charged { value, charge })
+    }
+
+    /// Charges a message made of these parts, and copies them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::zeroed`].
+    pub(crate) fn concat(&self, parts: &[&[u8]]) -> Result<Kept, Status> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let charge = self.charge(len)?;
+        let mut value = Vec::new();
+        value
+            .try_reserve_exact(len)
+            .map_err(|_| Status::OutOfMemory)?;
+        for part in parts {
+            value.extend_from_slice(part);
+        }
+        Ok(Charged { value, charge })
+    }
+
+    /// Charges a buffer that is there already: one that the embedding program has made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::charge`].
+    pub(crate) fn keep(&self, value: Vec<u8>) -> Result<Kept, Status> {
+        let charge = self.charge(value.capacity())?;
+        Ok(Charged { value, charge })
+    }
+
+    /// Bytes that are kept now.
+    pub(crate) fn kept(&self) -> u64 {
+        // A count; readers want no order, here and below.
+        self.0.kept.load(Ordering::Relaxed)
+    }
+
+    /// The most that were kept at any time.
+    pub(crate) fn peak(&self) -> u64 {
+        self.0.peak.load(Ordering::Relaxed)
+    }
+}
+
+impl Books {
+    fn add(&self, bytes: u64) -> Result<(), Status> {
+        let add = |kept: u64| kept.checked_add(bytes).filter(|sum| *sum <= self.most);
+        let before = self
+            .kept
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .map_err(|_| Status::LimitReached)?;
+        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A part of an [`Account`], given back when it is dropped.
+#[derive(Debug)]
+#[must_use = "what was charged is given back when this is dropped"]
+pub(crate) struct Charge {
+    books: Arc<Books>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Charges so many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached` if that is more than is left; the charge stays as it was.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
+        self.books.add(more as u64)?;
+        self.bytes = self.bytes.saturating_add(more as u64);
+        Ok(())
+    }
+
+    /// Ties the charge to what it is for.
+    pub(crate) fn on<T>(self, value: T) -> Charged<T> {
+        Charged {
+            value,
+            charge: self,
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.books.kept.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Something that the host keeps, with its charge.
+#[derive(Debug)]
+pub(crate) struct Charged<T> {
+    // Dropped in this order: it is charged for as long as it is there.
+    value: T,
+    charge: Charge,
+}
+
+/// Bytes that the host keeps.
+pub(crate) type Kept = Charged<Vec<u8>>;
+
+impl<T> Charged<T> {
+    /// Makes it something else of about the same size, which has the same charge.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`; then it is given back.
+    pub(crate) fn try_map<U, E>(
+        self,
+        make: impl FnOnce(T) -> Result<U, E>,
+    ) -> Result<Charged<U>, E> {
+        let value = make(self.value)?;
+        Ok(self.charge.on(value))
+    }
+
+    /// Both apart. Who takes them keeps the charge for as long as it keeps the value.
+    pub(crate) fn split(self) -> (T, Charge) {
+        (self.value, self.charge)
+    }
+
+    /// Gives it to the embedding program, in whose hands it is not the sandbox's any more.
+    pub(crate) fn hand_over(self) -> T {
+        self.value
+    }
+}
+
+impl<T> Deref for Charged<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> AsMut<T> for Charged<T> {
+    /// Its size must stay what it is: what makes it larger is [`Kept::append`].
+    fn as_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl Kept {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::zeroed`]; then it is as it was.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        let value = &mut self.value;
+        let len = value.len().saturating_add(bytes.len());
+        let capacity = value.capacity();
+        if len > capacity {
+            // At least doubled, so that many small pieces are not copied again and again.
+            let wanted = len.max(capacity.saturating_mul(2));
+            self.charge.grow(wanted - capacity)?;
+            value
+                .try_reserve_exact(wanted - value.len())
+                .map_err(|_| Status::OutOfMemory)?;
+        }
+        value.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_kept_than_the_limit_and_what_goes_is_given_back() {
+        let account = Account::new(10_000);
+        let kept: Vec<_> = std::iter::from_fn(|| account.zeroed(1_000).ok()).collect();
+        assert_eq!(kept.len(), 10_000 / (1_000 + EACH));
+        assert_eq!(account.charge(1_000).unwrap_err(), Status::LimitReached);
+        let most = account.kept();
+        drop(kept);
+        assert_eq!((account.kept(), account.peak()), (0, most));
+        assert!(account.zeroed(9_000).is_ok());
+    }
+
+    #[test]
+    fn what_is_empty_is_not_free() {
+        let account = Account::new(1_000_000);
+        let kept: Vec<_> = std::iter::from_fn(|| account.concat(&[]).ok()).collect();
+        assert_eq!(kept.len(), 1_000_000 / EACH);
+    }
+
+    #[test]
+    fn what_grows_is_charged_for_the_room_that_it_has() {
+        let account = Account::new(10_000);
+        let mut kept = account.concat(&[b"a"]).unwrap();
+        let pieces = std::iter::from_fn(|| kept.append(&[0; 10]).ok()).count();
+        assert!(pieces >= 300, "{pieces}");
+        assert_eq!(kept.len(), 1 + 10 * pieces);
+        assert_eq!(account.kept(), (kept.capacity() + EACH) as u64);
+        assert!(account.peak() <= 10_000);
+        drop(kept);
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
+    fn a_charge_follows_what_it_is_for() {
+        let account = Account::new(1_000);
+        let kept = account.concat(&[b"name"]).unwrap();
+        let text = kept.try_map(String::from_utf8).unwrap();
+        assert_eq!((text.as_str(), account.kept()), ("name", 4 + EACH as u64));
+        let bad = account.concat(&[b"\xFF"]).unwrap();
+        assert!(bad.try_map(String::from_utf8).is_err());
+        let (text, charge) = text.split();
+        assert_eq!((text.len(), account.kept()), (4, 4 + EACH as u64));
+        drop(charge);
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_is_refused() {
+        let account = Account::new(u64::MAX);
+        let _some = account.charge(1).unwrap();
+        assert_eq!(
+            account.charge(usize::MAX).unwrap_err(),
+            Status::LimitReached
+        );
+        assert_eq!(account.zeroed(1 << 62).unwrap_err(), Status::OutOfMemory);
+    }
+}
