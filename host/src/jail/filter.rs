@@ -81,7 +81,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_access,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
-    // Open files, sockets and pipes, among them the standard streams.
+    // Open files, sockets and pipes, among them the standard streams. Sending is below.
     libc::SYS_close,
     libc::SYS_lseek,
     libc::SYS_ftruncate,
@@ -91,9 +91,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
     libc::SYS_shutdown,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
@@ -200,6 +197,10 @@ const CLONE_OTHER: libc::c_int = libc::CLONE_NEWCGROUP
 /// From `linux/prctl.h`: gives memory a name, as some allocators do.
 const PR_SET_VMA: u64 = 0x5356_4D41;
 
+/// From `linux/prctl.h`: the process's own auxiliary vector, where the crate `rustix` looks for the
+/// vDSO when a clock is read for the first time.
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
 /// Installs both filters on all threads.
 ///
 /// # Errors
@@ -241,7 +242,7 @@ fn allowed(jail: &Jail) -> Result<BpfProgram, BackendError> {
     // Interrupting guests, and aborting: this process only.
     let own = u64::from(std::process::id());
     rules.some(libc::SYS_tgkill, [is(0, own)])?;
-    for option in [libc::PR_SET_NAME as u64, PR_SET_VMA] {
+    for option in [libc::PR_SET_NAME as u64, PR_SET_VMA, PR_GET_AUXV] {
         rules.some(libc::SYS_prctl, [is(0, option)])?;
     }
     // Reading a limit, as starting a thread does; not setting one.
@@ -265,9 +266,10 @@ fn allowed(jail: &Jail) -> Result<BpfProgram, BackendError> {
 /// Sockets, as far as the policy needs them.
 fn sockets(jail: &Jail, rules: &mut Rules) -> Result<(), BackendError> {
     let policy = &jail.policy;
-    // How Tokio hears of signals.
     let unix = number(libc::AF_UNIX);
-    rules.some(libc::SYS_socketpair, [is(0, unix)])?;
+    // How Tokio hears of signals. A pair of datagram sockets could send to any path, see `sending`.
+    let pair = [is(0, unix), kind(libc::SOCK_STREAM), is(2, 0)];
+    rules.some(libc::SYS_socketpair, pair)?;
     rules.some(libc::SYS_getsockopt, [is(1, number(libc::SOL_SOCKET))])?;
     let names = policy.has_names();
     let connects = !policy.connect_ports().is_none();
@@ -276,37 +278,28 @@ fn sockets(jail: &Jail, rules: &mut Rules) -> Result<(), BackendError> {
     let tcp = connects || listens || names;
     let udp = policy.has_udp() || names;
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for (wanted, kind, protocol) in [
+        for (wanted, type_, protocol) in [
             (tcp, libc::SOCK_STREAM, libc::IPPROTO_TCP),
             (udp, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
         ] {
             for protocol in [0, protocol].into_iter().filter(|_| wanted) {
-                rules.some(
-                    libc::SYS_socket,
-                    [
-                        is(0, number(family)),
-                        masked(1, TYPE_MASK, number(kind)),
-                        is(2, number(protocol)),
-                    ],
-                )?;
+                let protocol = is(2, number(protocol));
+                let socket = [is(0, number(family)), kind(type_), protocol];
+                rules.some(libc::SYS_socket, socket)?;
             }
         }
     }
     if !policy.unix().is_empty() {
-        let kind = number(libc::SOCK_STREAM);
-        rules.some(
-            libc::SYS_socket,
-            [is(0, unix), masked(1, TYPE_MASK, kind), is(2, 0)],
-        )?;
+        let socket = [is(0, unix), kind(libc::SOCK_STREAM), is(2, 0)];
+        rules.some(libc::SYS_socket, socket)?;
     }
     if names {
-        // The resolver tries the C library's cache daemon and asks the kernel for its addresses:
-        // `refused` has these.
-        for family in PROBED {
-            rules.some(libc::SYS_socket, [is(0, number(*family))])?;
+        for family in probed(jail) {
+            rules.some(libc::SYS_socket, [is(0, number(family))])?;
         }
-        rules.all(&[libc::SYS_sendmmsg, libc::SYS_recvmmsg]);
+        rules.all(&[libc::SYS_recvmsg, libc::SYS_recvmmsg]);
     }
+    sending(rules, udp, names)?;
     if connects || udp || !policy.unix().is_empty() {
         rules.all(&[libc::SYS_connect]);
     }
@@ -327,8 +320,39 @@ fn sockets(jail: &Jail, rules: &mut Rules) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Families of sockets that the resolver tries and can do without.
-const PROBED: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_NETLINK];
+/// Sending, which must neither connect nor choose where to.
+///
+/// Landlock looks at `connect` and `bind`. These get past it:
+///
+/// * `MSG_FASTOPEN` connects a TCP socket to the address beside it, to any port.
+/// * An address beside a datagram leads a Unix socket to any path (which Landlock holds for
+///   abstract names alone). A filter does not see into addresses, so there is none, unless the
+///   policy grants datagrams; no Unix socket of theirs can be made in either case.
+/// * `sendmsg` has its address in memory, where no filter sees it, and nothing here needs it. The
+///   resolver's `sendmmsg` is there when names are, and datagrams with them.
+///
+/// Other ways to connect are closed by not being on a list: `io_uring_setup`, and the settings
+/// `TCP_FASTOPEN_CONNECT`, `TCP_REPAIR` and `TCP_ULP` of a socket.
+fn sending(rules: &mut Rules, udp: bool, names: bool) -> Result<(), BackendError> {
+    let no_connect = |argument| masked(argument, number(libc::MSG_FASTOPEN), 0);
+    if udp {
+        rules.some(libc::SYS_sendto, [no_connect(3)])?;
+    } else {
+        rules.some(libc::SYS_sendto, [no_connect(3), pointer(4, 0)])?;
+    }
+    if names {
+        rules.some(libc::SYS_sendmmsg, [no_connect(3)])?;
+    }
+    Ok(())
+}
+
+/// Families of sockets that the resolver tries and can do without: the C library's cache daemon,
+/// and the kernel's answers about its addresses. [`allowed`] lets them pass and [`refused`] has them
+/// fail. Where the policy grants Unix sockets, those of its kind are made, and no others.
+fn probed(jail: &Jail) -> impl Iterator<Item = libc::c_int> {
+    let unix = jail.policy.unix().is_empty().then_some(libc::AF_UNIX);
+    unix.into_iter().chain([libc::AF_NETLINK])
+}
 
 /// Lets calls fail that libraries try and can do without.
 fn refused(jail: &Jail) -> Result<BpfProgram, BackendError> {
@@ -340,10 +364,8 @@ fn refused(jail: &Jail) -> Result<BpfProgram, BackendError> {
         rules.some(call, [masked(2, executable, executable)])?;
     }
     if jail.policy.has_names() {
-        for family in PROBED {
-            if *family != libc::AF_UNIX || jail.policy.unix().is_empty() {
-                rules.some(libc::SYS_socket, [is(0, number(*family))])?;
-            }
+        for family in probed(jail) {
+            rules.some(libc::SYS_socket, [is(0, number(family))])?;
         }
     }
     for call in &jail.calls {
@@ -398,6 +420,11 @@ fn is(argument: u8, value: u64) -> Condition {
 fn masked(argument: u8, mask: u64, value: u64) -> Condition {
     let op = SeccompCmpOp::MaskedEq(mask);
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
+}
+
+/// The type of a socket, with whatever flags.
+fn kind(constant: libc::c_int) -> Condition {
+    masked(1, TYPE_MASK, number(constant))
 }
 
 /// An argument of 64 bits.

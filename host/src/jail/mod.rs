@@ -55,9 +55,15 @@
 //!
 //! # What it does not hold
 //!
-//! Landlock and seccomp do not see where a datagram goes, which address a TCP connection with a
-//! granted port goes to, and which Unix socket is connected to, if the policy grants any. Between
-//! sandboxes of one process there is no jail: it grants what all of them may do together.
+//! * Neither Landlock nor seccomp sees where a datagram goes, if the policy grants datagrams or
+//!   names; which address a TCP connection with a granted port goes to; and which Unix socket is
+//!   connected to, if the policy grants any.
+//! * If the policy grants listening, the process can also listen on a port that the kernel chooses:
+//!   Landlock looks at `bind`, not at `listen` without one.
+//! * Landlock holds what is in files and directories, not that they are there. Whether a path exists,
+//!   its kind, size, owner and times (`stat`, `access`) can be asked for every path that the process's
+//!   user could ask it for, and such a path can be opened with `O_PATH`, which gives nothing else.
+//! * Between sandboxes of one process there is no jail: it grants what all of them may do together.
 //!
 //! # Where the kernel lacks something
 //!

@@ -18,8 +18,9 @@ fn main() -> Result {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["call", numbers] => call(numbers, false),
-        ["granted-call", numbers] => call(numbers, true),
+        ["call", numbers] => call("", numbers, false),
+        ["granted-call", numbers] => call("", numbers, true),
+        ["call-with", grants, numbers] => call(grants, numbers, false),
         ["thread", which, guest] => thread(which, guest),
         ["file", grant, path] => file(grant, path),
         ["named-file", granted, path] => named_file(granted, path),
@@ -32,14 +33,30 @@ fn main() -> Result {
     }
 }
 
+/// A policy with these grants: words with spaces between.
+fn policy(grants: &str) -> Result<Policy> {
+    grants
+        .split_whitespace()
+        .try_fold(Policy::new(), |policy, grant| {
+            Ok(match grant {
+                "connect" => policy.allow_connect("127.0.0.1:80".parse()?),
+                "listen" => policy.allow_listen("127.0.0.1:80".parse()?),
+                "udp" => policy.allow_udp("127.0.0.1:80".parse()?),
+                "unix" => policy.allow_unix("/run/granted"),
+                "names" => policy.allow_resolve("localhost".parse()?),
+                _ => return Err(format!("unknown: {grant}").into()),
+            })
+        })
+}
+
 /// Makes a system call, given as its number and arguments with commas between, in a jail that
-/// grants nothing (or that call). What it returned comes out, if anything can.
-fn call(numbers: &str, granted: bool) -> Result {
+/// grants this (and, if wanted, that call). What it returned comes out, if anything can.
+fn call(grants: &str, numbers: &str, granted: bool) -> Result {
     let numbers: Vec<i64> = numbers
         .split(',')
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let mut jail = Jail::for_policy(&Policy::new());
+    let mut jail = Jail::for_policy(&policy(grants)?);
     if granted {
         jail = jail.may_call(numbers[0]);
     }
