@@ -52,18 +52,17 @@ impl Account {
         })
     }
 
-    /// Charges a buffer of so many zeros, and allocates it.
+    /// Charges an empty buffer with room for so many bytes, and allocates it.
     ///
     /// # Errors
     ///
     /// `LimitReached`, as [`Self::charge`]; `OutOfMemory` if the host has none.
-    pub(crate) fn zeroed(&self, len: usize) -> Result<Kept, Status> {
+    pub(crate) fn room(&self, len: usize) -> Result<Kept, Status> {
         let charge = self.charge(len)?;
         let mut value = Vec::new();
         value
             .try_reserve_exact(len)
             .map_err(|_| Status::OutOfMemory)?;
-        value.resize(len, 0);
         Ok(Charged { value, charge })
     }
 
@@ -71,18 +70,13 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// As [`Self::zeroed`].
+    /// As [`Self::room`].
     pub(crate) fn concat(&self, parts: &[&[u8]]) -> Result<Kept, Status> {
-        let len = parts.iter().map(|part| part.len()).sum();
-        let charge = self.charge(len)?;
-        let mut value = Vec::new();
-        value
-            .try_reserve_exact(len)
-            .map_err(|_| Status::OutOfMemory)?;
+        let mut kept = self.room(parts.iter().map(|part| part.len()).sum())?;
         for part in parts {
-            value.extend_from_slice(part);
+            kept.value.extend_from_slice(part);
         }
-        Ok(Charged { value, charge })
+        Ok(kept)
     }
 
     /// Charges a buffer that is there already: one that the embedding program has made.
@@ -199,7 +193,7 @@ impl<T> Deref for Charged<T> {
 }
 
 impl<T> AsMut<T> for Charged<T> {
-    /// Its size must stay what it is: what makes it larger is [`Kept::append`].
+    /// It must stay in the room that it has: what makes that larger is [`Kept::append`].
     fn as_mut(&mut self) -> &mut T {
         &mut self.value
     }
@@ -210,7 +204,7 @@ impl Kept {
     ///
     /// # Errors
     ///
-    /// As [`Account::zeroed`]; then it is as it was.
+    /// As [`Account::room`]; then it is as it was.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
         let value = &mut self.value;
         let len = value.len().saturating_add(bytes.len());
@@ -235,13 +229,13 @@ mod tests {
     #[test]
     fn nothing_more_is_kept_than_the_limit_and_what_goes_is_given_back() {
         let account = Account::new(10_000);
-        let kept: Vec<_> = std::iter::from_fn(|| account.zeroed(1_000).ok()).collect();
+        let kept: Vec<_> = std::iter::from_fn(|| account.room(1_000).ok()).collect();
         assert_eq!(kept.len(), 10_000 / (1_000 + EACH));
         assert_eq!(account.charge(1_000).unwrap_err(), Status::LimitReached);
         let most = account.kept();
         drop(kept);
         assert_eq!((account.kept(), account.peak()), (0, most));
-        assert!(account.zeroed(9_000).is_ok());
+        assert!(account.room(9_000).is_ok());
     }
 
     #[test]
@@ -286,6 +280,6 @@ mod tests {
             account.charge(usize::MAX).unwrap_err(),
             Status::LimitReached
         );
-        assert_eq!(account.zeroed(1 << 62).unwrap_err(), Status::OutOfMemory);
+        assert_eq!(account.room(1 << 62).unwrap_err(), Status::OutOfMemory);
     }
 }

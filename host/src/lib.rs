@@ -52,6 +52,7 @@
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
 mod account;
+mod allowance;
 mod calls;
 mod debug;
 mod driver;

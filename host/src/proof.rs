@@ -25,7 +25,7 @@ use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
 use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
-use crate::driver::{Driver, OpCounts};
+use crate::driver::{Driver, Ended, OpCounts};
 use crate::limits::Limits;
 use crate::loader::Image;
 use crate::meter::Meter;
@@ -102,7 +102,14 @@ impl Bench {
     {
         let _runtime = self.runtime.enter();
         let mut driver = driver_over(queue, &self.memory, &self.policy);
-        let whole = (0..turns).take_while(|_| driver.turn(None).is_ok());
+        let whole = (0..turns).take_while(|_| {
+            loop {
+                match driver.turn(None) {
+                    Ok(turn) if turn.ended == Ended::Spent => {}
+                    turn => break turn.is_ok(),
+                }
+            }
+        });
         let taken = whole.count();
         driver.close();
         taken
@@ -134,10 +141,14 @@ impl Bench {
         }
         submissions.publish();
         let turns = self.runtime.block_on(async {
-            for _ in 0..ROUNDS {
-                poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?;
-                if driver.in_flight() == 0 {
-                    break;
+            let mut rounds = 0;
+            while rounds < ROUNDS {
+                let turn = poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?;
+                if turn.ended == Ended::Done {
+                    rounds += 1;
+                    if driver.in_flight() == 0 {
+                        break;
+                    }
                 }
                 tokio::task::yield_now().await;
             }
@@ -223,9 +234,14 @@ pub fn smallest_guest() -> Vec<u8> {
 }
 
 fn memory(image: &Image) -> Arc<GuestMemory> {
+    memory_with(image, ARENA as u64)
+}
+
+/// Memory with so many bytes of arena.
+fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
     let sizes = Sizes {
-        memory: image.span().len + (8 << 20),
-        arena: ARENA as u64,
+        memory: image.span().len + arena + (8 << 20),
+        arena,
         stack: PAGE_SIZE,
         in_flight: PLACES,
         boot: PAGE_SIZE,
@@ -256,6 +272,19 @@ fn untouched(memory: &GuestMemory) {
             space.arena.offset
         );
     }
+}
+
+/// A driver over the rings of a guest's memory with so many bytes of arena.
+#[cfg(test)]
+pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver) {
+    let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
+    let memory = memory_with(&image, arena);
+    let mut resources = resources(&memory, policy);
+    resources.account = Account::new(64 << 20);
+    let ready = Arc::new(Ready::new(None));
+    let telemetry = Telemetry::new(None, Mode::Out);
+    let driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+    (memory, driver)
 }
 
 /// A driver over any rings.

@@ -31,7 +31,7 @@ use crate::debug::symbols::Symbols;
 use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
 use crate::driver::thread::Seat;
-use crate::driver::{Driver, OpCounts, Turn, Violation};
+use crate::driver::{Driver, Ended, OpCounts, Violation};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
@@ -695,10 +695,12 @@ enum Service {
     Thread(Arc<Seat>),
 }
 
-/// What a parked guest waits for.
+/// Why a guest is no longer parked.
 enum Parked {
     Completion,
     Deadlock,
+    /// The turn that was to tell has ended early.
+    Unfinished,
     Stopped(Why),
     Broken(Violation),
 }
@@ -964,11 +966,7 @@ impl Sandbox {
                 return Ok(self.stopped(why).await);
             }
             self.let_sinks_catch_up().await;
-            // Others get a turn after a quantum, however often the guest was left meanwhile.
-            if self.turn_began.elapsed() >= self.quantum {
-                tokio::task::yield_now().await;
-                self.turn_began = Instant::now();
-            }
+            self.let_others_run().await;
             let most = match self.turn_length(began) {
                 Ok(most) => most,
                 Err(limit) => return Ok(self.limited(limit).await),
@@ -1005,14 +1003,14 @@ impl Sandbox {
                 }
                 Exit::End => {
                     self.exits.end += 1;
-                    let served = self.serve(false).await;
+                    let served = self.serve_last().await;
                     self.flush().await;
                     let code = self.control.load(Word::ExitCode, Ordering::Relaxed);
                     return Ok(self.ended(served, Outcome::Exit(code.cast_signed())));
                 }
                 Exit::Abort => {
                     self.exits.end += 1;
-                    let served = self.serve(false).await;
+                    let served = self.serve_last().await;
                     self.flush().await;
                     let mut page = [0; report::SIZE];
                     self.memory
@@ -1021,7 +1019,7 @@ impl Sandbox {
                 }
                 Exit::Fault(fault) => {
                     self.exits.end += 1;
-                    let served = self.serve(false).await;
+                    let served = self.serve_last().await;
                     self.flush().await;
                     return Ok(self.ended(served, Outcome::Fault(fault)));
                 }
@@ -1048,28 +1046,62 @@ impl Sandbox {
         .await;
     }
 
+    /// Lets others of this thread have a turn after a quantum, however often the guest was left
+    /// meanwhile, and whether it was the guest that took the time or its driver.
+    async fn let_others_run(&mut self) {
+        // Limits of time are looked at in between, so a long quantum is no excuse on this side.
+        if self.turn_began.elapsed() >= self.quantum.min(QUANTUM) {
+            tokio::task::yield_now().await;
+            self.turn_began = Instant::now();
+        }
+    }
+
     /// A turn of the driver. If the guest goes on at once, a driver on a thread is told to look, where
     /// that saves exits.
     async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
-        let Turn { completed, .. } = match &mut self.service {
-            Service::Inline(driver) => {
-                poll_fn(|context| Poll::Ready(driver.turn(Some(context)))).await?
-            }
+        let completed = match &mut self.service {
+            Service::Inline(_) => self.serve_inline().await?,
             Service::Thread(seat) => {
                 let began = Instant::now();
                 let turn = seat.with(|driver| driver.turn(None))?;
                 // After a long turn the next is likely to be long, too. The guest would leave
                 // before a thread has done it: no exit is saved, and the thread has to be woken.
-                if goes_on && (self.mode == Mode::Poll || began.elapsed() < LONG) {
+                // What a turn has left wants another.
+                let pays = goes_on && (self.mode == Mode::Poll || began.elapsed() < LONG);
+                if pays || turn.ended == Ended::Spent {
                     seat.ring();
                 }
-                turn
+                turn.completed > 0
             }
         };
-        if self.mode == Mode::Irq && completed > 0 {
+        if self.mode == Mode::Irq && completed {
             self.vcpu.interrupt();
         }
         Ok(())
+    }
+
+    /// As many turns on this task as there is work for. Returns whether anything was completed.
+    async fn serve_inline(&mut self) -> Result<bool, Violation> {
+        let mut completed = false;
+        loop {
+            let turn = poll_fn(|context| {
+                Poll::Ready(match &mut self.service {
+                    Service::Inline(driver) => driver.turn(Some(context)),
+                    Service::Thread(seat) => seat.with(|driver| driver.turn(None)),
+                })
+            })
+            .await?;
+            completed |= turn.completed > 0;
+            if turn.ended != Ended::Spent {
+                return Ok(completed);
+            }
+            self.let_others_run().await;
+        }
+    }
+
+    /// Takes all that a guest has submitted before it ended.
+    async fn serve_last(&mut self) -> Result<(), Violation> {
+        self.serve_inline().await.map(|_| ())
     }
 
     /// Waits until there is a completion that the guest has not seen. Pending without a thread.
@@ -1079,18 +1111,24 @@ impl Sandbox {
         if let Service::Thread(seat) = &self.service {
             seat.set_parked(true);
         }
-        let parked = poll_fn(|context| {
-            let poll = self.poll_parked(context);
-            if poll.is_pending()
-                && !pended
-                && let Some(recorder) = self.recorder()
-            {
-                recorder.parked();
+        let parked = loop {
+            let parked = poll_fn(|context| {
+                let poll = self.poll_parked(context);
+                if poll.is_pending()
+                    && !pended
+                    && let Some(recorder) = self.recorder()
+                {
+                    recorder.parked();
+                }
+                pended |= poll.is_pending();
+                poll
+            })
+            .await;
+            match parked {
+                Parked::Unfinished => self.let_others_run().await,
+                parked => break parked,
             }
-            pended |= poll.is_pending();
-            poll
-        })
-        .await;
+        };
         if let Service::Thread(seat) = &self.service {
             seat.set_parked(false);
         }
@@ -1119,7 +1157,7 @@ impl Sandbox {
         let turn = |driver: &mut Driver, register: Option<&Context<'_>>| {
             driver
                 .turn(register)
-                .map(|_| (driver.published(), driver.in_flight()))
+                .map(|turn| (turn, driver.published(), driver.in_flight()))
         };
         let turned = match &mut self.service {
             Service::Inline(driver) => turn(driver, Some(context)),
@@ -1129,10 +1167,14 @@ impl Sandbox {
                 seat.with(|driver| turn(driver, None))
             }
         };
-        let (published, in_flight) = match turned {
+        let (turn, published, in_flight) = match turned {
             Ok(state) => state,
             Err(violation) => return Poll::Ready(Parked::Broken(violation)),
         };
+        if turn.ended != Ended::Done {
+            // What is left may complete, be in flight or wake; or it is to end.
+            return Poll::Ready(Parked::Unfinished);
+        }
         // S4 of `wakebox_abi::wake`, on this side of the exit.
         if published != wake::guest_has_seen(&self.control) {
             Poll::Ready(Parked::Completion)
@@ -1147,7 +1189,7 @@ impl Sandbox {
         match parked {
             Parked::Stopped(why) => self.stopped(why).await,
             Parked::Broken(Violation(what)) => Outcome::Violation(what),
-            Parked::Deadlock | Parked::Completion => Outcome::Deadlock,
+            Parked::Deadlock | Parked::Completion | Parked::Unfinished => Outcome::Deadlock,
         }
     }
 
@@ -1192,14 +1234,21 @@ impl Sandbox {
         // Comes to its turn behind the writes that are in flight, which go on meanwhile.
         let mut flush = std::pin::pin!(AssertUnwindSafe(console.flush()).catch_unwind());
         let all = poll_fn(|context| {
-            if let Service::Inline(driver) = &mut self.service {
-                // How the guest broke the ring in its last moment changes nothing now.
-                let _ = driver.turn(Some(context));
+            // Whoever ends it now does not care for its output.
+            if self.stop.why_else_wake(context) == Some(Why::Killed) {
+                return Poll::Ready(true);
             }
-            flush.as_mut().poll(context)
+            // How the guest broke the ring in its last moment changes nothing now.
+            if let Service::Inline(driver) = &mut self.service
+                && let Ok(turn) = driver.turn(Some(context))
+                && turn.ended == Ended::Spent
+            {
+                context.waker().wake_by_ref();
+            }
+            // A panic is Tokio's, where it cannot start a thread to write.
+            flush.as_mut().poll(context).map(|flushed| flushed.is_ok())
         });
-        // A panic is Tokio's, where it cannot start a thread to write.
-        if !matches!(tokio::time::timeout(FLUSH, all).await, Ok(Ok(()))) {
+        if tokio::time::timeout(FLUSH, all).await != Ok(true) {
             tracing::warn!("the guest's last output did not leave in time and is lost");
         }
     }

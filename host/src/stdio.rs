@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex as AsyncMutex;
 use wakebox_abi::op::Stream;
 
+use crate::allowance;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::vm::memory::ArenaSlice;
@@ -34,14 +35,14 @@ impl Output {
         Self::Writer(Box::new(writer))
     }
 
-    fn open(self, stream: Stream) -> Box<dyn AsyncWrite + Send + Unpin> {
-        match (self, stream) {
-            (Self::Null, _) => Box::new(tokio::io::sink()),
+    fn open(self, stream: Stream) -> Option<Writer> {
+        Some(match (self, stream) {
+            (Self::Null, _) => return None,
             (Self::Inherit, Stream::Out) => Box::new(tokio::io::stdout()),
             (Self::Inherit, Stream::Err) => Box::new(tokio::io::stderr()),
             (Self::Capture(captured), _) => Box::new(captured),
             (Self::Writer(writer), _) => writer,
-        }
+        })
     }
 }
 
@@ -146,16 +147,19 @@ impl std::fmt::Debug for Input {
     }
 }
 
+/// Takes what is written to one stream; nobody does if it leads nowhere.
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
 struct Writers {
-    out: Box<dyn AsyncWrite + Send + Unpin>,
-    err: Box<dyn AsyncWrite + Send + Unpin>,
+    out: Option<Writer>,
+    err: Option<Writer>,
 }
 
 impl Writers {
-    fn get(&mut self, stream: Stream) -> &mut (dyn AsyncWrite + Send + Unpin) {
+    fn get(&mut self, stream: Stream) -> Option<&mut Writer> {
         match stream {
-            Stream::Out => &mut self.out,
-            Stream::Err => &mut self.err,
+            Stream::Out => self.out.as_mut(),
+            Stream::Err => self.err.as_mut(),
         }
     }
 }
@@ -174,7 +178,7 @@ impl Console {
         Self(Arc::new(AsyncMutex::new(writers)))
     }
 
-    /// Writes all of a part of the arena.
+    /// Writes all of a part of the arena, piece by piece.
     pub(crate) fn write(
         &self,
         stream: Stream,
@@ -183,10 +187,15 @@ impl Console {
         let writers = self.0.clone();
         async move {
             let mut writers = writers.lock_owned().await;
-            let bytes = from.to_vec();
-            let writer = writers.get(stream);
-            writer.write_all(&bytes).await?;
-            Ok(bytes.len())
+            let Some(writer) = writers.get(stream) else {
+                // Nobody reads it: it need not be copied.
+                return Ok(from.len());
+            };
+            for piece in from.pieces() {
+                allowance::give_way().await;
+                writer.write_all(&piece.to_vec()).await?;
+            }
+            Ok(from.len())
         }
     }
 
@@ -194,8 +203,11 @@ impl Console {
     pub(crate) async fn flush(&self) {
         let mut writers = self.0.lock().await;
         // A reader that has gone away is no reason to complain at the end.
-        let _ = writers.out.flush().await;
-        let _ = writers.err.flush().await;
+        for stream in [Stream::Out, Stream::Err] {
+            if let Some(writer) = writers.get(stream) {
+                let _ = writer.flush().await;
+            }
+        }
     }
 }
 

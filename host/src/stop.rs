@@ -63,6 +63,12 @@ impl<P: Processor> Stop<P> {
         }
     }
 
+    /// R1, for whoever works on its behalf: whether it is to end with all that it has under way. What
+    /// has written too much has its last output taken yet.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.why() == Some(Why::Killed)
+    }
+
     /// R3: whether it is to end; if not, the task is woken when it is.
     pub(crate) fn why_else_wake(&self, context: &Context<'_>) -> Option<Why> {
         self.waker.register(context.waker());

@@ -183,16 +183,6 @@ impl Mailbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The oldest call if there is one now, `Ready(None)` when no more will come.
-    pub(crate) fn try_take(&self) -> Poll<Option<Kept>> {
-        let mut queue = self.queue();
-        match queue.pop() {
-            Some(message) => Poll::Ready(Some(message)),
-            None if queue.closed => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-
     /// Waits for a call; `None` when no more will come.
     pub(crate) fn take(self: &Arc<Self>) -> Take {
         Take {
@@ -629,13 +619,9 @@ mod tests {
 
     /// The number and the kind of the next message, if there is one.
     fn taken(caller: &Caller) -> Option<(u64, CallKind)> {
-        match caller.mailbox.try_take() {
-            Poll::Ready(Some(message)) => {
-                let (header, _) = CallHeader::split(&message).unwrap();
-                Some((header.call, header.kind))
-            }
-            _ => None,
-        }
+        let message = caller.mailbox.take().now_or_never()??;
+        let (header, _) = CallHeader::split(&message).unwrap();
+        Some((header.call, header.kind))
     }
 
     fn answer(caller: &Caller, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {

@@ -26,7 +26,7 @@ pub(crate) type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Sen
 type CallFn = dyn Fn(HostContext, &[u8]) -> Result<Call, Status> + Send + Sync;
 type StreamFn = dyn Fn(HostContext, &[u8]) -> Result<Items, Status> + Send + Sync;
 
-enum Function {
+pub(crate) enum Function {
     Call(Box<CallFn>),
     Stream(Box<StreamFn>),
 }
@@ -163,7 +163,12 @@ impl Callables {
         let _ = self.runtime.set(runtime);
     }
 
-    fn find(&self, name: &str) -> Result<(&Function, HostContext), Status> {
+    /// The function of a name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn find(&self, name: &str) -> Result<(&Function, HostContext), Status> {
         let (name, function) = self
             .functions
             .by_name

@@ -214,20 +214,16 @@ impl InFlight {
         self.len = 0;
     }
 
-    /// Begins a turn. An operation that wakes itself whenever it is polled does not keep its driver in
-    /// one: after so many rounds it waits for the next turn, for which its wake has asked.
+    /// Begins a turn, or several that do the work of one. An operation that wakes itself whenever it
+    /// is polled does not keep its driver: after so many rounds it waits until this is called again,
+    /// for which its wake has asked.
     pub(crate) fn begin_turn(&mut self) {
         self.batches_left = BATCHES;
     }
 
-    /// Polls the operations that were woken until one ends. `None` when all have been polled.
-    pub(crate) fn poll_next(&mut self) -> Option<(Token, Option<Handle>, End)> {
-        loop {
-            while let Some(slot) = self.batch.pop() {
-                if let Some(ended) = self.poll(slot) {
-                    return Some(ended);
-                }
-            }
+    /// The next slot whose operation was woken, to be polled. `None` when all have been.
+    pub(crate) fn next_ready(&mut self) -> Option<u32> {
+        if self.batch.is_empty() {
             if self.batches_left == 0 || !self.ready.is_some() {
                 return None;
             }
@@ -235,9 +231,11 @@ impl InFlight {
             self.ready.take(&mut self.batch);
             self.batch.reverse();
         }
+        self.batch.pop()
     }
 
-    fn poll(&mut self, index: u32) -> Option<(Token, Option<Handle>, End)> {
+    /// Polls the operation in a slot. Returns its end if that came.
+    pub(crate) fn poll(&mut self, index: u32) -> Option<(Token, Option<Handle>, End)> {
         let slot = self.slots.get_mut(index as usize)?;
         let (ready, recorder) = (&self.ready, &self.recorder);
         let (state, waker) = slot.waker.get_or_insert_with(|| {
@@ -286,7 +284,8 @@ mod tests {
 
     fn ended(table: &mut InFlight) -> Vec<(u32, u32)> {
         table.begin_turn();
-        std::iter::from_fn(|| table.poll_next())
+        std::iter::from_fn(|| table.next_ready().map(|slot| table.poll(slot)))
+            .flatten()
             .map(|(token, _, end)| match end {
                 End::Done(_, value) => (token.slot, value),
                 other => unreachable!("no operation here opens anything: {other:?}"),

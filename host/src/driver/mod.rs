@@ -4,7 +4,30 @@
 //! guest, between two entries (*inline*). In modes `poll` and `auto` a thread looks at the ring
 //! while the guest runs ([`thread`], *exitless*). Either calls [`Driver::turn`].
 //!
-//! What bounds it is the rule of [`wakebox_abi::queue`].
+//! # What bounds it
+//!
+//! Memory: the rule of [`wakebox_abi::queue`]. Work: what a guest has submitted when the driver looks,
+//! at most a ring's length, and some rounds over what is ready. One turn does as much of that as its
+//! [`Allowance`] lets it, looks between two operations at whether the sandbox is to end, and says how
+//! it ended ([`Ended`]).
+//!
+//! # Who goes on
+//!
+//! A turn that ends early leaves submissions in the ring and slots in the table's batch. Nobody will
+//! be woken for them once more: the doorbell was rung, the wakers have been called. So whoever took
+//! the turn sees to the next, and until then neither lets the guest sleep on nor sleeps itself:
+//!
+//! - the task that runs the guest *inline* takes turns until one is done, before it enters the guest
+//!   or decides that this is parked or stuck (`sandbox.rs`), and lets others of its thread have theirs
+//!   after a quantum;
+//! - the thread of the *exitless* seat takes the next one when the other sandboxes on it have had
+//!   theirs, before it arms the doorbell;
+//! - who takes a turn beside that thread (the runner after an exit, a caller that helps) rings its
+//!   bell, or goes on itself as the inline task does.
+//!
+//! The work of the turns together is bounded as that of one was: [`Queue::begin`] and
+//! [`InFlight::begin_turn`] come again only when all of it is done. So they end, also if the guest
+//! submits while they last.
 
 pub(crate) mod bell;
 pub(crate) mod handles;
@@ -13,6 +36,8 @@ pub(crate) mod inflight;
 mod model;
 pub(crate) mod ready;
 pub(crate) mod thread;
+#[cfg(test)]
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +49,7 @@ use wakebox_abi::op::Opcode;
 use wakebox_abi::queue::{Broken, Queue};
 
 use self::inflight::{InFlight, Ready};
+use crate::allowance::{self, Allowance, Quota};
 use crate::ops::{self, End, Resources, Started};
 use crate::telemetry::{OpTelemetry, Telemetry};
 use crate::trace::Recorder;
@@ -39,19 +65,32 @@ impl From<Broken> for Violation {
     }
 }
 
+/// Why a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing was left that it knew of.
+    Done,
+    /// Its allowance is spent. Whoever took it sees to the next.
+    Spent,
+    /// The sandbox is to end: nothing more is begun.
+    Stopped,
+}
+
 /// What a turn did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it may have ended before all was done"]
 pub(crate) struct Turn {
     /// Submissions taken.
     pub(crate) submitted: u32,
     /// Completions published.
     pub(crate) completed: u32,
+    pub(crate) ended: Ended,
 }
 
 impl Turn {
-    /// Whether anything happened.
+    /// Whether anything happened, or will.
     pub(crate) fn is_active(self) -> bool {
-        self.submitted + self.completed > 0
+        self.submitted + self.completed > 0 || self.ended == Ended::Spent
     }
 }
 
@@ -80,6 +119,15 @@ impl OpCounts {
     }
 }
 
+/// A close under way: as many operations as there may be can be in flight on one resource.
+#[derive(Debug)]
+struct Closing {
+    /// The operation that closes.
+    close: Token,
+    /// Those that are to be cancelled yet.
+    operations: Vec<Token>,
+}
+
 /// The host's side of one sandbox's rings, and its operations in flight. Whose memory the rings
 /// lie in is a parameter, so that they can be tried on one that says anything.
 #[derive(Debug)]
@@ -92,6 +140,15 @@ pub(crate) struct Driver<
     inflight: InFlight,
     resources: Resources,
     counts: Arc<OpCounts>,
+    /// What one turn may do.
+    quota: Quota,
+    /// Whether the last turn has left something of what it knew.
+    unfinished: bool,
+    /// A resource that was closed and on which operations were in flight.
+    closing: Option<Closing>,
+    /// Bytes that the last turn has spent.
+    #[cfg(test)]
+    spent: u64,
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
     /// break the ring must not take what it left for a healthy one.
     broken: Option<Violation>,
@@ -139,6 +196,11 @@ where
             queue,
             resources,
             counts,
+            quota: Quota::TURN,
+            unfinished: false,
+            closing: None,
+            #[cfg(test)]
+            spent: 0,
             broken: None,
             recorder,
             telemetry,
@@ -146,9 +208,11 @@ where
         }
     }
 
-    /// Takes what was submitted, goes on with what is ready, publishes what is done.
+    /// Takes what was submitted, goes on with what is ready, publishes what is done; stops when its
+    /// allowance is spent or the sandbox is to end.
     ///
-    /// Whoever calls this with `register` set is woken when an operation in flight can go on.
+    /// Whoever calls this with `register` set is woken when an operation in flight can go on, but not
+    /// for what an early end has left.
     ///
     /// # Errors
     ///
@@ -172,8 +236,21 @@ where
         let span = span.filter(|_| self.has_submissions() || self.has_ready());
         let span = span.cloned();
         let _in_span = span.as_ref().map(tracing::Span::enter);
-        let submitted = self.take_submissions()?;
-        self.poll_ready()?;
+        let allowance = Allowance::new(self.quota);
+        if !self.unfinished {
+            self.queue.begin(self.inflight.len())?;
+            self.inflight.begin_turn();
+        }
+        let (submitted, mut ended) = self.take_submissions()?;
+        if ended == Ended::Done {
+            ended = self.poll_ready()?;
+        }
+        self.unfinished = ended != Ended::Done;
+        #[cfg(test)]
+        {
+            self.spent = allowance.spent();
+        }
+        drop(allowance);
         if let Some(recorder) = &self.recorder {
             recorder.written(&mut self.unseen);
         }
@@ -182,14 +259,34 @@ where
         Ok(Turn {
             submitted,
             completed,
+            ended,
         })
     }
 
-    fn take_submissions(&mut self) -> Result<u32, Violation> {
+    /// Whether the turn is to end before the next operation.
+    #[inline]
+    fn ends_early(&self) -> Option<Ended> {
+        if self.resources.stop.is_killed() {
+            return Some(Ended::Stopped);
+        }
+        allowance::is_spent().then_some(Ended::Spent)
+    }
+
+    fn take_submissions(&mut self) -> Result<(u32, Ended), Violation> {
         let mut taken = 0;
-        self.queue.begin(self.inflight.len())?;
-        while let Some(submission) = self.queue.take(self.inflight.len())? {
+        loop {
+            if let Some(early) = self.ends_early() {
+                return Ok((taken, early));
+            }
+            if let Some(closing) = self.closing.take() {
+                self.go_on_closing(closing)?;
+                continue;
+            }
+            let Some(submission) = self.queue.take(self.inflight.len())? else {
+                return Ok((taken, Ended::Done));
+            };
             taken += 1;
+            allowance::spend(ops::price(submission.opcode));
             self.counts.count(submission.opcode);
             // For all operations alike, those that would be done before they needed a slot too:
             // what a guest can rely on does not depend on how quick the host is.
@@ -198,7 +295,6 @@ where
             }
             self.start(&submission)?;
         }
-        Ok(taken)
     }
 
     /// Starts an operation. All but a cancellation take a place in the completion ring.
@@ -221,13 +317,12 @@ where
                 }
                 Ok(())
             }
-            Started::Closed(closed) => {
-                for target in closed {
-                    if self.inflight.cancel(target).is_some() {
-                        self.complete(target, End::CANCELLED)?;
-                    }
-                }
-                self.complete(token, End::OK)
+            Started::Closed(operations) => {
+                self.closing = Some(Closing {
+                    close: token,
+                    operations,
+                });
+                Ok(())
             }
             Started::Reaching(handle, future, reach) => {
                 match self.inflight.insert(token, Some(handle), future)? {
@@ -249,13 +344,33 @@ where
         }
     }
 
-    fn poll_ready(&mut self) -> Result<(), Violation> {
-        self.inflight.begin_turn();
-        while let Some((token, handle, end)) = self.inflight.poll_next() {
-            self.resources.handles.ended(handle, token);
-            self.complete(token, end)?;
+    /// Cancels one of the operations on a resource that was closed; the close is done when all are.
+    fn go_on_closing(&mut self, mut closing: Closing) -> Result<(), Violation> {
+        allowance::spend(allowance::LIGHT);
+        let Some(target) = closing.operations.pop() else {
+            return self.complete(closing.close, End::OK);
+        };
+        self.closing = Some(closing);
+        if self.inflight.cancel(target).is_some() {
+            self.complete(target, End::CANCELLED)?;
         }
         Ok(())
+    }
+
+    fn poll_ready(&mut self) -> Result<Ended, Violation> {
+        loop {
+            if let Some(early) = self.ends_early() {
+                return Ok(early);
+            }
+            let Some(slot) = self.inflight.next_ready() else {
+                return Ok(Ended::Done);
+            };
+            allowance::spend(allowance::POLL);
+            if let Some((token, handle, end)) = self.inflight.poll(slot) {
+                self.resources.handles.ended(handle, token);
+                self.complete(token, end)?;
+            }
+        }
     }
 
     fn complete(&mut self, token: Token, end: End) -> Result<(), Violation> {
@@ -278,9 +393,14 @@ where
         self.queue.has_news()
     }
 
-    /// Whether an operation in flight can go on. A hint.
+    /// Whether an operation in flight can go on, or a turn has left something. A hint.
     pub(crate) fn has_ready(&self) -> bool {
-        self.inflight.ready().is_some()
+        self.unfinished || self.inflight.ready().is_some()
+    }
+
+    /// Whether the last turn has left something of what it knew: it wants another.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// The queue of operations that can go on.
@@ -305,6 +425,7 @@ where
 
     /// Drops every operation in flight and every open resource.
     pub(crate) fn close(&mut self) {
+        self.closing = None;
         self.inflight.clear();
         self.resources.mailbox.end();
         self.resources.handles.clear();

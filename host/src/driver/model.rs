@@ -3,7 +3,10 @@
 //! The whole driver runs: queue, decoding, operations, the table of those in flight. Its memory is
 //! [`Liar`], in which each read of the guest's words and entries gives any of the values that can
 //! make a difference. From each state that differs, every turn is taken; the search ends when no
-//! turn leads to a new state.
+//! turn leads to a new state. Turns of two allowances are taken: one that is enough for all that there
+//! is, and one that is spent by any operation.
+
+use std::time::Duration;
 
 use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::op::{self, Buf, Handle, Operation};
@@ -11,10 +14,26 @@ use wakebox_abi::queue::Queue;
 use wakebox_proofs::memory::{Geometry, Liar};
 use wakebox_proofs::{Any, Choices, reach};
 
+use super::Ended;
+use crate::allowance::Quota;
 use crate::policy::Policy;
 use crate::proof::{Bench, driver_over};
 
 const PLACES: u32 = 2;
+
+/// As much time as it takes, so that the search does not depend on the machine.
+const ENOUGH: Quota = Quota {
+    bytes: u64::MAX,
+    time: Duration::MAX,
+};
+const ONE_OPERATION: Quota = Quota {
+    bytes: 1,
+    time: Duration::MAX,
+};
+
+/// Turns of one operation that do the work of one turn, at most: what was submitted and all rounds
+/// over what is ready.
+const PIECES: u32 = PLACES + 8 * PLACES + 1;
 
 fn token(slot: u32, generation: u32) -> Token {
     Token { slot, generation }
@@ -53,44 +72,64 @@ fn forge(any: &mut Choices) -> [u64; Submission::WORDS] {
 }
 
 fn explore(sizes: &[(u32, u32)]) {
+    for &(submissions, start) in sizes {
+        for quota in [ENOUGH, ONE_OPERATION] {
+            explore_turns(submissions, start, quota);
+        }
+    }
+}
+
+fn explore_turns(submissions: u32, start: u32, quota: Quota) {
     let policy = Policy::new();
     let bench = Bench::new(policy.clone());
-    for &(submissions, start) in sizes {
-        let geometry = Geometry {
-            submissions,
-            completions: PLACES,
-            start,
-        };
-        let reached = reach(|choices, turns| {
-            let liar = Liar::new(std::mem::take(choices), geometry, forge);
-            let queue =
-                Queue::starting_at(liar.clone(), liar.submissions(), liar.completions(), start);
-            let mut driver = driver_over(queue, bench.memory(), &policy);
-            let mut broken = false;
-            for _ in 0..turns {
-                broken = driver.turn(None).is_err();
-                if broken {
-                    // It is said again, and nothing more is read.
-                    let reads = liar.reads();
-                    assert!(driver.turn(None).is_err());
-                    assert_eq!(liar.reads(), reads);
-                    break;
-                }
-                assert!(driver.in_flight() + liar.unread() <= PLACES);
+    let geometry = Geometry {
+        submissions,
+        completions: PLACES,
+        start,
+    };
+    let reached = reach(|choices, turns| {
+        let liar = Liar::new(std::mem::take(choices), geometry, forge);
+        let queue = Queue::starting_at(liar.clone(), liar.submissions(), liar.completions(), start);
+        let mut driver = driver_over(queue, bench.memory(), &policy);
+        driver.quota = quota;
+        let mut broken = false;
+        let mut early = 0;
+        for _ in 0..turns {
+            let turn = driver.turn(None);
+            broken = turn.is_err();
+            let Ok(turn) = turn else {
+                // It is said again, and nothing more is read.
+                let reads = liar.reads();
+                assert!(driver.turn(None).is_err());
+                assert_eq!(liar.reads(), reads);
+                break;
+            };
+            assert!(driver.in_flight() + liar.unread() <= PLACES);
+            // Who ends early has something left, says so, and does not do so for ever.
+            assert_eq!(turn.ended == Ended::Spent, driver.is_unfinished());
+            early = if turn.ended == Ended::Spent {
+                early + 1
+            } else {
+                0
+            };
+            assert!(early <= PIECES && (early == 0 || quota == ONE_OPERATION));
+            if quota == ONE_OPERATION {
+                assert!(turn.submitted <= 1);
             }
-            let state = (
-                liar.waiting(driver.taken()),
-                liar.unread(),
-                driver.inflight.tokens(),
-            );
-            driver.close();
-            drop(driver);
-            *choices = liar.into_source();
-            (!broken).then_some(state)
-        });
-        println!("driver, {submissions} and {PLACES} places from {start}: {reached}");
-        assert!(reached.states > 10, "{reached:?}");
-    }
+        }
+        let state = (
+            liar.waiting(driver.taken()),
+            liar.unread(),
+            driver.inflight.tokens(),
+            driver.is_unfinished(),
+        );
+        driver.close();
+        drop(driver);
+        *choices = liar.into_source();
+        (!broken).then_some(state)
+    });
+    println!("driver, {submissions} and {PLACES} places from {start}, {quota:?}: {reached}");
+    assert!(reached.states > 10, "{reached:?}");
 }
 
 #[test]

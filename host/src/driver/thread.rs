@@ -26,7 +26,7 @@ use wakebox_abi::wake::{self, Mode};
 
 use super::bell::Bell;
 use super::inflight::Ready;
-use super::{Driver, Violation};
+use super::{Driver, Ended, Turn, Violation};
 use crate::error::{Error, Result};
 use crate::vm::memory::Shared;
 
@@ -120,6 +120,10 @@ impl Seat {
                     self.runner.wake();
                     break;
                 }
+                Ok(Turn {
+                    ended: Ended::Stopped,
+                    ..
+                }) => break,
                 Ok(_) => std::hint::spin_loop(),
                 Err(_) => {
                     // The driver remembers it, and says it again to who runs the guest.
@@ -128,8 +132,11 @@ impl Seat {
                 }
             }
         }
-        let taken = self.driver().taken();
-        if !wake::driver_may_sleep(&self.control, taken) {
+        let (taken, unfinished) = {
+            let driver = self.driver();
+            (driver.taken(), driver.is_unfinished())
+        };
+        if !wake::driver_may_sleep(&self.control, taken) || unfinished {
             self.ring();
         }
         value
@@ -165,13 +172,13 @@ impl Seat {
         self.ring();
     }
 
-    /// One turn by the thread's task. Returns whether anything happened.
-    fn turn(&self, context: &std::task::Context<'_>) -> Result<bool, Violation> {
+    /// One turn by the thread's task.
+    fn turn(&self, context: &std::task::Context<'_>) -> Result<Turn, Violation> {
         let turn = self.driver().turn(Some(context))?;
         if turn.completed > 0 && self.must_wake() {
             self.runner.wake();
         }
-        Ok(turn.is_active())
+        Ok(turn)
     }
 }
 
@@ -221,7 +228,12 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
         let mut paid = false;
         let quiet = if rung { patience.max(RUNG) } else { patience };
         loop {
-            if std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await? {
+            let turn = std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await?;
+            if turn.ended == Ended::Stopped {
+                // Who runs the guest was woken to end it.
+                return Ok(());
+            }
+            if turn.is_active() {
                 active_at = Instant::now();
                 paid = true;
             } else if active_at.elapsed() > quiet || seat.stop.load(Ordering::Acquire) {
@@ -247,9 +259,10 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
                 return Poll::Ready(Ok(true));
             }
             match seat.turn(context) {
-                // An operation went on: its guest will want more.
-                Ok(true) => Poll::Ready(Ok(false)),
-                Ok(false) => Poll::Pending,
+                // An operation went on, or will: its guest will want more.
+                Ok(turn) if turn.is_active() => Poll::Ready(Ok(false)),
+                // One that is to end is left alone; who runs it rings at the end.
+                Ok(_) => Poll::Pending,
                 Err(violation) => Poll::Ready(Err(violation)),
             }
         })

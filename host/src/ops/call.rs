@@ -1,16 +1,17 @@
 //! Calls of host functions, and of guest functions.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use wakebox_abi::op::{
-    Buf, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply,
+    Buf, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply, ReplyKind,
 };
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
 use crate::account::{Account, Charged, Kept};
+use crate::allowance::{self, PIECE};
 use crate::calls::MESSAGE_MAX;
+use crate::calls::guest::Mailbox;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -37,12 +38,12 @@ impl Messages {
 const NAME_MAX: usize = 256;
 
 /// Puts a message where its reader wants it, or keeps it if it does not fit there.
-fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> End {
+async fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> End {
     if let Err(status) = to.meter.take_all(LimitKind::CallsIn, message.len()) {
         return status.into();
     }
     if message.len() <= into.len() {
-        into.fill(&message);
+        into.copy_in(&message).await;
         return End::Done(Status::Ok, message.len() as u32 + extra);
     }
     End::Overflow(Resource::Message(Arc::new(message)), into)
@@ -51,9 +52,7 @@ fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> End {
 /// A call as the guest has asked for it.
 struct Call {
     name: Charged<String>,
-    /// Charged until the call ends: arguments lie in the host's memory meanwhile, and a guest may
-    /// name the same range of the arena in thousands of calls.
-    input: Kept,
+    input: ArenaSlice,
 }
 
 fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status> {
@@ -64,25 +63,29 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status
     if !resources.policy.may_call(&name) {
         return Err(resources.policy.refuse(Refusal::Call, &*name));
     }
-    let metered = resources
-        .meter
-        .take_whole(LimitKind::CallsOut, input.len())?;
-    let input = input.keep(&resources.account)?;
-    metered.keep(input.len());
-    Ok(Call { name, input })
+    // Before anything is copied.
+    resources.callables.find(&name)?;
+    let metered = resources.meter.take_all(LimitKind::CallsOut, input.len());
+    metered.map(|()| Call { name, input })
 }
 
 impl Start for CallHost {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let Call { name, input } = function(resources, self.function, self.input)?;
-        let call = resources.callables.call(&name, &input)?;
-        let (_, charge) = input.split();
+        let callables = resources.callables.clone();
         let to = Messages::of(resources);
         Ok(Started::pending(async move {
-            let _charge = charge;
-            match call.await.and_then(|reply| to.account.keep(reply)) {
-                Ok(reply) => deliver(reply, into, 0, &to),
+            let call = async {
+                let input = input.copy_out(&to.account).await?;
+                let call = callables.call(&name, &input)?;
+                // Charged until the call ends: arguments lie in the host's memory meanwhile, and a
+                // guest may name the same range of the arena in thousands of calls.
+                let (_, _charge) = input.split();
+                to.account.keep(call.await?)
+            };
+            match call.await {
+                Ok(reply) => deliver(reply, into, 0, &to).await,
                 Err(status) => status.into(),
             }
         }))
@@ -91,10 +94,21 @@ impl Start for CallHost {
 
 impl Start for OpenHostStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let Call { name, input, .. } = function(resources, self.function, self.input)?;
-        let stream = resources.callables.open(&name, &input)?;
-        let stream = Arc::new(tokio::sync::Mutex::new(stream));
-        Ok(Started::Done(End::Open(Resource::HostStream(stream))))
+        let Call { name, input } = function(resources, self.function, self.input)?;
+        let (callables, account) = (resources.callables.clone(), resources.account.clone());
+        Ok(Started::pending(async move {
+            let opened = async {
+                let input = input.copy_out(&account).await?;
+                callables.open(&name, &input)
+            };
+            match opened.await {
+                Ok(stream) => {
+                    let stream = Arc::new(tokio::sync::Mutex::new(stream));
+                    End::Open(Resource::HostStream(stream))
+                }
+                Err(status) => status.into(),
+            }
+        }))
     }
 }
 
@@ -109,7 +123,7 @@ impl Start for NextItem {
         Ok(Started::pending_on(self.stream, async move {
             let item = stream.lock().await.next().await;
             match item.map(|item| item.and_then(|item| to.account.keep(item))) {
-                Some(Ok(item)) => deliver(item, into, 1, &to),
+                Some(Ok(item)) => deliver(item, into, 1, &to).await,
                 Some(Err(status)) => status.into(),
                 None => End::OK,
             }
@@ -123,8 +137,25 @@ impl Start for ReadMessage {
         let Resource::Message(message) = resources.handles.any(self.message)? else {
             return Err(Status::BadHandle);
         };
-        let rest = message.get(self.at as usize..).unwrap_or_default();
-        Ok(Started::Done(End::bytes(into.fill(rest))))
+        let message = message.clone();
+        Ok(Started::pending_on(self.message, async move {
+            let rest = message.get(self.at as usize..).unwrap_or_default();
+            End::bytes(into.copy_in(rest).await)
+        }))
+    }
+}
+
+/// A call on its way to the guest. If that never sees it, its caller need not wait.
+struct Delivery {
+    mailbox: Arc<Mailbox>,
+    call: Option<u64>,
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.mailbox.refuse(call);
+        }
     }
 }
 
@@ -133,25 +164,21 @@ impl Start for NextCall {
         let into = resources.slice(self.into)?;
         let to = Messages::of(resources);
         let mailbox = resources.mailbox.clone();
-        let end = move |message: Option<Kept>| {
-            let Some(message) = message else {
+        Ok(Started::pending(async move {
+            let Some(message) = mailbox.take().await else {
                 return Status::NotConnected.into();
             };
-            let call = CallHeader::split(&message).map(|(header, _)| header.call);
-            let end = deliver(message, into, 0, &to);
-            if let (End::Done(status, _), Some(call)) = (&end, call)
-                && *status != Status::Ok
-            {
-                // The guest will never see it: its caller need not wait.
-                mailbox.refuse(call);
+            let header = CallHeader::split(&message);
+            let mut delivery = Delivery {
+                call: header.map(|(header, _)| header.call),
+                mailbox,
+            };
+            let end = deliver(message, into, 0, &to).await;
+            if !matches!(&end, End::Done(status, _) if *status != Status::Ok) {
+                delivery.call = None;
             }
             end
-        };
-        if let Poll::Ready(message) = resources.mailbox.try_take() {
-            return Ok(Started::Done(end(message)));
-        }
-        let take = resources.mailbox.take();
-        Ok(Started::pending(async move { end(take.await) }))
+        }))
     }
 }
 
@@ -162,14 +189,47 @@ impl Start for Reply {
             return Ok(Started::Done(End::OK));
         }
         let metered = resources.meter.take_all(LimitKind::CallsOut, from.len());
-        let bytes = metered.and_then(|()| from.keep(&resources.account));
-        match bytes {
-            Ok(bytes) => resources.mailbox.reply(self.call, self.kind, bytes)?,
-            Err(status) => {
-                resources.mailbox.refuse(self.call);
-                return Err(status);
-            }
+        if let Err(status) = metered {
+            resources.mailbox.refuse(self.call);
+            return Err(status);
         }
-        Ok(Started::Done(End::OK))
+        let (mailbox, account) = (resources.mailbox.clone(), resources.account.clone());
+        if from.len() <= PIECE {
+            reply(&mailbox, &account, self.call, self.kind, &from)?;
+            return Ok(Started::Done(End::OK));
+        }
+        Ok(Started::pending(async move {
+            // A long one is several parts for the host, too.
+            let last = from.len().div_ceil(PIECE) - 1;
+            for (at, piece) in from.pieces().enumerate() {
+                allowance::give_way().await;
+                let kind = if at < last {
+                    ReplyKind::Part
+                } else {
+                    self.kind
+                };
+                if let Err(status) = reply(&mailbox, &account, self.call, kind, &piece) {
+                    return status.into();
+                }
+            }
+            End::OK
+        }))
+    }
+}
+
+/// Copies a reply out of the arena and hands it to its caller, or ends the call.
+fn reply(
+    mailbox: &Mailbox,
+    account: &Account,
+    call: u64,
+    kind: ReplyKind,
+    from: &ArenaSlice,
+) -> Result<(), Status> {
+    match from.keep(account) {
+        Ok(bytes) => mailbox.reply(call, kind, bytes),
+        Err(status) => {
+            mailbox.refuse(call);
+            Err(status)
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Opening files, reading and writing them, and what else is done with an open one.
 //!
-//! What is in the page cache is read on the spot: one system call, no copy besides the kernel's
-//! own, no thread. Everything else is a blocking call ([`super::blocking`]).
+//! A piece that is in the page cache is read on the spot: one system call, no copy besides the
+//! kernel's own, no thread. Everything else is a blocking call ([`super::blocking`]).
 
 use std::fs::File;
 use std::io;
@@ -15,12 +15,13 @@ use wakebox_abi::status::Status;
 
 use super::path::{encode_stat, path};
 use super::{End, Resources, Start, Started, status_of};
+use crate::allowance::PIECE;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::tree::Place;
 use crate::vm::memory::ArenaSlice;
 
-/// Most bytes that one operation moves, so that a large one does not keep the driver from others.
+/// Most bytes that one operation moves, so that a large one does not keep a thread from others.
 const MOST: usize = 1 << 20;
 
 /// Rights of a new file, less what the process's umask takes away.
@@ -97,15 +98,15 @@ fn regular(file: File, place: &Place) -> Result<File, Status> {
 type Transfer = fn(&File, &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize>;
 
 fn read(file: &File, into: &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize> {
-    let (base, len) = into.as_iovec();
-    let len = len.min(most);
-    let part = libc::iovec {
-        iov_base: base.cast(),
-        iov_len: len,
-    };
-    // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
-    // writes to it as a device would, and the host holds no reference into it.
-    count(unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+    into.in_kernel(most, |base, len| {
+        let part = libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        };
+        // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
+        // writes to it as a device would, and the host holds no reference into it.
+        count(unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+    })
 }
 
 fn write(
@@ -115,21 +116,21 @@ fn write(
     offset: i64,
     flags: i32,
 ) -> io::Result<usize> {
-    let (base, len) = from.as_iovec();
-    let len = len.min(most);
-    let part = libc::iovec {
-        iov_base: base.cast(),
-        iov_len: len,
-    };
-    // SAFETY: as in `read`; the kernel reads what the guest makes of the bytes meanwhile.
-    count(unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+    from.in_kernel(most, |base, len| {
+        let part = libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        };
+        // SAFETY: as in `read`; the kernel reads what the guest makes of the bytes meanwhile.
+        count(unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+    })
 }
 
 fn count(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Tries without waiting for a disk, and else with.
+/// Tries without waiting for a disk if it is short enough for a turn of the driver, and else with.
 fn transfer(
     resources: &mut Resources,
     handle: wakebox_abi::op::Handle,
@@ -145,12 +146,16 @@ fn transfer(
     let meter = resources.meter.clone();
     let offset = i64::try_from(offset).map_err(|_| Status::InvalidInput)?;
     let slice = slice.at_most(MOST);
+    let part = slice.clone();
     let metered = move |flags| -> io::Result<usize> {
-        let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;
-        let moved = call(&file, &slice, taken.len(), offset, flags)?;
+        let taken = meter.take(kind, part.len()).map_err(io::Error::other)?;
+        let moved = call(&file, &part, taken.len(), offset, flags)?;
         taken.keep(moved);
         Ok(moved)
     };
+    if slice.len() > PIECE {
+        return Ok(resources.disk.start_transfer(handle, move || metered(0)));
+    }
     match metered(libc::RWF_NOWAIT) {
         Ok(count) => Ok(Started::Done(End::bytes(count))),
         Err(error) => match error.raw_os_error() {

@@ -28,12 +28,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wakebox_abi::entry::{Submission, Token};
-use wakebox_abi::op::{self, Handle, Request};
+use wakebox_abi::op::{self, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
 
 use self::blocking::{Lanes, Reach};
 use self::lookup::Resolver;
 use crate::account::{Account, Charged};
+use crate::allowance;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
 use crate::driver::handles::{Handles, Resource};
@@ -178,6 +179,19 @@ trait Start: op::Operation {
     ///
     /// The status with which it ends at once.
     fn start(self, resources: &mut Resources) -> Result<Started, Status>;
+}
+
+/// What starting an operation costs of the turn's allowance, besides the bytes that it moves. Those
+/// that are done without the kernel are cheap; whatever is not known to be is worth a few system
+/// calls.
+#[inline]
+pub(crate) fn price(opcode: u16) -> usize {
+    match Opcode::from_code(opcode) {
+        Some(Opcode::Nop | Opcode::Cancel | Opcode::Deadline | Opcode::ReadClock) | None => {
+            allowance::LIGHT
+        }
+        Some(_) => allowance::CALL,
+    }
 }
 
 /// Starts what a submission asks for.

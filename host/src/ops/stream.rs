@@ -60,21 +60,21 @@ impl Stream {
 type Transfer = fn(BorrowedFd<'_>, &ArenaSlice, most: usize) -> io::Result<usize>;
 
 fn receive(stream: BorrowedFd<'_>, into: &ArenaSlice, most: usize) -> io::Result<usize> {
-    let (base, len) = into.as_iovec();
-    let len = len.min(most);
-    // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
-    // writes to it as a device would, and the host holds no reference into it.
-    let count = unsafe { libc::recv(stream.as_raw_fd(), base.cast(), len, libc::MSG_DONTWAIT) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    into.in_kernel(most, |base, len| {
+        // SAFETY: the range lies in mapped guest memory, which `into` keeps mapped; the kernel
+        // writes to it as a device would, and the host holds no reference into it.
+        let count = unsafe { libc::recv(stream.as_raw_fd(), base.cast(), len, libc::MSG_DONTWAIT) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })
 }
 
 fn send(stream: BorrowedFd<'_>, from: &ArenaSlice, most: usize) -> io::Result<usize> {
-    let (base, len) = from.as_iovec();
-    let len = len.min(most);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: as in `receive`; the kernel reads what the guest makes of the bytes meanwhile.
-    let count = unsafe { libc::send(stream.as_raw_fd(), base.cast(), len, flags) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    from.in_kernel(most, |base, len| {
+        // SAFETY: as in `receive`; the kernel reads what the guest makes of the bytes meanwhile.
+        let count = unsafe { libc::send(stream.as_raw_fd(), base.cast(), len, flags) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })
 }
 
 /// Tries at once, and else whenever the socket is ready.

@@ -144,24 +144,25 @@ impl Start for UdpSend {
 }
 
 fn send(udp: &Udp, from: &ArenaSlice, to: Option<&SockAddr>) -> io::Result<usize> {
-    let (base, len) = from.as_iovec();
     let (address, address_len) = match to {
         Some(to) => (to.as_ptr(), to.len()),
         None => (std::ptr::null(), 0),
     };
-    // SAFETY: the bytes lie in mapped guest memory, which `from` keeps mapped, and the kernel
-    // reads what the guest makes of them meanwhile; the address is that of `to`, or none.
-    let count = unsafe {
-        libc::sendto(
-            udp.socket.as_raw_fd(),
-            base.cast(),
-            len,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            address.cast(),
-            address_len,
-        )
-    };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    from.in_kernel(usize::MAX, |base, len| {
+        // SAFETY: the bytes lie in mapped guest memory, which `from` keeps mapped, and the kernel
+        // reads what the guest makes of them meanwhile; the address is that of `to`, or none.
+        let count = unsafe {
+            libc::sendto(
+                udp.socket.as_raw_fd(),
+                base.cast(),
+                len,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                address.cast(),
+                address_len,
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    })
 }
 
 impl Start for UdpReceive {
@@ -218,12 +219,14 @@ fn receive(
         };
         return Ok(None);
     };
-    let (base, len) = into.behind(SocketAddress::SIZE).as_iovec();
+    let room = into.behind(SocketAddress::SIZE);
     // One for which too little is left stays where it is.
     let taken = meter
-        .take_whole(LimitKind::NetworkIn, whole.min(len))
+        .take_whole(LimitKind::NetworkIn, whole.min(room.len()))
         .map_err(io::Error::other)?;
-    let (count, _) = receive_part(udp, base, len, 0)?;
+    let count = room.in_kernel(usize::MAX, |base, len| {
+        receive_part(udp, base, len, 0).map(|(count, _)| count)
+    })?;
     taken.keep(count);
     into.fill(&SocketAddress(from).to_bytes());
     Ok(Some(count))

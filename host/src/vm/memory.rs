@@ -5,6 +5,9 @@
 //! volatile copy in or out, the atomics of [`MappedControl`] and [`MappedSlots`], and a
 //! raw pointer handed to a system call, which the kernel treats as it treats any user
 //! memory.
+//!
+//! What is copied from or to the arena is spent of the turn's [`allowance`]. How long a range is, its
+//! guest decides: what may be longer than a [`PIECE`] is copied by a future, piece by piece.
 
 use std::io;
 use std::ptr::NonNull;
@@ -18,6 +21,7 @@ use wakebox_abi::status::Status;
 
 use super::space::{Mapping, Space};
 use crate::account::{Account, Kept};
+use crate::allowance::{self, PIECE};
 use crate::loader::Image;
 
 /// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
@@ -292,6 +296,15 @@ impl Arena {
     }
 }
 
+/// So many bytes were copied in one go.
+fn spend(bytes: usize) {
+    debug_assert!(
+        bytes <= PIECE || !allowance::counts(),
+        "{bytes} bytes are copied without a look: a guest says how many"
+    );
+    allowance::spend(bytes);
+}
+
 /// A checked range of the arena.
 #[derive(Clone, Debug)]
 pub(crate) struct ArenaSlice {
@@ -323,39 +336,94 @@ impl ArenaSlice {
         self.memory.space.arena.offset + u64::from(self.buf.offset)
     }
 
+    /// Its pieces, in order: each short enough to be copied at once.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Self> + use<> {
+        let whole = self.clone();
+        let starts = (0..self.len()).step_by(PIECE);
+        starts.map(move |start| whole.behind(start).at_most(PIECE))
+    }
+
+    /// Adds its bytes to some for which there is room.
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        let before = bytes.len();
+        bytes.resize(before + self.len(), 0);
+        self.memory.read(self.offset(), &mut bytes[before..]);
+        spend(self.len());
+    }
+
     /// The bytes, copied out once.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.len()];
-        self.memory.read(self.offset(), &mut bytes);
+        let mut bytes = Vec::with_capacity(self.len());
+        self.append_to(&mut bytes);
         bytes
     }
 
-    /// The bytes, copied out once and charged for as long as they are kept.
+    /// The bytes, copied out once and charged for as long as they are kept. For few: others are
+    /// [copied in pieces](Self::copy_out).
     ///
     /// # Errors
     ///
-    /// As [`Account::zeroed`].
+    /// As [`Account::room`].
     pub(crate) fn keep(&self, account: &Account) -> Result<Kept, Status> {
-        let mut kept = account.zeroed(self.len())?;
-        self.memory.read(self.offset(), kept.as_mut());
+        let mut kept = account.room(self.len())?;
+        self.append_to(kept.as_mut());
         Ok(kept)
     }
 
+    /// The bytes, copied out once, in as many turns as it takes, and charged for as long as they are
+    /// kept. The guest may change what has not been copied yet, as ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::room`].
+    pub(crate) async fn copy_out(&self, account: &Account) -> Result<Kept, Status> {
+        let mut kept = account.room(self.len())?;
+        for piece in self.pieces() {
+            allowance::give_way().await;
+            piece.append_to(kept.as_mut());
+        }
+        Ok(kept)
+    }
+
+    /// Copies bytes to the start of the range, in as many turns as it takes; those that do not fit
+    /// are left out. Returns how many were copied.
+    pub(crate) async fn copy_in(&self, bytes: &[u8]) -> usize {
+        for (piece, bytes) in self.pieces().zip(bytes.chunks(PIECE)) {
+            allowance::give_way().await;
+            piece.fill(bytes);
+        }
+        bytes.len().min(self.len())
+    }
+
     /// Copies bytes to the start of the range; those that do not fit are left out.
-    /// Returns how many were copied.
+    /// Returns how many were copied. For few: others are [copied in pieces](Self::copy_in).
     pub(crate) fn fill(&self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.len());
         self.memory.write(self.offset(), &bytes[..count]);
+        spend(count);
         count
     }
 
-    /// First address and length, for a system call that reads or writes the range.
-    pub(crate) fn as_iovec(&self) -> (*mut u8, usize) {
-        (
-            self.memory
-                .pointer(self.offset(), u64::from(self.buf.len))
-                .as_ptr(),
-            self.len(),
-        )
+    /// Has a system call read or write the range, or its first `most` bytes: `call` gets the first
+    /// address and the length, and gives how many bytes it has moved. In a turn that is a piece at
+    /// most, which is more than the largest datagram.
+    ///
+    /// # Errors
+    ///
+    /// What `call` says.
+    pub(crate) fn in_kernel(
+        &self,
+        most: usize,
+        call: impl FnOnce(*mut u8, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let most = if allowance::counts() {
+            most.min(PIECE)
+        } else {
+            most
+        };
+        let base = self.memory.pointer(self.offset(), self.buf.len.into());
+        let moved = call(base.as_ptr(), self.len().min(most))?;
+        allowance::spend(moved);
+        Ok(moved)
     }
 }
