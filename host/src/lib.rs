@@ -66,8 +66,7 @@ mod meter;
 mod ops;
 pub mod policy;
 mod primitives;
-#[cfg(any(test, feature = "cli", feature = "proof"))]
-mod probe;
+pub mod probe;
 #[cfg(any(test, feature = "proof"))]
 #[doc(hidden)]
 pub mod proof;
@@ -83,19 +82,17 @@ mod tree;
 pub mod units;
 mod vm;
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-
 pub use calls::guest::{CallError, Caller};
 pub use calls::host::HostContext;
-pub use debug::backtrace::{Backtrace, Frame};
+pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;
 pub use error::{Error, Result};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
-pub use report::{Cause, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers};
+pub use report::{
+    Cause, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers, printable_line,
+};
 pub use running::Running;
 pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};

@@ -336,8 +336,8 @@ impl Limits {
     }
 
     /// A line for each limit: its key, its value, what happens at it.
-    #[cfg(feature = "cli")]
-    pub(crate) fn table(&self) -> String {
+    #[must_use]
+    pub fn table(&self) -> String {
         let line = |kind: &LimitKind| {
             let value = match self.get(*kind) {
                 Some(value) => kind.show(value),
@@ -355,7 +355,7 @@ impl Limits {
 
     /// These limits, and for what they leave open, those of `other`.
     #[must_use]
-    pub(crate) fn or(mut self, other: &Self) -> Self {
+    pub fn or(mut self, other: &Self) -> Self {
         for (own, other) in self.values.iter_mut().zip(&other.values) {
             *own = own.or(*other);
         }

@@ -11,22 +11,30 @@ use crate::vm;
 use crate::vm::clock::Clocks;
 use crate::vm::memory::GuestMemory;
 use crate::vm::space::{Sizes, Space};
+use crate::vm::system::System;
 use crate::vm::vcpu::{Exit, Vcpu};
+
+/// Whether this machine is itself emulated by QEMU, instruction by instruction: nothing that is
+/// measured here says anything about another one. `false` where KVM cannot be used.
+#[must_use]
+pub fn is_emulated() -> bool {
+    System::get().is_ok_and(|system| system.is_qemu)
+}
 
 /// What things cost here.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Costs {
+pub struct Costs {
     /// From nothing to the first exit of a machine.
-    pub(crate) create: Duration,
+    pub create: Duration,
     /// Closing a machine.
-    pub(crate) close: Duration,
+    pub close: Duration,
     /// From one exit to the next.
-    pub(crate) round_trip: Duration,
+    pub round_trip: Duration,
 }
 
 /// A machine whose guest does nothing but ring [`port::SUBMIT`].
 #[derive(Debug)]
-pub(crate) struct Probe {
+pub struct Probe {
     vcpu: Vcpu,
     has_counter: bool,
 }
@@ -37,7 +45,7 @@ impl Probe {
     /// # Errors
     ///
     /// What KVM could not do, or that it did something else.
-    pub(crate) fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let image = Image::from_bytes(program())?;
         let sizes = Sizes {
             memory: 2 << 20,
@@ -60,7 +68,8 @@ impl Probe {
     }
 
     /// Whether guests can tell the time by the time-stamp counter.
-    pub(crate) fn has_counter(&self) -> bool {
+    #[must_use]
+    pub fn has_counter(&self) -> bool {
         self.has_counter
     }
 
@@ -78,7 +87,7 @@ impl Probe {
     /// # Errors
     ///
     /// As [`Self::new`].
-    pub(crate) fn measure(&mut self, time: Duration) -> Result<Costs> {
+    pub fn measure(&mut self, time: Duration) -> Result<Costs> {
         let start = Instant::now();
         let mut round_trips = Vec::new();
         while start.elapsed() < time / 2 {

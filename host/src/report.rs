@@ -95,8 +95,10 @@ fn printable(bytes: &[u8]) -> String {
     escape(&String::from_utf8_lossy(bytes), |c| c == '\n' || c == '\t')
 }
 
-/// A guest's text as it may appear in one line of somebody's terminal.
-pub(crate) fn printable_line(text: &str) -> String {
+/// A guest's text as it may appear in one line of somebody's terminal: control characters and
+/// those that reorder what surrounds them are escaped.
+#[must_use]
+pub fn printable_line(text: &str) -> String {
     escape(text, |_| false)
 }
 

@@ -81,7 +81,7 @@ fn ladder(rung: &str) -> Result<ExitCode> {
 
 /// `wakebox run GUEST --wake MODE`, to which options may be added.
 fn wakebox_run(guest: &Path, wake: &str) -> Result<Command> {
-    build(&["--bin", "wakebox"])?;
+    build(&["--package", "wakebox-cli"])?;
     let mut command = Command::new(workspace::release_binary("wakebox")?);
     command.arg("run").arg(guest).args(["--wake", wake]);
     Ok(command)
@@ -89,14 +89,14 @@ fn wakebox_run(guest: &Path, wake: &str) -> Result<Command> {
 
 /// A program of `host/examples`.
 fn example(name: &str) -> Result<Command> {
-    build(&["--example", name])?;
+    build(&["--package", "wakebox", "--example", name])?;
     let examples = workspace::release_binary("examples")?;
     Ok(Command::new(examples.join(name)))
 }
 
-/// Builds a program of the package `wakebox`.
+/// Builds a program of the host.
 fn build(what: &[&str]) -> Result<()> {
     let mut command = process::cargo();
-    command.args(["build", "--quiet", "--release", "--package", "wakebox"]);
+    command.args(["build", "--quiet", "--release"]);
     process::check(command.args(what))
 }

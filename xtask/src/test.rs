@@ -104,7 +104,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             needs: nothing,
             // As `cargo xtask run` builds them, so that no test takes the time of a build.
             commands: vec![
-                with(cargo(), "build --release --package wakebox --bin wakebox"),
+                with(cargo(), "build --release --package wakebox-cli"),
                 with(cargo(), "build --release --package wakebox --examples"),
             ],
         },

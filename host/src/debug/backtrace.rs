@@ -263,7 +263,11 @@ impl Backtrace {
 
     /// Writes the frames, one or two lines each: all of them if `full`, else [`Self::user_frames`].
     /// `faint` makes what is less important less visible.
-    pub(crate) fn write(
+    ///
+    /// # Errors
+    ///
+    /// What `f` says.
+    pub fn write(
         &self,
         f: &mut dyn fmt::Write,
         full: bool,
@@ -292,7 +296,7 @@ impl Backtrace {
             };
             writeln!(f, "{index:>4}: {name}{inlined}")?;
             if let Some(file) = &frame.file {
-                let place = place(file, frame.line, frame.column);
+                let place = location(file, frame.line, frame.column);
                 writeln!(f, "      {}", faint(&format!("at {place}")))?;
             }
             // A function that calls itself from one place is shown once.
@@ -324,7 +328,8 @@ impl Backtrace {
 }
 
 /// `file:line:column`, as far as is known.
-pub(crate) fn place(file: &str, line: Option<u32>, column: Option<u32>) -> String {
+#[must_use]
+pub fn location(file: &str, line: Option<u32>, column: Option<u32>) -> String {
     let mut text = file.to_owned();
     for number in [line, column].into_iter().map_while(|number| number) {
         text.push_str(&format!(":{number}"));

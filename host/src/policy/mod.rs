@@ -196,8 +196,8 @@ impl Policy {
     }
 
     /// What could not be granted on this machine as it is now, in sentences.
-    #[cfg(feature = "cli")]
-    pub(crate) fn troubles(&self) -> Vec<String> {
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self
             .dirs
             .iter()
@@ -225,7 +225,7 @@ impl Policy {
     ///
     /// [`Error::Setting`]: a variable is to have the host's value, and the host has none that is
     /// text.
-    pub(crate) fn environment(&self) -> Result<Vec<(String, String)>> {
+    pub fn environment(&self) -> Result<Vec<(String, String)>> {
         let mut variables: Vec<(String, String)> = Vec::new();
         for Variable { name, value } in &self.env {
             let value = match value {

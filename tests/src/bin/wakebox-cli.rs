@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wakebox::cli::main()
+    wakebox_cli::main()
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wakebox::cli::main()
+    wakebox_cli::main()
 }

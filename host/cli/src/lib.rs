@@ -7,12 +7,12 @@ mod inspect;
 mod jail;
 mod lint;
 mod new;
+mod outcome;
 mod output;
 mod policy;
 mod process;
 mod run;
 mod say;
-mod story;
 mod style;
 mod timeline;
 mod top;
@@ -48,7 +48,7 @@ enum Command {
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
     /// Tell a run as a story: each event of both sides a line, in plain words
-    Explain(Box<story::Args>),
+    Explain(Box<explain::Args>),
     /// Watch the tasks of a running guest, on the whole terminal
     Top(Box<top::Args>),
     /// Say what looks wrong in a trace: tasks that nobody can wake, long polls, wakes for nothing
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Call(args) => call::run(*args),
-        Command::Explain(args) => story::run(*args),
+        Command::Explain(args) => explain::run(*args),
         Command::Top(args) => top::run(*args),
         Command::Lint(args) => Ok(lint::run(&args)),
         Command::Timeline(args) => timeline::run(&args),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 
-use crate::trace::{Awaited, Cause, Event, EventKind, OpId, PollResult, Sink, Summary, TaskId};
+use wakebox::trace::{Awaited, Cause, Event, EventKind, OpId, PollResult, Sink, Summary, TaskId};
 
 /// Ended tasks that are still shown.
 const ENDED: usize = 20;

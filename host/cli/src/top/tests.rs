@@ -4,7 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::trace::{
+use wakebox::trace::{
     Cause, Event, EventKind, ExitReason, OpId, OpKind, PollResult, Side, Sink, TaskId,
 };
 
@@ -20,7 +20,7 @@ fn board(name: &str) -> Board {
     let pending = |task| EventKind::PollEnd {
         task,
         result: PollResult::Pending {
-            on: Some(crate::trace::Awaited::Op(op)),
+            on: Some(wakebox::trace::Awaited::Op(op)),
             and: 0,
         },
     };

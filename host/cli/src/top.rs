@@ -22,9 +22,9 @@ use tokio::sync::Notify;
 use self::board::Board;
 use self::view::{Rates, View};
 use super::run::{SandboxArgs, conclude, run_until};
-use crate::report::printable_line;
-use crate::trace::Shared;
-use crate::{Outcome, Output};
+use wakebox::printable_line;
+use wakebox::trace::Shared;
+use wakebox::{Outcome, Output};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

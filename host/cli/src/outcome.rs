@@ -11,9 +11,8 @@ use serde::Serialize;
 use super::output::OutputFile;
 use super::say::note;
 use super::style::Style;
-use crate::debug::backtrace::place;
-use crate::report::printable_line;
-use crate::{Backtrace, Cause, Fault, Frame, Outcome, Panic};
+use wakebox::printable_line;
+use wakebox::{Backtrace, Cause, Fault, Frame, Outcome, Panic};
 
 /// How much of a backtrace is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -139,7 +138,11 @@ impl Explanation<'_> {
         column: Option<u32>,
     ) -> std::fmt::Result {
         let arrow = self.style.faint("-->");
-        writeln!(self.text, "  {arrow} {}", place(shown, line, column))?;
+        writeln!(
+            self.text,
+            "  {arrow} {}",
+            wakebox::location(shown, line, column)
+        )?;
         let Some((line, source)) = line.and_then(|line| Some((line, source_line(path, line)?)))
         else {
             return Ok(());
@@ -209,7 +212,7 @@ fn advice(cause: Cause) -> &'static str {
         }
         Cause::Debug => "the trap flag was set; single steps end a guest",
         Cause::DoubleFault => "the guest left the processor in a state in which it could not go on",
-        Cause::Other => "no code of a guest should raise this",
+        _ => "no code of a guest should raise this",
     }
 }
 

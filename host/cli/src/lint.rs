@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 
 use super::say::note;
 use super::style::Style;
-use crate::report::printable_line;
-use crate::trace::json::Reader;
-use crate::trace::lint::{Finding, Lint, Report, Thresholds};
-use crate::units;
+use wakebox::printable_line;
+use wakebox::trace::json::Reader;
+use wakebox::trace::lint::{Finding, Lint, Report, Thresholds};
+use wakebox::units;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -93,15 +93,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 fn look(args: &Args) -> Result<Report> {
-    let thresholds = Thresholds {
-        poll: args.long_poll,
-        wakes: args.wake_storm,
-        spurious: f64::from(args.spurious) / 100.0,
-        spurious_polls: args.spurious_polls,
-        spurious_length: args.spurious_length,
-        late: args.late_timer,
-        unwoken: args.unwoken,
-    };
+    let mut thresholds = Thresholds::default();
+    thresholds.poll = args.long_poll;
+    thresholds.wakes = args.wake_storm;
+    thresholds.spurious = f64::from(args.spurious) / 100.0;
+    thresholds.spurious_polls = args.spurious_polls;
+    thresholds.spurious_length = args.spurious_length;
+    thresholds.late = args.late_timer;
+    thresholds.unwoken = args.unwoken;
     let mut lint = Lint::new(thresholds);
     let file = || args.file.display().to_string();
     for event in Reader::open(&args.file).with_context(file)? {

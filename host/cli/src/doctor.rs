@@ -9,10 +9,9 @@ use anyhow::Result;
 
 use super::say::say;
 use super::style::Style;
-use crate::jail::Kernel;
-use crate::probe::Probe;
-use crate::units::{count, duration};
-use crate::vm::system::System;
+use wakebox::jail::Kernel;
+use wakebox::probe::Probe;
+use wakebox::units::{count, duration};
 
 /// How long the measurements may take.
 const MEASURE_FOR: Duration = Duration::from_millis(700);
@@ -146,7 +145,7 @@ fn kind() -> String {
             }
         }
     });
-    if System::get().is_ok_and(|system| system.is_qemu) {
+    if wakebox::probe::is_emulated() {
         kind.push_str(", which QEMU emulates");
     }
     if let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") {

@@ -8,8 +8,8 @@ use anyhow::Result;
 
 use super::say::{note, say};
 use super::style::Style;
-use crate::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
-use crate::{Limits, Policy, units};
+use wakebox::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
+use wakebox::{Limits, Policy, units};
 
 /// What a guest may reach: nothing else.
 #[derive(Debug, clap::Args)]

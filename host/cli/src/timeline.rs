@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::trace::json::Reader;
-use crate::trace::{Sink as _, timeline};
-use crate::units;
+use wakebox::trace::json::Reader;
+use wakebox::trace::{Sink as _, timeline};
+use wakebox::units;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::say::say;
 use super::style::Style;
-use crate::{Error, Image, units};
+use wakebox::{Error, Image, units};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

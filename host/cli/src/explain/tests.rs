@@ -1,8 +1,8 @@
 use super::telling::wrap;
 use super::*;
-use crate::trace::json::Writer;
-use crate::trace::{Awaited, Cause, Doorbell, ExitReason, Idle, OpId, PollResult, Side, TaskId};
 use unicode_width::UnicodeWidthStr;
+use wakebox::trace::json::Writer;
+use wakebox::trace::{Awaited, Cause, Doorbell, ExitReason, Idle, OpId, PollResult, Side, TaskId};
 
 fn printer(width: Option<usize>) -> Printer<Vec<u8>> {
     Printer {

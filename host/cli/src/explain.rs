@@ -21,10 +21,10 @@ use wakebox_abi::op::Opcode;
 use self::telling::{Part, Teller, wrap};
 use super::run::{SandboxArgs, conclude, run_until};
 use super::style::Style;
-use crate::report::printable_line;
-use crate::trace::json::Reader;
-use crate::trace::{Event, EventKind, OpKind, Sink};
-use crate::{Input, Output, units};
+use wakebox::printable_line;
+use wakebox::trace::json::Reader;
+use wakebox::trace::{Event, EventKind, OpKind, Sink};
+use wakebox::{Input, Output, units};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::run::{SandboxArgs, conclude, run_beside};
 use super::say::say;
-use crate::Outcome;
+use wakebox::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::explain::{Frames, explain, write_report};
 use super::jail::JailArgs;
 use super::lint::describe;
+use super::outcome::{Frames, explain, write_report};
 use super::output::OutputFile;
 use super::policy::{Grants, LimitArgs};
 use super::say::note;
 use super::style::Style;
-use crate::trace::lint::{Lint, Thresholds};
-use crate::{Builder, Input, Outcome, Output, Sandbox, WakeMode, trace};
+use wakebox::trace::lint::{Lint, Thresholds};
+use wakebox::{Builder, Input, Outcome, Output, Sandbox, WakeMode, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::say::note;
-use crate::Policy;
-use crate::jail::Jail;
+use wakebox::Policy;
+use wakebox::jail::Jail;
 
 /// What this process gives up before the guest runs.
 #[derive(Debug, clap::Args)]

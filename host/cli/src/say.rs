@@ -5,12 +5,12 @@ use std::io::{self, ErrorKind, Write as _};
 
 /// Prints a line to standard output.
 macro_rules! say {
-    ($($words:tt)*) => { $crate::cli::say::to_output(format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::say::to_output(format_args!($($words)*)) };
 }
 
 /// Prints a line to standard error.
 macro_rules! note {
-    ($($words:tt)*) => { $crate::cli::say::to_error(format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::say::to_error(format_args!($($words)*)) };
 }
 
 pub(super) use {note, say};

@@ -11,9 +11,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, Wrap};
 
 use super::board::{Board, Row, State};
-use crate::report::printable_line;
-use crate::trace::{Awaited, Cause, TaskId};
-use crate::units;
+use wakebox::printable_line;
+use wakebox::trace::{Awaited, Cause, TaskId};
+use wakebox::units;
 
 /// How often a second, over about the last second; and what time it is when no event says so.
 #[derive(Debug, Default)]
@@ -235,7 +235,7 @@ impl Column {
                 Some(Awaited::Timer(timer)) => timer.to_string(),
                 Some(Awaited::Task(task)) => name(task, board),
                 Some(Awaited::Line) => "a free place".into(),
-                Some(Awaited::Unknown) | None => "its own".into(),
+                _ => "its own".into(),
             },
             Self::WaitsFor => String::new(),
         }
@@ -259,7 +259,7 @@ fn cause(cause: Cause, board: &Board) -> String {
         Cause::Timer(timer) => timer.to_string(),
         Cause::Interrupt => "an interrupt".into(),
         Cause::Elsewhere => "a thread".into(),
-        Cause::Unknown => "the runtime".into(),
+        _ => "the runtime".into(),
     }
 }
 

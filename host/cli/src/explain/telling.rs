@@ -6,12 +6,12 @@ use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use wakebox_abi::status::Status;
 
-use crate::report::printable_line;
-use crate::trace::{
+use wakebox::printable_line;
+use wakebox::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, Names, OpId, OpKind, PollResult,
     Roused, TaskId, TimerId, Track,
 };
-use crate::units;
+use wakebox::units;
 
 /// Where a line belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Teller {
                 Doorbell::Wait => "`out WAIT`: nothing to do until a completion comes",
                 Doorbell::Exit => "`out EXIT`: the guest is done",
                 Doorbell::Abort => "`out ABORT`: the guest has panicked",
-                Doorbell::Unknown => "`out` to a port that is none",
+                _ => "`out` to a port that is none",
             }
             .into(),
             EventKind::Exited { reason } => exited(*reason).into(),
@@ -231,6 +231,7 @@ impl Teller {
             EventKind::Finished { outcome, .. } => {
                 format!("the run is over: {}", printable_line(outcome))
             }
+            other => format!("({})", other.name()),
         }
     }
 
@@ -245,12 +246,12 @@ impl Teller {
                     "{name} is Pending, but was woken meanwhile and stands in the run queue"
                 );
             }
-            None | Some(Awaited::Unknown) => String::new(),
             Some(Awaited::Op(op)) => format!(" on {}", self.op(op)),
             Some(Awaited::HostCall(_)) => " on a call by the host".into(),
             Some(Awaited::Timer(timer)) => format!(" on {timer}"),
             Some(Awaited::Task(other)) => format!(" on the end of {}", self.task(other)),
             Some(Awaited::Line) => " on a place among the operations in flight".into(),
+            _ => String::new(),
         };
         let and = match and {
             0 => String::new(),
@@ -293,7 +294,7 @@ impl Teller {
             Cause::Timer(TimerId(timer)) => format!("timer {timer}"),
             Cause::Interrupt => "an interrupt".into(),
             Cause::Elsewhere => "another thread".into(),
-            Cause::Unknown => "the runtime".into(),
+            _ => "the runtime".into(),
         }
     }
 }
@@ -320,6 +321,7 @@ fn exited(reason: ExitReason) -> &'static str {
         ExitReason::Abort => "the guest is left: it has panicked",
         ExitReason::Fault => "the guest is left: it raised an exception",
         ExitReason::Violation => "the guest is left: it did what no guest may do",
+        _ => "the guest is left",
     }
 }
 
