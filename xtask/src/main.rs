@@ -15,6 +15,7 @@ mod loom;
 mod process;
 mod run;
 mod soak;
+mod structure;
 mod test;
 mod workspace;
 
@@ -59,6 +60,7 @@ Check
   miri                   unit tests, watched for undefined behaviour (needs nightly, Miri)
   valgrind               the host's unit tests and guests in micro-VMs under valgrind
   sanitize KIND          unit tests with the sanitizer address or thread
+  structure [--files]    which rooms of the host import which; fails on a circle between them
   deny [--advisories]    licences and sources of the dependencies, and known holes in them
                          (needs cargo-deny; with --advisories, a network)
 
@@ -97,6 +99,7 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("miri") => checkers::miri(args),
         Some("valgrind") => checkers::valgrind(args),
         Some("sanitize") => checkers::sanitize(args),
+        Some("structure") => structure::run(args),
         Some("deny") => deny::run(args),
         Some("guests") => guests::run(args),
         Some("help") => {
