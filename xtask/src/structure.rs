@@ -21,7 +21,24 @@ use crate::workspace;
 const PACKAGES: [(&str, &str); 2] = [("wakebox", "host"), ("wakebox_cli", "host/cli")];
 
 /// Circles that are there and wait to be cut, each as its rooms in order.
-const KNOWN: &[&[&str]] = &[];
+const KNOWN: &[&[&str]] = &[
+    &[
+        "wakebox/calls",
+        "wakebox/driver",
+        "wakebox/ops",
+        "wakebox/proof",
+        "wakebox/tree",
+    ],
+    &[
+        "wakebox/debug",
+        "wakebox/error",
+        "wakebox/loader",
+        "wakebox/report",
+        "wakebox/trace",
+        "wakebox/vm",
+    ],
+    &["wakebox/running", "wakebox/sandbox"],
+];
 
 /// From room to room, and the files that say so.
 type Arrows = BTreeMap<(String, String), BTreeSet<PathBuf>>;

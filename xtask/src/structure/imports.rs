@@ -104,11 +104,17 @@ fn resolve(path: Vec<String>, module: &[String]) -> Option<Import> {
         "self" => module.to_vec(),
         "super" => module[..module.len().saturating_sub(1)].to_vec(),
         _ => {
-            let known = super::PACKAGES.iter().any(|(name, _)| *name == first);
-            return known.then(|| Import {
-                package: Some(first),
-                path: segments.collect(),
-            });
+            if super::PACKAGES.iter().any(|(name, _)| *name == first) {
+                return Some(Import {
+                    package: Some(first),
+                    path: segments.collect(),
+                });
+            }
+            if !module.is_empty() {
+                return None;
+            }
+            // In a root, `use room::Name`; another crate's name is no room and leads nowhere.
+            vec![first]
         }
     };
     while segments.next_if(|segment| segment == "super").is_some() {
