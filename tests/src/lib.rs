@@ -27,7 +27,18 @@ use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats};
 
 /// A sandbox that has not ended by then never will. Far beyond what any takes.
 fn never() -> Duration {
-    Duration::from_secs(if is_qemu() { 600 } else { 150 })
+    patient(Duration::from_secs(150))
+}
+
+/// For how long to wait, on this machine, for something that takes far less than `usual` on any that
+/// is not emulated. A machine that is says in `WAKEBOX_PATIENCE` how many times longer that is.
+///
+/// # Panics
+///
+/// If the variable is no number.
+pub fn patient(usual: Duration) -> Duration {
+    let times = std::env::var("WAKEBOX_PATIENCE");
+    usual * times.map_or(1, |times| times.parse().expect("WAKEBOX_PATIENCE"))
 }
 
 /// The path of a guest program, built with optimizations.

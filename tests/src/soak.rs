@@ -39,7 +39,9 @@ const AT_ONCE: usize = 256;
 const RESIDENT_SLACK: u64 = 8 << 20;
 
 /// Longer no checkpoint takes that is not held on purpose.
-const PATIENCE: Duration = Duration::from_secs(120);
+fn patience() -> Duration {
+    crate::patient(Duration::from_secs(120))
+}
 
 /// How long the connections of a cycle are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +169,7 @@ impl Soak {
 
     /// The host's side of the checkpoints.
     async fn converse<S: FnMut(String)>(self, with: &mut Conversation<S>) -> Result<Report> {
-        let address = with.checkpoint("listening", PATIENCE).await?;
+        let address = with.checkpoint("listening", patience()).await?;
         let (address, in_flight) = address.split_once(' ').context("an address")?;
         let address: SocketAddr = address.parse()?;
         let before = Held::now(in_flight)?;
@@ -177,7 +179,7 @@ impl Soak {
             let start = Instant::now();
             let peers = start_peers(address, self.connections)?;
             with.go_on().await?;
-            let in_flight = with.checkpoint("open", PATIENCE).await?;
+            let in_flight = with.checkpoint("open", patience()).await?;
             let now = Held::now(&in_flight)?;
             with.say(format!(
                 "cycle {cycle}: {} connections open after {} ms, {} operations in flight",
@@ -196,11 +198,11 @@ impl Soak {
 
             let start = Instant::now();
             with.go_on().await?;
-            let patience = match self.hold {
-                Hold::Rounds(_) => PATIENCE,
-                Hold::For(time) => time + PATIENCE,
+            let bound = match self.hold {
+                Hold::Rounds(_) => patience(),
+                Hold::For(time) => time + patience(),
             };
-            let counts = with.checkpoint("held", patience).await?;
+            let counts = with.checkpoint("held", bound).await?;
             let mut counts = counts.split(' ').map(str::parse::<u64>);
             let mut count = || counts.next().context("a number")?.context("a number");
             let (sent, echoes): (u64, u64) = (count()?, count()?);
@@ -224,7 +226,7 @@ impl Soak {
             messages += sent;
 
             with.go_on().await?;
-            let in_flight = with.checkpoint("closed", PATIENCE).await?;
+            let in_flight = with.checkpoint("closed", patience()).await?;
             let status = ended(peers).await?;
             ensure!(status.success(), "the peers lost something ({status})");
             let now = Held::now(&in_flight)?;
@@ -342,7 +344,7 @@ fn start_peers(address: SocketAddr, connections: usize) -> Result<Child> {
 }
 
 async fn ended(mut peers: Child) -> Result<ExitStatus> {
-    let status = tokio::time::timeout(PATIENCE, peers.wait()).await;
+    let status = tokio::time::timeout(patience(), peers.wait()).await;
     Ok(status.context("the peers do not see that they were left")??)
 }
 

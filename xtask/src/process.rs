@@ -1,8 +1,8 @@
 //! Other programs, and what to say when they fail.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -90,6 +90,26 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
+/// Ties a command's life to that of the thread that starts it: however that ends, be it by a signal
+/// that nobody can catch, the kernel ends the command (prctl(2), `PR_SET_PDEATHSIG`).
+pub(crate) fn tie(command: &mut Command) -> &mut Command {
+    let parent = std::process::id();
+    let tie = move || {
+        // SAFETY: `prctl` reads its arguments, which are numbers.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have ended before it could be asked for.
+        match std::os::unix::process::parent_id() == parent {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: between `fork` and `exec`, `tie` makes two system calls, and neither allocates nor
+    // takes a lock.
+    unsafe { command.pre_exec(tie) }
+}
+
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -107,4 +127,60 @@ pub(crate) fn line(command: &Command) -> String {
         .map(|word| word.to_string_lossy().into_owned())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::Child;
+
+    use super::*;
+
+    /// Set in the process that is to be killed.
+    const VICTIM: &str = "WAKEBOX_XTASK_TEST_VICTIM";
+
+    #[test]
+    fn a_tied_command_does_not_outlive_its_parent() {
+        if std::env::var_os(VICTIM).is_some() {
+            return start_one_and_wait();
+        }
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        let name = "process::tests::a_tied_command_does_not_outlive_its_parent";
+        victim.args([name, "--exact", "--nocapture"]);
+        victim.env(VICTIM, "1");
+        let mut victim = victim
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut to_tied = victim.stdin.take().unwrap();
+        let mut said = BufReader::new(victim.stdout.take().unwrap());
+
+        // What the tied command is told, it repeats: it is there.
+        to_tied.write_all(b"before\n").unwrap();
+        wait_for_line(&mut said, "before");
+        end(&mut victim);
+        // A process that has been reaped has sent its last signals.
+        let _ = to_tied.write_all(b"after\n");
+        drop(to_tied);
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        assert!(!rest.contains("after"), "it goes on: {rest}");
+    }
+
+    /// The tied command has this process's own input and output.
+    fn start_one_and_wait() {
+        let mut tied = Command::new("cat");
+        tie(&mut tied).status().unwrap();
+    }
+
+    fn wait_for_line(said: &mut impl BufRead, wanted: &str) {
+        let mut lines = said.lines();
+        assert!(lines.any(|line| line.unwrap() == wanted), "{wanted}");
+    }
+
+    fn end(victim: &mut Child) {
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
 }

@@ -53,6 +53,9 @@ const SHORT: &[&str] = &[
 /// The short run takes every so many-th hostile case of a group: a prime, for cases come in series.
 const EVERY: usize = 7;
 
+/// How many times longer than elsewhere tests wait for what does not come.
+const PATIENCE: u32 = 5;
+
 /// What every system has: names of hosts, where no name server is, and of users and groups.
 const SYSTEM: [(&str, &[u8]); 4] = [
     ("/etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n"),
@@ -187,6 +190,7 @@ impl Built {
         for filter in filters {
             plan += &format!("filter {filter}\n");
         }
+        plan += &format!("variable WAKEBOX_PATIENCE={PATIENCE}\n");
         if let Some(every) = every {
             plan += &format!("variable WAKEBOX_HOSTILE_EVERY={every}\n");
         }

@@ -321,6 +321,13 @@ impl Expect {
         self.qemu = end.into().into();
         self
     }
+
+    /// In QEMU's emulation, also this: its versions differ.
+    #[must_use]
+    pub fn or_qemu(mut self, end: impl Into<End>) -> Self {
+        self.qemu.add(end.into());
+        self
+    }
 }
 
 impl fmt::Display for Ends {

@@ -347,7 +347,7 @@ fn privileged(visit: &mut dyn FnMut(Case)) {
         "rdpmc" ["xor ecx, ecx", "rdpmc"] => Protection;
         "swapgs" ["swapgs"] => Protection;
         "xsetbv" ["xor ecx, ecx", "mov eax, 1", "xor edx, edx", "xsetbv"] => Protection;
-        "xsaves" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xsaves [rsp]"] => Expect::from(Protection).or(Illegal).qemu(Trap::Execute(0));
+        "xsaves" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xsaves [rsp]"] => Expect::from(Protection).or(Illegal).qemu(Trap::Execute(0)).or_qemu(Illegal);
         "xrstors" ["sub rsp, 4096", "and rsp, -64", "xor eax, eax", "xor edx, edx", "xrstors [rsp]"] => Expect::from(Protection).or(Illegal).qemu(Trap::Execute(0));
         "clac" ["clac"] => Illegal;
         "stac" ["stac"] => Illegal;
