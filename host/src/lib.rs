@@ -91,7 +91,8 @@ pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
 pub use report::{
-    Cause, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers, printable_line,
+    Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
+    Shutdown, Stack, printable_line,
 };
 pub use running::Running;
 pub use sandbox::{Builder, Guest, KillHandle, Sandbox};

@@ -2,6 +2,7 @@
 
 mod fault;
 mod panic;
+mod shutdown;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub(crate) use self::fault::LONGEST_INSTRUCTION;
 pub use self::fault::{Cause, Fault, FaultKind, Instruction, Registers};
 pub use self::panic::Panic;
+pub use self::shutdown::{Change, ExceptionFrame, Shutdown, Stack};
 
 /// How a sandbox ended: what its guest did, or what was done to it.
 ///

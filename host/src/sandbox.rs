@@ -41,7 +41,7 @@ use crate::ops::blocking::Lanes;
 use crate::ops::lookup::Resolver;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
-use crate::report::{Limit, Outcome, Panic};
+use crate::report::{Fault, Limit, Outcome, Panic};
 use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
 use crate::stdio::{Console, Input, Output, Stdin};
@@ -1017,11 +1017,10 @@ impl Sandbox {
                         .read(self.memory.space().report.offset, &mut page);
                     return Ok(self.ended(served, Outcome::Panic(Box::new(Panic::read(&page)))));
                 }
-                Exit::Fault(fault) => {
-                    self.exits.end += 1;
-                    let served = self.serve_last().await;
-                    self.flush().await;
-                    return Ok(self.ended(served, Outcome::Fault(fault)));
+                Exit::Fault(fault) => return Ok(self.faulted(fault).await),
+                Exit::Shutdown => {
+                    let fault = self.vcpu.shut_down(&self.image)?;
+                    return Ok(self.faulted(Box::new(fault)).await);
                 }
                 Exit::Violation(what) => {
                     self.exits.end += 1;
@@ -1032,6 +1031,14 @@ impl Sandbox {
                 return Ok(Outcome::Violation(what));
             }
         }
+    }
+
+    /// How it ends that raised an exception: what it has submitted before is still served.
+    async fn faulted(&mut self, fault: Box<Fault>) -> Outcome {
+        self.exits.end += 1;
+        let served = self.serve_last().await;
+        self.flush().await;
+        self.ended(served, Outcome::Fault(fault))
     }
 
     /// Waits as long as too many events wait for the trace's sinks; not beyond the end.

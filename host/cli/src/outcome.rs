@@ -107,8 +107,15 @@ impl Explanation<'_> {
         if !fault.instruction.bytes().is_empty() {
             self.note(&format!("the instruction is {}", fault.instruction))?;
         }
-        for line in fault.registers.to_string().lines() {
-            writeln!(self.text, "  {}", self.style.faint(line))?;
+        if let Some(shutdown) = &fault.shutdown {
+            for frame in &shutdown.frames {
+                self.note(&format!("the processor has kept {frame}"))?;
+            }
+        }
+        if fault.has_registers() {
+            for line in fault.registers.to_string().lines() {
+                writeln!(self.text, "  {}", self.style.faint(line))?;
+            }
         }
         self.backtrace(&fault.backtrace)
     }
@@ -212,6 +219,10 @@ fn advice(cause: Cause) -> &'static str {
         }
         Cause::Debug => "the trap flag was set; single steps end a guest",
         Cause::DoubleFault => "the guest left the processor in a state in which it could not go on",
+        Cause::Shutdown => {
+            "what delivers exceptions is the host's, and no guest should be able to change it: please \
+             report it as SECURITY.md says, with this text and the guest"
+        }
         _ => "no code of a guest should raise this",
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use wakebox_abi::layout;
 
+use super::Shutdown;
 use crate::debug::backtrace::Backtrace;
 
 /// What kind of exception a guest raised (Intel SDM vol. 3A, 6.15).
@@ -116,6 +117,8 @@ pub enum Cause {
     Debug,
     /// It raised an exception in a state in which none could be delivered.
     DoubleFault,
+    /// The processor gave up, for something had changed that no guest can reach.
+    Shutdown,
     /// Any other exception.
     Other,
 }
@@ -136,6 +139,7 @@ impl fmt::Display for Cause {
             Self::FloatingPoint => "floating-point exception",
             Self::Debug => "debug exception",
             Self::DoubleFault => "exception that could not be delivered",
+            Self::Shutdown => "shutdown of the processor",
             Self::Other => "processor exception",
         })
     }
@@ -151,12 +155,15 @@ pub struct Fault {
     pub address: Option<u64>,
     /// What the processor says besides (Intel SDM vol. 3A, 6.13); 0 where it says nothing.
     pub error_code: u64,
-    /// The processor's registers when it happened.
+    /// The processor's registers when it happened; zero if KVM has reset them since
+    /// ([`Shutdown::reset`]).
     pub registers: Registers,
     /// The instruction.
     pub instruction: Instruction,
     /// The calls that led there.
     pub backtrace: Backtrace,
+    /// What is left of a processor that gave up, for [`FaultKind::TripleFault`].
+    pub shutdown: Option<Box<Shutdown>>,
 }
 
 impl Fault {
@@ -174,7 +181,15 @@ impl Fault {
             registers,
             instruction: Instruction::default(),
             backtrace: Backtrace::empty(),
+            shutdown: None,
         }
+    }
+
+    /// Whether the registers are those with which the processor stopped: KVM may have reset it
+    /// ([`Shutdown::reset`]).
+    #[must_use]
+    pub fn has_registers(&self) -> bool {
+        !self.shutdown.as_ref().is_some_and(|left| left.reset)
     }
 
     /// What the guest did wrong.
@@ -190,7 +205,8 @@ impl Fault {
             FaultKind::GeneralProtection | FaultKind::StackSegment => Cause::GeneralProtection,
             FaultKind::X87 | FaultKind::Simd => Cause::FloatingPoint,
             FaultKind::Alignment => Cause::Alignment,
-            FaultKind::DoubleFault | FaultKind::TripleFault => Cause::DoubleFault,
+            FaultKind::DoubleFault => Cause::DoubleFault,
+            FaultKind::TripleFault => Cause::Shutdown,
             FaultKind::Exception(_) => Cause::Other,
         }
     }
@@ -214,7 +230,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind, self.address) {
-            (FaultKind::TripleFault, _) => return f.write_str("triple fault"),
+            (FaultKind::TripleFault, _) => f.write_str("triple fault")?,
             (FaultKind::DoubleFault, _) => f.write_str("double fault")?,
             (FaultKind::Exception(vector), _) => write!(f, "processor exception {vector}")?,
             (kind, Some(address)) => {
@@ -222,7 +238,16 @@ impl fmt::Display for Fault {
             }
             (_, None) => write!(f, "{}", self.cause())?,
         }
-        write!(f, ", by the instruction at {:#x}", self.registers.rip)
+        match self.has_registers() {
+            true => write!(f, ", by the instruction at {:#x}", self.registers.rip)?,
+            false => {
+                f.write_str(", at a place that is not known, for KVM has reset the processor")?
+            }
+        }
+        match &self.shutdown {
+            Some(shutdown) => write!(f, ": {shutdown}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -238,6 +263,8 @@ impl Serialize for Fault {
             instruction: &'a Instruction,
             registers: &'a Registers,
             backtrace: &'a Backtrace,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            shutdown: Option<&'a Shutdown>,
         }
         let shape = Shape {
             cause: self.cause(),
@@ -247,6 +274,7 @@ impl Serialize for Fault {
             instruction: &self.instruction,
             registers: &self.registers,
             backtrace: &self.backtrace,
+            shutdown: self.shutdown.as_deref(),
         };
         shape.serialize(serializer)
     }

@@ -48,7 +48,7 @@ impl Sandbox {
     pub(super) fn examine(&mut self, outcome: &mut Outcome) {
         self.signal = signal(outcome);
         match outcome {
-            Outcome::Fault(fault) => {
+            Outcome::Fault(fault) if fault.has_registers() => {
                 let registers = fault.registers;
                 let mut bytes = vec![0; LONGEST_INSTRUCTION];
                 let len = self

@@ -72,6 +72,23 @@ pub(crate) fn page() -> [u8; 4096] {
     page
 }
 
+/// What lies at a byte of the page.
+pub(crate) fn name(at: usize) -> String {
+    match at {
+        GDT..TSS => format!("the descriptor {:#x} of the GDT", at - GDT),
+        TSS..IDT => format!("byte {} of the TSS", at - TSS),
+        _ => format!("the gate of vector {}", (at - IDT) / 16),
+    }
+}
+
+/// Whether these segments are those of a frame that the processor pushes when it turns to ring 0. In
+/// ring 0 it has no stack segment if it came there from ring 3 (Intel SDM vol. 3A, 6.14.4).
+pub(crate) fn is_frame_of(cs: u64, ss: u64) -> bool {
+    let [user_code, user_data] = [RING3_CODE, RING3_DATA].map(u64::from);
+    let [code, data] = [RING0_CODE, RING0_DATA].map(u64::from);
+    (cs, ss) == (user_code, user_data) || cs == code && (ss == 0 || ss == data)
+}
+
 /// A 16-byte descriptor of the TSS: type 11, present, already busy.
 fn task_descriptor() -> u128 {
     let base = u128::from(descriptors_at() + TSS as u64);

@@ -8,6 +8,7 @@ pub(crate) mod ioctl;
 pub(crate) mod kick;
 pub(crate) mod memory;
 pub(crate) mod paging;
+mod shutdown;
 pub(crate) mod signal;
 pub(crate) mod space;
 pub(crate) mod stubs;

@@ -132,6 +132,12 @@ impl Tables {
     }
 }
 
+/// Which entry lies at a byte of the tables.
+pub(crate) fn name(at: usize) -> String {
+    let (table, entry) = (at / PAGE_SIZE as usize, at % PAGE_SIZE as usize / 8);
+    format!("entry {entry} of page table {table}")
+}
+
 const fn index(virt: u64, level: u32) -> usize {
     (virt >> (12 + 9 * level)) as usize & 511
 }

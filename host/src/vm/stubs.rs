@@ -85,6 +85,11 @@ pub(crate) const fn address(vector: usize) -> u64 {
     stubs_at() + (vector * STRIDE) as u64
 }
 
+/// Whose stub a byte of the code belongs to.
+pub(crate) fn name(at: usize) -> String {
+    format!("the stub of vector {}", at / STRIDE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

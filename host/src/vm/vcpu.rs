@@ -12,11 +12,13 @@ use super::descriptors;
 use super::ioctl;
 use super::kick::{Kick, Reasons};
 use super::memory::GuestMemory;
+use super::shutdown;
 use super::signal::{RunPage, VcpuKick, thread_id};
-use super::space::{RING0_STACK, ring0_stack_at};
+use super::space::{RING0_STACK, Space, ring0_stack_at};
 use super::system::{System, retry};
 use super::ticker::Ticker;
 use crate::error::{Error, Result};
+use crate::loader::Image;
 use crate::report::{Fault, FaultKind, Registers};
 use crate::trace::{ExitReason, Recorder};
 
@@ -62,6 +64,8 @@ pub(crate) enum Exit {
     Abort,
     /// It raised an exception.
     Fault(Box<Fault>),
+    /// Its processor gave up; [`Vcpu::shut_down`] says why.
+    Shutdown,
     /// It did what no guest may do.
     Violation(String),
     /// It was kicked, or can now be interrupted.
@@ -77,7 +81,7 @@ impl Exit {
             Self::Halt => ExitReason::Halt,
             Self::End => ExitReason::Exit,
             Self::Abort => ExitReason::Abort,
-            Self::Fault(_) => ExitReason::Fault,
+            Self::Fault(_) | Self::Shutdown => ExitReason::Fault,
             Self::Violation(_) => ExitReason::Violation,
             Self::Interrupted(reasons) if reasons.has(Reasons::QUANTUM) => ExitReason::Quantum,
             Self::Interrupted(_) => ExitReason::Kick,
@@ -132,11 +136,10 @@ impl Vcpu {
             .map_err(Error::kvm("set the processor's features"))?;
 
         let features = Features::of(system);
-        let root = memory.space().physical(memory.space().tables);
         let mut sregs = vcpu
             .get_sregs()
             .map_err(Error::kvm("read the processor's registers"))?;
-        prepare(&mut sregs, root, &features);
+        prepare(&mut sregs, memory.space(), &features);
         vcpu.set_sregs(&sregs)
             .map_err(Error::kvm("set the processor's registers"))?;
         let regs = kvm_regs {
@@ -254,12 +257,7 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(at, _)) => Ok(Exit::Violation(format!(
                 "it wrote the physical address {at:#x}, where nothing is"
             ))),
-            Ok(VcpuExit::Shutdown) => Ok(Exit::Fault(Box::new(Fault::new(
-                FaultKind::TripleFault,
-                None,
-                0,
-                Registers::default(),
-            )))),
+            Ok(VcpuExit::Shutdown) => Ok(Exit::Shutdown),
             Ok(VcpuExit::FailEntry(reason, cpu)) => Err(Error::KvmStopped(format!(
                 "entering the guest failed on processor {cpu} for the hardware's reason {reason:#x}"
             ))),
@@ -287,6 +285,27 @@ impl Vcpu {
         Error::KvmStopped(format!(
             "it could not emulate what the guest did at {at:#x} (suberror {suberror})"
         ))
+    }
+
+    /// What [`Exit::Shutdown`] left behind, of a guest that was loaded from `image`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KvmStopped`] if it is the host's fault; what KVM could not do.
+    pub(crate) fn shut_down(&self, image: &Image) -> Result<Fault> {
+        shutdown::examine(self, &self.memory, image)
+    }
+
+    /// The control registers and descriptor tables with which the guest was started, and with
+    /// which it runs: nothing of it changes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::get`].
+    pub(super) fn start(&self, space: &Space) -> Result<kvm_sregs> {
+        let mut sregs = kvm_sregs::default();
+        prepare(&mut sregs, space, &Features::of(System::get()?));
+        Ok(sregs)
     }
 
     /// Reads what an exception stub left on its stack.
@@ -442,8 +461,8 @@ fn flag(on: bool, bit: u64) -> u64 {
 }
 
 /// Long mode, paging on, ring 3.
-fn prepare(sregs: &mut kvm_sregs, root: u64, features: &Features) {
-    sregs.cr3 = root;
+fn prepare(sregs: &mut kvm_sregs, space: &Space, features: &Features) {
+    sregs.cr3 = space.physical(space.tables);
     sregs.cr0 =
         bits::CR0_PE | bits::CR0_MP | bits::CR0_ET | bits::CR0_NE | bits::CR0_WP | bits::CR0_PG;
     sregs.cr4 = bits::CR4_PAE
