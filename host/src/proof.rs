@@ -320,7 +320,7 @@ fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
         disk: Lanes::new(2),
         console: Console::new(Output::Null, Output::Null),
         stdin: Stdin::new(Input::Null),
-        callables: Callables::new(functions, None),
+        callables: Callables::new(functions, None, account.clone()),
         mailbox: Arc::new(Mailbox::new(account.clone())),
         account,
         meter: Meter::new(Limits::new()),

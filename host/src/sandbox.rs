@@ -484,8 +484,8 @@ impl Builder {
         let recorder = tracing.as_ref().map(Tracing::recorder);
         let counts = Arc::new(OpCounts::default());
         let host_fn_time = limits.time(LimitKind::HostFnTime);
-        let callables = Callables::new(self.functions, host_fn_time);
         let account = Account::new(limits.value(LimitKind::HostMemory));
+        let callables = Callables::new(self.functions, host_fn_time, account.clone());
         let mailbox = Arc::new(Mailbox::new(account.clone()));
         let kick = (mode == Mode::Irq).then(|| vcpu.kick().clone());
         let ready = Arc::new(Ready::new(kick));

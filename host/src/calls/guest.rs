@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
-use super::{MESSAGE_MAX, deserialize};
+use super::{MESSAGE_MAX, read};
 use crate::account::{Account, Charge, Kept};
 use crate::driver::thread::Seat;
 
@@ -405,7 +405,12 @@ impl Caller {
     {
         let input = postcard::to_stdvec(input).map_err(|_| CallError::TooLarge(name.into()))?;
         let bytes = self.carry(CallKind::Call, name, &input).await?;
-        deserialize(&bytes).map_err(|_| CallError::BadOutput(name.into()))
+        let account = self.mailbox.queue().account.clone();
+        match read::<R>(&bytes, &account) {
+            Ok(result) => Ok(result.hand_over()),
+            Err(Status::LimitReached) => Err(CallError::LimitReached(name.into())),
+            Err(_) => Err(CallError::BadOutput(name.into())),
+        }
     }
 
     /// Calls with arguments that are serialized already, in postcard's format, and gives the

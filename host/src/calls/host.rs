@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use wakebox_abi::status::Status;
 
-use super::{MESSAGE_MAX, deserialize};
+use super::{MESSAGE_MAX, read};
+use crate::account::Account;
 
 /// The future of one call: its serialized result.
 pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Vec<u8>, Status>> + Send>>;
@@ -23,8 +24,8 @@ pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Vec<u8>, Status>> + Se
 /// The stream of one call: its serialized items.
 pub(crate) type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
-type CallFn = dyn Fn(HostContext, &[u8]) -> Result<Call, Status> + Send + Sync;
-type StreamFn = dyn Fn(HostContext, &[u8]) -> Result<Items, Status> + Send + Sync;
+type CallFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Call, Status> + Send + Sync;
+type StreamFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Items, Status> + Send + Sync;
 
 pub(crate) enum Function {
     Call(Box<CallFn>),
@@ -108,10 +109,14 @@ impl Functions {
         F: Fn(HostContext, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = R> + Send + 'static,
     {
-        let call = move |context: HostContext, input: &[u8]| -> Result<Call, Status> {
-            let input = deserialize(input).map_err(|_| Status::InvalidData)?;
+        let call = move |context: HostContext, input: &[u8], account: &Account| {
+            let (input, charge) = read::<A>(input, account)?.split();
             let future = function(context, input);
-            Ok(Box::pin(async move { serialize(&future.await) }))
+            Ok(Box::pin(async move {
+                // What the arguments take is charged until the call ends.
+                let _charge = charge;
+                serialize(&future.await)
+            }) as Call)
         };
         self.by_name
             .insert(name.into(), Function::Call(Box::new(call)));
@@ -125,11 +130,14 @@ impl Functions {
         F: Fn(HostContext, A) -> S + Send + Sync + 'static,
         S: Stream<Item = T> + Send + 'static,
     {
-        let open = move |context: HostContext, input: &[u8]| -> Result<Items, Status> {
-            let input = deserialize(input).map_err(|_| Status::InvalidData)?;
-            Ok(Box::pin(
-                function(context, input).map(|item| serialize(&item)),
-            ))
+        let open = move |context: HostContext, input: &[u8], account: &Account| {
+            let (input, charge) = read::<A>(input, account)?.split();
+            let items = function(context, input).map(move |item| {
+                // What the argument takes is charged for as long as the stream is there.
+                let _charge = &charge;
+                serialize(&item)
+            });
+            Ok(Box::pin(items) as Items)
         };
         self.by_name
             .insert(name.into(), Function::Stream(Box::new(open)));
@@ -143,17 +151,20 @@ pub(crate) struct Callables {
     state: Arc<State>,
     /// How long a call may take.
     limit: Option<Duration>,
+    /// What arguments are charged to.
+    account: Account,
     /// The embedding program's runtime, known when the sandbox runs.
     runtime: Arc<OnceLock<Handle>>,
 }
 
 impl Callables {
-    pub(crate) fn new(mut functions: Functions, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(mut functions: Functions, limit: Option<Duration>, account: Account) -> Self {
         let state = Arc::new(std::mem::take(&mut functions.state));
         Self {
             functions: Arc::new(functions),
             state,
             limit,
+            account,
             runtime: Arc::default(),
         }
     }
@@ -196,7 +207,7 @@ impl Callables {
         let (Function::Call(function), context) = self.find(name)? else {
             return Err(Status::NotFound);
         };
-        let call = self.guard(|| function(context, input))??;
+        let call = self.guard(|| function(context, input, &self.account))??;
         let limit = self.limit;
         let call = InRuntime {
             runtime: self.runtime.clone(),
@@ -224,7 +235,7 @@ impl Callables {
         let (Function::Stream(function), context) = self.find(name)? else {
             return Err(Status::NotFound);
         };
-        let items = self.guard(|| function(context, input))??;
+        let items = self.guard(|| function(context, input, &self.account))??;
         Ok(ItemStream {
             items: Some(items),
             runtime: self.runtime.clone(),

@@ -5,31 +5,52 @@
 //! the stack of the thread that reads it, and end the process. So reading stops at a depth of stack,
 //! not of the value: that is what runs out.
 
+use std::cell::Cell;
+
 use postcard::de_flavors::Flavor;
 use postcard::{Deserializer, Error, Result};
 use serde::de::DeserializeOwned;
+use wakebox_abi::status::Status;
+
+use super::counted::Cost;
+use crate::account::{Account, Charged};
 
 /// Most bytes of stack that reading a message may take. A thread has 2 MiB, unless its owner has said
 /// otherwise; and what has been read may be as deep once more when it is written or dropped.
 const STACK_MAX: usize = 128 << 10;
 
 /// Reads a value in postcard's format. As with [`postcard::from_bytes`], bytes behind it are nobody's
-/// business.
+/// business. What the value takes is charged to the account before it is made.
 ///
 /// # Errors
 ///
-/// The bytes are not those of such a value, or the value is nested too deeply.
-pub(super) fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+/// `InvalidData` if the bytes are not those of such a value, or it is nested too deeply;
+/// `LimitReached` if it is larger than the account allows.
+pub(super) fn read<T: DeserializeOwned>(
+    bytes: &[u8],
+    account: &Account,
+) -> std::result::Result<Charged<T>, Status> {
+    let cost = Cost::new(account.charge(0)?, bytes.len());
     let mut reader = Deserializer::from_flavor(Bounded {
         rest: bytes,
+        unread: &cost.unread,
         began_at: stack_at(),
     });
-    T::deserialize(&mut reader)
+    match T::deserialize(cost.count(&mut reader)) {
+        Ok(value) => {
+            let charge = cost.into_charge().ok_or(Status::LimitReached)?;
+            Ok(charge.on(value))
+        }
+        Err(_) if cost.is_full() => Err(Status::LimitReached),
+        Err(_) => Err(Status::InvalidData),
+    }
 }
 
 /// Bytes that can be read while the stack lasts.
-struct Bounded<'de> {
+struct Bounded<'de, 'c> {
     rest: &'de [u8],
+    /// How many they are, for who counts.
+    unread: &'c Cell<usize>,
     began_at: usize,
 }
 
@@ -40,7 +61,7 @@ fn stack_at() -> usize {
     (&raw const here).addr()
 }
 
-impl Bounded<'_> {
+impl<'de> Bounded<'de, '_> {
     /// Every level of nesting reads at least one byte: how else would it know to end?
     fn check(&self) -> Result<()> {
         if self.began_at.abs_diff(stack_at()) > STACK_MAX {
@@ -48,9 +69,14 @@ impl Bounded<'_> {
         }
         Ok(())
     }
+
+    fn read_to(&mut self, rest: &'de [u8]) {
+        self.rest = rest;
+        self.unread.set(rest.len());
+    }
 }
 
-impl<'de> Flavor<'de> for Bounded<'de> {
+impl<'de, 'c: 'de> Flavor<'de> for Bounded<'de, 'c> {
     type Remainder = &'de [u8];
     type Source = &'de [u8];
 
@@ -60,7 +86,7 @@ impl<'de> Flavor<'de> for Bounded<'de> {
             .rest
             .split_first()
             .ok_or(Error::DeserializeUnexpectedEnd)?;
-        self.rest = rest;
+        self.read_to(rest);
         Ok(*first)
     }
 
@@ -74,7 +100,7 @@ impl<'de> Flavor<'de> for Bounded<'de> {
             .rest
             .split_at_checked(count)
             .ok_or(Error::DeserializeUnexpectedEnd)?;
-        self.rest = rest;
+        self.read_to(rest);
         Ok(taken)
     }
 
@@ -106,9 +132,11 @@ mod tests {
             ])),
         );
         let bytes = postcard::to_stdvec(&value).unwrap();
-        assert_eq!(deserialize(&bytes), Ok(value));
-        assert!(deserialize::<u64>(&[0x80]).is_err());
-        assert!(deserialize::<String>(&[5, b'a']).is_err());
+        let account = Account::new(1 << 20);
+        let read_back = read::<(Vec<u64>, String, Option<Nested>)>(&bytes, &account).unwrap();
+        assert_eq!(*read_back, value);
+        assert!(read::<u64>(&[0x80], &account).is_err());
+        assert!(read::<String>(&[5, b'a'], &account).is_err());
     }
 
     #[test]
@@ -119,9 +147,123 @@ mod tests {
         for bytes in [&boxes, &lists] {
             // In a thread as small as an embedder may have.
             let bytes = bytes.clone();
-            let read = move || deserialize::<Nested>(&bytes).is_err();
+            let account = Account::new(1 << 30);
+            let read = move || read::<Nested>(&bytes, &account).unwrap_err();
             let thread = std::thread::Builder::new().stack_size(512 << 10);
-            assert!(thread.spawn(read).unwrap().join().unwrap());
+            assert_eq!(
+                thread.spawn(read).unwrap().join().unwrap(),
+                Status::InvalidData
+            );
         }
+    }
+
+    /// What the global allocator does not tell: about how much a value holds.
+    const LIMIT: u64 = 4 << 20;
+
+    #[track_caller]
+    fn assert_full<T: DeserializeOwned>(bytes: &[u8]) {
+        let account = Account::new(LIMIT);
+        let status = read::<T>(bytes, &account).map(|_| ()).unwrap_err();
+        assert_eq!(
+            status,
+            Status::LimitReached,
+            "{}",
+            std::any::type_name::<T>()
+        );
+        assert!(account.peak() <= LIMIT);
+        assert_eq!(account.kept(), 0, "{}", std::any::type_name::<T>());
+    }
+
+    /// A list of so many elements, whose bytes are all the same.
+    fn list(len: usize, element: &[u8]) -> Vec<u8> {
+        let mut bytes = postcard::to_stdvec(&len).unwrap();
+        bytes.extend(element.repeat(len));
+        bytes
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(
+        dead_code,
+        clippy::large_enum_variant,
+        reason = "read and dropped, and as large as it is meant to be"
+    )]
+    enum Large {
+        Small,
+        Big([u64; 32]),
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(from = "u8")]
+    #[expect(dead_code, reason = "read and dropped")]
+    struct Grows([u64; 32]);
+
+    impl From<u8> for Grows {
+        fn from(byte: u8) -> Self {
+            Self([byte.into(); 32])
+        }
+    }
+
+    #[test]
+    fn few_bytes_do_not_become_a_large_value() {
+        let zeros = list(1 << 20, &[0]);
+        assert_full::<Vec<Option<[u64; 32]>>>(&zeros);
+        assert_full::<Vec<Large>>(&zeros);
+        assert_full::<Vec<Box<Large>>>(&zeros);
+        assert_full::<Vec<Grows>>(&zeros);
+        assert_full::<(u8, Vec<Box<Grows>>)>(&[&[0], &*zeros].concat());
+        assert_full::<Vec<Option<Box<Large>>>>(&list(1 << 20, &[1, 0]));
+        // Empty ones, and such as have one element.
+        assert_full::<Vec<Vec<u8>>>(&zeros);
+        assert_full::<Vec<String>>(&zeros);
+        assert_full::<Vec<Vec<Option<[u64; 32]>>>>(&list(1 << 15, &[1, 0]));
+        assert_full::<Vec<std::collections::BTreeMap<u8, Large>>>(&list(1 << 14, &[1, 7, 0]));
+        let keys: Vec<u8> = (0..1_u64 << 14)
+            .flat_map(|key| [postcard::to_stdvec(&key).unwrap(), vec![0]].concat())
+            .collect();
+        let map = [postcard::to_stdvec(&(1_u64 << 14)).unwrap(), keys].concat();
+        assert_full::<std::collections::HashMap<u64, Large>>(&map);
+        assert_full::<std::collections::BTreeMap<u64, Large>>(&map);
+    }
+
+    #[test]
+    fn a_length_is_an_allegation() {
+        let account = Account::new(LIMIT);
+        let length = postcard::to_stdvec(&(1_u64 << 60)).unwrap();
+        let invalid = Err(Status::InvalidData);
+        assert_eq!(read::<Vec<()>>(&length, &account).map(|_| ()), invalid);
+        assert_eq!(
+            read::<Vec<[u64; 0]>>(&length, &account).map(|_| ()),
+            invalid
+        );
+        assert_eq!(read::<Vec<u64>>(&length, &account).map(|_| ()), invalid);
+        assert_eq!(read::<String>(&length, &account).map(|_| ()), invalid);
+        let nested = length.repeat(1_000);
+        assert_eq!(read::<Vec<Vec<()>>>(&nested, &account).map(|_| ()), invalid);
+        let map = read::<std::collections::BTreeMap<(), ()>>(&length, &account);
+        assert_eq!(map.map(|_| ()), invalid);
+        assert!(account.peak() < 1 << 20, "{}", account.peak());
+        assert_eq!(read::<Vec<()>>(&[100], &account).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn what_is_read_is_charged_for_as_long_as_it_is_kept() {
+        let account = Account::new(LIMIT);
+        let bytes = postcard::to_stdvec(&vec![7_u64; 10_000]).unwrap();
+        let value = read::<Vec<u64>>(&bytes, &account).unwrap();
+        let room = (value.capacity() * size_of::<u64>()) as u64;
+        assert!(
+            account.kept() >= room && account.kept() < 2 * room,
+            "{}",
+            account.kept()
+        );
+        drop(value);
+        assert_eq!(account.kept(), 0);
+        // A message of bytes takes about twice its length.
+        let bytes = postcard::to_stdvec(&vec![7_u8; 1_000_000]).unwrap();
+        assert!(read::<Vec<u8>>(&bytes, &account).is_ok());
+        assert!(account.peak() < 2_100_000, "{}", account.peak());
+        let text = "a".repeat(1_000_000);
+        let bytes = postcard::to_stdvec(&text).unwrap();
+        assert_eq!(read::<String>(&bytes, &account).unwrap().len(), text.len());
     }
 }

@@ -5,11 +5,12 @@
 //! own errors are part of its result and arrive typed; what goes wrong with the call itself
 //! is a status.
 
+mod counted;
 pub(crate) mod guest;
 pub(crate) mod host;
 mod message;
 
-use self::message::deserialize;
+use self::message::read;
 
 /// Most bytes of one message.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;

@@ -79,9 +79,9 @@ impl Start for CallHost {
             let call = async {
                 let input = input.copy_out(&to.account).await?;
                 let call = callables.call(&name, &input)?;
-                // Charged until the call ends: arguments lie in the host's memory meanwhile, and a
-                // guest may name the same range of the arena in thousands of calls.
-                let (_, _charge) = input.split();
+                // What was read from them is charged until the call ends: a guest may name the same
+                // range of the arena in thousands of calls.
+                drop(input);
                 to.account.keep(call.await?)
             };
             match call.await {
