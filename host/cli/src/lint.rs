@@ -123,6 +123,12 @@ pub(super) fn describe(report: &Report, style: Style) -> String {
             units::count(report.omitted)
         ));
     }
+    if report.unwatched > 0 {
+        notes.push(format!(
+            "{} tasks were not looked at, because too many others lived",
+            units::count(report.unwatched)
+        ));
+    }
     if report.lost > 0 {
         notes.push(format!(
             "the trace has lost {} events; what rests on the absence of one is not said of tasks \

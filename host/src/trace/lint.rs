@@ -33,6 +33,7 @@ pub use self::finding::{Finding, FindingKind, Report};
 use super::event::{Awaited, Cause, Event, EventKind, OpId, PollResult, TaskId, TimerId};
 use super::sink::Sink;
 use super::summary::{self, Summary};
+use super::tasks::Tasks;
 use crate::units;
 
 /// From when on something is a finding.
@@ -92,7 +93,7 @@ pub struct Lint {
     thresholds: Thresholds,
     /// Counts. Its tasks are those that live.
     summary: Summary,
-    tasks: HashMap<TaskId, Watched>,
+    tasks: Tasks<Watched>,
     poll: Option<Poll>,
     /// Since when the guest runs.
     inside: Option<u64>,
@@ -163,7 +164,7 @@ impl Lint {
         Self {
             thresholds,
             summary: Summary::new(),
-            tasks: HashMap::new(),
+            tasks: Tasks::default(),
             poll: None,
             inside: None,
             computed: 0,
@@ -186,17 +187,18 @@ impl Lint {
         self.become_due(time);
         match &event.kind {
             EventKind::Spawned { task, place, .. } => {
-                let watched = Watched {
-                    place: place.clone(),
-                    since: Some(self.holes),
-                    ..Watched::default()
-                };
-                self.tasks.insert(*task, watched);
+                if let Some(watched) = self.tasks.spawned(*task) {
+                    *watched = Watched {
+                        place: place.clone(),
+                        since: Some(self.holes),
+                        ..Watched::default()
+                    };
+                }
             }
             EventKind::PollBegin { task } => self.poll_begins(*task, time),
             EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, time),
-            EventKind::Cloned { task, .. } => self.task(*task).wakers += 1,
-            EventKind::Dropped { task, .. } => self.task(*task).wakers -= 1,
+            EventKind::Cloned { task, .. } => self.tasks.of(*task).wakers += 1,
+            EventKind::Dropped { task, .. } => self.tasks.of(*task).wakers -= 1,
             EventKind::Woken {
                 task,
                 by,
@@ -209,7 +211,7 @@ impl Lint {
                 if *queued && let Some(poll) = &mut self.poll {
                     poll.woken |= poll.task == *task;
                 }
-                let watched = self.task(*task);
+                let watched = self.tasks.of(*task);
                 watched.wakes += 1;
                 watched.wakers -= i64::from(*consumed);
                 if *queued {
@@ -222,7 +224,7 @@ impl Lint {
                     // The guest now aborts all that is left.
                     self.judge_those_who_wait(false, time);
                 }
-                self.tasks.remove(task);
+                self.tasks.remove(*task);
                 self.summary.tasks.remove(task);
             }
             EventKind::TimerSet { timer, at, .. } => {
@@ -288,14 +290,11 @@ impl Lint {
         Report {
             findings,
             omitted: self.omitted,
+            unwatched: self.tasks.left_out(),
             events: self.summary.events,
             lost: self.summary.lost,
             whole: self.summary.outcome.is_some(),
         }
-    }
-
-    fn task(&mut self, task: TaskId) -> &mut Watched {
-        self.tasks.entry(task).or_default()
     }
 
     fn find(&mut self, kind: FindingKind, task: TaskId, time: u64, weight: u64, what: String) {
@@ -303,7 +302,7 @@ impl Lint {
             Some(known) if !known.name.is_empty() => known.name.clone(),
             _ => task.to_string(),
         };
-        let place = self.tasks.get(&task).and_then(|known| known.place.clone());
+        let place = self.tasks.get(task).and_then(|known| known.place.clone());
         let key = (kind, place.clone().unwrap_or_else(|| name.clone()));
         let finding = Finding {
             kind,
@@ -346,7 +345,7 @@ impl Lint {
 
     fn poll_begins(&mut self, task: TaskId, time: u64) {
         self.judge_wakes(task, time);
-        self.task(task).state = State::Queued;
+        self.tasks.polled(task).state = State::Queued;
         self.poll = Some(Poll {
             task,
             computed: self.computed,
@@ -367,7 +366,7 @@ impl Lint {
             && !poll.woken
         {
             let is_sure = self.is_sure(task);
-            let watched = self.task(task);
+            let watched = self.tasks.of(task);
             let deaf = is_sure && watched.wakers <= 0 && is_own(on);
             watched.state = State::Pending {
                 since: time,
@@ -390,12 +389,12 @@ impl Lint {
 
     /// Whether all that happened to the wakers of a task was seen.
     fn is_sure(&self, task: TaskId) -> bool {
-        let watched = self.tasks.get(&task);
+        let watched = self.tasks.get(task);
         watched.is_some_and(|watched| watched.since == Some(self.holes))
     }
 
     fn judge_wakes(&mut self, task: TaskId, time: u64) {
-        let wakes = std::mem::take(&mut self.task(task).wakes);
+        let wakes = std::mem::take(&mut self.tasks.of(task).wakes);
         if wakes > self.thresholds.wakes {
             let what = format!("was woken {} times before one poll", units::count(wakes));
             self.find(FindingKind::WakeStorm, task, time, wakes, what);
@@ -442,7 +441,7 @@ impl Lint {
     }
 
     fn sorted(&self) -> Vec<TaskId> {
-        let mut tasks: Vec<_> = self.tasks.keys().copied().collect();
+        let mut tasks: Vec<_> = self.tasks.iter().map(|(task, _)| task).collect();
         tasks.sort_unstable();
         tasks
     }
@@ -458,7 +457,7 @@ impl Lint {
     /// What can be said of a task that waits when the run ends.
     fn judge_waiting(&mut self, task: TaskId, is_deadlock: bool, time: u64) {
         let is_sure = self.is_sure(task);
-        let watched = self.task(task);
+        let watched = self.tasks.of(task);
         let State::Pending { since, on, deaf } = watched.state else {
             return;
         };

@@ -63,6 +63,7 @@ pub mod lint;
 mod recorder;
 mod sink;
 pub mod summary;
+mod tasks;
 pub mod timeline;
 
 pub use self::event::{
@@ -71,8 +72,9 @@ pub use self::event::{
 };
 pub(crate) use self::recorder::{Recorder, Tracing};
 pub(crate) use self::sink::Sinks;
-pub use self::sink::{Names, Recording, Shared, Sink};
+pub use self::sink::{Names, RECORDED, Recording, Shared, Sink};
 pub use self::summary::Summary;
+pub use self::tasks::{TASKS, Tasks};
 
 /// Records and events that may wait for a sink before the guest is made to wait as well.
 pub const BACKLOG: u32 = 1 << 20;

@@ -1,10 +1,11 @@
 //! Who receives a trace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::{Event, EventKind, TaskId};
+use super::tasks::TASKS;
 
 /// Receives the events of a run, each once, in the order of their times, on a thread of the trace's
 /// own.
@@ -64,10 +65,30 @@ impl std::fmt::Debug for Sinks {
     }
 }
 
-/// Keeps all events. Clones share what they keep: give one to
+/// Most events that a [`Recording`] keeps, unless it is said: about 200 MiB.
+pub const RECORDED: usize = 1 << 21;
+
+/// Keeps the first [`RECORDED`] events. Clones share what they keep: give one to
 /// [`Builder::trace`](crate::Builder::trace) and ask the other.
 #[derive(Clone, Debug, Default)]
-pub struct Recording(Arc<Mutex<Vec<Event>>>);
+pub struct Recording(Arc<Mutex<Recorded>>);
+
+#[derive(Debug)]
+struct Recorded {
+    events: Vec<Event>,
+    most: usize,
+    left_out: u64,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            most: RECORDED,
+            left_out: 0,
+        }
+    }
+}
 
 impl Recording {
     /// An empty recording.
@@ -76,20 +97,38 @@ impl Recording {
         Self::default()
     }
 
+    /// Keeps so many events at most, instead of [`RECORDED`].
+    #[must_use]
+    pub fn most(self, events: usize) -> Self {
+        self.lock().most = events;
+        self
+    }
+
     /// What there is so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().events.clone()
+    }
+
+    /// Events that were not kept, because there were too many before them.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.lock().left_out
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sink for Recording {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push(event.clone());
+        let mut recorded = self.lock();
+        if recorded.events.len() < recorded.most {
+            recorded.events.push(event.clone());
+        } else {
+            recorded.left_out += 1;
+        }
         Ok(())
     }
 }
@@ -132,9 +171,14 @@ impl<S: Sink> Sink for Shared<S> {
     }
 }
 
-/// The names of tasks, learnt from the events that spawn them. Grows with the number of tasks.
+/// The names of tasks, learnt from the events that spawn them. Of more than
+/// [`TASKS`](super::TASKS), those that were spawned first are forgotten.
 #[derive(Clone, Debug, Default)]
-pub struct Names(HashMap<TaskId, String>);
+pub struct Names {
+    known: HashMap<TaskId, String>,
+    /// Those that are known, the first first; one that was spawned again stands there twice.
+    order: VecDeque<TaskId>,
+}
 
 impl Names {
     /// No names.
@@ -146,7 +190,13 @@ impl Names {
     /// Learns what an event says.
     pub fn learn(&mut self, event: &Event) {
         if let EventKind::Spawned { task, name, .. } = &event.kind {
-            self.0.insert(*task, name.clone());
+            self.known.insert(*task, name.clone());
+            self.order.push_back(*task);
+            if self.order.len() > TASKS
+                && let Some(first) = self.order.pop_front()
+            {
+                self.known.remove(&first);
+            }
         }
     }
 
@@ -154,9 +204,51 @@ impl Names {
     /// for wherever it goes.
     #[must_use]
     pub fn name(&self, task: TaskId) -> String {
-        match self.0.get(&task) {
+        match self.known.get(&task) {
             Some(name) if !name.is_empty() => name.clone(),
             _ => task.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Side;
+
+    fn spawned(task: u32) -> Event {
+        Event {
+            time: 0,
+            side: Side::Guest,
+            kind: EventKind::Spawned {
+                task: TaskId(task),
+                by: None,
+                name: format!("n{task}"),
+                place: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_recording_keeps_the_first_events_and_counts_the_others() {
+        let recording = Recording::new().most(3);
+        let mut sink = recording.clone();
+        for task in 1..=5 {
+            sink.event(&spawned(task)).unwrap();
+        }
+        let events = recording.events();
+        assert_eq!(events, [spawned(1), spawned(2), spawned(3)]);
+        assert_eq!(recording.left_out(), 2);
+    }
+
+    #[test]
+    fn of_too_many_names_the_first_are_forgotten() {
+        let mut names = Names::new();
+        for task in 1..=TASKS as u32 + 2 {
+            names.learn(&spawned(task));
+        }
+        assert_eq!(names.name(TaskId(2)), TaskId(2).to_string());
+        assert_eq!(names.name(TaskId(3)), "n3");
+        assert_eq!((names.known.len(), names.order.len()), (TASKS, TASKS));
     }
 }

@@ -1,15 +1,16 @@
 //! A run in numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use serde::Serialize;
 
 use super::event::{Cause, Event, EventKind, Idle, PollResult, TaskId};
 use super::sink::Sink;
+use super::tasks::TASKS;
 
-/// What happened how often, and where the time went: counted event by event, in memory that grows
-/// with the number of tasks.
+/// What happened how often, and where the time went: counted event by event. At most
+/// [`TASKS`](super::TASKS) tasks are told apart.
 ///
 /// It is a [`Sink`], and takes what a [`Reader`](super::json::Reader) reads as well
 /// ([`Self::count`]).
@@ -56,8 +57,12 @@ pub struct Summary {
     pub malformed: u64,
     /// Where the time went.
     pub time: Times,
-    /// Each task.
+    /// Each task. When they are too many, those that ended first make room.
     pub tasks: BTreeMap<TaskId, Task>,
+    /// Tasks that are not among them any more, or never were.
+    pub left_out: u64,
+    /// Those in numbers, together.
+    pub others: Task,
     /// How the run ended; `None` while it has not, or when the trace was cut off.
     pub outcome: Option<String>,
     #[serde(skip)]
@@ -112,6 +117,16 @@ pub struct Task {
     cause: Option<Cause>,
 }
 
+impl Task {
+    fn add(&mut self, other: &Self) {
+        self.polls += other.polls;
+        self.spurious += other.spurious;
+        self.wakes += other.wakes;
+        self.busy += other.busy;
+        self.longest = self.longest.max(other.longest);
+    }
+}
+
 /// What is going on between two events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Now {
@@ -119,6 +134,8 @@ struct Now {
     parked: bool,
     watching: bool,
     poll: Option<Poll>,
+    /// Tasks that have ended, the first first.
+    ended: VecDeque<TaskId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +176,10 @@ impl Summary {
         self.events += 1;
         match &event.kind {
             EventKind::Spawned { task, name, .. } => {
-                self.tasks.entry(*task).or_default().name.clone_from(name);
+                match self.begins(*task) {
+                    Some(task) => task.name.clone_from(name),
+                    None => self.left_out += 1,
+                }
                 self.did();
             }
             EventKind::PollBegin { task } => self.poll_begins(*task, event.time),
@@ -171,10 +191,10 @@ impl Summary {
                 consumed,
             } => {
                 self.wakes += 1;
-                let woken = self.tasks.entry(*task).or_default();
+                self.queued += u64::from(*queued);
+                let woken = self.task(*task);
                 woken.wakes += 1;
                 if *queued {
-                    self.queued += 1;
                     woken.cause = Some(*by);
                 }
                 // To wake oneself is not to get on.
@@ -184,7 +204,7 @@ impl Summary {
                     self.keeps(*task, -1);
                 }
             }
-            EventKind::Ended { task, .. } => self.tasks.entry(*task).or_default().ended = true,
+            EventKind::Ended { task, .. } => self.ends(*task),
             EventKind::Cloned { task, .. } => {
                 self.cloned += 1;
                 self.keeps(*task, 1);
@@ -224,6 +244,34 @@ impl Summary {
         }
     }
 
+    /// A task that lives, whether or not it was seen to begin; `None` if there are too many.
+    fn begins(&mut self, task: TaskId) -> Option<&mut Task> {
+        while self.tasks.len() >= TASKS && !self.tasks.contains_key(&task) {
+            let ended = self.now.ended.pop_front()?;
+            if let Some(ended) = self.tasks.remove(&ended) {
+                self.left_out += 1;
+                self.others.add(&ended);
+            }
+        }
+        Some(self.tasks.entry(task).or_default())
+    }
+
+    /// A task, or what stands for those that are not told apart. One that is over and forgotten is
+    /// among these, though somebody may still have a waker of it.
+    fn task(&mut self, task: TaskId) -> &mut Task {
+        self.tasks.get_mut(&task).unwrap_or(&mut self.others)
+    }
+
+    fn ends(&mut self, task: TaskId) {
+        if let Some(known) = self.tasks.get_mut(&task).filter(|known| !known.ended) {
+            known.ended = true;
+            if self.now.ended.len() >= TASKS {
+                self.now.ended.pop_front();
+            }
+            self.now.ended.push_back(task);
+        }
+    }
+
     /// The time up to an event belongs to what was going on before it.
     fn pass(&mut self, time: u64) {
         let passed = time.saturating_sub(self.end);
@@ -254,10 +302,12 @@ impl Summary {
 
     fn poll_begins(&mut self, task: TaskId, time: u64) {
         self.polls += 1;
-        let entry = self.tasks.entry(task).or_default();
+        let is_known = self.begins(task).is_some();
+        let entry = self.task(task);
         entry.polls += 1;
         let cause = entry.cause.take();
-        let first = entry.polls == 1;
+        // Of one among many nothing more is known.
+        let first = entry.polls == 1 || !is_known;
         if !first && cause.is_none() {
             self.uncaused += 1;
         }
@@ -282,7 +332,7 @@ impl Summary {
         let Some(poll) = self.now.poll.take_if(|poll| poll.task == task) else {
             return;
         };
-        let entry = self.tasks.entry(task).or_default();
+        let entry = self.tasks.get_mut(&task).unwrap_or(&mut self.others);
         let took = time.saturating_sub(poll.begin);
         entry.busy += took;
         entry.longest = entry.longest.max(took);
@@ -413,6 +463,44 @@ mod tests {
     fn a_poll_after_the_first_without_a_wake_is_counted() {
         let summary = summary([(0, begin()), (1, pending()), (2, begin())]);
         assert_eq!((summary.polls, summary.uncaused), (2, 1));
+    }
+
+    #[test]
+    fn of_too_many_tasks_those_that_are_over_are_told_together() {
+        let mut summary = Summary::new();
+        let mut count = |kind| {
+            let (time, side) = (0, Side::Guest);
+            summary.count(&Event { time, side, kind });
+        };
+        let many = TASKS as u32 + 1_000;
+        for task in (1..=many).map(TaskId) {
+            let aborted = false;
+            count(EventKind::Spawned {
+                task,
+                by: None,
+                name: "one of many".into(),
+                place: None,
+            });
+            count(EventKind::PollBegin { task });
+            let result = PollResult::Ready;
+            count(EventKind::PollEnd { task, result });
+            count(EventKind::Ended { task, aborted });
+            // Of those that are not known.
+            let by = None;
+            count(EventKind::Dropped {
+                task: TaskId(u32::MAX - task.0),
+                by,
+            });
+            count(EventKind::Woken {
+                task: TaskId(u32::MAX - task.0),
+                by: Cause::Unknown,
+                queued: true,
+                consumed: true,
+            });
+        }
+        assert_eq!((summary.tasks.len(), summary.left_out), (TASKS, 1_000));
+        assert_eq!((summary.others.polls, summary.polls), (1_000, many.into()));
+        assert!(summary.now.ended.len() <= TASKS);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What is known of a run at a moment.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::io;
 
-use wakebox::trace::{Awaited, Cause, Event, EventKind, OpId, PollResult, Sink, Summary, TaskId};
+use wakebox::trace::{
+    Awaited, Cause, Event, EventKind, OpId, PollResult, Sink, Summary, TaskId, Tasks,
+};
 
 /// Ended tasks that are still shown.
 const ENDED: usize = 20;
@@ -14,7 +16,7 @@ const IN_FLIGHT: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Board {
     pub(super) summary: Summary,
-    pub(super) tasks: HashMap<TaskId, Row>,
+    pub(super) tasks: Tasks<Row>,
     pub(super) guest: Option<String>,
     pub(super) mode: String,
     pub(super) parked: bool,
@@ -93,10 +95,16 @@ impl Board {
                 self.mode.clone_from(mode);
                 self.guest.clone_from(guest);
             }
-            EventKind::Spawned { task, .. } => self.task(*task).become_(State::Ready, time),
-            EventKind::PollBegin { task } => self.task(*task).become_(State::Polled, time),
+            EventKind::Spawned { task, .. } => {
+                if let Some(row) = self.tasks.spawned(*task) {
+                    row.become_(State::Ready, time);
+                }
+            }
+            EventKind::PollBegin { task } => {
+                self.tasks.polled(*task).become_(State::Polled, time);
+            }
             EventKind::PollEnd { task, result } => {
-                let row = self.task(*task);
+                let row = self.tasks.of(*task);
                 // Woken meanwhile, it is in the run queue already.
                 if row.state == State::Polled {
                     row.become_(State::Waits, time);
@@ -109,20 +117,20 @@ impl Board {
             EventKind::Woken {
                 task, by, queued, ..
             } => {
-                let row = self.task(*task);
+                let row = self.tasks.of(*task);
                 row.woken_by = Some(*by);
                 if *queued {
                     row.become_(State::Ready, time);
                 }
             }
             EventKind::Ended { task, .. } => {
-                self.task(*task).become_(State::Ended, time);
+                self.tasks.of(*task).become_(State::Ended, time);
                 self.ended += 1;
                 self.recently_ended.push_back(*task);
                 if self.recently_ended.len() > ENDED
                     && let Some(task) = self.recently_ended.pop_front()
                 {
-                    self.tasks.remove(&task);
+                    self.tasks.remove(task);
                     self.summary.tasks.remove(&task);
                 }
             }
@@ -136,10 +144,6 @@ impl Board {
             EventKind::Resumed => self.parked = false,
             _ => {}
         }
-    }
-
-    fn task(&mut self, task: TaskId) -> &mut Row {
-        self.tasks.entry(task).or_default()
     }
 }
 

@@ -132,18 +132,18 @@ impl View {
 
     fn draw_tasks(&mut self, frame: &mut Frame<'_>, area: Rect, board: &Board, now: u64) {
         let mut tasks: Vec<_> = board.tasks.iter().collect();
-        let numbers = |task: &TaskId| {
-            let counted = board.summary.tasks.get(task);
+        let numbers = |task: TaskId| {
+            let counted = board.summary.tasks.get(&task);
             counted.map_or((0, 0), |counted| (counted.busy, counted.polls))
         };
         // Those that live come first.
         tasks.sort_unstable_by_key(|(task, row)| {
             let by = match self.sort {
                 Sort::Number => 0,
-                Sort::Busy => numbers(task).0,
-                Sort::Polls => numbers(task).1,
+                Sort::Busy => numbers(*task).0,
+                Sort::Polls => numbers(*task).1,
             };
-            (row.state == State::Ended, Reverse(by), **task)
+            (row.state == State::Ended, Reverse(by), *task)
         });
         let room = usize::from(area.height.saturating_sub(1));
         self.first = self.first.min(tasks.len().saturating_sub(room));
@@ -151,7 +151,7 @@ impl View {
         let rows = tasks.iter().skip(self.first).take(room).map(|(task, row)| {
             let cells = columns
                 .iter()
-                .map(|column| Cell::from(column.text(**task, row, board, now)));
+                .map(|column| Cell::from(column.text(*task, row, board, now)));
             TableRow::new(cells).style(style(row.state))
         });
         let table = Table::new(rows, columns.iter().map(|column| column.width()))
@@ -275,7 +275,8 @@ fn head(board: &Board, rates: &Rates) -> Vec<Line<'static>> {
         None if board.parked => Span::raw("parked"),
         None => Span::raw("running"),
     };
-    let live = board.tasks.values().filter(|row| row.state != State::Ended);
+    let live = board.tasks.iter();
+    let live = live.filter(|(_, row)| row.state != State::Ended);
     let mut lines = vec![
         Line::from(vec![
             Span::styled(printable_line(guest), strong),
@@ -302,6 +303,10 @@ fn head(board: &Board, rates: &Rates) -> Vec<Line<'static>> {
             rate(rates.polls),
         )),
     ];
+    if board.tasks.left_out() > 0 {
+        let left_out = units::count(board.tasks.left_out());
+        lines[1].push_span(format!("  {left_out} further tasks are not shown"));
+    }
     if summary.lost > 0 {
         lines[2].push_span(format!("  lost {}", units::count(summary.lost)));
     }

@@ -137,6 +137,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings left out, because there are too many different ones.
     pub omitted: u64,
+    /// Tasks that were not looked at, because too many others lived when they began.
+    pub unwatched: u64,
     /// Events looked at.
     pub events: u64,
     /// Records and events that the trace lost. Findings that rest on what did *not* happen are only

@@ -3,7 +3,7 @@ use std::time::Duration;
 use wakebox_abi::op::Opcode;
 
 use super::*;
-use crate::trace::{ExitReason, OpKind, Roused, Side};
+use crate::trace::{ExitReason, OpKind, Roused, Side, TASKS};
 
 const MS: u64 = 1_000_000;
 const MAIN: TaskId = TaskId(1);
@@ -409,11 +409,33 @@ fn memory_is_for_what_lives() {
             task,
             aborted: false,
         });
+        // Whoever still has a waker does not bring a task back.
+        look(EventKind::Dropped { task, by: None });
+        look(EventKind::Woken {
+            task,
+            by: Cause::Unknown,
+            queued: false,
+            consumed: true,
+        });
     }
-    assert!(lint.tasks.is_empty() && lint.summary.tasks.is_empty());
+    assert_eq!((lint.tasks.len(), lint.summary.tasks.len()), (0, 0));
     assert_eq!(lint.timers.len(), REMEMBERED);
     assert_eq!(lint.deadlines.len(), REMEMBERED);
     assert_eq!(lint.ops.len(), REMEMBERED);
+}
+
+#[test]
+fn tasks_beyond_the_most_are_counted() {
+    let mut run = Run::new();
+    for task in 1_000..1_000 + TASKS as u32 {
+        run.is(EventKind::Spawned {
+            task: TaskId(task),
+            by: None,
+            name: "one of many".into(),
+            place: None,
+        });
+    }
+    assert_eq!(run.finish(0).unwatched, 3);
 }
 
 #[test]
