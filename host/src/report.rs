@@ -4,7 +4,7 @@ mod fault;
 mod panic;
 mod shutdown;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -116,6 +116,56 @@ fn escape(text: &str, is_harmless: impl Fn(char) -> bool) -> String {
     escaped
 }
 
+/// Most bytes of a [`Quoted`] text.
+const QUOTED_MAX: usize = 512;
+
+/// A guest's words in a line that the host writes to a log or an error: whatever they are, escaped
+/// and cut off where they are long. What is said of a guest goes through here or through
+/// [`printable_line`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quoted<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Quoted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut quoting = Quoting {
+            to: f,
+            left: QUOTED_MAX,
+            is_cut: false,
+        };
+        let written = write!(quoting, "{}", self.0);
+        match quoting.is_cut {
+            true => f.write_str("..."),
+            false => written,
+        }
+    }
+}
+
+/// Escapes what is written, up to where it is cut off.
+struct Quoting<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    left: usize,
+    is_cut: bool,
+}
+
+impl fmt::Write for Quoting<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            let Some(left) = self.left.checked_sub(c.len_utf8()) else {
+                // Ends the writing, so that no more is made of what is not shown.
+                self.is_cut = true;
+                return Err(fmt::Error);
+            };
+            self.left = left;
+            if c.is_control() || misleads(c) {
+                write!(self.to, "{}", c.escape_default())?;
+            } else {
+                self.to.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether a character changes how others are seen and is not seen itself, which hides what a text
 /// says as well as a cursor does: marks of direction (Unicode Standard Annex 9, 2), separators of
 /// lines and paragraphs, and what has no width.
@@ -169,6 +219,16 @@ impl fmt::Display for Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_is_one_short_line() {
+        let quoted = Quoted("a\x1b[2J\r\n\u{202e}b").to_string();
+        assert_eq!(quoted, "a\\u{1b}[2J\\r\\n\\u{202e}b");
+        let long = Quoted("é".repeat(1 << 20)).to_string();
+        assert_eq!(long, "é".repeat(QUOTED_MAX / 2) + "...");
+        let whole = "a".repeat(QUOTED_MAX);
+        assert_eq!(Quoted(&whole).to_string(), whole);
+    }
 
     #[test]
     fn last_words_cannot_move_the_cursor() {

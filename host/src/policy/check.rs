@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use wakebox_abi::status::Status;
 
 use super::{LocalAddress, Policy, Target};
+use crate::report::Quoted;
 
 /// Declares [`Refusal`] with its names.
 macro_rules! refusals {
@@ -70,6 +71,10 @@ pub(crate) enum Protocol {
     Udp,
 }
 
+/// Most refusals of a sandbox that are said: a guest can ask for what it does not get as often as it
+/// likes.
+const TOLD_MAX: u64 = 256;
+
 /// Most resolved addresses that are remembered; the oldest are forgotten.
 const LEARNED_MAX: usize = 512;
 
@@ -78,6 +83,8 @@ const LEARNED_MAX: usize = 512;
 pub(crate) struct Guard {
     policy: Policy,
     refusals: [AtomicU64; Refusal::ALL.len()],
+    /// Those that were said.
+    told: AtomicU64,
     /// Addresses that were resolved, with the names that they were resolved for.
     learned: Mutex<VecDeque<(IpAddr, String)>>,
 }
@@ -87,14 +94,26 @@ impl Guard {
         Self {
             policy,
             refusals: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
+            told: AtomicU64::new(0),
             learned: Mutex::default(),
         }
     }
 
-    /// Counts a refusal and says so; returns what the guest is told.
+    /// Counts a refusal and says so, unless it has said so often enough; returns what the guest is
+    /// told.
     pub(crate) fn refuse(&self, kind: Refusal, target: impl fmt::Display) -> Status {
         self.refusals[kind as usize].fetch_add(1, Ordering::Relaxed);
-        tracing::info!(target: "wakebox::policy", kind = kind.name(), %target, "refused by policy");
+        let kind_name = kind.name();
+        match self.told.fetch_add(1, Ordering::Relaxed) {
+            told if told < TOLD_MAX => {
+                let target = Quoted(target);
+                tracing::info!(target: "wakebox::policy", kind = kind_name, %target, "refused by policy");
+            }
+            TOLD_MAX => {
+                tracing::info!(target: "wakebox::policy", "further refusals are only counted");
+            }
+            _ => {}
+        }
         crate::telemetry::refused(kind.name());
         Status::PermissionDenied
     }
@@ -430,6 +449,55 @@ mod tests {
         assert!(some.may_bind_udp(local("0.0.0.0:0")));
         assert!(some.may_bind_udp(local("127.0.0.1:5353")));
         assert!(!some.may_bind_udp(local("0.0.0.0:5353")));
+    }
+
+    /// Keeps what is said.
+    #[derive(Clone, Default)]
+    struct Listener(std::sync::Arc<Mutex<Vec<String>>>);
+
+    impl tracing::field::Visit for Listener {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+            let mut said = self.0.lock().unwrap();
+            said.last_mut()
+                .unwrap()
+                .push_str(&format!("{field}={value:?} "));
+        }
+    }
+
+    impl tracing::Subscriber for Listener {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().unwrap().push(String::new());
+            event.record(&mut self.clone());
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn refusals_are_said_so_often_and_escaped() {
+        let listener = Listener::default();
+        let guard = guard(&[]);
+        tracing::subscriber::with_default(listener.clone(), || {
+            for _ in 0..10 * TOLD_MAX {
+                guard.refuse(Refusal::File, "/a\x1b[2J\n");
+            }
+        });
+        let said = listener.0.lock().unwrap();
+        assert_eq!(said.len() as u64, TOLD_MAX + 1);
+        assert!(said[0].contains("target=/a\\u{1b}[2J\\n "), "{}", said[0]);
+        assert!(said[TOLD_MAX as usize].contains("only counted"));
+        assert_eq!(guard.refusals(), [("file", 10 * TOLD_MAX)]);
     }
 
     #[test]
