@@ -128,8 +128,10 @@ limits! {
     /// many as a completion ring can have.
     InFlight in_flight(impl Into<Option<u32>>) "in-flight" Count 4096,
         "operations in flight", "further ones wait";
-    /// Open sockets, files, directories and streams of host functions. At the limit opening more
-    /// is refused with `LimitReached`. 65,536 by default; without limit, about a million.
+    /// Open sockets, files, directories and streams of host functions, and those about to be opened.
+    /// At the limit opening more is refused with `LimitReached`. By default a quarter of the
+    /// descriptors that the process may have when the sandbox is made (`RLIMIT_NOFILE`), at most
+    /// 65,536; without limit, about a million.
     Handles handles(impl Into<Option<u32>>) "handles" Count 1 << 16,
         "open handles", "opening is refused";
     /// Timers that the host keeps for the guest; the guest's library needs two, whatever the
@@ -299,6 +301,11 @@ impl Limits {
     /// As [`Self::get`], with the largest number for "without limit".
     pub(crate) fn value(&self, kind: LimitKind) -> u64 {
         self.values[kind as usize].unwrap_or(kind.default_value())
+    }
+
+    /// Whether it was said, even if only that there is none.
+    pub(crate) fn is_set(&self, kind: LimitKind) -> bool {
+        self.values[kind as usize].is_some()
     }
 
     /// A limit on time.

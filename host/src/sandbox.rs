@@ -28,7 +28,7 @@ use crate::account::Account;
 use crate::calls::guest::{Caller, Mailbox};
 use crate::calls::host::{Callables, Functions, HostContext};
 use crate::debug::symbols::Symbols;
-use crate::driver::handles::Handles;
+use crate::driver::handles::{self, Handles};
 use crate::driver::inflight::Ready;
 use crate::driver::thread::Seat;
 use crate::driver::{Driver, Ended, OpCounts, Violation};
@@ -493,7 +493,7 @@ impl Builder {
         let meter = Meter::new(limits);
         let resources = Resources {
             arena: memory.arena(),
-            handles: Handles::new(limits.count(LimitKind::Handles)),
+            handles: Handles::new(handles::most(&limits)),
             policy: policy.clone(),
             resolver: Resolver::new(policy.clone(), NAMES_AT_ONCE),
             tree,

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Resource as Rlimit, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use wakebox_abi::entry::Token;
@@ -15,6 +17,7 @@ use wakebox_abi::status::Status;
 
 use crate::account::Kept;
 use crate::calls::host::ItemStream;
+use crate::limits::{LimitKind, Limits};
 use crate::ops::stream::Stream;
 use crate::ops::udp::Udp;
 
@@ -55,6 +58,31 @@ pub(crate) struct Handles {
     places: Vec<Place>,
     free: Vec<u32>,
     most: u32,
+    /// Places of what is about to be opened.
+    reserved: Arc<AtomicU32>,
+}
+
+/// The place of something that is about to be opened, from before there is a descriptor of it: what
+/// is under way counts as what is open. Given up when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved(Arc<AtomicU32>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Most handles of a sandbox, unless its policy says how many: a quarter of the descriptors that this
+/// process may have now, so that no guest takes them all, and [`LimitKind::Handles`]'s default at
+/// most.
+pub(crate) fn most(limits: &Limits) -> u32 {
+    let most = limits.count(LimitKind::Handles);
+    if limits.is_set(LimitKind::Handles) {
+        return most;
+    }
+    let descriptors = getrlimit(Rlimit::Nofile).current.unwrap_or(u64::MAX);
+    most.min(u32::try_from(descriptors / 4).unwrap_or(u32::MAX))
 }
 
 impl Handles {
@@ -64,19 +92,39 @@ impl Handles {
             places: Vec::new(),
             free: Vec::new(),
             most: most.min(INDEX_MASK),
+            reserved: Arc::default(),
         }
+    }
+
+    /// Whether another resource would be one too many.
+    fn is_full(&self) -> bool {
+        let open = self.places.len() - self.free.len();
+        // A count of what others drop; nothing else hangs on it.
+        open as u32 + self.reserved.load(Ordering::Relaxed) >= self.most
+    }
+
+    /// Reserves a place for what is about to be opened.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached` if there are too many.
+    pub(crate) fn reserve(&self) -> Result<Reserved, Status> {
+        if self.is_full() {
+            return Err(Status::LimitReached);
+        }
+        self.reserved.fetch_add(1, Ordering::Relaxed);
+        Ok(Reserved(self.reserved.clone()))
     }
 
     /// Opens a handle, or gives the resource up if there are too many.
     pub(crate) fn open(&mut self, resource: Resource) -> Result<Handle, Status> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if (self.places.len() as u32) < self.most => {
-                self.places.push(Place::default());
-                self.places.len() as u32 - 1
-            }
-            None => return Err(Status::LimitReached),
-        };
+        if self.is_full() {
+            return Err(Status::LimitReached);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            self.places.len() as u32 - 1
+        });
         let place = &mut self.places[index as usize];
         place.resource = Some(resource);
         Ok(Handle(place.uses << INDEX_BITS | index))
@@ -87,11 +135,6 @@ impl Handles {
             .get_mut((handle.0 & INDEX_MASK) as usize)
             .filter(|place| place.uses == handle.0 >> INDEX_BITS && place.resource.is_some())
             .ok_or(Status::BadHandle)
-    }
-
-    /// Whether another resource would be one too many.
-    pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty() && self.places.len() as u32 >= self.most
     }
 
     /// The connection of a handle.
@@ -200,5 +243,31 @@ mod tests {
         assert!(handles.listener(first).is_err());
         assert!(handles.listener(second).is_ok());
         assert!(handles.stream(second).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_about_to_be_opened_has_its_place() {
+        let mut handles = Handles::new(2);
+        let (one, two) = (handles.reserve().unwrap(), handles.reserve().unwrap());
+        assert_eq!(handles.reserve().unwrap_err(), Status::LimitReached);
+        assert_eq!(handles.open(listener().await), Err(Status::LimitReached));
+        drop(one);
+        let open = handles.open(listener().await).unwrap();
+        assert!(handles.reserve().is_err());
+        drop(two);
+        handles.open(listener().await).unwrap();
+        assert!(handles.reserve().is_err());
+        handles.close(open).unwrap();
+        assert!(handles.reserve().is_ok());
+    }
+
+    #[test]
+    fn a_share_of_the_descriptors_is_the_default_and_a_limit_is_what_it_says() {
+        let descriptors = getrlimit(Rlimit::Nofile).current.unwrap_or(u64::MAX);
+        let share = most(&Limits::new());
+        assert!(u64::from(share) <= descriptors / 4 && share <= 1 << 16);
+        assert!(u64::from(share) >= (descriptors / 4).min(1 << 16));
+        assert_eq!(most(&Limits::new().handles(1_000_000)), 1_000_000);
+        assert_eq!(most(&Limits::new().handles(None)), u32::MAX);
     }
 }

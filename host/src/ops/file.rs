@@ -36,10 +36,6 @@ impl Start for OpenFile {
         } else {
             place
         };
-        if resources.handles.is_full() {
-            // Before a file is made or emptied that could not be opened.
-            return Err(Status::LimitReached);
-        }
         let flags = open_flags(self.flags);
         if !flags.intersects(OFlags::CREATE | OFlags::TRUNC)
             && let Some(opened) = place.open_cached(flags)

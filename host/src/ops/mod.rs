@@ -163,6 +163,20 @@ impl Started {
     fn pending_on(handle: Handle, future: impl Future<Output = End> + Send + 'static) -> Self {
         Self::Pending(Some(handle), Box::pin(future))
     }
+
+    /// With something that is held until it is done.
+    fn holding(self, held: impl Send + 'static) -> Self {
+        match self {
+            Self::Pending(handle, operation) => {
+                let holding = async move {
+                    let _held = held;
+                    operation.await
+                };
+                Self::Pending(handle, Box::pin(holding))
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<Status> for Started {
@@ -194,10 +208,37 @@ pub(crate) fn price(opcode: u16) -> usize {
     }
 }
 
+/// Whether an operation makes a descriptor, or something else that has a handle, by itself. One that
+/// accepts a connection waits for somebody else's.
+fn opens(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::OpenFile(_)
+            | Request::OpenDirectory(_)
+            | Request::OpenHostStream(_)
+            | Request::TcpConnect(_)
+            | Request::TcpListen(_)
+            | Request::UdpBind(_)
+            | Request::UnixConnect(_)
+    )
+}
+
 /// Starts what a submission asks for.
 #[inline]
 pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
-    let started = Request::decode(submission).and_then(|request| match request {
+    let started = Request::decode(submission).and_then(|request| match opens(&request) {
+        false => dispatch(request, resources),
+        // Before a file is made or emptied, or a connection made, that could not be opened.
+        true => {
+            let reserved = resources.handles.reserve()?;
+            Ok(dispatch(request, resources)?.holding(reserved))
+        }
+    });
+    started.unwrap_or_else(Into::into)
+}
+
+fn dispatch(request: Request, resources: &mut Resources) -> Result<Started, Status> {
+    match request {
         Request::Nop(operation) => operation.start(resources),
         Request::Cancel(cancel) => Ok(Started::Cancel(cancel.target)),
         Request::Deadline(operation) => operation.start(resources),
@@ -239,8 +280,7 @@ pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Start
         Request::ReadMessage(operation) => operation.start(resources),
         Request::NextCall(operation) => operation.start(resources),
         Request::Reply(operation) => operation.start(resources),
-    });
-    started.unwrap_or_else(Into::into)
+    }
 }
 
 /// The status that tells a guest of an error.
