@@ -43,8 +43,9 @@ Check
       --install          fetch what `hw` needs first, as `hw-test --install` does
   hw-test [-- NAMES]     the end-to-end tests on AMD-V, emulated by QEMU; only those with
                          one of NAMES in their name
+      --vtx              on VT-x instead, emulated by Bochs
       --short            the part of them that CI runs
-      --install          fetch QEMU and a kernel into target/hw; nothing is installed
+      --install          fetch the emulator and a kernel into target/hw; nothing is installed
       --qemu PATH        another qemu-system-x86_64
   soak [--seconds N]     10,000 connections, held for a minute and three times; checks that
                          nothing is lost and that all they took comes back; also with

@@ -131,11 +131,26 @@ fn steps(install: bool) -> Result<Vec<Step>> {
         },
         Step {
             part: "hw",
-            name: "hardware lane",
-            needs: if install { hw::install } else { hw::is_ready },
+            name: "AMD-V, emulated",
+            needs: match install {
+                true => || hw::install(hw::Kind::Amd),
+                false => || hw::is_ready(hw::Kind::Amd),
+            },
             commands: vec![with(
                 Command::new(std::env::current_exe()?),
                 "hw-test --short",
+            )],
+        },
+        Step {
+            part: "hw",
+            name: "VT-x, emulated",
+            needs: match install {
+                true => || hw::install(hw::Kind::Vtx),
+                false => || hw::is_ready(hw::Kind::Vtx),
+            },
+            commands: vec![with(
+                Command::new(std::env::current_exe()?),
+                "hw-test --vtx --short",
             )],
         },
     ])

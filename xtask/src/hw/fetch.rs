@@ -1,4 +1,4 @@
-//! QEMU and a kernel from Debian's packages, unpacked into `target/hw`.
+//! Emulators and a kernel from Debian's packages, unpacked into `target/hw`.
 //!
 //! Nothing is installed and nobody needs to be root: apt is used with lists and a cache of
 //! our own beside its usual configuration, which says where packages come from.
@@ -9,23 +9,22 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::folder;
+use super::machine::Machine;
+use super::{Kind, folder};
 use crate::process;
-
-/// What to do where something is missing.
-pub(crate) const HOW: &str = "`cargo xtask hw-test --install` fetches what is missing into \
-                              target/hw (Debian's packages, about 55 MB; nothing is installed)";
-
-/// In the order in which one needs the other; `hw-init` loads them in this order.
-const MODULES: [(&str, &str); 3] = [
-    ("irqbypass", "virt/lib/irqbypass.ko"),
-    ("kvm", "arch/x86/kvm/kvm.ko"),
-    ("kvm-amd", "arch/x86/kvm/kvm-amd.ko"),
-];
 
 /// A package that depends on the newest kernel.
 const KERNEL: &str = "linux-image-cloud-amd64";
 const QEMU: [&str; 2] = ["qemu-system-x86", "seabios"];
+/// With what makes the medium from which it starts.
+const BOCHS: [&str; 6] = [
+    "bochs",
+    "bochsbios",
+    "genisoimage",
+    "isolinux",
+    "syslinux-common",
+    "vgabios",
+];
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where Debian is, if apt does not say.
@@ -43,18 +42,30 @@ pub(crate) fn qemu() -> PathBuf {
     folder().join("qemu")
 }
 
-/// The kernel that was fetched.
+/// Where Bochs is, if it was fetched.
+pub(crate) fn bochs() -> PathBuf {
+    folder().join("bochs")
+}
+
+/// The kernel that was fetched, with the modules for a kind of hardware.
 ///
 /// # Errors
 ///
 /// If there is none, or it lacks a module.
-pub(crate) fn kernel() -> Result<Kernel> {
+pub(crate) fn kernel(kind: Kind) -> Result<Kernel> {
     let root = folder().join("kernel");
     let Ok(file) = only(&root.join("boot"), "vmlinuz-") else {
-        bail!("this needs Debian's {KERNEL}; {HOW}");
+        bail!("this needs Debian's {KERNEL}; {}", kind.how());
     };
-    let modules = only(&root.join("lib/modules"), "")?.join("kernel");
-    let modules = MODULES.map(|(name, path)| (name, modules.join(path)));
+    let all = only(&root.join("lib/modules"), "")?.join("kernel");
+    // `hw-init` loads them in this order: one needs the other.
+    let own = kind.module();
+    let modules = [
+        ("irqbypass", "virt/lib/irqbypass.ko".to_owned()),
+        ("kvm", "arch/x86/kvm/kvm.ko".to_owned()),
+        (own, format!("arch/x86/kvm/{own}.ko")),
+    ];
+    let modules = modules.map(|(name, path)| (name, all.join(path)));
     if let Some((name, path)) = modules.iter().find(|(_, path)| !path.is_file()) {
         bail!("the kernel has no module {name}: {}", path.display());
     }
@@ -83,16 +94,21 @@ fn only(folder: &Path, start: &str) -> Result<PathBuf> {
 /// # Errors
 ///
 /// If this is not Debian, or apt cannot.
-pub(crate) fn all() -> Result<()> {
-    let (needs_qemu, needs_kernel) = (super::machine::Qemu::find(None).is_err(), kernel().is_err());
-    if !needs_qemu && !needs_kernel {
+pub(crate) fn all(kind: Kind) -> Result<()> {
+    let needs_emulator = Machine::find(kind, None).is_err();
+    let needs_kernel = kernel(kind).is_err();
+    if !needs_emulator && !needs_kernel {
         eprintln!("hw-test: everything is there");
         return Ok(());
     }
     let apt = Apt::new()?;
-    if needs_qemu {
-        apt.fetch_with_dependencies(&QEMU)?;
-        apt.unpack(&qemu())?;
+    if needs_emulator {
+        let (packages, into) = match kind {
+            Kind::Amd => (&QEMU[..], qemu()),
+            Kind::Vtx => (&BOCHS[..], bochs()),
+        };
+        apt.fetch_with_dependencies(packages)?;
+        apt.unpack(&into)?;
     }
     if needs_kernel {
         let package = apt.dependency(KERNEL)?;
@@ -100,7 +116,7 @@ pub(crate) fn all() -> Result<()> {
         apt.unpack(&folder().join("kernel"))?;
     }
     apt.clean()?;
-    super::is_ready()
+    super::is_ready(kind)
 }
 
 /// apt with everything that it keeps in a folder of ours.
@@ -262,7 +278,8 @@ fn archive(codename: &str) -> Option<String> {
     archives.next().map(str::to_owned)
 }
 
-fn remove(folder: &Path) -> Result<()> {
+/// Removes a folder, if it is there.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
     }

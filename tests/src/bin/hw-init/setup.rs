@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::system::{RebootCommand, finit_module, reboot};
 
-/// How it went, as the emulator's exit status will say it: twice this and one.
+/// How it went: said in the last line, and with QEMU as its exit status, which is twice this and one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Passed = 0x10,
@@ -20,11 +20,14 @@ pub(crate) enum Verdict {
     Broken = 0x12,
 }
 
-/// Of the emulator's `isa-debug-exit` device.
+/// Of QEMU's device `isa-debug-exit`.
 const EXIT_PORT: u16 = 0x501;
+/// Of Bochs's device `unmapped`, which ends the machine when it is told so.
+const SHUTDOWN_PORT: u16 = 0x8900;
+const SHUTDOWN: &[u8] = b"Shutdown";
 
-/// In the order in which one needs the other.
-const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+/// In the order in which one needs the other; of the last two there is one.
+const MODULES: [&str; 4] = ["irqbypass", "kvm", "kvm-amd", "kvm-intel"];
 
 pub(crate) fn file_systems() -> Result<()> {
     for (kind, at) in [
@@ -73,8 +76,11 @@ pub(crate) fn limits() -> Result<()> {
 
 /// Loads the modules that make `/dev/kvm`.
 pub(crate) fn kvm() -> Result<()> {
-    for name in MODULES {
-        let path = Path::new("/modules").join(name).with_extension("ko");
+    let path = |name: &str| Path::new("/modules").join(name).with_extension("ko");
+    let mut last = "";
+    for name in MODULES.into_iter().filter(|name| path(name).exists()) {
+        let path = path(name);
+        last = name;
         let file = File::open(&path).with_context(|| path.display().to_string())?;
         finit_module(&file, c"", 0)
             .map_err(io::Error::from)
@@ -84,22 +90,31 @@ pub(crate) fn kvm() -> Result<()> {
         bail!("the modules are loaded, and there is no /dev/kvm");
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    println!("hw-test: Linux {}, kvm_amd", release.trim());
+    println!("hw-test: Linux {}, {last}", release.trim());
     Ok(())
 }
 
 /// Ends the machine, when all that was said has left it.
 pub(crate) fn end(verdict: Verdict) -> ! {
+    println!("hw-test: verdict {}", verdict as u8);
     // The emulator does not wait for what the kernel has yet to send.
     let _ = rustix::termios::tcdrain(std::io::stdout());
-    // SAFETY: this process may use any port, being root in a machine whose only such device
-    // is the one that ends it.
-    unsafe {
-        if libc::ioperm(EXIT_PORT.into(), 1, 1) == 0 {
-            asm!("out dx, al", in("dx") EXIT_PORT, in("al") verdict as u8, options(nomem, nostack));
-        }
-    }
-    // Without that device. xtask misses the exit status, and says so.
+    // QEMU has nothing there; the other one is where Bochs's firmware reports that it has failed.
+    write_port(SHUTDOWN_PORT, SHUTDOWN);
+    write_port(EXIT_PORT, &[verdict as u8]);
+    // With neither device. xtask misses the exit status, and says so.
     let _ = reboot(RebootCommand::PowerOff);
     std::process::exit(1);
+}
+
+fn write_port(port: u16, bytes: &[u8]) {
+    // SAFETY: this process may use any port, being root in a machine whose only devices behind these
+    // ports are those that end it.
+    unsafe {
+        if libc::ioperm(port.into(), 1, 1) == 0 {
+            for byte in bytes {
+                asm!("out dx, al", in("dx") port, in("al") *byte, options(nomem, nostack));
+            }
+        }
+    }
 }
