@@ -50,6 +50,7 @@ macro_rules! groups {
 
 groups! {
     processor memory ports words entries rings races handles calls reports state lies loops
+    turns
 }
 
 #[test]

@@ -142,49 +142,27 @@ impl World {
 
     fn builder(&self, case: &Case, mode: WakeMode, data: &Path) -> Builder {
         let socket = self.dir.path().join("socket");
-        let grant = |text: &str| text.parse().expect("a grant");
-        let policy = Policy::new()
-            .allow_connect(grant("127.0.0.1"))
-            .allow_listen("127.0.0.1:0".parse().expect("an address"))
-            .allow_udp(grant("127.0.0.1"))
-            .allow_udp_bind("127.0.0.1:0".parse().expect("an address"))
-            .allow_unix(&socket)
-            .allow_dir(
-                format!("{}:/data", data.display())
-                    .parse()
-                    .expect("a directory"),
-            );
         let ends = self.machine.ends(case);
         let endless = ends
             .iter()
             .any(|end| matches!(end, End::WallClock | End::Anything));
         let too_slow = case.name.as_str() == "calls/call-too-slow";
-        functions(Sandbox::builder())
+        builder(case, mode, data, &socket)
             .host_fn_timeout(Some(if too_slow { HOST_FN } else { BACKSTOP }))
             .guest(&self.image)
-            .args([case.name.as_str(), &socket.to_string_lossy()])
-            .policy(policy)
-            .wake(mode)
-            .memory(machine::MEMORY)
-            .arena(machine::ARENA)
-            .stack(machine::STACK)
-            .in_flight(machine::IN_FLIGHT)
-            .handles(machine::HANDLES)
             .timeout(if endless { ENDLESS } else { BACKSTOP })
     }
 
     /// Runs a case in a wake mode.
     fn run(&mut self, case: &Case, mode: WakeMode) -> Result<(), String> {
         let data = tempfile::tempdir_in(self.dir.path()).map_err(|error| error.to_string())?;
-        let write = std::fs::write(data.path().join("file"), b"what a file has in it");
-        write
-            .and_then(|()| std::fs::create_dir(data.path().join("dir")))
-            .map_err(|error| error.to_string())?;
+        furnish(data.path()).map_err(|error| error.to_string())?;
         let stdout = Captured::new();
         let builder = self.builder(case, mode, data.path());
         let builder = match case.name.as_str() {
             // A loop that fills a terminal does not fill this process.
             "loops/console" => builder,
+            _ if case.name.group() == "turns" => builder,
             _ => builder.stdout(Output::Capture(stdout)),
         };
         let ran = {
@@ -242,6 +220,54 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The sandbox of a case, but for its guest and for how long it may take: with what the cases abuse.
+///
+/// # Panics
+///
+/// If `data`, the directory that it is granted, cannot be.
+pub fn builder(case: &Case, mode: WakeMode, data: &Path, socket: &Path) -> Builder {
+    let grant = |text: &str| text.parse().expect("a grant");
+    let policy = Policy::new()
+        .allow_connect(grant("127.0.0.1"))
+        .allow_listen("127.0.0.1:0".parse().expect("an address"))
+        .allow_udp(grant("127.0.0.1"))
+        .allow_udp_bind("127.0.0.1:0".parse().expect("an address"))
+        .allow_unix(socket)
+        .allow_dir(
+            format!("{}:/data", data.display())
+                .parse()
+                .expect("a directory"),
+        );
+    let builder = functions(Sandbox::builder())
+        .args([case.name.as_str(), &socket.to_string_lossy()])
+        .policy(policy)
+        .wake(mode)
+        .stack(machine::STACK)
+        .handles(machine::HANDLES);
+    match case.name.group() {
+        // What is written is copied, and kept nowhere.
+        "turns" => builder
+            .memory(machine::LARGE_MEMORY)
+            .arena(machine::LARGE_ARENA)
+            .in_flight(machine::LARGE_IN_FLIGHT)
+            .stdout(Output::writer(tokio::io::sink())),
+        _ => builder
+            .memory(machine::MEMORY)
+            .arena(machine::ARENA)
+            .in_flight(machine::IN_FLIGHT),
+    }
+}
+
+/// Gives a case's guest what it expects of a directory.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn furnish(data: &Path) -> std::io::Result<()> {
+    std::fs::write(data.join("file"), b"what a file has in it")?;
+    std::fs::create_dir(data.join("dir"))
 }
 
 /// Functions for guests to call.

@@ -16,6 +16,7 @@ mod run;
 mod size;
 mod table;
 mod trace;
+mod worst;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,7 +48,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 15] = [
+    let steps: [Step<'_>; 16] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -58,6 +59,7 @@ fn run() -> Result<()> {
         }),
         ("limits", &|| limits::cost(&runtime)),
         ("kills", &limits::kills),
+        ("worst turns", &worst::measure),
         ("tracing off", &|| trace::off(&runtime)),
         ("tracing on", &|| trace::on(&runtime)),
         ("traced events", &|| trace::events(&runtime)),

@@ -397,6 +397,62 @@ impl Field {
     }
 }
 
+/// Longest path that a host takes, in bytes.
+const LONG_PATH: u32 = wakebox_abi::file::PATH_MAX as u32;
+
+/// Longest datagram over IPv4, in bytes.
+const LONG_DATAGRAM: u32 = 65_507;
+
+impl Field {
+    /// The right value that gives the host most to do; `place` is the field's own part of the arena.
+    fn worst(self, guest: &mut Guest, opcode: op::Opcode, place: u32) -> u64 {
+        let arena = guest.boot.arena.len as u32;
+        match self {
+            Text(text) if text.starts_with("/data/") => {
+                let (folder, name) = text.split_at("/data".len());
+                let mut path = guest.arena(place, folder.as_bytes());
+                while path.len + 2 + (name.len() as u32) < LONG_PATH {
+                    path.len += guest.arena(place + path.len, b"/.").len;
+                }
+                path.len += guest.arena(place + path.len, name.as_bytes()).len;
+                path.to_word()
+            }
+            Bytes(_) | Room(_) => {
+                let most = match opcode {
+                    op::Opcode::UdpSend => LONG_DATAGRAM,
+                    _ => u32::MAX,
+                };
+                let len = most.min(arena - place);
+                Buf { offset: place, len }.to_word()
+            }
+            Field::Handle(Kind::File) => {
+                let file = Kind::File.open(guest);
+                let len = arena.into();
+                assert_eq!(guest.call(op::SetFileLength { file, len }).0, Status::Ok);
+                file.to_word()
+            }
+            U64(_) if opcode == op::Opcode::SetFileLength => arena.into(),
+            other => other.right(guest, place),
+        }
+    }
+}
+
+/// The row of an operation.
+pub(crate) fn row_of(opcode: op::Opcode) -> Option<usize> {
+    ROWS.iter().position(|row| row.opcode == opcode)
+}
+
+/// The entry of a row that gives the host most to do, and whether it ends by itself.
+pub(crate) fn worst(guest: &mut Guest, row: usize) -> ([u64; Submission::WORDS], bool) {
+    let row = &ROWS[row];
+    let mut words = [0; Submission::WORDS];
+    words[0] = row.opcode as u64;
+    for (index, (_, field)) in row.fields.iter().enumerate() {
+        words[2 + index] = field.worst(guest, row.opcode, 0x8000 + index as u32 * 0x2000);
+    }
+    (words, row.end.is_some())
+}
+
 /// The right entry of a row.
 fn right(guest: &mut Guest, row: &Row) -> [u64; Submission::WORDS] {
     let mut words = [0; Submission::WORDS];

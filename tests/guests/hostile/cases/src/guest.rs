@@ -38,7 +38,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Entries of either ring.
+    /// Entries of either ring, but in the group `turns`.
     pub const RING: u32 = machine::IN_FLIGHT;
 
     /// # Safety
@@ -47,11 +47,14 @@ impl Guest {
     pub unsafe fn new(entered: &'static Entered, unix_path: &'static str) -> Self {
         // SAFETY: the caller's promise.
         let boot = unsafe { Boot::get() };
+        // The host makes no longer ring for submissions.
+        let expected = [
+            (machine::ARENA, machine::IN_FLIGHT, machine::IN_FLIGHT),
+            (machine::LARGE_ARENA, 1024, machine::LARGE_IN_FLIGHT),
+        ];
         assert!(
-            boot.arena.len == machine::ARENA
-                && boot.stack.len == machine::STACK
-                && boot.submissions == machine::IN_FLIGHT
-                && boot.completions == machine::IN_FLIGHT,
+            expected.contains(&(boot.arena.len, boot.submissions, boot.completions))
+                && boot.stack.len == machine::STACK,
             "the cases expect another machine"
         );
         Self {
@@ -82,7 +85,8 @@ impl Guest {
 
     /// Writes an entry at a place of the submission ring.
     pub fn put(&self, place: u32, words: [u64; Submission::WORDS]) {
-        let at = layout::SUBMISSIONS + u64::from(place % Self::RING) * Submission::SIZE as u64;
+        let at = layout::SUBMISSIONS
+            + u64::from(place % self.boot.submissions) * Submission::SIZE as u64;
         for (index, word) in words.into_iter().enumerate() {
             // SAFETY: the ring is mapped for ever, and the place lies in it.
             unsafe { (at as *mut u64).add(index).write_volatile(word) };
@@ -91,7 +95,8 @@ impl Guest {
 
     /// Reads the completion at a place of its ring.
     pub fn completion(&self, place: u32) -> Completion {
-        let at = layout::COMPLETIONS + u64::from(place % Self::RING) * Completion::SIZE as u64;
+        let at = layout::COMPLETIONS
+            + u64::from(place % self.boot.completions) * Completion::SIZE as u64;
         // SAFETY: the ring is mapped for ever, and the place lies in it.
         let words = unsafe { (at as *const [u64; Completion::WORDS]).read_volatile() };
         Completion::from_words(words)
@@ -122,7 +127,7 @@ impl Guest {
 
     /// Publishes an entry as bare words, and rings for nobody unless the ring is full.
     pub fn publish_quietly(&mut self, words: [u64; Submission::WORDS]) {
-        while self.tail.wrapping_sub(self.get(Word::SubmissionHead)) >= Self::RING {
+        while self.tail.wrapping_sub(self.get(Word::SubmissionHead)) >= self.boot.submissions {
             self.ring(port::SUBMIT);
         }
         self.put(self.tail, words);
@@ -241,14 +246,14 @@ impl Guest {
 
     /// Writes a byte of the arena.
     pub fn poke(&self, offset: u32, byte: u8) {
-        assert!(u64::from(offset) < machine::ARENA);
+        assert!(u64::from(offset) < self.boot.arena.len);
         // SAFETY: the arena is mapped for ever, and the offset lies in it.
         unsafe { ((layout::ARENA + u64::from(offset)) as *mut u8).write_volatile(byte) };
     }
 
     /// Reads a byte of the arena.
     pub fn peek(&self, offset: u32) -> u8 {
-        assert!(u64::from(offset) < machine::ARENA);
+        assert!(u64::from(offset) < self.boot.arena.len);
         // SAFETY: as in `poke`.
         unsafe { ((layout::ARENA + u64::from(offset)) as *const u8).read_volatile() }
     }

@@ -19,6 +19,7 @@ mod races;
 mod reports;
 mod rings;
 mod state;
+mod turns;
 mod words;
 
 pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap};
@@ -36,6 +37,12 @@ pub mod machine {
     pub const IN_FLIGHT: u32 = 64;
     /// Most open handles.
     pub const HANDLES: u32 = 16;
+    /// RAM in bytes for the group `turns`.
+    pub const LARGE_MEMORY: u64 = 32 << 20;
+    /// I/O arena in bytes for the group `turns`: as long as the longest message that a host takes.
+    pub const LARGE_ARENA: u64 = 16 << 20;
+    /// Most operations in flight for the group `turns`.
+    pub const LARGE_IN_FLIGHT: u32 = 4096;
 }
 
 /// A group of cases.
@@ -112,8 +119,13 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         name: "loops",
-        about: "loops without end: the only cases that the wall clock may end",
+        about: "loops without end, which the wall clock ends",
         cases: loops::cases,
+    },
+    Group {
+        name: "turns",
+        about: "every operation at its worst, without end: as many and as large as can be",
+        cases: turns::cases,
     },
 ];
 

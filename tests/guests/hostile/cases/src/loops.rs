@@ -1,4 +1,4 @@
-//! Loops without end. The wall clock ends these, and no other case.
+//! Loops without end. The wall clock ends these.
 
 use core::arch::asm;
 
