@@ -159,10 +159,18 @@ pub enum Error {
     #[error("this sandbox has ended: a sandbox runs once")]
     Ended,
 
-    /// [`Sandbox::run`](crate::Sandbox::run) was polled outside a Tokio runtime.
+    /// The process was forked after the sandbox was built, and this is the child.
     #[error(
-        "no Tokio runtime here: poll `Sandbox::run` inside one that has I/O and time enabled, or \
-         use `Sandbox::run_blocking`"
+        "this sandbox belongs to the process that built it, and this one is its child: KVM gives a \
+         machine to one process, so build another sandbox here"
+    )]
+    Forked,
+
+    /// [`Sandbox::run`](crate::Sandbox::run) was polled, or
+    /// [`Sandbox::start`](crate::Sandbox::start) called, outside a Tokio runtime.
+    #[error(
+        "no Tokio runtime here: poll `Sandbox::run`, or call `Sandbox::start`, inside one that has \
+         I/O and time enabled, or use `Sandbox::run_blocking`"
     )]
     NoRuntime,
 }

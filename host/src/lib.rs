@@ -73,6 +73,7 @@ pub mod proof;
 mod report;
 mod running;
 mod sandbox;
+mod signals;
 mod stats;
 mod stdio;
 mod stop;

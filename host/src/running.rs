@@ -15,6 +15,7 @@ use crate::stats::Stats;
 pub struct Running {
     caller: Caller,
     kill: KillHandle,
+    /// None if there was no runtime for it.
     task: Option<JoinHandle<(Result<Outcome>, Stats)>>,
 }
 
@@ -31,6 +32,15 @@ impl Running {
         }
     }
 
+    /// What [`Sandbox::start`](crate::Sandbox::start) gives where nothing can run.
+    pub(crate) fn without_runtime(caller: Caller, kill: KillHandle) -> Self {
+        Self {
+            caller,
+            kill,
+            task: None,
+        }
+    }
+
     /// Calls a function that the guest exports: [`Caller::call`].
     ///
     /// # Errors
@@ -41,6 +51,9 @@ impl Running {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
+        if self.task.is_none() {
+            return Err(CallError::NoRuntime);
+        }
         self.caller.call(name, input).await
     }
 
@@ -73,7 +86,7 @@ impl Running {
     /// As [`Sandbox::run`](crate::Sandbox::run).
     pub async fn ended(mut self) -> Result<(Outcome, Stats)> {
         let Some(task) = &mut self.task else {
-            return Err(Error::Ended);
+            return Err(Error::NoRuntime);
         };
         let (outcome, stats) = match task.await {
             Ok(ended) => ended,
@@ -83,7 +96,6 @@ impl Running {
                 Err(_) => return Err(Error::Ended),
             },
         };
-        self.task = None;
         Ok((outcome?, stats))
     }
 }

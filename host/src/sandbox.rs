@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tracing::Instrument;
 use wakebox_abi::boot::{self, Boot, Features, Range};
 use wakebox_abi::memory::{Control, MappedControl, Word};
@@ -789,10 +790,13 @@ impl Sandbox {
     }
 
     async fn run_in_span(&mut self) -> Result<Outcome> {
+        if !self.vcpu.is_of_this_process() {
+            return Err(Error::Forked);
+        }
         if std::mem::replace(&mut self.ended, true) {
             return Err(Error::Ended);
         }
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         self.callables.enter(runtime);
         let run = Run { sandbox: self };
         let result = match run.sandbox.limits.time(LimitKind::WallClock) {
@@ -853,13 +857,18 @@ impl Sandbox {
 
     /// Runs the sandbox as a task of the current Tokio runtime, for a guest that serves calls.
     ///
-    /// # Panics
-    ///
-    /// If called outside a Tokio runtime.
+    /// Outside a runtime nothing runs, and whoever asks is told: [`Running::call`] gives
+    /// [`CallError::NoRuntime`](crate::CallError::NoRuntime), [`Running::ended`] and
+    /// [`Running::close`] give [`Error::NoRuntime`].
     #[must_use]
     pub fn start(mut self) -> Running {
         let (caller, kill) = (self.caller(), self.kill_handle());
-        let task = tokio::spawn(async move {
+        // Not `tokio::spawn`: outside a runtime that drops the sandbox while it holds on to what the
+        // sandbox's own end needs.
+        let Ok(runtime) = Handle::try_current() else {
+            return Running::without_runtime(caller, kill);
+        };
+        let task = runtime.spawn(async move {
             let outcome = self.run().await;
             (outcome, self.stats())
         });
@@ -1260,8 +1269,12 @@ impl Sandbox {
         }
     }
 
-    /// Drops every operation in flight and every open resource.
+    /// Drops every operation in flight and every open resource. A copy in a child after `fork` leaves
+    /// alone what is its parent's, and what a thread of its parent's may have held.
     fn close(&mut self) {
+        if !self.vcpu.is_of_this_process() {
+            return;
+        }
         match &mut self.service {
             Service::Inline(driver) => driver.close(),
             Service::Thread(seat) => {

@@ -122,9 +122,10 @@ impl Processor for Cpu {
         self.0.immediate_exit.store(on, Ordering::Relaxed);
     }
 
-    fn signal(&self, _: i32) {
+    fn signal(&self, _: i32) -> bool {
         *self.0.signal.lock().unwrap() = true;
         self.0.signalled.notify_one();
+        true
     }
 }
 

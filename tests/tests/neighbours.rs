@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
-use wakebox::{Builder, Outcome, Sandbox, WakeMode};
+use wakebox::{Builder, CallError, Outcome, Sandbox, WakeMode};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 use wakebox_tests::elf::{Elf, code};
@@ -215,6 +215,25 @@ fn a_run_without_a_runtime_says_so_and_the_blocking_one_needs_none() {
 
     let mut sandbox = small(&[waits(), code::exit(9)].concat()).build().unwrap();
     assert_eq!(sandbox.run_blocking().unwrap(), Outcome::Exit(9));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_start_without_a_runtime_is_told_to_whoever_asks() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        let running = small(&code::exit(0)).wake(mode).build().unwrap().start();
+        let caller = running.caller();
+        let (called, asked, ended) = runtime().block_on(async {
+            let called = running.call::<(), ()>("f", &()).await;
+            let asked = caller.call::<(), ()>("f", &()).await;
+            (called, asked, running.ended().await)
+        });
+        assert_eq!(called, Err(CallError::NoRuntime), "mode {mode}");
+        assert_eq!(asked, Err(CallError::Ended), "mode {mode}");
+        let error = ended.expect_err("nothing has run");
+        assert!(matches!(error, wakebox::Error::NoRuntime), "{error}");
+    }
 }
 
 /// Ends when what is left has gone; the test runner's patience is the limit.

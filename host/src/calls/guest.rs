@@ -33,6 +33,12 @@ pub enum CallError {
     /// The guest has ended, or has stopped taking calls.
     #[error("the guest has ended or takes no more calls")]
     Ended,
+    /// [`Sandbox::start`](crate::Sandbox::start) was called outside a Tokio runtime.
+    #[error(
+        "the guest does not run: no Tokio runtime was there when it was started. Call \
+         `Sandbox::start` inside one that has I/O and time enabled"
+    )]
+    NoRuntime,
     /// The guest has no function of this name.
     #[error("the guest exports no function `{0}`")]
     NoSuchFunction(String),

@@ -28,7 +28,9 @@ use super::bell::Bell;
 use super::inflight::Ready;
 use super::{Driver, Ended, Turn, Violation};
 use crate::error::{Error, Result};
+use crate::signals;
 use crate::vm::memory::Shared;
+use crate::vm::process::PerProcess;
 
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
@@ -50,6 +52,8 @@ fn patience(mode: Mode) -> (Duration, Duration) {
 #[derive(Debug)]
 pub(crate) struct Seat {
     driver: Mutex<Driver>,
+    /// The thread's runtime.
+    runtime: Handle,
     ready: Arc<Ready>,
     control: Shared<MappedControl>,
     mode: Mode,
@@ -73,7 +77,9 @@ impl Seat {
         control: Shared<MappedControl>,
         mode: Mode,
     ) -> Result<Arc<Self>> {
+        let runtime = runtime()?;
         let seat = Arc::new(Self {
+            runtime: runtime.clone(),
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             control,
@@ -83,7 +89,7 @@ impl Seat {
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        runtime()?.spawn(look(seat.clone()));
+        runtime.spawn(look(seat.clone()));
         Ok(seat)
     }
 
@@ -93,8 +99,7 @@ impl Seat {
 
     /// Runs `act` on the driver from another thread than its own.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> T {
-        let runtime = runtime().expect("the thread was started with the seat");
-        let _context = runtime.enter();
+        let _context = self.runtime.enter();
         act(&mut self.driver())
     }
 
@@ -106,8 +111,7 @@ impl Seat {
         begin: impl FnOnce() -> T,
         done: impl Fn(&T) -> bool,
     ) -> T {
-        let runtime = runtime().expect("the thread was started with the seat");
-        let _context = runtime.enter();
+        let _context = self.runtime.enter();
         let _helper = self.ready.hold();
         let value = begin();
         wake::driver_looks(&self.control);
@@ -182,31 +186,33 @@ impl Seat {
     }
 }
 
-/// The thread's runtime, started at the first call.
+/// The thread's runtime, started at the first call. A child after `fork` has not inherited the thread,
+/// and must leave its parent's reactor alone: it starts its own.
 fn runtime() -> Result<&'static Handle> {
-    static RUNTIME: OnceLock<Handle> = OnceLock::new();
-    static STARTING: Mutex<()> = Mutex::new(());
-    if let Some(handle) = RUNTIME.get() {
+    #[derive(Debug, Default)]
+    struct Started {
+        runtime: OnceLock<Handle>,
+        starting: Mutex<()>,
+    }
+    const NAME: &str = "wakebox-driver";
+    static STARTED: PerProcess<Started> = PerProcess::new();
+    let started = STARTED.get_or_init(Started::default);
+    if let Some(handle) = started.runtime.get() {
         return Ok(handle);
     }
-    let _one_at_a_time = STARTING.lock();
-    if let Some(handle) = RUNTIME.get() {
+    let _one_at_a_time = started.starting.lock();
+    if let Some(handle) = started.runtime.get() {
         return Ok(handle);
     }
-    let failed = |source| Error::Thread {
-        name: "wakebox-driver",
-        source,
-    };
+    let failed = |source| Error::Thread { name: NAME, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(failed)?;
     let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("wakebox-driver".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
-        .map_err(failed)?;
-    Ok(RUNTIME.get_or_init(|| handle))
+    let body = move || runtime.block_on(std::future::pending::<()>());
+    signals::spawn(NAME, None, body).map_err(failed)?;
+    Ok(started.runtime.get_or_init(|| handle))
 }
 
 /// The task of one sandbox on the thread.

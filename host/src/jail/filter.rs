@@ -52,7 +52,9 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigpending,
     libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigtimedwait,
     libc::SYS_exit,
     libc::SYS_exit_group,
     // What the process is and has.
@@ -130,6 +132,7 @@ const CONTROLS: &[u64] = &[
     0x9000_AEA4,   // KVM_GET_XSAVE
     0xAEA3,        // KVM_GET_TSC_KHZ
     0x4188_AEA7,   // KVM_SET_XCRS
+    0x4004_AE8B,   // KVM_SET_SIGNAL_MASK
     0x4018_AEE1,   // KVM_SET_DEVICE_ATTR
     libc::TCGETS,  // is it a terminal?
     libc::TCGETS2, // the same in newer C libraries

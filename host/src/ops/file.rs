@@ -18,6 +18,7 @@ use super::{End, Resources, Start, Started, status_of};
 use crate::allowance::PIECE;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
+use crate::signals;
 use crate::tree::Place;
 use crate::vm::memory::ArenaSlice;
 
@@ -117,8 +118,10 @@ fn write(
             iov_base: base.cast(),
             iov_len: len,
         };
-        // SAFETY: as in `read`; the kernel reads what the guest makes of the bytes meanwhile.
-        count(unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+        signals::write(|| {
+            // SAFETY: as in `read`; the kernel reads what the guest makes of the bytes meanwhile.
+            count(unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, offset, flags) })
+        })
     })
 }
 
@@ -195,8 +198,8 @@ impl Start for SetFileLength {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let file = resources.handles.file(self.file)?.clone();
         Ok(resources.disk.start(Some(self.file), move || {
-            let done = rustix::fs::ftruncate(&file, self.len);
-            done.map_err(|error| status_of(&error.into()))?;
+            let done = signals::write(|| Ok(rustix::fs::ftruncate(&file, self.len)?));
+            done.map_err(|error| status_of(&error))?;
             Ok(End::OK)
         }))
     }

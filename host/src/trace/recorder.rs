@@ -16,6 +16,7 @@
 //! the guest is outside, there is nothing to wait for, and the horizon is now.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -34,6 +35,7 @@ use super::event::{Event, EventKind, ExitReason, Side};
 use super::sink::{Sink, Sinks};
 use super::{BACKLOG, RECORDS};
 use crate::error::{Error, Result};
+use crate::signals;
 use crate::vm::clock::Clocks;
 use crate::vm::memory::{GuestMemory, Shared};
 
@@ -294,21 +296,17 @@ impl Tracing {
             error: None,
         };
         let shelf = recorder.clone();
-        std::thread::Builder::new()
-            .name("wakebox-trace".into())
-            .spawn(move || {
-                audience.tell(&Event {
-                    time: 0,
-                    side: Side::Host,
-                    kind: EventKind::Started { mode, guest },
-                });
-                give_out(&shelf.0, &mut audience);
-                let _ = tell.send(audience.error);
-            })
-            .map_err(|source| Error::Thread {
-                name: "wakebox-trace",
-                source,
-            })?;
+        let body = move || {
+            audience.tell(&Event {
+                time: 0,
+                side: Side::Host,
+                kind: EventKind::Started { mode, guest },
+            });
+            give_out(&shelf.0, &mut audience);
+            let _ = tell.send(audience.error);
+        };
+        const NAME: &str = "wakebox-trace";
+        signals::spawn(NAME, None, body).map_err(|source| Error::Thread { name: NAME, source })?;
         Ok(Self {
             recorder,
             control: memory.control(),
@@ -421,10 +419,10 @@ impl Audience {
         self.each(|sink| sink.event(event));
     }
 
-    /// Does something with each sink; those that fail are dropped.
+    /// Does something with each sink; those that fail, or panic, get nothing more.
     fn each(&mut self, mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>) {
         let error = &mut self.error;
-        self.sinks.retain_mut(|sink| match act(sink) {
+        self.sinks.retain_mut(|sink| match guarded(|| act(sink)) {
             Ok(()) => true,
             Err(failure) => {
                 tracing::warn!(%failure, "a sink of the trace failed; it gets no more events");
@@ -433,6 +431,13 @@ impl Audience {
             }
         });
     }
+}
+
+/// Runs a sink's code: a panic in it is an error of that sink. The thread goes on, for which the
+/// guest waits.
+fn guarded(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let result = catch_unwind(AssertUnwindSafe(act));
+    result.unwrap_or_else(|_| Err(io::Error::other("a sink of the trace panicked")))
 }
 
 /// The thread: takes batches, merges, and gives out, until the end.

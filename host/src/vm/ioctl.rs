@@ -1,9 +1,9 @@
-//! The two KVM calls that `kvm-ioctls` has no x86 method for.
+//! The KVM calls that `kvm-ioctls` has no x86 method for.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
-use kvm_bindings::{kvm_device_attr, kvm_interrupt};
+use kvm_bindings::{kvm_device_attr, kvm_interrupt, kvm_signal_mask};
 use kvm_ioctls::VcpuFd;
 
 /// `_IOW(KVMIO, nr, T)`, as in `include/uapi/asm-generic/ioctl.h`.
@@ -17,6 +17,17 @@ const fn write_call<T>(number: u64) -> u64 {
 const INTERRUPT: u64 = write_call::<kvm_interrupt>(0x86);
 /// `KVM_SET_DEVICE_ATTR` (KVM API, 4.80), on a vCPU.
 const SET_DEVICE_ATTR: u64 = write_call::<kvm_device_attr>(0xe1);
+
+/// `KVM_SET_SIGNAL_MASK` (KVM API, 4.21): what a thread holds back while it is in the guest.
+const SET_SIGNAL_MASK: u64 = write_call::<kvm_signal_mask>(0x8b);
+
+/// A `kvm_signal_mask` with the set that follows it.
+#[repr(C)]
+struct SignalMask {
+    len: u32,
+    /// Eight bytes, as the kernel's sets have.
+    set: [u32; 2],
+}
 
 /// Queues an interrupt. The guest must be able to take it: `ready_for_interrupt_injection`.
 ///
@@ -53,6 +64,21 @@ pub(crate) fn set_attribute(
     check(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_DEVICE_ATTR, &raw const attr) })
 }
 
+/// Says which signals a thread holds back while it is in the guest: bit `n - 1` is signal `n`.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(crate) fn set_signal_mask(vcpu: &VcpuFd, mask: u64) -> io::Result<()> {
+    let mask = SignalMask {
+        len: size_of::<u64>() as u32,
+        set: [mask as u32, (mask >> 32) as u32],
+    };
+    // SAFETY: the call reads a `kvm_signal_mask` and the bytes behind it whose number it says; all
+    // of them live through it.
+    check(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) })
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -61,4 +87,6 @@ fn check(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-const _: () = assert!(INTERRUPT == 0x4004_ae86 && SET_DEVICE_ATTR == 0x4018_aee1);
+const _: () = assert!(
+    INTERRUPT == 0x4004_ae86 && SET_DEVICE_ATTR == 0x4018_aee1 && SET_SIGNAL_MASK == 0x4004_ae8b
+);

@@ -17,6 +17,8 @@
 //! If K4 does not see R1, then R3 sees K2 by the two fences. A kick between R5 and R6 is
 //! taken at R6 and leaves `immediate_exit` set, which costs one needless exit.
 //!
+//! A signal that cannot be sent is sent again by the ticker: the stay is over at once.
+//!
 //! `tests/park_model.rs` searches every interleaving, with each fence and without it.
 
 use std::sync::PoisonError;
@@ -46,8 +48,8 @@ pub(crate) trait Processor {
     /// Sets `kvm_run.immediate_exit`.
     fn set_immediate_exit(&self, on: bool);
     /// Sends the kick signal to a thread. It may have left the guest, or ended, meanwhile: then
-    /// the signal finds an empty handler or nobody.
-    fn signal(&self, thread: i32);
+    /// the signal finds an empty handler or nobody. Returns whether it was sent.
+    fn signal(&self, thread: i32) -> bool;
 }
 
 /// The shared part of a vCPU that others may kick.
@@ -98,8 +100,11 @@ impl<P: Processor> Kick<P> {
         self.processor(|processor| {
             processor.set_immediate_exit(true); // K2
             fence(Ordering::SeqCst); // K3, partner: R2
-            if self.in_guest.load(Ordering::Relaxed) {
-                processor.signal(self.thread.load(Ordering::Relaxed)); // K4
+            if self.in_guest.load(Ordering::Relaxed)
+                && !processor.signal(self.thread.load(Ordering::Relaxed))
+            // K4
+            {
+                self.until.store(0, Ordering::Relaxed);
             }
         });
     }

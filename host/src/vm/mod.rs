@@ -8,6 +8,7 @@ pub(crate) mod ioctl;
 pub(crate) mod kick;
 pub(crate) mod memory;
 pub(crate) mod paging;
+pub(crate) mod process;
 mod shutdown;
 pub(crate) mod signal;
 pub(crate) mod space;

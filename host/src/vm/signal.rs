@@ -1,18 +1,37 @@
 //! The signal by which a thread is made to leave the guest, and the flag beside it.
+//!
+//! # What it does not rest on
+//!
+//! Threads, their signal masks and what signals do belong to the embedder. So the kick works whatever
+//! those are:
+//!
+//! * *blocked*, by the embedder or by whoever started the process: while a vCPU is in its guest, its
+//!   thread takes the signals that it takes otherwise, and the kick (`KVM_SET_SIGNAL_MASK`, KVM API,
+//!   4.21). What of it is left pending afterwards is taken out ([`swallow`]);
+//! * *no place in the queue of pending signals* (RLIMIT_SIGPENDING): only real-time signals need one
+//!   (signal(7)), so it is none;
+//! * *a disposition that somebody else has changed*: it is looked at before each kick ([`install`]);
+//! * *a thread that ended, or a process that forked*: thread ids are kept with the number of their
+//!   process ([`super::process`]).
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::kick::{Kick, Processor};
-use crate::error::{Error, Result};
+use super::process;
+use crate::signals::Set;
+
+/// The signal whose only effect is that `KVM_RUN` returns. A standard one that Linux has no use
+/// for (signal(7)), so that nobody else has one either.
+pub(crate) const KICK: i32 = libc::SIGSTKFLT;
 
 /// A vCPU's `kvm_run` page, as far as a kick needs it.
 #[derive(Debug)]
 pub(crate) struct RunPage {
     immediate_exit: NonNull<AtomicU8>,
-    signal: i32,
 }
 
 // SAFETY: the flag is an atomic, reached only under the mutex in `Kick` that also guards its
@@ -25,10 +44,9 @@ impl RunPage {
     /// # Safety
     ///
     /// The address stays mapped until the [`Kick`] that gets this is disarmed.
-    pub(crate) unsafe fn new(flag: NonNull<u8>, signal: i32) -> Self {
+    pub(crate) unsafe fn new(flag: NonNull<u8>) -> Self {
         Self {
             immediate_exit: flag.cast(),
-            signal,
         }
     }
 }
@@ -40,52 +58,79 @@ impl Processor for RunPage {
         unsafe { self.immediate_exit.as_ref() }.store(u8::from(on), Ordering::Relaxed);
     }
 
-    fn signal(&self, thread: i32) {
-        // SAFETY: a system call on numbers.
-        unsafe {
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, self.signal);
+    fn signal(&self, thread: i32) -> bool {
+        if install().is_err() {
+            return false;
         }
+        // SAFETY: a system call on numbers.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, KICK) };
+        sent == 0
     }
 }
 
 /// The kick of a vCPU of KVM.
 pub(crate) type VcpuKick = Kick<RunPage>;
 
-/// This thread's id, asked of the kernel once a thread.
+/// This thread's id, asked of the kernel once a thread. The thread that goes on in a child after
+/// `fork` is another one.
 pub(crate) fn thread_id() -> i32 {
     thread_local! {
-        static ID: i32 = rustix::thread::gettid().as_raw_nonzero().get();
+        static ID: Cell<(u32, i32)> = const { Cell::new((0, 0)) };
     }
-    ID.with(|id| *id)
+    let process = process::generation();
+    let (of, id) = ID.get();
+    if of == process && id != 0 {
+        return id;
+    }
+    let id = rustix::thread::gettid().as_raw_nonzero().get();
+    ID.set((process, id));
+    id
 }
 
-/// The signal whose only effect is that `KVM_RUN` returns.
-fn kick_signal() -> i32 {
-    libc::SIGRTMIN() + 4
+/// The signals that a vCPU's thread holds back while it is in the guest, as the kernel writes them:
+/// those that it holds back now, without the kick; and whether it holds that back now.
+pub(crate) fn held_back() -> (u64, bool) {
+    let now = Set::blocked();
+    let kick = Set::of(&[KICK]).bits();
+    (now.bits() & !kick, now.has(KICK))
 }
 
-/// Installs an empty handler for the kick signal and returns its number.
+/// Takes a kick that the calling thread holds back, so that it does not end the next stay in a guest.
+pub(crate) fn swallow() {
+    Set::of(&[KICK]).take();
+}
+
+/// Gives the kick an empty handler, unless it has one: without, it would end the process.
 ///
-/// Other system calls that it meets are restarted (`SA_RESTART`).
-pub(crate) fn install_signal_handler() -> Result<i32> {
+/// Other system calls that it meets are restarted (`SA_RESTART`), and it runs where the embedder
+/// wants its handlers to run (`SA_ONSTACK`).
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(crate) fn install() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
 
-    let signal = kick_signal();
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `sigaction` is plain data for which zeroes are valid; the handler does nothing,
-    // so it is safe in any context; the pointers live through the calls.
-    let result = unsafe {
-        let action = action.assume_init_mut();
-        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigemptyset(&raw mut action.sa_mask);
-        libc::sigaction(signal, action, std::ptr::null_mut())
+    // SAFETY: `sigaction` is plain data for which zeroes are valid; without a new action the call
+    // only writes the old one, which lives through it.
+    let action = unsafe {
+        libc::sigaction(KICK, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init_mut()
     };
-    if result != 0 {
-        return Err(Error::Kvm {
-            action: "install the handler of the signal that interrupts guests",
-            source: io::Error::last_os_error(),
-        });
+    if ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+        return Ok(());
     }
-    Ok(signal)
+    // SAFETY: as above; the handler does nothing, so it is safe in any context.
+    let result = unsafe {
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(KICK, action, std::ptr::null_mut())
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
+use super::signal;
 use crate::error::{Error, Result};
 
 /// An open `/dev/kvm`, checked once.
@@ -17,8 +18,6 @@ pub(crate) struct System {
     pub(crate) cpuid: CpuId,
     /// Whether this machine is itself emulated by QEMU, instruction by instruction.
     pub(crate) is_qemu: bool,
-    /// The signal that makes a thread leave the guest.
-    pub(crate) kick_signal: i32,
     /// Processors that this process may use; asked once, because the answer takes system
     /// calls and files.
     pub(crate) processors: usize,
@@ -71,11 +70,14 @@ impl System {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("list the processor's features"))?;
+        signal::install().map_err(|source| Error::Kvm {
+            action: "have a handler for the signal that interrupts guests",
+            source,
+        })?;
         Ok(Self {
             kvm,
             cpuid,
             is_qemu: is_qemu(),
-            kick_signal: super::signal::install_signal_handler()?,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
         })
     }

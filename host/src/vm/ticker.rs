@@ -11,8 +11,13 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::kick::Reasons;
+use super::process::PerProcess;
 use super::signal::VcpuKick;
 use crate::error::{Error, Result};
+use crate::signals;
+
+/// Its thread's name.
+const NAME: &str = "wakebox-tick";
 
 /// The ticker's grain.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -21,43 +26,34 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 const IDLE_TICKS: u32 = 20;
 
 /// The process's ticker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ticker {
     tick: AtomicU64,
     asleep: AtomicBool,
     watched: Mutex<Vec<Weak<VcpuKick>>>,
     thread: OnceLock<Thread>,
+    starting: Mutex<()>,
 }
 
 impl Ticker {
-    /// The ticker, started at the first call.
+    /// The ticker, started at the first call. A child after `fork` has not inherited its parent's
+    /// thread, and starts one of its own.
     ///
     /// # Errors
     ///
     /// [`Error::Thread`] if its thread cannot start.
     pub(crate) fn get() -> Result<&'static Self> {
-        static TICKER: Ticker = Ticker {
-            tick: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-            watched: Mutex::new(Vec::new()),
-            thread: OnceLock::new(),
-        };
-        static STARTING: Mutex<()> = Mutex::new(());
-        if TICKER.thread.get().is_none() {
-            let _one_at_a_time = STARTING.lock();
-            if TICKER.thread.get().is_none() {
-                let handle = std::thread::Builder::new()
-                    .name("wakebox-tick".into())
-                    .stack_size(64 << 10)
-                    .spawn(|| TICKER.run())
-                    .map_err(|source| Error::Thread {
-                        name: "wakebox-tick",
-                        source,
-                    })?;
-                let _ = TICKER.thread.set(handle.thread().clone());
+        static TICKER: PerProcess<Ticker> = PerProcess::new();
+        let ticker = TICKER.get_or_init(Self::default);
+        if ticker.thread.get().is_none() {
+            let _one_at_a_time = ticker.starting.lock();
+            if ticker.thread.get().is_none() {
+                let handle = signals::spawn(NAME, Some(64 << 10), || ticker.run())
+                    .map_err(|source| Error::Thread { name: NAME, source })?;
+                let _ = ticker.thread.set(handle.thread().clone());
             }
         }
-        Ok(&TICKER)
+        Ok(ticker)
     }
 
     /// Watches a vCPU until it is dropped.

@@ -12,8 +12,9 @@ use super::descriptors;
 use super::ioctl;
 use super::kick::{Kick, Reasons};
 use super::memory::GuestMemory;
+use super::process;
 use super::shutdown;
-use super::signal::{RunPage, VcpuKick, thread_id};
+use super::signal::{self, RunPage, VcpuKick, thread_id};
 use super::space::{RING0_STACK, Space, ring0_stack_at};
 use super::system::{System, retry};
 use super::ticker::Ticker;
@@ -89,6 +90,17 @@ impl Exit {
     }
 }
 
+/// What KVM was told of the signals that a thread holds back.
+#[derive(Debug, Default)]
+struct HeldBack {
+    /// The thread, or 0 if it is to be asked again.
+    thread: i32,
+    /// What is held back in the guest, once KVM knows.
+    mask: Option<u64>,
+    /// Whether the thread holds back the kick, once it has left the guest.
+    kick: bool,
+}
+
 /// A virtual processor and the machine around it.
 #[derive(Debug)]
 pub(crate) struct Vcpu {
@@ -98,6 +110,9 @@ pub(crate) struct Vcpu {
     memory: Arc<GuestMemory>,
     kick: Arc<VcpuKick>,
     ticker: &'static Ticker,
+    /// The process that made it.
+    process: u32,
+    held_back: HeldBack,
     interrupt_wanted: bool,
     /// How often KVM has asked to try again, one time after the other.
     refusals: u32,
@@ -168,7 +183,7 @@ impl Vcpu {
         let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
         // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
         // that ends.
-        let page = unsafe { RunPage::new(flag, system.kick_signal) };
+        let page = unsafe { RunPage::new(flag) };
         let kick = Arc::new(Kick::new(page));
         ticker.watch(&kick);
         Ok(Self {
@@ -177,11 +192,18 @@ impl Vcpu {
             memory: memory.clone(),
             kick,
             ticker,
+            process: process::generation(),
+            held_back: HeldBack::default(),
             interrupt_wanted: false,
             refusals: 0,
             interrupts: 0,
             recorder: None,
         })
+    }
+
+    /// Whether this process has made it, and not one that this is a child of: KVM serves that alone.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.process == process::generation()
     }
 
     /// The processor itself, to set up what this module does not know.
@@ -224,6 +246,39 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Sees to it that a kick reaches the thread, which is the calling one, in the guest, and that
+    /// all else is held back there that is held back here.
+    ///
+    /// A thread is asked when it is a new one, and after each stay that was interrupted: if its mask
+    /// has changed meanwhile, a signal ends one stay for nothing, or waits for the end of one.
+    fn let_kicks_through(&mut self, thread: i32) -> Result<()> {
+        if self.held_back.thread == thread {
+            return Ok(());
+        }
+        let (mask, kick) = signal::held_back();
+        if self.held_back.mask != Some(mask) {
+            ioctl::set_signal_mask(&self.vcpu, mask).map_err(|source| Error::Kvm {
+                action: "set which signals interrupt a guest",
+                source,
+            })?;
+        }
+        self.held_back = HeldBack {
+            thread,
+            mask: Some(mask),
+            kick,
+        };
+        Ok(())
+    }
+
+    /// A stay was interrupted, perhaps by a signal that this thread holds back.
+    fn interrupted(&mut self, reasons: Reasons) -> Exit {
+        if self.held_back.kick {
+            signal::swallow();
+        }
+        self.held_back.thread = 0;
+        Exit::Interrupted(reasons)
+    }
+
     /// Enters the guest and returns when it is left, at the latest `most` later, rounded up to
     /// milliseconds.
     ///
@@ -231,11 +286,13 @@ impl Vcpu {
     ///
     /// What KVM could not do; never because of what the guest did.
     pub(crate) fn enter(&mut self, most: Duration) -> Result<Exit> {
+        let thread = thread_id();
+        self.let_kicks_through(thread)?;
         self.inject()?;
         if let Some(recorder) = &self.recorder {
             recorder.entered();
         }
-        self.kick.enter(thread_id(), self.ticker.after(most));
+        self.kick.enter(thread, self.ticker.after(most));
         self.ticker.entered();
         let exit = self.vcpu.run();
         let reasons = self.kick.leave(exit.is_err());
@@ -250,7 +307,8 @@ impl Vcpu {
             }),
             Ok(VcpuExit::IoIn(at, _)) => Ok(Exit::Violation(format!("it read the port {at:#x}"))),
             Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
-            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Ok(Exit::Interrupted(reasons)),
+            Ok(VcpuExit::IrqWindowOpen) => Ok(Exit::Interrupted(reasons)),
+            Ok(VcpuExit::Intr) => Ok(self.interrupted(reasons)),
             Ok(VcpuExit::MmioRead(at, _)) => Ok(Exit::Violation(format!(
                 "it read the physical address {at:#x}, where nothing is"
             ))),
@@ -266,7 +324,7 @@ impl Vcpu {
                 "guest memory at {gpa:#x} could not be reached"
             ))),
             Ok(other) => Err(Error::KvmStopped(format!("unexpected exit {other:?}"))),
-            Err(error) if error.errno() == libc::EINTR => Ok(Exit::Interrupted(reasons)),
+            Err(error) if error.errno() == libc::EINTR => Ok(self.interrupted(reasons)),
             Err(error) if error.errno() == libc::EAGAIN && self.refusals < REFUSALS => {
                 self.refusals += 1;
                 return Ok(Exit::Interrupted(reasons));
