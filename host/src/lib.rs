@@ -38,11 +38,41 @@
 //!
 //! # Threads and signals
 //!
-//! A computing guest occupies the thread that polls it for at most a quantum
-//! ([`Builder::quantum`]); a parked one occupies none. The process gets a thread
-//! `wakebox-tick` that ends quanta, a thread `wakebox-driver` if a sandbox uses wake mode `poll`
-//! or `auto`, and an empty handler for the real-time signal `SIGRTMIN+4`, by which a guest
-//! is interrupted.
+//! The process is the embedder's. What this library has in it:
+//!
+//! | what | when |
+//! |---|---|
+//! | the thread that polls a sandbox, for a quantum at most ([`Builder::quantum`]) | while its guest computes; a parked guest holds none |
+//! | a thread `wakebox-tick`, which ends quanta | from the first sandbox on; asleep while no guest computes |
+//! | a thread `wakebox-driver`, and those of its Tokio runtime for blocking calls | from the first sandbox with wake mode `poll` or `auto` on |
+//! | a thread `wakebox-trace` a sandbox | if somebody watches it ([`Builder::trace`]): sinks are called and dropped there |
+//! | two descriptors a sandbox, those of its sockets, files and granted directories, `/dev/kvm`, and a reactor's | as long as they are there |
+//! | an empty handler for `SIGSTKFLT`, by which a guest is interrupted | from the first sandbox on; set again if it has gone. Linux has no other use for this signal |
+//!
+//! The library's threads hold back all signals but those that a thread brings upon itself: handlers run
+//! on threads of the embedder's. A thread's signal mask is its owner's: guests are interrupted
+//! whatever signals are blocked, and how many may be pending. A write beyond `RLIMIT_FSIZE`, or to a
+//! pipe or a connection that nobody reads, is an error in the guest, and brings no `SIGXFSZ` and no
+//! `SIGPIPE`.
+//!
+//! Host functions, their futures, streams, arguments and results, [`Builder::state`], and readers and
+//! writers ([`Input::reader`], [`Output::writer`]) live in tasks of the runtime in which the sandbox
+//! runs: they are called, polled and dropped by its threads (a message of more than 64 KiB is read, and
+//! its function called, on one for blocking calls) and under no lock of the library. They may call any
+//! guest, this one too, and use `spawn_blocking` and, where the runtime has several threads,
+//! `block_in_place`. What blocks without that holds up its own runtime and nobody else's. A panic in
+//! any of them, in a destructor too, ends that call with an error in the guest, and nothing else; a
+//! panic in a destructor that runs because of another panic aborts the process, as everywhere in Rust.
+//! When a guest, or its call, has ended, its tasks are aborted: what is in them is dropped soon after,
+//! not before [`Sandbox::run`] returns.
+//!
+//! Wakers of whoever waits for a guest are woken on the library's threads, under no lock. Subscribers of
+//! `tracing` and recorders of `metrics` are called everywhere, also under locks and on the library's
+//! threads: they must neither block nor call the library.
+//!
+//! After `fork`, a child can build sandboxes of its own; those of its parent give
+//! [`Error::Forked`] there, and are not to be called or dropped. A Tokio runtime does not survive a
+//! `fork` either.
 //!
 //! # Where to look
 //!
@@ -56,6 +86,7 @@ mod allowance;
 mod calls;
 mod debug;
 mod driver;
+mod embedded;
 mod error;
 mod interned;
 #[cfg(feature = "jail")]
@@ -64,6 +95,7 @@ mod limits;
 mod loader;
 mod meter;
 mod ops;
+mod outside;
 pub mod policy;
 mod primitives;
 pub mod probe;

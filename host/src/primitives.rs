@@ -8,3 +8,5 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, 
 pub(crate) use std::sync::{Arc, Mutex};
 
 pub(crate) use futures_util::task::AtomicWaker;
+
+pub(crate) use crate::outside::wake;

@@ -128,6 +128,8 @@ impl Bench {
         let space = memory.space();
         memory.write(space.arena.offset, &arena[..arena.len().min(ARENA)]);
         let resources = resources(&memory, &self.policy);
+        let callables = &resources.callables;
+        callables.enter(self.runtime.handle().clone(), tracing::Span::none());
         let ready = Arc::new(Ready::new(None));
         let telemetry = Telemetry::new(None, Mode::Out);
         let mut driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
@@ -311,6 +313,7 @@ fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
     let mut functions = Functions::default();
     functions.add_call("echo", |_, text: String| async move { text });
     functions.add_stream("count", |_, to: u32| stream::iter(0..to));
+    let callables = Callables::new(functions, None, account.clone());
     Resources {
         arena: memory.arena(),
         handles: Handles::new(16),
@@ -318,9 +321,9 @@ fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
         tree: Tree::open(&policy).expect("the granted directories are there"),
         policy,
         disk: Lanes::new(2),
-        console: Console::new(Output::Null, Output::Null),
-        stdin: Stdin::new(Input::Null),
-        callables: Callables::new(functions, None, account.clone()),
+        console: Console::new(Output::Null, Output::Null, callables.home()),
+        stdin: Stdin::new(Input::Null, callables.home()),
+        callables,
         mailbox: Arc::new(Mailbox::new(account.clone())),
         account,
         meter: Meter::new(Limits::new()),
@@ -334,7 +337,7 @@ fn nobody() -> VcpuKick {
     static FLAG: AtomicU8 = AtomicU8::new(0);
     let flag = std::ptr::NonNull::from(&FLAG).cast();
     // SAFETY: the flag is never unmapped, and an atomic may be written through a shared reference.
-    VcpuKick::new(unsafe { RunPage::new(flag, 0) })
+    VcpuKick::new(unsafe { RunPage::new(flag) })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::thread::JoinHandle;
 
+use crate::outside;
+
 /// A set of signals.
 #[derive(Clone, Copy)]
 pub(crate) struct Set(libc::sigset_t);
@@ -169,7 +171,10 @@ pub(crate) fn spawn(
     }
     // A thread begins with the mask of the one that starts it (pthread_create(3)).
     let _blocked = Blocked::new(&Set(all));
-    builder.spawn(body)
+    builder.spawn(|| {
+        outside::this_thread_is_ours();
+        body();
+    })
 }
 
 #[cfg(test)]

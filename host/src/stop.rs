@@ -12,7 +12,7 @@
 //! kick is not lost. One that is pending has registered its waker before it looked: if it
 //! missed E1, E2 finds the waker.
 
-use crate::primitives::{Arc, AtomicU32, AtomicWaker, Ordering};
+use crate::primitives::{Arc, AtomicU32, AtomicWaker, Ordering, wake};
 use crate::vm::kick::{Kick, Processor, Reasons};
 use std::task::Context;
 
@@ -49,7 +49,7 @@ impl<P: Processor> Stop<P> {
             .why
             .compare_exchange(0, why as u32, Ordering::Release, Ordering::Relaxed); // E1
         if first.is_ok() {
-            self.waker.wake(); // E2
+            self.waker.take().into_iter().for_each(wake); // E2
             self.kick.kick(Reasons::STOP); // E3
         }
     }

@@ -19,6 +19,7 @@ use wakebox_abi::status::Status;
 use super::{MESSAGE_MAX, read};
 use crate::account::{Account, Charge, Kept};
 use crate::driver::thread::Seat;
+use crate::outside;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
 const CALLS_MAX: usize = 4096;
@@ -216,7 +217,7 @@ impl Mailbox {
         }
         let waker = entry.end(Pending::TooLarge);
         drop(queue);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(outside::wake);
         Ok(false)
     }
 
@@ -249,7 +250,7 @@ impl Mailbox {
         };
         let waker = entry.end(end);
         drop(queue);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(outside::wake);
         Ok(())
     }
 
@@ -259,7 +260,7 @@ impl Mailbox {
         let entry = queue.pending.get_mut(&call);
         let waker = entry.and_then(|entry| entry.end(Pending::LimitReached));
         drop(queue);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(outside::wake);
     }
 
     /// No more calls will come: the guest reads to the end of them.
@@ -269,7 +270,7 @@ impl Mailbox {
             queue.closed = true;
             [queue.takers.drain(), queue.callers.drain()]
         };
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(outside::wake);
     }
 
     /// The guest has ended: whoever waits for an answer learns it.
@@ -293,7 +294,7 @@ impl Mailbox {
             (wakers, gone)
         };
         drop(gone);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(outside::wake);
     }
 }
 
@@ -375,7 +376,7 @@ impl Drop for Take {
                 None
             }
         };
-        next.into_iter().for_each(Waker::wake);
+        next.into_iter().for_each(outside::wake);
     }
 }
 
@@ -484,7 +485,7 @@ impl Caller {
         };
         let taker = queue.takers.pop();
         drop(queue);
-        taker.into_iter().for_each(Waker::wake);
+        taker.into_iter().for_each(outside::wake);
         Ok(Some(PendingCall {
             mailbox: self.mailbox.clone(),
             call,
@@ -540,7 +541,7 @@ impl Drop for Room<'_> {
                 None
             }
         };
-        next.into_iter().for_each(Waker::wake);
+        next.into_iter().for_each(outside::wake);
     }
 }
 
@@ -610,7 +611,7 @@ impl Drop for PendingCall {
                 _ => (unseen, None, None, caller),
             }
         };
-        taker.into_iter().chain(caller).for_each(Waker::wake);
+        taker.into_iter().chain(caller).for_each(outside::wake);
         // Without the lock, as it may take a moment.
         drop((unseen, parts));
     }

@@ -1,28 +1,35 @@
 //! Functions of the embedding program that a guest may call.
+//!
+//! Each call is a task of the embedder's runtime ([`crate::embedded`]), and so is each open stream.
+//! What the driver does itself is to look the name up.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tracing::Span;
 use wakebox_abi::status::Status;
 
 use super::{MESSAGE_MAX, read};
-use crate::account::Account;
+use crate::account::{Account, Kept};
+use crate::embedded::{Embedded, Home, Inside, Task, Theirs};
+
+/// A message longer than this takes a while to be read: that is done where it keeps nobody.
+const LONG: usize = 64 << 10;
 
 /// The future of one call: its serialized result.
-pub(crate) type Call = Pin<Box<dyn Future<Output = Result<Vec<u8>, Status>> + Send>>;
+type Call = Theirs<Vec<u8>>;
 
 /// The stream of one call: its serialized items.
-pub(crate) type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
+type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
 type CallFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Call, Status> + Send + Sync;
 type StreamFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Items, Status> + Send + Sync;
@@ -36,7 +43,7 @@ pub(crate) enum Function {
 #[derive(Clone, Debug)]
 pub struct HostContext {
     function: Arc<str>,
-    state: Arc<State>,
+    state: Arc<Embedded<State>>,
 }
 
 impl HostContext {
@@ -54,7 +61,7 @@ impl HostContext {
     /// the guest, not the process.
     #[must_use]
     pub fn state<T: Send + Sync + 'static>(&self) -> &T {
-        self.state.get().unwrap_or_else(|| {
+        self.state.theirs().get().unwrap_or_else(|| {
             panic!(
                 "the host function `{}` wants a `{}`: give it with `Builder::state`",
                 self.function,
@@ -78,7 +85,7 @@ impl State {
     }
 }
 
-/// The functions of a sandbox, by name.
+/// The functions of a sandbox, by name, and what they share.
 #[derive(Default)]
 pub(crate) struct Functions {
     by_name: HashMap<Arc<str>, Function>,
@@ -144,133 +151,187 @@ impl Functions {
     }
 }
 
+/// Which function a name is of: known without touching what is the embedder's.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: Arc<str>,
+    place: usize,
+    is_stream: bool,
+}
+
+/// A function that was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    entry: Entry,
+    functions: Arc<Embedded<Vec<Function>>>,
+    state: Arc<Embedded<State>>,
+}
+
 /// The functions of a sandbox and the runtime in which they run.
 #[derive(Clone, Debug)]
 pub(crate) struct Callables {
-    functions: Arc<Functions>,
-    state: Arc<State>,
+    names: Arc<HashMap<Arc<str>, Entry>>,
+    functions: Arc<Embedded<Vec<Function>>>,
+    state: Arc<Embedded<State>>,
     /// How long a call may take.
     limit: Option<Duration>,
-    /// What arguments are charged to.
+    home: Home,
     account: Account,
-    /// The embedding program's runtime, known when the sandbox runs.
-    runtime: Arc<OnceLock<Handle>>,
 }
 
 impl Callables {
-    pub(crate) fn new(mut functions: Functions, limit: Option<Duration>, account: Account) -> Self {
-        let state = Arc::new(std::mem::take(&mut functions.state));
+    pub(crate) fn new(functions: Functions, limit: Option<Duration>, account: Account) -> Self {
+        let home = Home::default();
+        let mut names = HashMap::new();
+        let mut all = Vec::new();
+        for (name, function) in functions.by_name {
+            let entry = Entry {
+                name: name.clone(),
+                place: all.len(),
+                is_stream: matches!(function, Function::Stream(_)),
+            };
+            names.insert(name, entry);
+            all.push(function);
+        }
         Self {
-            functions: Arc::new(functions),
-            state,
+            names: Arc::new(names),
+            functions: Arc::new(Embedded::new(all, home.clone())),
+            state: Arc::new(Embedded::new(functions.state, home.clone())),
             limit,
+            home,
             account,
-            runtime: Arc::default(),
         }
     }
 
-    /// Host functions run in this runtime from now on, whichever thread polls them.
-    pub(crate) fn enter(&self, runtime: Handle) {
-        let _ = self.runtime.set(runtime);
+    /// Host functions run in this runtime from now on, in this span.
+    pub(crate) fn enter(&self, runtime: Handle, span: Span) {
+        self.home.enter(runtime, span);
     }
 
-    /// The function of a name.
+    /// The runtime.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// What messages are charged to.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The function of this name.
     ///
     /// # Errors
     ///
-    /// There is none.
-    pub(crate) fn find(&self, name: &str) -> Result<(&Function, HostContext), Status> {
-        let (name, function) = self
-            .functions
-            .by_name
-            .get_key_value(name)
-            .ok_or(Status::NotFound)?;
-        Ok((
-            function,
-            HostContext {
-                function: name.clone(),
-                state: self.state.clone(),
-            },
-        ))
-    }
-
-    /// Calls a function.
-    ///
-    /// # Errors
-    ///
-    /// There is none of that name, the arguments are not what it takes, or it panicked.
-    pub(crate) fn call(
-        &self,
-        name: &str,
-        input: &[u8],
-    ) -> Result<impl Future<Output = Result<Vec<u8>, Status>> + Send + use<>, Status> {
-        let (Function::Call(function), context) = self.find(name)? else {
-            return Err(Status::NotFound);
-        };
-        let call = self.guard(|| function(context, input, &self.account))??;
-        let limit = self.limit;
-        let call = InRuntime {
-            runtime: self.runtime.clone(),
-            inner: AssertUnwindSafe(call),
-        };
-        Ok(async move {
-            let call = call.catch_unwind();
-            let result = match limit {
-                None => call.await,
-                Some(limit) => tokio::time::timeout(limit, call)
-                    .await
-                    .map_err(|_| Status::TimedOut)?,
-            };
-            // The panic's message went to the process's panic hook, which is the embedder's.
-            result.unwrap_or(Err(Status::Panicked))
+    /// There is none that gives a stream, or none that does not, as is asked for.
+    pub(crate) fn find(&self, name: &str, is_stream: bool) -> Result<Found, Status> {
+        let entry = self.names.get(name);
+        let entry = entry.filter(|entry| entry.is_stream == is_stream);
+        Ok(Found {
+            entry: entry.ok_or(Status::NotFound)?.clone(),
+            functions: self.functions.clone(),
+            state: self.state.clone(),
         })
     }
 
-    /// Opens a stream.
+    /// Calls a function with these arguments. What is read from them is charged until the call ends: a
+    /// guest may name the same range of the arena in thousands of calls.
+    ///
+    /// # Errors
+    ///
+    /// The sandbox does not run. What the call comes to, the task gives: the arguments may not be
+    /// what the function takes, and it may panic.
+    pub(crate) fn call(&self, found: Found, input: Kept) -> Result<Task<Kept>, Status> {
+        let account = self.account.clone();
+        let is_long = input.len() > LONG;
+        let begin = move |inside: Inside| -> Result<Theirs<Kept>, Status> {
+            let Function::Call(function) = &found.functions.get(inside)[found.entry.place] else {
+                return Err(Status::NotFound);
+            };
+            let call = function(found.context(), &input, &account)?;
+            Ok(Box::pin(async move { account.keep(call.await?) }))
+        };
+        self.start(begin, is_long, self.limit)
+    }
+
+    /// Opens a stream with these arguments. What is read from them is charged until it is closed.
     ///
     /// # Errors
     ///
     /// As [`Self::call`].
-    pub(crate) fn open(&self, name: &str, input: &[u8]) -> Result<ItemStream, Status> {
-        let (Function::Stream(function), context) = self.find(name)? else {
-            return Err(Status::NotFound);
+    pub(crate) fn open(&self, found: Found, input: Kept) -> Result<ItemStream, Status> {
+        let account = self.account.clone();
+        let is_long = input.len() > LONG;
+        let (tell, said) = mpsc::channel(1);
+        let wanted = Arc::new(Notify::new());
+        let asked = wanted.clone();
+        let begin = move |inside: Inside| -> Result<Theirs<()>, Status> {
+            let Function::Stream(function) = &found.functions.get(inside)[found.entry.place] else {
+                return Err(Status::NotFound);
+            };
+            let mut items = function(found.context(), &input, &account)?;
+            Ok(Box::pin(async move {
+                if tell.send(Said::Open).await.is_err() {
+                    return Ok(());
+                }
+                loop {
+                    asked.notified().await;
+                    let Some(item) = items.next().await else {
+                        return Ok(());
+                    };
+                    let item = item.and_then(|item| account.keep(item));
+                    if tell.send(Said::Item(item)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }))
         };
-        let items = self.guard(|| function(context, input, &self.account))??;
         Ok(ItemStream {
-            items: Some(items),
-            runtime: self.runtime.clone(),
+            task: Some(self.start(begin, is_long, None)?),
+            said,
+            wanted,
+            is_asked: false,
         })
     }
 
-    /// Runs a piece of the embedder's code: a panic in it is a status.
-    fn guard<T>(&self, code: impl FnOnce() -> T) -> Result<T, Status> {
-        let _runtime = self.runtime.get().map(Handle::enter);
-        std::panic::catch_unwind(AssertUnwindSafe(code)).map_err(|_| Status::Panicked)
+    fn start<T: Send + 'static>(
+        &self,
+        begin: impl FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
+        is_long: bool,
+        limit: Option<Duration>,
+    ) -> Result<Task<T>, Status> {
+        if is_long {
+            self.home.run_slow(begin, limit)
+        } else {
+            self.home.run(begin, limit)
+        }
     }
 }
 
-/// A future that is polled inside the embedding program's runtime, so that what it opens and
-/// spawns lives there.
-struct InRuntime {
-    runtime: Arc<OnceLock<Handle>>,
-    inner: AssertUnwindSafe<Call>,
-}
-
-impl Future for InRuntime {
-    type Output = Result<Vec<u8>, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let runtime = self.runtime.clone();
-        let _runtime = runtime.get().map(Handle::enter);
-        self.inner.0.as_mut().poll(context)
+impl Found {
+    fn context(&self) -> HostContext {
+        HostContext {
+            function: self.entry.name.clone(),
+            state: self.state.clone(),
+        }
     }
 }
 
-/// An open stream of a host function.
+/// What the task of a stream says.
+enum Said {
+    /// The function has given a stream.
+    Open,
+    /// What the stream has given.
+    Item(Result<Kept, Status>),
+}
+
+/// An open stream of a host function: a task that gets an item whenever one is asked for.
 pub(crate) struct ItemStream {
-    /// None after the end or a panic.
-    items: Option<Items>,
-    runtime: Arc<OnceLock<Handle>>,
+    /// None after the end.
+    task: Option<Task<()>>,
+    said: mpsc::Receiver<Said>,
+    wanted: Arc<Notify>,
+    /// Whether an item was asked for and has not been taken.
+    is_asked: bool,
 }
 
 impl std::fmt::Debug for ItemStream {
@@ -280,21 +341,49 @@ impl std::fmt::Debug for ItemStream {
 }
 
 impl ItemStream {
+    /// Waits until the function has given the stream.
+    ///
+    /// # Errors
+    ///
+    /// The arguments are not what it takes, or it panicked.
+    pub(crate) async fn opened(&mut self) -> Result<(), Status> {
+        match self.hear().await {
+            Some(Said::Open) => Ok(()),
+            Some(Said::Item(item)) => item.map(drop),
+            None => self.ended().await,
+        }
+    }
+
     /// The next item, `None` at the end. Dropping the future loses no item.
-    pub(crate) async fn next(&mut self) -> Option<Result<Vec<u8>, Status>> {
-        std::future::poll_fn(|context| {
-            let Some(items) = &mut self.items else {
-                return Poll::Ready(None);
-            };
-            let _runtime = self.runtime.get().map(Handle::enter);
-            let poll = AssertUnwindSafe(|| items.as_mut().poll_next(context));
-            let poll =
-                std::panic::catch_unwind(poll).unwrap_or(Poll::Ready(Some(Err(Status::Panicked))));
-            if matches!(poll, Poll::Ready(None | Some(Err(Status::Panicked)))) {
-                self.items = None;
+    pub(crate) async fn next(&mut self) -> Option<Result<Kept, Status>> {
+        if !self.is_asked {
+            self.is_asked = true;
+            self.wanted.notify_one();
+        }
+        loop {
+            match self.hear().await {
+                Some(Said::Open) => {}
+                Some(Said::Item(item)) => {
+                    self.is_asked = false;
+                    return Some(item);
+                }
+                None => return self.ended().await.err().map(Err),
             }
-            poll
-        })
-        .await
+        }
+    }
+
+    async fn hear(&mut self) -> Option<Said> {
+        // Who waits is the driver, which has an allowance of its own.
+        tokio::task::unconstrained(self.said.recv()).await
+    }
+
+    /// How the task ended, said once.
+    async fn ended(&mut self) -> Result<(), Status> {
+        let Some(task) = &mut self.task else {
+            return Ok(());
+        };
+        let ended = task.await;
+        self.task = None;
+        ended
     }
 }

@@ -14,6 +14,7 @@
 //! is faster than waking the thread. It does so inside the thread's runtime context, so that
 //! whatever it starts still lives in the thread's reactor.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
@@ -27,10 +28,14 @@ use wakebox_abi::wake::{self, Mode};
 use super::bell::Bell;
 use super::inflight::Ready;
 use super::{Driver, Ended, Turn, Violation};
+use crate::embedded::Home;
 use crate::error::{Error, Result};
+use crate::outside::{self, Locked};
 use crate::signals;
+use crate::vm::kick::Reasons;
 use crate::vm::memory::Shared;
 use crate::vm::process::PerProcess;
+use crate::vm::signal::VcpuKick;
 
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
@@ -39,6 +44,10 @@ const LOOKS_A_VISIT: u32 = 128;
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
 /// each other again and again.
 const RUNG: Duration = Duration::from_micros(150);
+
+/// How long tasks of the embedder's may wait to begin while the guest that has called them is on a
+/// thread of their runtime. A thread that sleeps needs about a tenth to take one.
+const WAITS: Duration = Duration::from_micros(300);
 
 /// Bounds of the quiet time, by mode.
 fn patience(mode: Mode) -> (Duration, Duration) {
@@ -57,6 +66,10 @@ pub(crate) struct Seat {
     ready: Arc<Ready>,
     control: Shared<MappedControl>,
     mode: Mode,
+    /// Where the embedder's tasks are.
+    home: Home,
+    /// Makes the guest leave.
+    kick: Arc<VcpuKick>,
     /// Makes the thread's task look.
     bell: Bell,
     /// Wakes the task that runs the guest.
@@ -76,6 +89,8 @@ impl Seat {
         driver: Driver,
         control: Shared<MappedControl>,
         mode: Mode,
+        home: Home,
+        kick: Arc<VcpuKick>,
     ) -> Result<Arc<Self>> {
         let runtime = runtime()?;
         let seat = Arc::new(Self {
@@ -84,6 +99,8 @@ impl Seat {
             driver: Mutex::new(driver),
             control,
             mode,
+            home,
+            kick,
             bell: Bell::new(),
             runner: AtomicWaker::new(),
             parked: AtomicBool::new(false),
@@ -93,8 +110,12 @@ impl Seat {
         Ok(seat)
     }
 
-    fn driver(&self) -> MutexGuard<'_, Driver> {
-        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    fn driver(&self) -> Holds<'_> {
+        let locked = Locked::new();
+        Holds {
+            driver: self.driver.lock().unwrap_or_else(PoisonError::into_inner),
+            _locked: locked,
+        }
     }
 
     /// Runs `act` on the driver from another thread than its own.
@@ -121,7 +142,7 @@ impl Seat {
             match turn {
                 Ok(turn) if turn.completed > 0 && self.must_wake() => {
                     // The guest sleeps: another thread has to run it.
-                    self.runner.wake();
+                    self.wake_runner();
                     break;
                 }
                 Ok(Turn {
@@ -131,7 +152,7 @@ impl Seat {
                 Ok(_) => std::hint::spin_loop(),
                 Err(_) => {
                     // The driver remembers it, and says it again to who runs the guest.
-                    self.runner.wake();
+                    self.wake_runner();
                     break;
                 }
             }
@@ -160,6 +181,11 @@ impl Seat {
         self.parked.load(Ordering::Relaxed) || wake::host_must_wake(&self.control)
     }
 
+    /// Wakes whoever runs the guest.
+    fn wake_runner(&self) {
+        self.runner.take().into_iter().for_each(outside::wake);
+    }
+
     /// The waker of whoever runs the guest.
     pub(crate) fn runner(&self) -> &AtomicWaker {
         &self.runner
@@ -180,9 +206,30 @@ impl Seat {
     fn turn(&self, context: &std::task::Context<'_>) -> Result<Turn, Violation> {
         let turn = self.driver().turn(Some(context))?;
         if turn.completed > 0 && self.must_wake() {
-            self.runner.wake();
+            self.wake_runner();
         }
         Ok(turn)
+    }
+}
+
+/// The driver, held by this thread.
+struct Holds<'a> {
+    // Dropped in this order: what was put off meanwhile comes after the lock was let go.
+    driver: MutexGuard<'a, Driver>,
+    _locked: Locked,
+}
+
+impl Deref for Holds<'_> {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl DerefMut for Holds<'_> {
+    fn deref_mut(&mut self) -> &mut Driver {
+        &mut self.driver
     }
 }
 
@@ -207,6 +254,7 @@ fn runtime() -> Result<&'static Handle> {
     let failed = |source| Error::Thread { name: NAME, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(outside::this_thread_is_ours)
         .build()
         .map_err(failed)?;
     let handle = runtime.handle().clone();
@@ -215,11 +263,32 @@ fn runtime() -> Result<&'static Handle> {
     Ok(started.runtime.get_or_init(|| handle))
 }
 
+/// Makes a guest leave while tasks of the embedder's wait to begin: at once if the guest is on the
+/// only thread of their runtime, else if no other thread has taken them for a while.
+#[derive(Debug, Default)]
+struct Impatience {
+    since: Option<Instant>,
+}
+
+impl Impatience {
+    fn look(&mut self, seat: &Seat) {
+        if !seat.home.has_waiting() || !seat.kick.is_in_guest() {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if seat.home.is_narrow() || since.elapsed() > WAITS {
+            seat.kick.kick(Reasons::QUANTUM);
+            self.since = None;
+        }
+    }
+}
+
 /// The task of one sandbox on the thread.
 async fn look(seat: Arc<Seat>) {
     if look_until_stopped(&seat).await.is_err() {
         // The driver remembers it, and says it again to who runs the guest.
-        seat.runner.wake();
+        seat.wake_runner();
     }
 }
 
@@ -233,6 +302,7 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
         let mut active_at = Instant::now();
         let mut paid = false;
         let quiet = if rung { patience.max(RUNG) } else { patience };
+        let mut impatience = Impatience::default();
         loop {
             let turn = std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await?;
             if turn.ended == Ended::Stopped {
@@ -245,6 +315,7 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
             } else if active_at.elapsed() > quiet || seat.stop.load(Ordering::Acquire) {
                 break;
             }
+            impatience.look(seat);
             watch(seat);
             // Lets the reactor and the other sandboxes on this thread have their turn.
             tokio::task::yield_now().await;

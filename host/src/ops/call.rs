@@ -2,44 +2,30 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use wakebox_abi::op::{
     Buf, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply, ReplyKind,
 };
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
-use crate::account::{Account, Charged, Kept};
+use crate::account::{Account, Kept};
 use crate::allowance::{self, PIECE};
 use crate::calls::MESSAGE_MAX;
 use crate::calls::guest::Mailbox;
+use crate::calls::host::Found;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::Refusal;
 use crate::vm::memory::ArenaSlice;
 
-/// What limits messages.
-#[derive(Clone)]
-struct Messages {
-    account: Account,
-    meter: Arc<Meter>,
-}
-
-impl Messages {
-    fn of(resources: &Resources) -> Self {
-        Self {
-            account: resources.account.clone(),
-            meter: resources.meter.clone(),
-        }
-    }
-}
-
 /// Longest name of a function, in bytes.
 const NAME_MAX: usize = 256;
 
 /// Puts a message where its reader wants it, or keeps it if it does not fit there.
-async fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> End {
-    if let Err(status) = to.meter.take_all(LimitKind::CallsIn, message.len()) {
+async fn deliver(message: Kept, into: ArenaSlice, extra: u32, meter: &Meter) -> End {
+    if let Err(status) = meter.take_all(LimitKind::CallsIn, message.len()) {
         return status.into();
     }
     if message.len() <= into.len() {
@@ -49,13 +35,14 @@ async fn deliver(message: Kept, into: ArenaSlice, extra: u32, to: &Messages) -> 
     End::Overflow(Resource::Message(Arc::new(message)), into)
 }
 
-/// A call as the guest has asked for it.
-struct Call {
-    name: Charged<String>,
-    input: ArenaSlice,
-}
-
-fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status> {
+/// The function that the guest names and where the arguments lie that it gives, if it may call it
+/// with so many. Nothing of them is copied before that is known.
+fn function(
+    resources: &Resources,
+    name: Buf,
+    input: Buf,
+    is_stream: bool,
+) -> Result<(Found, ArenaSlice), Status> {
     let (name, input) = (resources.text(name, NAME_MAX)?, resources.slice(input)?);
     if input.len() > MESSAGE_MAX {
         return Err(Status::MessageTooLarge);
@@ -63,29 +50,24 @@ fn function(resources: &Resources, name: Buf, input: Buf) -> Result<Call, Status
     if !resources.policy.may_call(&name) {
         return Err(resources.policy.refuse(Refusal::Call, &*name));
     }
-    // Before anything is copied.
-    resources.callables.find(&name)?;
+    let found = resources.callables.find(&name, is_stream)?;
     let metered = resources.meter.take_all(LimitKind::CallsOut, input.len());
-    metered.map(|()| Call { name, input })
+    metered.map(|()| (found, input))
 }
 
 impl Start for CallHost {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let Call { name, input } = function(resources, self.function, self.input)?;
+        let (found, input) = function(resources, self.function, self.input, false)?;
         let callables = resources.callables.clone();
-        let to = Messages::of(resources);
+        let meter = resources.meter.clone();
         Ok(Started::pending(async move {
             let call = async {
-                let input = input.copy_out(&to.account).await?;
-                let call = callables.call(&name, &input)?;
-                // What was read from them is charged until the call ends: a guest may name the same
-                // range of the arena in thousands of calls.
-                drop(input);
-                to.account.keep(call.await?)
+                let input = input.copy_out(callables.account()).await?;
+                callables.call(found, input)?.await
             };
             match call.await {
-                Ok(reply) => deliver(reply, into, 0, &to).await,
+                Ok(reply) => deliver(reply, into, 0, &meter).await,
                 Err(status) => status.into(),
             }
         }))
@@ -94,18 +76,16 @@ impl Start for CallHost {
 
 impl Start for OpenHostStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let Call { name, input } = function(resources, self.function, self.input)?;
-        let (callables, account) = (resources.callables.clone(), resources.account.clone());
+        let (found, input) = function(resources, self.function, self.input, true)?;
+        let callables = resources.callables.clone();
         Ok(Started::pending(async move {
             let opened = async {
-                let input = input.copy_out(&account).await?;
-                callables.open(&name, &input)
+                let input = input.copy_out(callables.account()).await?;
+                let mut stream = callables.open(found, input)?;
+                stream.opened().await.map(|()| stream)
             };
             match opened.await {
-                Ok(stream) => {
-                    let stream = Arc::new(tokio::sync::Mutex::new(stream));
-                    End::Open(Resource::HostStream(stream))
-                }
+                Ok(stream) => End::Open(Resource::HostStream(Arc::new(Mutex::new(stream)))),
                 Err(status) => status.into(),
             }
         }))
@@ -119,11 +99,10 @@ impl Start for NextItem {
             return Err(Status::BadHandle);
         };
         let stream = stream.clone();
-        let to = Messages::of(resources);
+        let meter = resources.meter.clone();
         Ok(Started::pending_on(self.stream, async move {
-            let item = stream.lock().await.next().await;
-            match item.map(|item| item.and_then(|item| to.account.keep(item))) {
-                Some(Ok(item)) => deliver(item, into, 1, &to).await,
+            match stream.lock().await.next().await {
+                Some(Ok(item)) => deliver(item, into, 1, &meter).await,
                 Some(Err(status)) => status.into(),
                 None => End::OK,
             }
@@ -162,7 +141,7 @@ impl Drop for Delivery {
 impl Start for NextCall {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let to = Messages::of(resources);
+        let meter = resources.meter.clone();
         let mailbox = resources.mailbox.clone();
         Ok(Started::pending(async move {
             let Some(message) = mailbox.take().await else {
@@ -173,7 +152,7 @@ impl Start for NextCall {
                 call: header.map(|(header, _)| header.call),
                 mailbox,
             };
-            let end = deliver(message, into, 0, &to).await;
+            let end = deliver(message, into, 0, &meter).await;
             if !matches!(&end, End::Done(status, _) if *status != Status::Ok) {
                 delivery.call = None;
             }

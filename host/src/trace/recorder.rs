@@ -35,6 +35,7 @@ use super::event::{Event, EventKind, ExitReason, Side};
 use super::sink::{Sink, Sinks};
 use super::{BACKLOG, RECORDS};
 use crate::error::{Error, Result};
+use crate::outside;
 use crate::signals;
 use crate::vm::clock::Clocks;
 use crate::vm::memory::{GuestMemory, Shared};
@@ -469,7 +470,7 @@ fn give_out(shelf: &Shelf, audience: &mut Audience) {
                 },
             )
         };
-        shelf.runner.wake();
+        shelf.runner.take().into_iter().for_each(outside::wake);
         let is_quiet = batch.len() == 0;
         let end = batch.end.take();
         if end.is_some() {

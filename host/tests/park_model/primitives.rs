@@ -38,12 +38,18 @@ impl AtomicWaker {
         *self.0.lock().unwrap() = Some(waker.clone());
     }
 
-    pub(crate) fn wake(&self) {
-        let waker = self.0.lock().unwrap().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    pub(crate) fn take(&self) -> Option<Waker> {
+        self.0.lock().unwrap().take()
     }
+
+    pub(crate) fn wake(&self) {
+        self.take().into_iter().for_each(wake);
+    }
+}
+
+/// Wakes. Nobody in the models holds a lock of a driver.
+pub(crate) fn wake(waker: Waker) {
+    waker.wake();
 }
 
 /// Who waits for a wake. One that comes before the wait is not lost.

@@ -1,7 +1,8 @@
 //! Calls in both directions.
 //!
 //! `serve` answers calls of the host until there are no more; `call` calls the host; `large` has it
-//! send more than fits into the arena, and tries the same.
+//! send more than fits into the arena, and tries the same; `busy` is `call` beside a task that never
+//! rests; `hold` has two calls under way for ever.
 #![no_std]
 #![no_main]
 
@@ -74,6 +75,22 @@ async fn main() {
     match env::args().next() {
         Some("serve") => wakebox_guest::serve().await,
         Some("call") => call().await,
+        Some("busy") => {
+            let busy = spawn(async {
+                loop {
+                    let _ = wakebox_guest::ops::nop().await;
+                }
+            });
+            call().await;
+            busy.abort();
+        }
+        Some("hold") => {
+            let calls = [spawn(never()), spawn(never())];
+            for call in calls {
+                let _ = call.await;
+            }
+            core::future::pending::<()>().await;
+        }
         Some("large") => {
             let bytes = large(5_000_000).await.expect("the bytes");
             let same = bytes
@@ -83,7 +100,7 @@ async fn main() {
             println!("large {} {same}", bytes.len());
             println!("echo {:?}", echo(&bytes).await.map(|back| back.len()));
         }
-        other => panic!("serve, call or large, not {other:?}"),
+        other => panic!("serve, call, large, busy or hold, not {other:?}"),
     }
     println!("end");
 }
