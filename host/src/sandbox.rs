@@ -859,7 +859,7 @@ impl Sandbox {
     #[must_use]
     pub fn caller(&self) -> Caller {
         let seat = match &self.service {
-            Service::Thread(seat) if self.mode == Mode::Poll => Some(seat.clone()),
+            Service::Thread(seat) if self.mode == Mode::Poll => Some(seat),
             _ => None,
         };
         Caller::new(self.mailbox.clone(), seat)

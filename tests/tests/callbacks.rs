@@ -276,7 +276,6 @@ fn noting(mode: WakeMode, owned: Arc<()>) -> Builder {
         let dropped = Dropped(NOTES.get().unwrap().clone(), "stream dropped");
         stream::repeat_with(move || {
             let _ = &dropped;
-            note("stream polled");
             7_u64
         })
     };
@@ -295,7 +294,10 @@ fn noting(mode: WakeMode, owned: Arc<()>) -> Builder {
             panic!("a panic that a test asked for")
         })
         .host_stream("count", |_, to: u32| {
-            stream::iter((1..=to).map(|n| format!("number {n}")))
+            stream::iter((1..=to).map(|n| {
+                note("stream polled");
+                format!("number {n}")
+            }))
         })
         .host_stream("long", |_, (): ()| {
             stream::iter([10, 100_000].map(|len| Noted(vec![1; len])))
@@ -337,6 +339,7 @@ fn the_embedders_code_runs_on_threads_of_its_runtime() {
             "polled",
             "read",
             "state dropped",
+            "stream dropped",
             "stream polled",
             "value dropped",
             "written",

@@ -1,6 +1,8 @@
 //! The embedder's process is not the library's: its signals and what they do, its limits, its children.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use wakebox::{Builder, Limit, Outcome, Policy, Sandbox, WakeMode};
@@ -124,6 +126,42 @@ fn a_computing_guest_is_ended_whatever_signals_are_to_do() {
             }
         },
     );
+}
+
+/// The command, with a guest that computes for ever and a limit; this is done before it begins.
+fn command_ends_it(prepare: impl Fn() + Send + Sync + 'static) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+    command
+        .arg("run")
+        .arg(guest("spin"))
+        .args(["--timeout", "50ms"])
+        .stdin(Stdio::null());
+    // SAFETY: between `fork` and `exec` it makes system calls with values of its own.
+    unsafe {
+        command.pre_exec(move || {
+            prepare();
+            Ok(())
+        });
+    }
+    let output = command.output().expect("the command");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("50 ms") && output.status.code().is_some(),
+        "{said}"
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn the_command_ends_a_computing_guest_whoever_has_started_it() {
+    require_kvm();
+    command_ends_it(|| ());
+    command_ends_it(block_signals);
+    command_ends_it(|| limit(libc::RLIMIT_SIGPENDING, 0));
+    command_ends_it(|| {
+        limit(libc::RLIMIT_SIGPENDING, 0);
+        block_signals();
+    });
 }
 
 /// Runs a body in a child made by `fork`, and expects that it returns.

@@ -300,7 +300,7 @@ fn a_call_that_is_granted_is_made() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_forbidden_call_ends_the_process_from_every_thread() {
     require_kvm();
-    for which in ["main", "driver", "blocking"] {
+    for which in ["main", "trace", "blocking"] {
         let guest = guest("calls");
         let output = jailed([OsStr::new("thread"), which.as_ref(), guest.as_ref()]);
         assert_eq!(

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -384,13 +384,17 @@ impl Drop for Take {
 #[derive(Clone, Debug)]
 pub struct Caller {
     mailbox: Arc<Mailbox>,
-    seat: Option<Arc<Seat>>,
+    /// Weak: a host function that keeps what calls its guest does not keep the sandbox.
+    seat: Option<Weak<Seat>>,
 }
 
 impl Caller {
     /// `seat` is the seat of a driver that the caller may help, in wake mode `poll`.
-    pub(crate) fn new(mailbox: Arc<Mailbox>, seat: Option<Arc<Seat>>) -> Self {
-        Self { mailbox, seat }
+    pub(crate) fn new(mailbox: Arc<Mailbox>, seat: Option<&Arc<Seat>>) -> Self {
+        Self {
+            mailbox,
+            seat: seat.map(Arc::downgrade),
+        }
     }
 
     /// Calls the function that the guest exports by this name, and gives what it returns.
@@ -447,7 +451,7 @@ impl Caller {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
-        let call = match &self.seat {
+        let call = match self.seat.as_ref().and_then(Weak::upgrade) {
             // This thread looks after the rings itself for a moment: the way to the guest and back
             // then takes no other thread.
             Some(seat) => seat.help(

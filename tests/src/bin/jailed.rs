@@ -6,10 +6,10 @@ use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::time::Duration;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use wakebox::jail::Jail;
+use wakebox::trace::{Event, Sink};
 use wakebox::{Policy, Sandbox, WakeMode};
 
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -94,32 +94,31 @@ fn thread(which: &str, guest: &str) -> Result {
         forbidden();
         return Ok(());
     }
-    let driver = which == "driver";
-    let mut sandbox = Sandbox::builder()
+    let builder = Sandbox::builder()
         .guest(guest)
         .args(["call"])
-        .wake(WakeMode::Poll)
-        .host_fn("add", move |_, (a, b): (u64, u64)| async move {
-            if driver {
-                on_the_driver(forbidden).await;
-            } else {
-                let call = tokio::task::spawn_blocking(forbidden).await;
-                call.expect("it does not panic");
-            }
+        .wake(WakeMode::Poll);
+    let builder = if which == "trace" {
+        builder.trace(OnItsThread(forbidden))
+    } else {
+        builder.host_fn("add", move |_, (a, b): (u64, u64)| async move {
+            let call = tokio::task::spawn_blocking(forbidden).await;
+            call.expect("it does not panic");
             a + b
         })
-        .build()?;
-    println!("{}", sandbox.run_blocking()?);
+    };
+    println!("{}", builder.build()?.run_blocking()?);
     Ok(())
 }
 
-/// Does something on the driver's own thread. A host function is polled by whoever has the driver at
-/// that moment; when a timer of that thread has fired, it is most likely it.
-async fn on_the_driver(act: impl Fn()) {
-    while std::thread::current().name() != Some("wakebox-driver") {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+/// Does something on the trace's own thread, at each event.
+struct OnItsThread<F>(F);
+
+impl<F: Fn() + Send> Sink for OnItsThread<F> {
+    fn event(&mut self, _: &Event) -> std::io::Result<()> {
+        (self.0)();
+        Ok(())
     }
-    act();
 }
 
 /// Opens a path for reading and, anew, for writing, where one directory is granted.

@@ -5,6 +5,7 @@
 //! thread and the driver's thread with it, lost no byte and still answer; and if this process has as
 //! many open files and threads as before.
 
+mod embedder;
 mod expect;
 mod neighbour;
 mod process;
@@ -275,7 +276,7 @@ fn functions(builder: Builder) -> Builder {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Deep(Option<Box<Deep>>);
 
-    builder
+    embedder::functions(builder)
         .host_fn("echo", async |_, bytes: Vec<u8>| bytes)
         .host_fn("text", async |_, text: String| text)
         .host_fn("deep", async |_, deep: Deep| deep)
@@ -294,8 +295,11 @@ async fn run_one(
     case: Case,
     builder: Builder,
 ) -> Result<(wakebox::Outcome, Option<Answer>), String> {
+    let slot = embedder::Slot::default();
+    let builder = builder.state(slot.clone());
     let mut sandbox = builder.build().map_err(|error| error.to_string())?;
     let caller = sandbox.caller();
+    let _ = slot.set(caller.clone());
     let call = async {
         match case.called {
             None => None,

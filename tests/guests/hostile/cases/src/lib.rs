@@ -7,6 +7,7 @@
 
 mod calls;
 mod case;
+mod embedder;
 mod entries;
 mod guest;
 mod handles;
@@ -101,6 +102,11 @@ pub const GROUPS: &[Group] = &[
         name: "calls",
         about: "calls and replies that make no sense, in either direction",
         cases: calls::cases,
+    },
+    Group {
+        name: "embedder",
+        about: "the embedder's own code, brought to panic, to wait and to call back",
+        cases: embedder::cases,
     },
     Group {
         name: "reports",
