@@ -53,21 +53,18 @@ fn block_signals() {
 
 /// Sets what all signals do that can be set.
 fn handle_all_signals(how: libc::sighandler_t) {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: neither default nor ignoring runs any code. Those that a test or its threads bring
-        // upon themselves, and those of the C library, keep theirs.
-        if ![
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGABRT,
-            libc::SIGCHLD,
-            32,
-            33,
-        ]
-        .contains(&signal)
-        {
-            unsafe { libc::signal(signal, how) };
-        }
+    // Those that a test or its threads bring upon themselves, and those of the C library, keep theirs.
+    let kept = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGABRT,
+        libc::SIGCHLD,
+        32,
+        33,
+    ];
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| !kept.contains(signal)) {
+        // SAFETY: neither default nor ignoring runs any code.
+        unsafe { libc::signal(signal, how) };
     }
 }
 

@@ -241,7 +241,7 @@ impl fmt::Display for Fault {
         match self.has_registers() {
             true => write!(f, ", by the instruction at {:#x}", self.registers.rip)?,
             false => {
-                f.write_str(", at a place that is not known, for KVM has reset the processor")?
+                f.write_str(", at a place that is not known, for KVM has reset the processor")?;
             }
         }
         match &self.shutdown {

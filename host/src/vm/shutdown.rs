@@ -77,8 +77,11 @@ fn compare_registers(was: &kvm_sregs, is: &kvm_sregs, shutdown: &mut Shutdown) {
     }
 }
 
+/// A part of memory, what the host wrote there, and what lies at an offset in it, in words.
+type Written = (Part, Vec<u8>, fn(usize) -> String);
+
 /// What the host wrote before the start, where, and what a byte of it is called.
-fn written(space: &Space, image: &Image) -> [(Part, Vec<u8>, fn(usize) -> String); 3] {
+fn written(space: &Space, image: &Image) -> [Written; 3] {
     let tables = space.tables(image).to_bytes();
     [
         (

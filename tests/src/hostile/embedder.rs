@@ -43,7 +43,10 @@ impl Serialize for Bad {
 
 /// A result that panics when it is dropped, once it has been written.
 #[derive(Serialize)]
-struct Last(#[serde(skip)] Option<Bomb>);
+struct Last {
+    #[serde(skip)]
+    _bomb: Bomb,
+}
 
 /// Gives the functions to a guest.
 pub(super) fn functions(builder: Builder) -> Builder {
@@ -67,7 +70,7 @@ pub(super) fn functions(builder: Builder) -> Builder {
         })
         .host_fn("reads-badly", async |_, _: Bad| ())
         .host_fn("writes-badly", async |_, (): ()| Bad)
-        .host_fn("ends-badly", async |_, (): ()| Last(Some(Bomb)))
+        .host_fn("ends-badly", async |_, (): ()| Last { _bomb: Bomb })
         .host_stream("stream-panics", |_, (): ()| {
             stream::poll_fn(|_| -> std::task::Poll<Option<()>> { panics() })
         })
