@@ -18,7 +18,11 @@ use crate::args::Args;
 use crate::workspace;
 
 /// The packages of the host: their names in `use` lines, and their folders.
-const PACKAGES: [(&str, &str); 2] = [("wakebox", "host"), ("wakebox_cli", "host/cli")];
+const PACKAGES: [(&str, &str); 3] = [
+    ("wakebox", "host"),
+    ("wakebox_cli", "host/cli"),
+    ("wakebox_trace", "host/trace"),
+];
 
 /// Circles that are there and wait to be cut, each as its rooms in order.
 const KNOWN: &[&[&str]] = &[
@@ -33,8 +37,8 @@ const KNOWN: &[&[&str]] = &[
         "wakebox/debug",
         "wakebox/error",
         "wakebox/loader",
+        "wakebox/observe",
         "wakebox/report",
-        "wakebox/trace",
         "wakebox/vm",
     ],
     &["wakebox/running", "wakebox/sandbox"],
@@ -194,7 +198,10 @@ impl Package {
         }
         let mut exports = BTreeMap::new();
         for import in imports::of_file(&source.join("lib.rs"), &[])? {
-            if let ([room, ..], Some(name)) = (import.path.as_slice(), import.path.last()) {
+            if let (None, [room, ..], Some(name)) =
+                (import.package, &import.path[..], import.path.last())
+                && rooms.contains_key(room)
+            {
                 exports.insert(name.clone(), room.clone());
             }
         }

@@ -17,9 +17,9 @@ use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
 
 use super::Violation;
+use crate::observe::Recorder;
 use crate::ops::End;
 use crate::ops::blocking::Reach;
-use crate::trace::Recorder;
 use crate::vm::signal::RunPage;
 
 /// An operation that could not be done at once.

@@ -50,9 +50,9 @@ use wakebox_abi::queue::{Broken, Queue};
 
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
+use crate::observe::Recorder;
 use crate::ops::{self, End, Resources, Started};
 use crate::telemetry::{OpTelemetry, Telemetry};
-use crate::trace::Recorder;
 use crate::vm::memory::{GuestMemory, Shared};
 
 /// How a guest broke the interface, in words. Ends its sandbox.

@@ -20,8 +20,9 @@ use super::system::{System, retry};
 use super::ticker::Ticker;
 use crate::error::{Error, Result};
 use crate::loader::Image;
+use crate::observe::Recorder;
 use crate::report::{Fault, FaultKind, Registers};
-use crate::trace::{ExitReason, Recorder};
+use crate::trace::ExitReason;
 
 /// Control register bits (Intel SDM vol. 3A, 2.5; AMD APM vol. 2, 3.1).
 mod bits {

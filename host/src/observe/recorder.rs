@@ -31,14 +31,22 @@ use wakebox_abi::status::Status;
 use wakebox_abi::trace::{Record, ticks};
 
 use super::assembler::Assembler;
-use super::event::{Event, EventKind, ExitReason, Side};
-use super::sink::{Sink, Sinks};
-use super::{BACKLOG, RECORDS};
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::signals;
+use crate::trace::{BACKLOG, Event, EventKind, ExitReason, RECORDS, Side, Sink};
 use crate::vm::clock::Clocks;
 use crate::vm::memory::{GuestMemory, Shared};
+
+/// Those of one sandbox.
+#[derive(Default)]
+pub(crate) struct Sinks(pub(crate) Vec<Box<dyn Sink>>);
+
+impl std::fmt::Debug for Sinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sinks({})", self.0.len())
+    }
+}
 
 /// How long an event may lie before the thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

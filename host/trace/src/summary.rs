@@ -353,7 +353,7 @@ impl Sink for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{ExitReason, OpId, Side};
+    use crate::{ExitReason, OpId, Side};
 
     const MAIN: TaskId = TaskId(1);
 

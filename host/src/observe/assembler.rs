@@ -7,11 +7,11 @@ use wakebox_abi::status::Status;
 use wakebox_abi::trace::{self, Reason, Record, TEXT_MAX, Text, What};
 use wakebox_abi::{layout, port};
 
-use super::event::{
+use super::recorder::{Batch, Fact, KEPT, TraceClock};
+use crate::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, OpId, OpKind, PollResult, Roused, Side,
     TaskId, TimerId,
 };
-use super::recorder::{Batch, Fact, KEPT, TraceClock};
 
 /// What is known of the operation that was last in a slot.
 #[derive(Clone, Copy, Debug, Default)]

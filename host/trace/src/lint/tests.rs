@@ -3,7 +3,7 @@ use std::time::Duration;
 use wakebox_abi::op::Opcode;
 
 use super::*;
-use crate::trace::{ExitReason, OpKind, Roused, Side, TASKS};
+use crate::{ExitReason, OpKind, Roused, Side, TASKS};
 
 const MS: u64 = 1_000_000;
 const MAIN: TaskId = TaskId(1);

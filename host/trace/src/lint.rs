@@ -83,7 +83,7 @@ const STAY: u64 = 2_000_000;
 const REMEMBERED: usize = 1 << 16;
 /// Findings of different kinds and places.
 const FINDINGS: usize = 1_000;
-/// What [`Outcome::exit_status`](crate::Outcome::exit_status) gives for a deadlock.
+/// What `Outcome::exit_status` gives for a deadlock.
 const DEADLOCK: u8 = 123;
 const MAIN: TaskId = TaskId(1);
 

@@ -11,7 +11,7 @@ use super::tasks::TASKS;
 /// own.
 ///
 /// A sink that is slow slows the sandbox down: when too many events wait for it
-/// ([`BACKLOG`](super::BACKLOG)), the guest, once left, is not entered before it has caught up.
+/// (`wakebox::trace::BACKLOG`), the guest, once left, is not entered before it has caught up.
 /// No event is lost by that.
 pub trait Sink: Send {
     /// Takes an event.
@@ -19,7 +19,7 @@ pub trait Sink: Send {
     /// # Errors
     ///
     /// What it could not do. The sink is not called again, the sandbox goes on, and
-    /// [`Sandbox::trace_error`](crate::Sandbox::trace_error) has the error.
+    /// `Sandbox::trace_error` has the error.
     fn event(&mut self, event: &Event) -> io::Result<()>;
 
     /// No further event waits at the moment: a good time to show or to write out what there is.
@@ -55,21 +55,11 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
 }
 
-/// Those of one sandbox.
-#[derive(Default)]
-pub(crate) struct Sinks(pub(crate) Vec<Box<dyn Sink>>);
-
-impl std::fmt::Debug for Sinks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sinks({})", self.0.len())
-    }
-}
-
 /// Most events that a [`Recording`] keeps, unless it is said: about 200 MiB.
 pub const RECORDED: usize = 1 << 21;
 
 /// Keeps the first [`RECORDED`] events. Clones share what they keep: give one to
-/// [`Builder::trace`](crate::Builder::trace) and ask the other.
+/// `Builder::trace` and ask the other.
 #[derive(Clone, Debug, Default)]
 pub struct Recording(Arc<Mutex<Recorded>>);
 
@@ -134,7 +124,7 @@ impl Sink for Recording {
 }
 
 /// A sink that can be looked into while it receives a run and afterwards: give a clone to
-/// [`Builder::trace`](crate::Builder::trace).
+/// `Builder::trace`.
 #[derive(Debug, Default)]
 pub struct Shared<S>(Arc<Mutex<S>>);
 
@@ -214,7 +204,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Side;
+    use crate::Side;
 
     fn spawned(task: u32) -> Event {
         Event {

@@ -146,7 +146,7 @@ impl<W: Write + Send> Sink for Writer<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Cause, EventKind, PollResult, Side, TaskId};
+    use crate::{Cause, EventKind, PollResult, Side, TaskId};
 
     fn spawned(name: &str) -> Event {
         Event {

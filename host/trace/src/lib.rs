@@ -1,26 +1,9 @@
-//! What happens in a run, event by event, on both sides of the boundary.
+//! What happens in a run of Wakebox, event by event, on both sides of the boundary; and what reads
+//! it: [`json`] writes events to a file and reads them back, [`summary`] counts, [`lint`] judges,
+//! [`timeline`] draws.
 //!
-//! A guest that is watched writes records into a ring in shared memory
-//! ([`wakebox_abi::trace`]); the host writes down what it does itself; both are merged in the order
-//! of their times and given to a [`Sink`]. [`json`] writes them to a file and reads them back.
-//!
-//! ```no_run
-//! use wakebox::Sandbox;
-//! use wakebox::trace::{EventKind, Recording};
-//!
-//! # async fn example() -> Result<(), wakebox::Error> {
-//! let recording = Recording::new();
-//! let mut sandbox = Sandbox::builder()
-//!     .guest("target/release/hello")
-//!     .trace(recording.clone())
-//!     .build()?;
-//! sandbox.run().await?;
-//! for event in recording.events() {
-//!     println!("{:>12} ns {}", event.time, event.kind.name());
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! The crate knows neither KVM nor Tokio: a tool that looks at recorded traces needs only this. The
+//! crate `wakebox` makes the events and has all of this as `wakebox::trace`.
 //!
 //! # The events
 //!
@@ -56,29 +39,19 @@
 //! found the records, and between the entry and the exit; what is no record is counted
 //! ([`EventKind::Malformed`]); names are any text. A guest that lies spoils its own trace.
 
-mod assembler;
 mod event;
 pub mod json;
 pub mod lint;
-mod recorder;
 mod sink;
 pub mod summary;
 mod tasks;
 pub mod timeline;
+pub mod units;
 
 pub use self::event::{
     Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, OpId, OpKind, PollResult, Roused,
     Side, TaskId, TimerId, Track,
 };
-pub(crate) use self::recorder::{Recorder, Tracing};
-pub(crate) use self::sink::Sinks;
 pub use self::sink::{Names, RECORDED, Recording, Shared, Sink};
 pub use self::summary::Summary;
 pub use self::tasks::{TASKS, Tasks};
-
-/// Records and events that may wait for a sink before the guest is made to wait as well.
-pub const BACKLOG: u32 = 1 << 20;
-
-/// Places of the guest's trace ring, unless it is said: enough for 5 million records a second and
-/// a host thread that comes 20 ms late.
-pub const RECORDS: u32 = 1 << 17;

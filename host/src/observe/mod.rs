@@ -1,0 +1,7 @@
+//! How a run is watched: what the host does and what the guest writes down become the events of
+//! [`crate::trace`].
+
+mod assembler;
+mod recorder;
+
+pub(crate) use self::recorder::{Recorder, Sinks, Tracing};
