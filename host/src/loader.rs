@@ -7,8 +7,17 @@
 //! host applies the relocations before the guest runs. The interpreter that a
 //! linker puts into a position-independent executable is ignored.
 //!
+//! The file is somebody else's. Reading it takes host memory of its own length and little besides
+//! ([`MOST_HEADERS`]; no list of its relocations is made), and at most a step for every eight of its
+//! bytes ([`Fuel::for_file`]): each note, entry of the dynamic section or of a relocation table, and
+//! each word to relocate costs one. Loading it takes that once more, and the copy of its segments.
+//!
 //! (ELF gABI, chapters 4 and 5; System V ABI, AMD64 supplement, 4.4.)
 
+mod error;
+mod relocations;
+
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,79 +25,23 @@ use std::sync::Arc;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::Header;
 use goblin::elf::program_header::ProgramHeader;
-use goblin::elf::{dynamic, header, program_header as ph, reloc};
+use goblin::elf::{header, program_header as ph};
 use wakebox_abi::boot::{Features, Range as VirtualRange};
 use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, IMAGE_PIE_BASE, PAGE_SIZE};
 use wakebox_abi::{ABI_VERSION, note};
 
+pub use self::error::LoadError;
+use self::relocations::{DynamicSection, Parts};
+use crate::debug::elf::find_note;
+use crate::debug::fuel::Fuel;
 use crate::error::{Error, Result};
 use crate::interned::interned;
 use crate::units;
 use crate::vm::memory::GuestMemory;
 use crate::vm::paging::Rights;
 
-/// Why a file is not a guest that can be loaded, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "each message says what its variant is")]
-pub enum LoadError {
-    #[error("the file is empty")]
-    Empty,
-    #[error(
-        "not an ELF file: a guest is what `cargo build` makes of a crate with `#[wakebox_guest::main]`"
-    )]
-    NotElf,
-    #[error("a 32-bit or big-endian ELF file; guests are 64-bit, little endian")]
-    WrongClass,
-    #[error("an ELF file for another machine ({0}); guests are for x86-64")]
-    WrongMachine(&'static str),
-    #[error("an ELF file that is not a program ({0}); give the binary that `cargo build` made")]
-    WrongType(&'static str),
-    #[error("cut off: its headers speak of {needed} bytes and there are {present}")]
-    Truncated { needed: u64, present: u64 },
-    #[error("damaged: {0}")]
-    Damaged(String),
-    #[error(
-        "a program for this host, not a guest: it carries no Wakebox note (a guest is `no_std` and \
-         has `#[wakebox_guest::main]`; `wakebox new NAME` writes one)"
-    )]
-    NoNote,
-    #[error(
-        "built for version {guest} of the Wakebox interface, and this host speaks version {host}: \
-         use the same release of `wakebox` and `wakebox-guest`"
-    )]
-    WrongVersion { guest: u32, host: u32 },
-    #[error("it needs features that this host does not have (bits {0:#x}): use a newer `wakebox`")]
-    MissingFeatures(u64),
-    #[error(
-        "it needs the shared library {0}, and there is none in a guest: some dependency uses `std` \
-         or `libc`; look for it with `cargo tree`, and switch its `std` feature off"
-    )]
-    SharedLibrary(String),
-    #[error("it uses thread-local storage, which guests do not have: some dependency uses `std`")]
-    ThreadLocal,
-    #[error("the segment at {0:#x} is writable and executable at once: a page is one or the other")]
-    WritableCode(u64),
-    #[error("the segments at {0:#x} and {1:#x} overlap or share a page: link with separate pages")]
-    Overlap(u64, u64),
-    #[error(
-        "the segment at {start:#x} to {end:#x} is outside the image window, \
-         {IMAGE_MIN:#x} to {IMAGE_MAX:#x}"
-    )]
-    OutsideWindow { start: u64, end: u64 },
-    #[error("it has no segment to load")]
-    NoSegments,
-    #[error("its entry point {0:#x} is not in an executable segment")]
-    BadEntry(u64),
-    #[error("it refers to the symbol `{0}`, which nothing defines: a guest stands alone")]
-    Undefined(String),
-    #[error(
-        "it has a relocation of type {0} at {1:#x}, which is not one that a static guest needs"
-    )]
-    Relocation(u32, u64),
-    #[error("it asks for executable stack: remove the flag (`-z noexecstack`)")]
-    ExecutableStack,
-}
+/// Most program headers of a guest. Linkers write about ten.
+pub(crate) const MOST_HEADERS: u16 = 256;
 
 /// A segment of an image.
 #[derive(Clone, Debug)]
@@ -106,10 +59,11 @@ pub struct Segment {
 #[derive(Clone)]
 pub struct Image {
     bytes: Arc<[u8]>,
-    name: String,
-    segments: Vec<Segment>,
+    name: Arc<str>,
+    segments: Arc<[Segment]>,
     read_only_after: Range<u64>,
-    relocations: Vec<(u64, u64)>,
+    dynamic: DynamicSection,
+    relocations: usize,
     note: note::Description,
     entry: u64,
     position_independent: bool,
@@ -136,6 +90,11 @@ fn damaged(error: impl std::fmt::Display) -> LoadError {
 
 impl Image {
     /// Reads and checks a guest file.
+    ///
+    /// It blocks the thread while it reads: a millisecond for a guest as `cargo build` makes one,
+    /// at most about as long as `cp` takes, and a third of a second to check what is worst. In async
+    /// code with files that you do not know, call it on a thread for such
+    /// ([`tokio::task::spawn_blocking`]), and give the image to any number of sandboxes.
     ///
     /// # Errors
     ///
@@ -215,7 +174,7 @@ impl Image {
     /// The relocations that will be applied: how many.
     #[must_use]
     pub fn relocations(&self) -> usize {
-        self.relocations.len()
+        self.relocations
     }
 
     /// The addresses that it takes, in whole pages.
@@ -243,7 +202,7 @@ impl Image {
                 pages.push((range.start, range.end - range.start, rights));
             }
         };
-        for segment in &self.segments {
+        for segment in &*self.segments {
             let start = segment.addresses.start / PAGE_SIZE * PAGE_SIZE;
             let end = segment.addresses.end.next_multiple_of(PAGE_SIZE);
             if segment.rights == Rights::WRITE && relro.start < end && start < relro.end {
@@ -262,15 +221,21 @@ impl Image {
     pub(crate) fn load(&self, memory: &GuestMemory) {
         let space = memory.space();
         let at = |virt: u64| space.image.offset + (virt - space.image_start);
-        for segment in &self.segments {
+        for segment in &*self.segments {
             memory.write(
                 at(segment.addresses.start),
                 &self.bytes[segment.file.clone()],
             );
         }
-        for (place, value) in &self.relocations {
-            memory.write(at(*place), &value.to_le_bytes());
-        }
+        let parts = Parts {
+            bytes: &self.bytes,
+            segments: &self.segments,
+            bias: self.bias(),
+        };
+        let fuel = Fuel::for_file(self.bytes.len());
+        let relocate = |place, value: u64| memory.write(at(place), &value.to_le_bytes());
+        let done = self.dynamic.each_relocation(&parts, &fuel, relocate);
+        debug_assert!(done.is_ok(), "the same bytes were checked: {done:?}");
     }
 }
 
@@ -298,19 +263,32 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
         )));
     }
     // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
-    if metadata.len() > 4 * IMAGE_MAX {
+    let len = metadata.len();
+    if len > 4 * IMAGE_MAX {
         return Err(read(std::io::Error::other(format!(
             "it is {} long, which no guest is",
-            units::bytes(metadata.len())
+            units::bytes(len)
         ))));
     }
-    std::fs::read(path).map_err(read)
+    let mut bytes = Vec::new();
+    if bytes.try_reserve_exact(len as usize + 1).is_err() {
+        return Err(read(std::io::ErrorKind::OutOfMemory.into()));
+    }
+    // No more than it had: somebody may be writing to it.
+    let file = std::fs::File::open(path).map_err(read)?;
+    file.take(len).read_to_end(&mut bytes).map_err(read)?;
+    Ok(bytes)
 }
 
 fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, LoadError> {
+    let fuel = Fuel::for_file(bytes.len());
+    parse_with(name, bytes, &fuel)
+}
+
+fn parse_with(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     let header = parse_header(&bytes)?;
     let headers = parse_program_headers(&bytes, &header)?;
-    let note = find_note(&bytes, &headers)?.ok_or(LoadError::NoNote)?;
+    let note = parse_note(&bytes, &headers, fuel)?.ok_or(LoadError::NoNote)?;
     if note.version != ABI_VERSION {
         return Err(LoadError::WrongVersion {
             guest: note.version,
@@ -356,12 +334,23 @@ fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, LoadError> {
             Some(start..start.checked_add(header.p_memsz)?)
         })
         .unwrap_or_default();
-    let relocations = relocations(&bytes, &headers, &segments, bias)?;
+    let dynamic = DynamicSection::parse(&bytes, &headers, fuel)?;
+    let parts = Parts {
+        bytes: &bytes,
+        segments: &segments,
+        bias,
+    };
+    if let Some(name) = dynamic.needed(&parts)? {
+        return Err(LoadError::SharedLibrary(name));
+    }
+    let mut relocations = 0;
+    dynamic.each_relocation(&parts, fuel, |_, _| relocations += 1)?;
     Ok(Image {
         bytes: interned(bytes),
         name: name.into(),
-        segments,
+        segments: segments.into(),
         read_only_after,
+        dynamic,
         relocations,
         note,
         entry,
@@ -405,6 +394,9 @@ fn parse_program_headers(bytes: &[u8], header: &Header) -> Result<Vec<ProgramHea
     if u64::from(header.e_phentsize) != size || header.e_phnum == 0 {
         return Err(LoadError::NoSegments);
     }
+    if header.e_phnum > MOST_HEADERS {
+        return Err(LoadError::TooManyHeaders(header.e_phnum));
+    }
     let present = bytes.len() as u64;
     let needed = header
         .e_phoff
@@ -431,31 +423,17 @@ fn contents<'a>(bytes: &'a [u8], header: &ProgramHeader) -> &'a [u8] {
         .unwrap_or_default()
 }
 
-fn find_note(
+fn parse_note(
     bytes: &[u8],
     headers: &[ProgramHeader],
+    fuel: &Fuel,
 ) -> Result<Option<note::Description>, LoadError> {
     for header in headers.iter().filter(|header| header.p_type == ph::PT_NOTE) {
-        let mut rest = contents(bytes, header);
-        // A note: three words (sizes of name and description, type), then both, each padded to
-        // four bytes.
-        while let Some((head, tail)) = rest.split_first_chunk::<12>() {
-            let word = |at: usize| {
-                u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize
-            };
-            let (name_len, desc_len, kind) = (word(0), word(4), word(8));
-            let padded = |len: usize| len.checked_next_multiple_of(4);
-            let ends = padded(name_len)
-                .and_then(|name_end| Some((name_end, name_end.checked_add(padded(desc_len)?)?)));
-            let Some((name_end, end)) = ends.filter(|(_, end)| *end <= tail.len()) else {
-                break;
-            };
-            if tail[..name_len] == note::NAME && kind == note::TYPE as usize {
-                return note::Description::parse(&tail[name_end..name_end + desc_len])
-                    .map(Some)
-                    .ok_or_else(|| damaged("its Wakebox note is too short"));
-            }
-            rest = &tail[end..];
+        let notes = contents(bytes, header);
+        if let Some(description) = find_note(notes, &note::NAME, note::TYPE, fuel)? {
+            return note::Description::parse(description)
+                .map(Some)
+                .ok_or_else(|| damaged("its Wakebox note is too short"));
         }
     }
     Ok(None)
@@ -502,204 +480,6 @@ fn parse_segments(headers: &[ProgramHeader], bias: u64) -> Result<Vec<Segment>, 
         return Err(LoadError::NoSegments);
     }
     Ok(segments)
-}
-
-/// A table of the dynamic section, found by its address.
-struct Table<'a> {
-    bytes: &'a [u8],
-    headers: &'a [ProgramHeader],
-}
-
-impl<'a> Table<'a> {
-    /// The file's bytes from a link-time address to the end of its segment.
-    fn at(&self, address: u64) -> Result<&'a [u8], LoadError> {
-        let loads = self
-            .headers
-            .iter()
-            .filter(|header| header.p_type == ph::PT_LOAD);
-        for header in loads {
-            if let Some(offset) = address.checked_sub(header.p_vaddr)
-                && offset < header.p_filesz
-            {
-                return Ok(&contents(self.bytes, header)[offset as usize..]);
-            }
-        }
-        Err(damaged(format!(
-            "its dynamic section names {address:#x}, where no segment is"
-        )))
-    }
-
-    /// `len` bytes at a link-time address.
-    fn range(&self, address: u64, len: u64) -> Result<&'a [u8], LoadError> {
-        let bytes = if len == 0 { &[] } else { self.at(address)? };
-        usize::try_from(len)
-            .ok()
-            .and_then(|len| bytes.get(..len))
-            .ok_or_else(|| damaged(format!("its table at {address:#x} runs past its segment")))
-    }
-
-    /// The string at an offset of a string table.
-    fn string(&self, table: u64, offset: u64) -> Result<String, LoadError> {
-        let bytes = self.at(table.wrapping_add(offset))?;
-        let end = bytes
-            .iter()
-            .take(200)
-            .position(|byte| *byte == 0)
-            .unwrap_or(0);
-        Ok(String::from_utf8_lossy(&bytes[..end])
-            .escape_debug()
-            .to_string())
-    }
-}
-
-/// What the dynamic section says, if there is one.
-#[derive(Default)]
-struct DynamicSection {
-    needed: Vec<u64>,
-    strings: u64,
-    symbols: u64,
-    rela: (u64, u64),
-    jump: (u64, u64),
-    relr: (u64, u64),
-}
-
-impl DynamicSection {
-    fn parse(bytes: &[u8], headers: &[ProgramHeader]) -> Self {
-        let mut section = Self::default();
-        let Some(header) = headers
-            .iter()
-            .find(|header| header.p_type == ph::PT_DYNAMIC)
-        else {
-            return section;
-        };
-        for entry in contents(bytes, header).as_chunks::<16>().0 {
-            let (tag, value) = (word(entry, 0), word(entry, 8));
-            match tag {
-                dynamic::DT_NULL => break,
-                dynamic::DT_NEEDED => section.needed.push(value),
-                dynamic::DT_STRTAB => section.strings = value,
-                dynamic::DT_SYMTAB => section.symbols = value,
-                dynamic::DT_RELA => section.rela.0 = value,
-                dynamic::DT_RELASZ => section.rela.1 = value,
-                dynamic::DT_JMPREL => section.jump.0 = value,
-                dynamic::DT_PLTRELSZ => section.jump.1 = value,
-                DT_RELR => section.relr.0 = value,
-                DT_RELRSZ => section.relr.1 = value,
-                _ => {}
-            }
-        }
-        section
-    }
-}
-
-/// Packed relative relocations (ELF gABI, "Relative Relocation Table").
-const DT_RELR: u64 = 36;
-const DT_RELRSZ: u64 = 35;
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
-}
-
-/// The words to write before the start: address and value, all inside writable segments.
-fn relocations(
-    bytes: &[u8],
-    headers: &[ProgramHeader],
-    segments: &[Segment],
-    bias: u64,
-) -> Result<Vec<(u64, u64)>, LoadError> {
-    let section = DynamicSection::parse(bytes, headers);
-    let table = Table { bytes, headers };
-    if let Some(name) = section.needed.first() {
-        return Err(LoadError::SharedLibrary(
-            table.string(section.strings, *name)?,
-        ));
-    }
-    let mut words = Vec::new();
-    let mut place = |address: u64, value: u64| {
-        let end = address.checked_add(8);
-        let inside = |segment: &&Segment| {
-            segment.rights == Rights::WRITE
-                && segment.addresses.start <= address
-                && end.is_some_and(|end| end <= segment.addresses.end)
-        };
-        if segments.iter().find(inside).is_none() {
-            return Err(damaged(format!(
-                "a relocation at {address:#x}, which is not writable data"
-            )));
-        }
-        words.push((address, value));
-        Ok(())
-    };
-    for (start, len) in [section.rela, section.jump] {
-        for entry in table.range(start, len)?.as_chunks::<24>().0 {
-            let (offset, info, addend) = (word(entry, 0), word(entry, 8), word(entry, 16));
-            let address = offset.wrapping_add(bias);
-            let (kind, symbol) = (info as u32, info >> 32);
-            match kind {
-                reloc::R_X86_64_NONE => {}
-                reloc::R_X86_64_RELATIVE => place(address, addend.wrapping_add(bias))?,
-                reloc::R_X86_64_64 | reloc::R_X86_64_GLOB_DAT | reloc::R_X86_64_JUMP_SLOT => {
-                    let addend = if kind == reloc::R_X86_64_64 {
-                        addend
-                    } else {
-                        0
-                    };
-                    let value = symbol_value(&table, &section, symbol, bias)?;
-                    place(address, value.wrapping_add(addend))?;
-                }
-                other => return Err(LoadError::Relocation(other, address)),
-            }
-        }
-    }
-    // An even word is an address, relocated by itself; an odd one is a bitmap of the 63 words
-    // that follow the last address.
-    let mut next = 0_u64;
-    for entry in table
-        .range(section.relr.0, section.relr.1)?
-        .as_chunks::<8>()
-        .0
-    {
-        let entry = u64::from_le_bytes(*entry);
-        let first = if entry & 1 == 0 { entry } else { next };
-        let bits = if entry & 1 == 0 { 1 } else { entry >> 1 };
-        for bit in (0..63).filter(|bit| bits >> bit & 1 != 0) {
-            let at = first.wrapping_add(bit * 8);
-            let value = word(table.range(at, 8)?, 0);
-            place(at.wrapping_add(bias), value.wrapping_add(bias))?;
-        }
-        next = first.wrapping_add(if entry & 1 == 0 { 8 } else { 63 * 8 });
-    }
-    Ok(words)
-}
-
-/// The value of a dynamic symbol: its address, or zero for a weak one that nothing defines.
-fn symbol_value(
-    table: &Table<'_>,
-    section: &DynamicSection,
-    symbol: u64,
-    bias: u64,
-) -> Result<u64, LoadError> {
-    const SIZE: u64 = 24;
-    const WEAK: u8 = 2;
-    if symbol == 0 {
-        return Ok(0);
-    }
-    let entry = table.range(
-        section.symbols.wrapping_add(symbol.wrapping_mul(SIZE)),
-        SIZE,
-    )?;
-    let defined = entry[6] != 0 || entry[7] != 0;
-    if defined {
-        return Ok(word(entry, 8).wrapping_add(bias));
-    }
-    if entry[4] >> 4 == WEAK {
-        return Ok(0);
-    }
-    let name = u64::from(u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]));
-    Err(LoadError::Undefined(table.string(section.strings, name)?))
 }
 
 #[cfg(test)]
@@ -788,6 +568,21 @@ mod tests {
         assert!(matches!(
             refusal(|file| put(file, FILE_SIZE, u64::MAX, 8)),
             E::Truncated { .. }
+        ));
+    }
+
+    #[test]
+    fn more_program_headers_than_linkers_write_are_refused_before_they_are_read() {
+        const COUNT: usize = 56;
+        for count in [MOST_HEADERS + 1, u16::MAX] {
+            assert_eq!(
+                refusal(|file| put(file, COUNT, count.into(), 2)),
+                LoadError::TooManyHeaders(count)
+            );
+        }
+        assert!(matches!(
+            refusal(|file| put(file, COUNT, MOST_HEADERS.into(), 2)),
+            LoadError::Truncated { .. }
         ));
     }
 

@@ -104,16 +104,18 @@ impl CrashDump {
     ///
     /// What the kernel says.
     pub fn write_to(&self, file: &mut File) -> io::Result<()> {
-        let mut mappings = self.memory.mappings().to_vec();
-        mappings.sort_by_key(|mapping| mapping.start);
+        let mappings = self.memory.mappings();
         let notes = self.notes();
-        let notes_at = HEADER + PROGRAM_HEADER * (mappings.len() as u64 + 1);
+        let program_headers = mappings.len() as u64 + 1;
+        let behind = HEADER + PROGRAM_HEADER * program_headers;
+        let section = section_for_count(program_headers);
+        let notes_at = behind + section.len() as u64;
         let mut offset = (notes_at + notes.len() as u64).next_multiple_of(PAGE_SIZE);
 
-        let mut head = header(mappings.len() as u16 + 1);
+        let mut head = header(program_headers);
         program_header(&mut head, PT_NOTE, 0, notes_at, 0, notes.len() as u64);
         let mut places = Vec::with_capacity(mappings.len());
-        for mapping in &mappings {
+        for mapping in mappings {
             let (start, len) = (mapping.start, mapping.part.len);
             program_header(
                 &mut head,
@@ -126,18 +128,26 @@ impl CrashDump {
             places.push((offset, start, len));
             offset += len;
         }
+        head.extend(section);
         head.extend(notes);
         file.write_all(&head)?;
+        let mut piece = vec![0; PIECE];
         for (at, start, len) in places {
-            self.write_memory(file, at, start, len)?;
+            self.write_memory(file, at, start, len, &mut piece)?;
         }
         // What was skipped at the end is part of the file.
         file.set_len(offset)
     }
 
     /// Writes what is not zero of a range of guest memory.
-    fn write_memory(&self, file: &mut File, at: u64, start: u64, len: u64) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
+    fn write_memory(
+        &self,
+        file: &mut File,
+        at: u64,
+        start: u64,
+        len: u64,
+        piece: &mut [u8],
+    ) -> io::Result<()> {
         for into in (0..len).step_by(PIECE) {
             let wanted = PIECE.min((len - into) as usize);
             let copied = self.memory.read(start + into, &mut piece[..wanted]);
@@ -264,29 +274,54 @@ impl CrashDump {
     }
 }
 
-/// The ELF header of a core file with so many program headers, which follow it.
-fn header(program_headers: u16) -> Vec<u8> {
+/// What the header says when there are more program headers than its field can count.
+const PN_XNUM: u16 = 0xFFFF;
+
+const SECTION_HEADER: u16 = 64;
+
+/// The ELF header of a core file with so many program headers, which follow it. If they are too
+/// many for its field, the section header behind them has their number (ELF gABI, "ELF Header",
+/// `e_phnum`).
+fn header(program_headers: u64) -> Vec<u8> {
     const ET_CORE: u16 = 4;
     const EM_X86_64: u16 = 62;
+    let fits = u16::try_from(program_headers).ok();
+    let fits = fits.filter(|count| *count < PN_XNUM);
+    let sections_at = match fits {
+        Some(_) => 0,
+        None => HEADER + PROGRAM_HEADER * program_headers,
+    };
     let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     for half in [ET_CORE, EM_X86_64, 1, 0] {
         header.extend(half.to_le_bytes());
     }
-    for word in [0, HEADER, 0] {
+    for word in [0, HEADER, sections_at] {
         header.extend(word.to_le_bytes());
     }
     header.extend(0_u32.to_le_bytes());
     for half in [
         HEADER as u16,
         PROGRAM_HEADER as u16,
-        program_headers,
-        64,
-        0,
+        fits.unwrap_or(PN_XNUM),
+        SECTION_HEADER,
+        u16::from(fits.is_none()),
         0,
     ] {
         header.extend(half.to_le_bytes());
     }
     header
+}
+
+/// The section header with the number of program headers in `sh_info`, if they are so many that
+/// one is needed.
+fn section_for_count(program_headers: u64) -> Vec<u8> {
+    const INFO: usize = 44;
+    if program_headers < u64::from(PN_XNUM) {
+        return Vec::new();
+    }
+    let mut section = vec![0; usize::from(SECTION_HEADER)];
+    put(&mut section, INFO, &(program_headers as u32).to_le_bytes());
+    section
 }
 
 fn program_header(bytes: &mut Vec<u8>, kind: u32, flags: u32, offset: u64, address: u64, len: u64) {
@@ -317,4 +352,73 @@ fn push_note(notes: &mut Vec<u8>, kind: u32, description: &[u8]) {
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::proof::Bench;
+    use crate::vm::memory::View;
+    use crate::vm::paging::Rights;
+    use crate::vm::space::{Mapping, Part};
+    use std::os::unix::fs::FileExt;
+
+    /// A core file of a guest with so many ranges of memory: all show the same page.
+    fn core_of(mappings: u64) -> File {
+        let bench = Bench::new(Policy::new());
+        let mapping = |index| Mapping {
+            start: 0x10_0000 + index * 2 * PAGE_SIZE,
+            part: Part {
+                offset: 0,
+                len: PAGE_SIZE,
+            },
+            rights: Rights::READ,
+        };
+        let dump = CrashDump::new(
+            View::new(bench.memory().clone(), (0..mappings).map(mapping).collect()),
+            Image::from_bytes(crate::probe::program()).unwrap(),
+            Registers::default(),
+            None,
+            0,
+        );
+        let mut file = tempfile::tempfile().unwrap();
+        dump.write_to(&mut file).unwrap();
+        file
+    }
+
+    fn number<const BYTES: usize>(file: &File, at: u64) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn more_mappings_than_a_header_can_count_are_counted_by_a_section() {
+        const SECTIONS_AT: u64 = 40;
+        const COUNT: u64 = 56;
+        const SECTIONS: u64 = 60;
+        // With the one for the notes, these are as many as fit, and one more.
+        for (mappings, fits) in [(65_533, true), (65_534, false)] {
+            let core = core_of(mappings);
+            let count = u16::from_le_bytes(number(&core, COUNT));
+            let sections_at = u64::from_le_bytes(number(&core, SECTIONS_AT));
+            let sections = u16::from_le_bytes(number(&core, SECTIONS));
+            let headers = mappings + 1;
+            if fits {
+                assert_eq!((u64::from(count), sections_at, sections), (headers, 0, 0));
+            } else {
+                assert_eq!((count, sections), (0xFFFF, 1));
+                assert_eq!(sections_at, 64 + 56 * headers);
+                let info = u32::from_le_bytes(number(&core, sections_at + 44));
+                assert_eq!(u64::from(info), headers);
+            }
+            // The last program header, and where its page is.
+            let last = 64 + 56 * (headers - 1);
+            let [offset, address] =
+                [8, 16].map(|field| u64::from_le_bytes(number(&core, last + field)));
+            assert_eq!(address, 0x10_0000 + (mappings - 1) * 2 * PAGE_SIZE);
+            assert_eq!(offset + PAGE_SIZE, core.metadata().unwrap().len());
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What reports need of an ELF file: unwind tables, debug sections, symbols, build ID.
 //!
-//! Any bytes will do: what is not there, or leads out of the file, is as if it was absent.
+//! Any bytes will do: what is not there, or leads out of the file, is as if it was absent. So is what
+//! goes beyond what a linker writes ([`MOST_SECTIONS`], [`MOST_HEADERS`]): parsing takes constant
+//! memory, and finding a section or what lies at an address takes microseconds.
 
 use std::ops::Range;
 
@@ -9,10 +11,13 @@ use goblin::elf::header::Header;
 use goblin::elf::program_header::{PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, ProgramHeader};
 use goblin::elf::section_header::{SHF_COMPRESSED, SHT_NOBITS, SectionHeader};
 
-/// Most sections of a file that are looked at.
-const MOST_SECTIONS: usize = 1 << 16;
+use super::fuel::{Fuel, OutOfFuel};
+use crate::loader::MOST_HEADERS;
 
-/// Longest name that is read, in bytes.
+/// Most sections of a file that are looked at. Linked programs have about forty.
+pub(crate) const MOST_SECTIONS: usize = 1024;
+
+/// Longest name of a symbol that is read, in bytes.
 const LONGEST_NAME: usize = 4096;
 
 const CTX: Ctx = Ctx {
@@ -27,6 +32,8 @@ pub(crate) struct Elf<'a> {
     header: Header,
     segments: Vec<ProgramHeader>,
     sections: Vec<SectionHeader>,
+    /// Link-time addresses of what can be executed, in order.
+    code: Vec<Range<u64>>,
 }
 
 /// The unwind tables of a file, at the addresses for which it was linked.
@@ -40,7 +47,16 @@ pub(crate) struct EhFrameHdr<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Symbol<'a> {
     pub(crate) addresses: Range<u64>,
-    pub(crate) name: &'a [u8],
+    /// What begins with its name, and a zero byte behind that.
+    name: &'a [u8],
+}
+
+#[cfg(test)]
+impl<'a> Symbol<'a> {
+    /// Its name.
+    pub(crate) fn name(&self) -> &'a [u8] {
+        string(self.name, 0)
+    }
 }
 
 impl<'a> Elf<'a> {
@@ -56,7 +72,7 @@ impl<'a> Elf<'a> {
                 .checked_add((count * size) as u64)
                 .is_some_and(|end| end <= bytes.len() as u64)
         };
-        let count = usize::from(header.e_phnum);
+        let count = usize::from(header.e_phnum.min(MOST_HEADERS));
         let size = usize::from(header.e_phentsize);
         let segments = if size == 56 && fits(header.e_phoff, count, size) {
             ProgramHeader::parse(bytes, header.e_phoff as usize, count, CTX).ok()?
@@ -73,6 +89,7 @@ impl<'a> Elf<'a> {
         Some(Self {
             bytes,
             header,
+            code: code(&segments),
             segments,
             sections,
         })
@@ -92,7 +109,7 @@ impl<'a> Elf<'a> {
             .map_or(&[][..], |names| self.range(names.sh_offset, names.sh_size));
         self.sections
             .iter()
-            .filter(|section| string(names, section.sh_name) == name.as_bytes())
+            .filter(|section| is_called(names, section.sh_name, name))
             .find(|section| {
                 section.sh_type != SHT_NOBITS && section.sh_flags & u64::from(SHF_COMPRESSED) == 0
             })
@@ -121,13 +138,8 @@ impl<'a> Elf<'a> {
 
     /// Whether there is code at a link-time address.
     pub(crate) fn is_code(&self, address: u64) -> bool {
-        self.segments.iter().any(|segment| {
-            segment.p_type == PT_LOAD
-                && segment.p_flags & PF_X != 0
-                && address
-                    .checked_sub(segment.p_vaddr)
-                    .is_some_and(|offset| offset < segment.p_memsz)
-        })
+        let behind = self.code.partition_point(|code| code.start <= address);
+        behind > 0 && self.code[behind - 1].contains(&address)
     }
 
     /// The header of the unwind tables.
@@ -161,6 +173,7 @@ impl<'a> Elf<'a> {
     /// file by.
     pub(crate) fn build_id(&self) -> Option<&'a [u8]> {
         const NT_GNU_BUILD_ID: u32 = 3;
+        let fuel = Fuel::for_file(self.bytes.len());
         let from_segments = self
             .segments
             .iter()
@@ -169,7 +182,7 @@ impl<'a> Elf<'a> {
         // In a file of debug information alone, segments have no contents.
         from_segments
             .chain([self.section(".note.gnu.build-id")])
-            .find_map(|notes| find_note(notes, b"GNU\0", NT_GNU_BUILD_ID))
+            .find_map(|notes| find_note(notes, b"GNU\0", NT_GNU_BUILD_ID, &fuel).ok()?)
     }
 
     /// Whether it has names of functions or lines.
@@ -177,17 +190,14 @@ impl<'a> Elf<'a> {
         !self.section(".debug_info").is_empty() || !self.section(".symtab").is_empty()
     }
 
-    /// Functions by the symbol table, in the order of their addresses.
-    pub(crate) fn functions(&self) -> Vec<Symbol<'a>> {
+    /// Functions by the symbol table, in no order.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
         const FUNCTION: u8 = 2;
         let names = self.section(".strtab");
-        let mut symbols: Vec<_> = self
-            .section(".symtab")
-            .as_chunks::<24>()
-            .0
-            .iter()
+        let entries = self.section(".symtab").as_chunks::<24>().0.iter();
+        entries
             .filter(|entry| entry[4] & 0xF == FUNCTION)
-            .filter_map(|entry| {
+            .filter_map(move |entry| {
                 let word = |at: usize| {
                     let bytes = entry
                         .get(at..at + 8)
@@ -197,14 +207,76 @@ impl<'a> Elf<'a> {
                 let (name, start, size) = (word(0) as u32 as usize, word(8), word(16));
                 Some(Symbol {
                     addresses: start..start.checked_add(size)?,
-                    name: string(names, name),
+                    name: names.get(name..)?,
                 })
             })
-            .filter(|symbol| !symbol.name.is_empty())
-            .collect();
-        symbols.sort_by_key(|symbol| symbol.addresses.start);
-        symbols
     }
+
+    /// The names of the functions at these link-time addresses, which are in order, by the symbol
+    /// table. It is read once: a symbol costs a step, and another for each address in it.
+    pub(crate) fn names_at(&self, addresses: &[u64], fuel: &Fuel) -> Vec<Option<&'a [u8]>> {
+        let mut found: Vec<Option<Symbol<'a>>> = vec![None; addresses.len()];
+        // Symbols of hand-written code often have no size: they end where the next one begins.
+        let mut open: Vec<Option<Symbol<'a>>> = vec![None; addresses.len()];
+        let later = |old: &Option<Symbol<'_>>, new: &Symbol<'_>| {
+            old.as_ref()
+                .is_none_or(|old| old.addresses.start <= new.addresses.start)
+        };
+        for symbol in self.functions() {
+            let first = addresses.partition_point(|at| *at < symbol.addresses.start);
+            let end = addresses.partition_point(|at| *at < symbol.addresses.end);
+            if fuel.spend(1 + end.saturating_sub(first) as u64).is_err() {
+                break;
+            }
+            for place in found.get_mut(first..end).unwrap_or_default() {
+                if later(place, &symbol) {
+                    *place = Some(symbol.clone());
+                }
+            }
+            if let Some(place) = open.get_mut(first)
+                && later(place, &symbol)
+            {
+                *place = Some(symbol);
+            }
+        }
+        // The last symbol that begins before an address also does so before all that follow.
+        for index in 1..open.len() {
+            if open[index].is_none() {
+                open[index] = open[index - 1].clone();
+            }
+        }
+        let has_no_end = |symbol: &Symbol<'_>| symbol.addresses.is_empty();
+        let both = found.into_iter().zip(open);
+        both.map(|(found, open)| open.filter(has_no_end).or(found))
+            .map(|symbol| Some(string(symbol?.name, 0)).filter(|name| !name.is_empty()))
+            .collect()
+    }
+}
+
+/// What can be executed of these segments, in order and without overlaps.
+fn code(segments: &[ProgramHeader]) -> Vec<Range<u64>> {
+    let mut code: Vec<Range<u64>> = segments
+        .iter()
+        .filter(|segment| segment.p_type == PT_LOAD && segment.p_flags & PF_X != 0)
+        .map(|segment| segment.p_vaddr..segment.p_vaddr.saturating_add(segment.p_memsz))
+        .collect();
+    code.sort_by_key(|range| range.start);
+    code.dedup_by(|next, last| {
+        let overlaps = next.start <= last.end;
+        if overlaps {
+            last.end = last.end.max(next.end);
+        }
+        overlaps
+    });
+    code
+}
+
+/// Whether the string at an offset of a string table is this one.
+fn is_called(table: &[u8], offset: usize, name: &str) -> bool {
+    table
+        .get(offset..)
+        .and_then(|tail| tail.strip_prefix(name.as_bytes()))
+        .is_some_and(|rest| rest.first() == Some(&0))
 }
 
 /// The string at an offset of a string table, without its end; empty if it has none soon.
@@ -215,20 +287,27 @@ fn string(table: &[u8], offset: usize) -> &[u8] {
     &tail[..end]
 }
 
-/// The description of the first note of that name and type.
-pub(crate) fn find_note<'a>(mut notes: &'a [u8], name: &[u8], kind: u32) -> Option<&'a [u8]> {
+/// The description of the first note of that name and type. Each note costs a step.
+pub(crate) fn find_note<'a>(
+    mut notes: &'a [u8],
+    name: &[u8],
+    kind: u32,
+    fuel: &Fuel,
+) -> Result<Option<&'a [u8]>, OutOfFuel> {
     // Three words (sizes of name and description, type), then both, each padded to four bytes.
     while let Some((head, tail)) = notes.split_first_chunk::<12>() {
+        fuel.spend(1)?;
         let word =
             |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (name_len, desc_len) = (word(0) as usize, word(4) as usize);
-        let name_end = name_len.checked_next_multiple_of(4)?;
-        let end = name_end.checked_add(desc_len.checked_next_multiple_of(4)?)?;
-        let desc_end = name_end.checked_add(desc_len)?;
+        let name_end = name_len.next_multiple_of(4);
         if tail.get(..name_len) == Some(name) && word(8) == kind {
-            return tail.get(name_end..desc_end);
+            return Ok(tail.get(name_end..name_end + desc_len));
         }
-        notes = tail.get(end..)?;
+        let Some(behind) = tail.get(name_end + desc_len.next_multiple_of(4)..) else {
+            break;
+        };
+        notes = behind;
     }
-    None
+    Ok(None)
 }

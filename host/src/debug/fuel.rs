@@ -1,23 +1,82 @@
-//! A reader of debug information that runs out of fuel.
+//! A budget of steps for reading what a guest brings, and a reader of debug information that keeps
+//! to one.
 //!
-//! DWARF's tables refer to each other. A file of a few megabytes can have a hundred thousand
-//! units that all name the same long list of ranges, and whoever reads it faithfully never comes to
-//! an end. Every read costs fuel here, a string as much as it is long. When there is none left, reads
-//! fail as at the end of the data, and the library above gives up.
+//! Tables refer to each other. A file of a few megabytes can have a hundred thousand units that all
+//! name the same long list of ranges, and whoever reads it faithfully never comes to an end.
+//! Whatever the host does with a guest's file or stack therefore costs steps of [`Fuel`]: a record of
+//! a table, a word of guest memory, a read of debug information (a string as many as it is long).
+//! A step takes some nanoseconds, and no more than a few tens; what is given out at once is in
+//! [`limits`]. When there is none left, reads fail as at the end of the data, and what is known by
+//! then is the result.
 
 use std::borrow::Cow;
 use std::cell::Cell;
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
+/// How many steps there are for what.
+pub(crate) mod limits {
+    /// Notes and relocations of a file, whatever its length: 128 MiB of pointers.
+    pub(crate) const LOAD: u64 = 1 << 24;
+    /// What a file may have however short it is.
+    pub(crate) const LOAD_LEAST: u64 = 1 << 16;
+    /// The calls on a stopped guest's stack, which are looked for before its outcome is known: some
+    /// milliseconds. A stack of 1 MiB holds no more calls than these find.
+    pub(crate) const UNWIND: u64 = 1 << 18;
+    /// Names and lines of one backtrace, which are looked up by whoever asks for them: a tenth of
+    /// a second. A release build with 10 MB of debug information takes a quarter of that.
+    pub(crate) const SYMBOLS: u64 = 1 << 24;
+}
+
 /// What is left to spend.
 #[derive(Debug)]
-pub(crate) struct Fuel(Cell<u64>);
+pub(crate) struct Fuel {
+    given: u64,
+    left: Cell<u64>,
+}
+
+/// There is none left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfFuel {
+    /// How many steps there were.
+    pub(crate) given: u64,
+}
 
 impl Fuel {
-    /// So many reads.
-    pub(crate) fn new(reads: u64) -> Self {
-        Self(Cell::new(reads))
+    /// So many steps.
+    pub(crate) fn new(steps: u64) -> Self {
+        Self {
+            given: steps,
+            left: Cell::new(steps),
+        }
+    }
+
+    /// For loading a file of this length: a step for every eight bytes, which suffices whatever its
+    /// tables hold if no byte is in two of them.
+    pub(crate) fn for_file(len: usize) -> Self {
+        Self::new((limits::LOAD_LEAST + len as u64 / 8).min(limits::LOAD))
+    }
+
+    /// Takes so many steps.
+    ///
+    /// # Errors
+    ///
+    /// There are not as many left. Then there are none.
+    pub(crate) fn spend(&self, steps: u64) -> std::result::Result<(), OutOfFuel> {
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop).ok_or(OutOfFuel { given: self.given })
+    }
+
+    /// Whether all of it was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// How many steps were taken.
+    #[cfg(test)]
+    pub(crate) fn spent(&self) -> u64 {
+        self.given - self.left.get()
     }
 }
 
@@ -36,16 +95,8 @@ impl<'a> Metered<'a> {
     }
 
     fn spend(&self, amount: usize) -> Result<()> {
-        match self.fuel.0.get().checked_sub(amount as u64) {
-            Some(left) => {
-                self.fuel.0.set(left);
-                Ok(())
-            }
-            None => {
-                self.fuel.0.set(0);
-                Err(Error::UnexpectedEof(self.bytes.offset_id()))
-            }
-        }
+        let spent = self.fuel.spend(amount as u64);
+        spent.map_err(|_| Error::UnexpectedEof(self.bytes.offset_id()))
     }
 }
 
@@ -141,5 +192,6 @@ mod tests {
         assert!(part.read_u8().is_err());
         assert!(reader.clone().skip(1).is_err(), "all readers share it");
         assert!(reader.to_string_lossy().is_err());
+        assert_eq!(fuel.spent(), 3);
     }
 }

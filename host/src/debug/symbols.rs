@@ -9,16 +9,13 @@ use addr2line::Context;
 use gimli::Dwarf;
 
 use super::backtrace::{Frame, mark_runtime};
-use super::elf::{Elf, Symbol};
-use super::fuel::{Fuel, Metered};
+use super::elf::Elf;
+use super::fuel::{Fuel, Metered, limits};
 use crate::error::{Error, Result};
 use crate::interned::interned;
 use crate::loader::{Image, read_file};
 use crate::report::printable_line;
 
-/// Reads of debug information for one backtrace. A release build with 10 MB of it takes a
-/// quarter of that; what is out of reach is named by the symbol table.
-const FUEL: u64 = 1 << 24;
 /// Longest name of a function that is shown, in bytes.
 const LONGEST_NAME: usize = 400;
 /// Most functions that are shown for one address, all but one of them inlined.
@@ -85,18 +82,33 @@ impl Symbols {
         let image = self.elf();
         let separate = self.separate.as_deref().and_then(Elf::parse);
         let source = separate.as_ref().or(image.as_ref());
-        let fuel = Fuel::new(FUEL);
+        let fuel = Fuel::new(limits::SYMBOLS);
         let context = source.and_then(|elf| context(elf, &fuel));
-        let functions = source.map(Elf::functions).unwrap_or_default();
-        let mut resolved: Vec<_> = addresses
+        let linked = |address: u64| address.wrapping_sub(self.bias);
+        // All but the first are return addresses: the call lies before them.
+        let lookups: Vec<Option<u64>> = addresses
             .iter()
             .enumerate()
-            .map(|(index, &address)| {
-                let linked = address.wrapping_sub(self.bias);
-                if !image.as_ref().is_some_and(|elf| elf.is_code(linked)) {
+            .map(|(index, address)| {
+                let is_code = image
+                    .as_ref()
+                    .is_some_and(|elf| elf.is_code(linked(*address)));
+                is_code.then(|| linked(*address).saturating_sub(u64::from(index > 0)))
+            })
+            .collect();
+        let mut wanted: Vec<u64> = lookups.iter().copied().flatten().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let names = source
+            .map(|elf| elf.names_at(&wanted, &fuel))
+            .unwrap_or_default();
+        let mut resolved: Vec<_> = addresses
+            .iter()
+            .zip(lookups)
+            .map(|(&address, lookup)| {
+                let Some(lookup) = lookup else {
                     return vec![Frame::at(address, None)];
-                }
-                let lookup = linked.saturating_sub(u64::from(index > 0));
+                };
                 let mut frames = context
                     .as_ref()
                     .map(|context| frames_at(context, lookup))
@@ -107,12 +119,13 @@ impl Symbols {
                 name_futures(&mut frames);
                 // The symbol table has the name in full; debug information often leaves the path out.
                 let last = frames.len() - 1;
-                if let Some(name) = name_at(&functions, lookup) {
-                    frames[last].function = Some(name);
+                let place = wanted.binary_search(&lookup).ok();
+                if let Some(Some(name)) = place.and_then(|place| names.get(place)) {
+                    frames[last].function = Some(demangle(&String::from_utf8_lossy(name)));
                 }
                 for (index, frame) in frames.iter_mut().enumerate() {
                     frame.address = address;
-                    frame.offset = Some(linked);
+                    frame.offset = Some(linked(address));
                     frame.inlined = index < last;
                 }
                 frames
@@ -198,18 +211,6 @@ fn name_futures(frames: &mut [Frame]) {
     }
 }
 
-/// The function at an address by the symbol table.
-fn name_at(functions: &[Symbol<'_>], address: u64) -> Option<String> {
-    let behind = functions.partition_point(|symbol| symbol.addresses.start <= address);
-    // Symbols of hand-written code often have no size.
-    let symbol = functions[..behind]
-        .iter()
-        .rev()
-        .take(8)
-        .find(|symbol| symbol.addresses.is_empty() || symbol.addresses.contains(&address))?;
-    Some(demangle(&String::from_utf8_lossy(symbol.name)))
-}
-
 /// A name as it stands in the source, without the hash behind it.
 fn demangle(name: &str) -> String {
     struct Bounded(String);
@@ -275,9 +276,8 @@ mod tests {
     fn ones_own_lines_are_found() {
         let file: Arc<[u8]> = std::fs::read("/proc/self/exe").unwrap().into();
         let elf = Elf::parse(&file).unwrap();
-        let functions = elf.functions();
-        let own = functions.iter().find(|symbol| {
-            demangle(&String::from_utf8_lossy(symbol.name)).ends_with("debug::symbols::demangle")
+        let own = elf.functions().find(|symbol| {
+            demangle(&String::from_utf8_lossy(symbol.name())).ends_with("debug::symbols::demangle")
         });
         let at = own.unwrap().addresses.start;
         let symbols = Symbols {

@@ -3,23 +3,20 @@
 //! Each step asks the unwind tables of the ELF file (`.eh_frame`; System V ABI, AMD64
 //! supplement, 3.7 and 4.2) where the caller's registers are. Code without tables is assumed to
 //! keep frame pointers. Stack and registers are the guest's to make up: a step must move the stack
-//! pointer up, so there is an end, and there is a limit to the steps besides.
+//! pointer up, so there is an end. It comes soon: each call and each word of the guest's memory costs
+//! a step of [`limits::UNWIND`], as each read of the tables does.
 
 use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameOffset, Register, RegisterRule, UnwindContext,
-    UnwindSection,
+    UnwindContextStorage, UnwindSection, UnwindTableRow,
 };
 
 use super::elf::{EhFrameHdr, Elf};
-use super::fuel::{Fuel, Metered};
+use super::fuel::{Fuel, Metered, limits};
 use crate::report::Registers;
 
-/// Reads of unwind tables for one backtrace.
-const FUEL: u64 = 1 << 20;
-/// Most steps: a stack of 1 MiB holds no more.
-const MOST_STEPS: usize = 1 << 16;
 /// Frames that are kept: so many innermost ones, ...
 const KEPT_INNER: usize = 96;
 /// ... and so many outermost ones.
@@ -29,6 +26,19 @@ const KEPT_OUTER: usize = 32;
 pub(crate) trait Memory {
     /// The eight bytes at a guest-virtual address, if the guest can read them.
     fn word(&self, address: u64) -> Option<u64>;
+}
+
+/// Memory that is read as long as the fuel lasts.
+struct Counted<'a> {
+    memory: &'a dyn Memory,
+    fuel: &'a Fuel,
+}
+
+impl Memory for Counted<'_> {
+    fn word(&self, address: u64) -> Option<u64> {
+        self.fuel.spend(1).ok()?;
+        self.memory.word(address)
+    }
 }
 
 /// The calls that led to where a guest stands.
@@ -92,15 +102,28 @@ pub(crate) fn unwind(
     elf: Option<&Elf<'_>>,
     bias: u64,
 ) -> Calls {
-    let fuel = Fuel::new(FUEL);
-    let mut tables = elf.and_then(|elf| Tables::of(elf, &fuel));
+    unwind_with(&Fuel::new(limits::UNWIND), registers, memory, elf, bias)
+}
+
+fn unwind_with(
+    fuel: &Fuel,
+    registers: &Registers,
+    memory: &dyn Memory,
+    elf: Option<&Elf<'_>>,
+    bias: u64,
+) -> Calls {
+    let memory = &Counted { memory, fuel };
+    let mut tables = elf.and_then(|elf| Tables::of(elf, fuel));
     let is_code = |address: u64| elf.is_some_and(|elf| elf.is_code(address.wrapping_sub(bias)));
     let mut frame = innermost(registers);
     let mut addresses = vec![registers.rip];
     let mut outer = std::collections::VecDeque::new();
     let mut omitted = 0;
     let mut unfinished = false;
-    for step in 0..MOST_STEPS {
+    for step in 0_u64.. {
+        if fuel.spend(1).is_err() {
+            break;
+        }
         unfinished = false;
         let Some(address) = frame[RETURN_ADDRESS] else {
             break;
@@ -121,9 +144,13 @@ pub(crate) fn unwind(
             None if step == 0 && !is_code(address) => called_from(&frame, memory),
             None => by_frame_pointer(&frame, memory),
         };
-        let Some(caller) = caller else { break };
+        let Some(caller) = caller else {
+            unfinished = fuel.is_empty();
+            break;
+        };
         let moved_up = caller[RSP] > frame[RSP];
         let Some(address) = caller[RETURN_ADDRESS].filter(|at| moved_up && is_code(*at)) else {
+            unfinished = fuel.is_empty();
             break;
         };
         frame = caller;
@@ -239,12 +266,24 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Room for what rules there are on this machine, and a few more. A row is copied at each
+/// `DW_CFA_remember_state`, for the price of reading one byte.
+struct Rows;
+
+impl UnwindContextStorage<usize> for Rows {
+    type Rules = [(Register, RegisterRule<usize>); 24];
+    type Stack = Box<[UnwindTableRow<usize, Self>; 4]>;
+}
+
+/// Most places of which it is remembered how to step out.
+const MOST_REMEMBERED: usize = 1024;
+
 /// The unwind tables of a file, and what was looked up in them.
 struct Tables<'a> {
     index: Index<'a>,
     frames: EhFrame<Metered<'a>>,
     bases: BaseAddresses,
-    context: UnwindContext<usize>,
+    context: UnwindContext<usize, Rows>,
     /// Recursion comes to the same place again and again.
     steps: HashMap<u64, Option<Step>>,
 }
@@ -256,7 +295,7 @@ impl<'a> Tables<'a> {
             frames: EhFrame::from(Metered::new(elf.at(index.frames)?, fuel)),
             bases: BaseAddresses::default().set_eh_frame(index.frames),
             index,
-            context: UnwindContext::new(),
+            context: UnwindContext::new_in(),
             steps: HashMap::new(),
         })
     }
@@ -267,7 +306,9 @@ impl<'a> Tables<'a> {
             return *step;
         }
         let step = self.look_up(address);
-        self.steps.insert(address, step);
+        if self.steps.len() < MOST_REMEMBERED {
+            self.steps.insert(address, step);
+        }
         step
     }
 
@@ -347,9 +388,8 @@ mod tests {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let functions = Elf::parse(&file).unwrap().functions();
         // One that the compiler made: those of the C library may say that nobody has called them.
-        let own = |symbol: &&Symbol<'_>| symbol.name.windows(8).any(|part| part == b"own_file");
-        let code = functions.iter().find(own).unwrap().addresses.start + 1;
-        drop(functions);
+        let own = |symbol: &Symbol<'_>| symbol.name().windows(8).any(|part| part == b"own_file");
+        let code = { functions }.find(own).unwrap().addresses.start + 1;
         (file, code)
     }
 

@@ -109,10 +109,7 @@ impl GuestMemory {
 
     /// What a stopped guest sees at its own addresses.
     pub(crate) fn view(self: &Arc<Self>, image: &Image) -> View {
-        View {
-            mappings: self.space.mappings(image),
-            memory: self.clone(),
-        }
+        View::new(self.clone(), self.space.mappings(image))
     }
 
     fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
@@ -192,11 +189,17 @@ impl GuestMemory {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     memory: Arc<GuestMemory>,
+    /// In the order of their addresses.
     mappings: Vec<Mapping>,
 }
 
 impl View {
-    /// All ranges that the guest can reach.
+    pub(crate) fn new(memory: Arc<GuestMemory>, mut mappings: Vec<Mapping>) -> Self {
+        mappings.sort_by_key(|mapping| mapping.start);
+        Self { memory, mappings }
+    }
+
+    /// All ranges that the guest can reach, in the order of their addresses.
     pub(crate) fn mappings(&self) -> &[Mapping] {
         &self.mappings
     }
@@ -204,14 +207,20 @@ impl View {
     /// Copies out what lies at an address, up to the end of the range that it is in. Returns how
     /// many bytes that were.
     pub(crate) fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
-        let found = self.mappings.iter().find_map(|mapping| {
-            let into = address.checked_sub(mapping.start)?;
-            let left = mapping.part.len.checked_sub(into)?;
-            (left > 0).then_some((mapping.part.offset + into, left))
-        });
-        let Some((offset, left)) = found else {
+        let behind = self
+            .mappings
+            .partition_point(|mapping| mapping.start <= address);
+        let Some(mapping) = behind.checked_sub(1).map(|last| &self.mappings[last]) else {
             return 0;
         };
+        let into = address - mapping.start;
+        let (offset, left) = (
+            mapping.part.offset + into,
+            mapping.part.len.saturating_sub(into),
+        );
+        if left == 0 {
+            return 0;
+        }
         let len = bytes.len().min(left as usize);
         self.memory.read(offset, &mut bytes[..len]);
         len
