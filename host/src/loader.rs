@@ -93,8 +93,8 @@ impl Image {
     ///
     /// It blocks the thread while it reads: a millisecond for a guest as `cargo build` makes one,
     /// at most about as long as `cp` takes, and a third of a second to check what is worst. In async
-    /// code with files that you do not know, call it on a thread for such
-    /// ([`tokio::task::spawn_blocking`]), and give the image to any number of sandboxes.
+    /// code with files that you do not know, call it on a thread for such, as
+    /// `tokio::task::spawn_blocking` has, and give the image to any number of sandboxes.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Image {
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_file(path)?;
-        Self::parse(&path.display().to_string(), bytes)
+        Self::checked(&path.display().to_string(), bytes)
     }
 
     /// Checks a guest in memory.
@@ -111,14 +111,24 @@ impl Image {
     ///
     /// [`Error::Load`].
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        Self::parse("guest", bytes.into())
+        Self::checked("guest", bytes.into())
     }
 
-    fn parse(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        parse(name, bytes).map_err(|source| Error::Load {
+    fn checked(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        let fuel = Fuel::for_file(bytes.len());
+        Self::parse(name, bytes, &fuel).map_err(|source| Error::Load {
             name: name.into(),
             source,
         })
+    }
+
+    /// Checks a guest with so much fuel.
+    pub(crate) fn parse(
+        name: &str,
+        bytes: Vec<u8>,
+        fuel: &Fuel,
+    ) -> std::result::Result<Self, LoadError> {
+        parse(name, bytes, fuel)
     }
 
     /// The file's name, or "guest" for bytes.
@@ -280,12 +290,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, LoadError> {
-    let fuel = Fuel::for_file(bytes.len());
-    parse_with(name, bytes, &fuel)
-}
-
-fn parse_with(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
+fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     let header = parse_header(&bytes)?;
     let headers = parse_program_headers(&bytes, &header)?;
     let note = parse_note(&bytes, &headers, fuel)?.ok_or(LoadError::NoNote)?;
@@ -501,7 +506,9 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Vec<u8>)) -> LoadError {
         let mut file = probe::program();
         change(&mut file);
-        parse("test", file).map(drop).expect_err("this is no guest")
+        parse("test", file, &Fuel::new(1000))
+            .map(drop)
+            .expect_err("this is no guest")
     }
 
     fn put(file: &mut [u8], at: usize, value: u64, len: usize) {
@@ -594,7 +601,7 @@ mod tests {
                 let mut changed = file.clone();
                 changed[at] = value;
                 // Either answer will do; so will any error. What counts is that there is one.
-                let _ = parse("test", changed);
+                let _ = parse("test", changed, &Fuel::new(1000));
             }
         }
     }

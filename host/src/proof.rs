@@ -21,13 +21,15 @@ use wakebox_abi::wake::Mode;
 use crate::account::Account;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::{Callables, Functions};
+use crate::debug::backtrace::Frame;
+use crate::debug::fuel::{Fuel, limits};
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
 use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
 use crate::driver::{Driver, Ended, OpCounts};
 use crate::limits::Limits;
-use crate::loader::Image;
+use crate::loader::{Image, LoadError};
 use crate::meter::Meter;
 use crate::ops::Resources;
 use crate::ops::blocking::Lanes;
@@ -181,9 +183,37 @@ impl Bench {
 /// If the host does what it must not: maps a page that is writable and executable at once, or
 /// overlapping, or outside the image's window.
 pub fn load(file: &[u8]) -> bool {
-    let Ok(image) = Image::from_bytes(file) else {
-        return false;
-    };
+    examine(file).is_ok()
+}
+
+/// What was found out about a guest that stopped at once, and how many steps that took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// To check the file.
+    pub load: u64,
+    /// To find the calls on its stack.
+    pub unwind: u64,
+    /// To find their names and lines.
+    pub symbols: u64,
+    /// Where it stood, and the calls that led there.
+    pub frames: Vec<Frame>,
+}
+
+/// The most steps of each kind that there can be.
+pub const MOST_STEPS: [u64; 3] = [limits::LOAD, limits::UNWIND, limits::SYMBOLS];
+
+/// Checks an ELF file, loads it if it is a guest, and looks for the calls that led to its entry.
+///
+/// # Errors
+///
+/// Why it is none.
+///
+/// # Panics
+///
+/// As [`load`].
+pub fn examine(file: &[u8]) -> Result<Examined, LoadError> {
+    let fuel = Fuel::for_file(file.len());
+    let image = Image::parse("guest", file.to_vec(), &fuel)?;
     let mut last = IMAGE_MIN;
     let mut pages = image.pages();
     pages.sort_by_key(|(start, ..)| *start);
@@ -198,35 +228,51 @@ pub fn load(file: &[u8]) -> bool {
     assert!(last <= IMAGE_MAX);
     let memory = memory(&image);
     vm::install(&memory, &image);
-    find_calls(&image, file);
-    true
+    let mut examined = Examined {
+        load: fuel.spent(),
+        unwind: 0,
+        symbols: 0,
+        frames: Vec::new(),
+    };
+    find_calls(&image, &Stack(file), layout::STACK, &mut examined);
+    // What the guest itself has as a stack.
+    if let Some(data) = image.segments().last() {
+        let view = memory.view(&image);
+        find_calls(&image, &view, data.addresses.start, &mut examined);
+    }
+    Ok(examined)
 }
 
-/// Looks for the calls that led to where a guest stands, with registers and a stack that are made
-/// of its file's bytes.
-fn find_calls(image: &Image, file: &[u8]) {
-    struct Stack<'a>(&'a [u8]);
+/// A stack that is made of a file's bytes.
+struct Stack<'a>(&'a [u8]);
 
-    impl unwind::Memory for Stack<'_> {
-        fn word(&self, address: u64) -> Option<u64> {
-            let at = (address % (self.0.len() as u64 + 64)) as usize;
-            let bytes = self.0.get(at..)?.first_chunk()?;
-            Some(u64::from_le_bytes(*bytes))
-        }
+impl unwind::Memory for Stack<'_> {
+    fn word(&self, address: u64) -> Option<u64> {
+        let at = (address % (self.0.len() as u64 + 64)) as usize;
+        let bytes = self.0.get(at..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
     }
+}
 
+/// Looks for the calls that led to where a guest stands, with this stack.
+fn find_calls(image: &Image, stack: &dyn unwind::Memory, at: u64, examined: &mut Examined) {
     let Ok(symbols) = Symbols::of(image, None) else {
         return;
     };
     let registers = Registers {
         rip: image.entry(),
-        rsp: layout::STACK,
-        rbp: layout::STACK + 64,
+        rsp: at - 64,
+        rbp: at,
         ..Registers::default()
     };
+    let fuel = Fuel::new(limits::UNWIND);
     let elf = symbols.elf();
-    let calls = unwind::unwind(&registers, &Stack(file), elf.as_ref(), symbols.bias());
-    let _ = symbols.resolve(&calls.addresses);
+    let calls = unwind::unwind_with(&fuel, &registers, stack, elf.as_ref(), symbols.bias());
+    examined.unwind = examined.unwind.max(fuel.spent());
+    let fuel = Fuel::new(limits::SYMBOLS);
+    let frames = symbols.resolve_with(&fuel, &calls.addresses);
+    examined.symbols = examined.symbols.max(fuel.spent());
+    examined.frames = frames.concat();
 }
 
 /// The smallest guest there is.

@@ -89,6 +89,8 @@ pub(crate) fn mark_runtime(frames: &mut [Vec<Frame>]) {
         "__rustc",
         "wakebox_guest",
     ];
+    /// There are two, unless somebody made them up.
+    const MOST_FOLDERS: usize = 16;
     let is_own = |frame: &Frame| matches!(frame.crate_name(), Some("wakebox_guest"));
     let mut folders: Vec<String> = Vec::new();
     for frame in frames.iter().flatten().filter(|frame| is_own(frame)) {
@@ -105,7 +107,7 @@ pub(crate) fn mark_runtime(frames: &mut [Vec<Frame>]) {
             None => None,
         };
         // Functions that take a closure may be known as Wakebox's by a file of the closure's.
-        if source.starts_with("/src/bin/") || neighbour.is_none() {
+        if source.starts_with("/src/bin/") || neighbour.is_none() || folders.len() >= MOST_FOLDERS {
             continue;
         }
         let found = [Some(root.to_owned()), neighbour];
@@ -215,7 +217,10 @@ impl Backtrace {
     }
 
     /// All frames, inlined functions as well as the runtime's own. The first call looks the names
-    /// up, which may take a second for a guest with hundreds of megabytes of debug information.
+    /// up, and so does whatever else shows or serializes a backtrace for the first time. That blocks
+    /// the thread for some milliseconds, and for a few tenths of a second whatever the guest's file
+    /// holds: what cannot be found by then has no name or line. In async code that cannot wait so
+    /// long, do it on a thread for such, as `tokio::task::spawn_blocking` has.
     #[must_use]
     pub fn frames(&self) -> &[Frame] {
         &self.found().frames

@@ -74,7 +74,7 @@ impl Fuel {
     }
 
     /// How many steps were taken.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "proof"))]
     pub(crate) fn spent(&self) -> u64 {
         self.given - self.left.get()
     }

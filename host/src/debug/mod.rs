@@ -3,13 +3,14 @@
 //! debugger ([`dump`]).
 //!
 //! All of it reads two hostile things: the guest's memory, through checked copies, and the
-//! guest's ELF file with its debug information. The latter is read by well-known libraries
-//! through a reader that meters them ([`fuel`]): however the tables refer to each other, the
-//! work ends, and with it the memory that it takes. Nothing here happens before a guest has
-//! ended, and names are looked up only when somebody asks for them.
+//! guest's ELF file with its debug information ([`elf`], [`dwarf`]). Each step of that costs
+//! [`fuel`]: however the tables refer to each other, the work ends. Nothing recurs over them, and
+//! what is kept does not grow with what they say. Nothing here happens before a guest has ended;
+//! its calls are looked for then, and their names only when somebody asks for them.
 
 pub(crate) mod backtrace;
 pub(crate) mod dump;
+pub(crate) mod dwarf;
 pub(crate) mod elf;
 pub(crate) mod fuel;
 pub(crate) mod symbols;

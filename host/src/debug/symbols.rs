@@ -5,12 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use addr2line::Context;
-use gimli::Dwarf;
-
 use super::backtrace::{Frame, mark_runtime};
+use super::dwarf::{Place, places};
 use super::elf::Elf;
-use super::fuel::{Fuel, Metered, limits};
+use super::fuel::{Fuel, limits};
 use crate::error::{Error, Result};
 use crate::interned::interned;
 use crate::loader::{Image, read_file};
@@ -18,8 +16,9 @@ use crate::report::printable_line;
 
 /// Longest name of a function that is shown, in bytes.
 const LONGEST_NAME: usize = 400;
-/// Most functions that are shown for one address, all but one of them inlined.
-const MOST_INLINED: usize = 64;
+/// Longest mangled name that is read, in bytes. What it stands for may be long, and is cut off; its
+/// nesting is bounded by the library.
+const LONGEST_MANGLED: usize = 4096;
 
 /// Where the names of a guest's functions are found.
 pub(crate) struct Symbols {
@@ -72,18 +71,18 @@ impl Symbols {
     /// address has several if functions are inlined there, the innermost first.
     pub(crate) fn resolve(&self, addresses: &[u64]) -> Vec<Vec<Frame>> {
         // The libraries do not panic that we know of; a hostile file must not be what finds it out.
-        catch_unwind(AssertUnwindSafe(|| self.try_resolve(addresses))).unwrap_or_else(|_| {
+        let resolve = || self.resolve_with(&Fuel::new(limits::SYMBOLS), addresses);
+        catch_unwind(AssertUnwindSafe(resolve)).unwrap_or_else(|_| {
             let plain = |address: &u64| vec![Frame::at(*address, None)];
             addresses.iter().map(plain).collect()
         })
     }
 
-    fn try_resolve(&self, addresses: &[u64]) -> Vec<Vec<Frame>> {
+    /// The same, with so much fuel.
+    pub(crate) fn resolve_with(&self, fuel: &Fuel, addresses: &[u64]) -> Vec<Vec<Frame>> {
         let image = self.elf();
         let separate = self.separate.as_deref().and_then(Elf::parse);
         let source = separate.as_ref().or(image.as_ref());
-        let fuel = Fuel::new(limits::SYMBOLS);
-        let context = source.and_then(|elf| context(elf, &fuel));
         let linked = |address: u64| address.wrapping_sub(self.bias);
         // All but the first are return addresses: the call lies before them.
         let lookups: Vec<Option<u64>> = addresses
@@ -100,7 +99,10 @@ impl Symbols {
         wanted.sort_unstable();
         wanted.dedup();
         let names = source
-            .map(|elf| elf.names_at(&wanted, &fuel))
+            .map(|elf| elf.names_at(&wanted, fuel))
+            .unwrap_or_default();
+        let places = source
+            .map(|elf| places(elf, &wanted, fuel))
             .unwrap_or_default();
         let mut resolved: Vec<_> = addresses
             .iter()
@@ -109,17 +111,15 @@ impl Symbols {
                 let Some(lookup) = lookup else {
                     return vec![Frame::at(address, None)];
                 };
-                let mut frames = context
-                    .as_ref()
-                    .map(|context| frames_at(context, lookup))
-                    .unwrap_or_default();
+                let place = wanted.binary_search(&lookup).ok();
+                let found = place.and_then(|place| places.get(place));
+                let mut frames: Vec<_> = found.into_iter().flatten().map(frame).collect();
                 if frames.is_empty() {
                     frames.push(Frame::default());
                 }
                 name_futures(&mut frames);
                 // The symbol table has the name in full; debug information often leaves the path out.
                 let last = frames.len() - 1;
-                let place = wanted.binary_search(&lookup).ok();
                 if let Some(Some(name)) = place.and_then(|place| names.get(place)) {
                     frames[last].function = Some(demangle(&String::from_utf8_lossy(name)));
                 }
@@ -154,39 +154,15 @@ fn check(path: &Path, bytes: &[u8], guest: &[u8]) -> Result<()> {
     }
 }
 
-fn context<'a>(elf: &Elf<'a>, fuel: &'a Fuel) -> Option<Context<Metered<'a>>> {
-    let load = |id: gimli::SectionId| -> gimli::Result<_> {
-        Ok(Metered::new(elf.section(id.name()), fuel))
-    };
-    Context::from_dwarf(Dwarf::load(load).ok()?).ok()
-}
-
-fn frames_at(context: &Context<Metered<'_>>, address: u64) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    // Debug information in yet other files is not looked for.
-    let Ok(mut found) = context.find_frames(address).skip_all_loads() else {
-        return frames;
-    };
-    while let Ok(Some(frame)) = found.next() {
-        if frames.len() == MOST_INLINED {
-            break;
-        }
-        let name = frame
-            .function
-            .as_ref()
-            .and_then(|name| name.raw_name().ok());
-        let location = frame.location.as_ref();
-        frames.push(Frame {
-            function: name.map(|name| demangle(&name)),
-            file: location.and_then(|at| at.file).map(printable_line),
-            line: location.and_then(|at| at.line),
-            column: location
-                .and_then(|at| at.column)
-                .filter(|column| *column > 0),
-            ..Frame::default()
-        });
+/// A place in the guest's source, fit to be shown.
+fn frame(place: &Place) -> Frame {
+    Frame {
+        function: place.function.as_deref().map(demangle),
+        file: place.file.as_deref().map(printable_line),
+        line: place.line,
+        column: place.column,
+        ..Frame::default()
     }
-    frames
 }
 
 /// Gives futures their full names where they are inlined into what polls them: there, debug
@@ -226,6 +202,7 @@ fn demangle(name: &str) -> String {
         }
     }
     let mut text = Bounded(String::new());
+    let name = &name[..name.floor_char_boundary(LONGEST_MANGLED)];
     if write!(text, "{:#}", rustc_demangle::demangle(name)).is_err() {
         text.0.push('…');
     }

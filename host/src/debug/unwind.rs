@@ -105,7 +105,8 @@ pub(crate) fn unwind(
     unwind_with(&Fuel::new(limits::UNWIND), registers, memory, elf, bias)
 }
 
-fn unwind_with(
+/// The same, with so much fuel.
+pub(crate) fn unwind_with(
     fuel: &Fuel,
     registers: &Registers,
     memory: &dyn Memory,

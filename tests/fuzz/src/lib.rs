@@ -8,6 +8,7 @@
 //! In `corpus/` are inputs to begin with, small ones, and those that once failed: a test runs them
 //! all.
 
+pub mod debug;
 pub mod elf;
 pub mod generate;
 pub mod operations;
@@ -44,7 +45,7 @@ impl Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "ring",
         about: "the driver over rings whose memory changes at every read",
@@ -60,6 +61,14 @@ pub const TARGETS: [Target; 5] = [
         run: elf::run,
         reached: "guests loaded",
         make: elf::make,
+    },
+    Target {
+        name: "debug",
+        about: "what a guest's file says of its calls: debug information, unwind tables, symbols",
+        runs: 500_000,
+        run: debug::run,
+        reached: "functions named",
+        make: debug::make,
     },
     Target {
         name: "operations",
@@ -142,6 +151,11 @@ mod tests {
     #[test]
     fn any_bytes_are_a_guest_or_not() {
         survives("elf", 3_000);
+    }
+
+    #[test]
+    fn any_debug_information_has_an_end() {
+        survives("debug", 2_000);
     }
 
     #[test]

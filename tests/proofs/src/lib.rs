@@ -19,6 +19,7 @@
 
 pub mod any;
 pub mod checks;
+pub mod files;
 pub mod memory;
 
 #[cfg(kani)]
