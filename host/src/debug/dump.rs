@@ -357,16 +357,23 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
-    use crate::proof::Bench;
-    use crate::vm::memory::View;
+    use crate::vm::memory::{GuestMemory, View};
     use crate::vm::paging::Rights;
-    use crate::vm::space::{Mapping, Part};
+    use crate::vm::space::{Mapping, Part, Sizes, Space};
     use std::os::unix::fs::FileExt;
 
     /// A core file of a guest with so many ranges of memory: all show the same page.
     fn core_of(mappings: u64) -> File {
-        let bench = Bench::new(Policy::new());
+        let image = Image::from_bytes(crate::probe::program()).unwrap();
+        let sizes = Sizes {
+            memory: 8 << 20,
+            arena: PAGE_SIZE,
+            stack: PAGE_SIZE,
+            in_flight: 64,
+            boot: PAGE_SIZE,
+            trace_records: 0,
+        };
+        let memory = GuestMemory::new(Space::plan(&image, &sizes).unwrap()).unwrap();
         let mapping = |index| Mapping {
             start: 0x10_0000 + index * 2 * PAGE_SIZE,
             part: Part {
@@ -376,8 +383,8 @@ mod tests {
             rights: Rights::READ,
         };
         let dump = CrashDump::new(
-            View::new(bench.memory().clone(), (0..mappings).map(mapping).collect()),
-            Image::from_bytes(crate::probe::program()).unwrap(),
+            View::new(memory, (0..mappings).map(mapping).collect()),
+            image,
             Registers::default(),
             None,
             0,
