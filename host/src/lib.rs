@@ -34,7 +34,8 @@
 //! that names the limit, from [`Builder::build`] or [`Sandbox::run`]; of an operation in a guest,
 //! a status in that guest. Other sandboxes go on. The small structures of this library come from
 //! the global allocator, which ends the process where it has nothing left, as everywhere in Rust:
-//! leave the process some memory beyond what its guests get.
+//! leave the process some memory beyond what its guests get and what they may make it keep
+//! ([`Limits::host_memory`]).
 //!
 //! # Threads and signals
 //!

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use wakebox::{
     Builder, CallError, Input, Limit, LimitKind, Limits, Outcome, Policy, Sandbox, WakeMode,
 };
@@ -379,5 +380,66 @@ fn a_guest_without_limits_runs_as_any_other() {
         let builder = with_functions(&["calls"], mode).limits(Limits::unlimited());
         let ended = run(builder).success();
         assert_eq!(ended.lines(), ["101000 no limit"], "mode {mode}");
+    }
+}
+
+/// A guest that never does anything, and takes no calls.
+fn idle() -> Vec<u8> {
+    let token = Token {
+        slot: 0,
+        generation: 1,
+    };
+    let never = Deadline { at_ns: u64::MAX }.submission(token);
+    let sleeps = [code::submit(&[never]), code::wait(0), code::exit(0)].concat();
+    Elf::guest(&sleeps).to_bytes()
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn calls_that_are_given_up_before_the_guest_takes_them_leave_nothing() {
+    const INPUT: usize = 1 << 20;
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let builder = Sandbox::builder().guest(idle()).wake(mode);
+            let running = builder.build().unwrap().start();
+            let (caller, input) = (running.caller(), vec![1; INPUT]);
+            // As who puts a time-out around each of them.
+            for _ in 0..500 {
+                let call = caller.call_bytes("f", &input);
+                assert_eq!(call.now_or_never(), None);
+            }
+            running.kill_handle().kill();
+            let (outcome, stats) = running.ended().await.unwrap();
+            assert_eq!(outcome, Outcome::Cancelled, "mode {mode}");
+            assert_eq!(stats.host_memory, 0, "{stats}");
+            let peak = stats.host_memory_peak as usize;
+            assert!((INPUT..2 * INPUT).contains(&peak), "{stats}");
+        });
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn calls_that_wait_are_kept_up_to_the_limit_and_refused_beyond() {
+    const LIMIT: u64 = 10 << 20;
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let builder = Sandbox::builder().guest(idle()).wake(mode);
+            let limits = Limits::new().host_memory(LIMIT);
+            let running = builder.limits(limits).build().unwrap().start();
+            let (caller, input) = (running.caller(), vec![1; 1 << 20]);
+            let calls = (0..100).map(|_| Box::pin(caller.call_bytes("f", &input)));
+            let mut calls: Vec<_> = calls.collect();
+            let ends: Vec<_> = calls.iter_mut().map(FutureExt::now_or_never).collect();
+            let (waiting, refused) = ends.split_at(9);
+            assert!(waiting.iter().all(Option::is_none), "mode {mode}");
+            let reached = Some(Err(CallError::LimitReached("f".into())));
+            assert!(refused.iter().all(|end| *end == reached), "mode {mode}");
+            drop(calls);
+            running.kill_handle().kill();
+            let (_, stats) = running.ended().await.unwrap();
+            assert!(stats.host_memory_peak <= LIMIT, "{stats}");
+            assert!(stats.to_string().contains("host       keeps"), "{stats}");
+        });
     }
 }

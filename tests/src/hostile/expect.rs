@@ -101,6 +101,7 @@ pub(super) fn answer(result: &Result<String, CallError>) -> Answer {
         Err(CallError::BadInput(_)) => Answer::BadInput,
         Err(CallError::BadOutput(_)) => Answer::BadOutput,
         Err(CallError::TooLarge(_)) => Answer::TooLarge,
+        Err(CallError::LimitReached(_)) => Answer::LimitReached,
         Err(_) => Answer::Ended,
     }
 }

@@ -7,6 +7,7 @@
 
 mod embedder;
 mod expect;
+mod kept;
 mod neighbour;
 mod process;
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Captured, Image, Output, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Captured, Image, Limits, Output, Policy, Sandbox, WakeMode};
 use wakebox_hostile::{Answer, Case, End, Modes, machine};
 
 use self::expect::{Machine, check};
@@ -241,7 +242,12 @@ pub fn builder(case: &Case, mode: WakeMode, data: &Path, socket: &Path) -> Build
                 .parse()
                 .expect("a directory"),
         );
+    let mut limits = Limits::new();
+    if case.name.group() == "kept" {
+        limits = limits.host_memory(machine::KEPT);
+    }
     let builder = functions(Sandbox::builder())
+        .limits(limits)
         .args([case.name.as_str(), &socket.to_string_lossy()])
         .policy(policy)
         .wake(mode)
@@ -276,7 +282,7 @@ fn functions(builder: Builder) -> Builder {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Deep(Option<Box<Deep>>);
 
-    embedder::functions(builder)
+    kept::functions(embedder::functions(builder))
         .host_fn("echo", async |_, bytes: Vec<u8>| bytes)
         .host_fn("text", async |_, text: String| text)
         .host_fn("deep", async |_, deep: Deep| deep)
@@ -308,6 +314,10 @@ async fn run_one(
     };
     let (outcome, answer) = tokio::join!(sandbox.run(), call);
     let outcome = outcome.map_err(|error| format!("the host failed: {error}"))?;
+    let peak = sandbox.stats().host_memory_peak;
+    if case.name.group() == "kept" && peak > machine::KEPT {
+        return Err(format!("the host has kept {peak} bytes for it"));
+    }
     Ok((outcome, answer))
 }
 

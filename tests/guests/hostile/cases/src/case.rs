@@ -44,6 +44,8 @@ pub enum Answer {
     BadOutput,
     /// More than a message may be.
     TooLarge,
+    /// More than the host keeps for the guest.
+    LimitReached,
 }
 
 impl Case {

@@ -11,6 +11,7 @@ mod embedder;
 mod entries;
 mod guest;
 mod handles;
+mod kept;
 mod lies;
 mod loops;
 mod memory;
@@ -36,6 +37,8 @@ pub mod machine {
     pub const STACK: u64 = 64 << 10;
     /// Most operations in flight, and entries of both rings.
     pub const IN_FLIGHT: u32 = 64;
+    /// Bytes that the host keeps for a guest, in the group `kept`.
+    pub const KEPT: u64 = 1 << 20;
     /// Most open handles.
     pub const HANDLES: u32 = 16;
     /// RAM in bytes for the group `turns`.
@@ -107,6 +110,11 @@ pub const GROUPS: &[Group] = &[
         name: "embedder",
         about: "the embedder's own code, brought to panic, to wait and to call back",
         cases: embedder::cases,
+    },
+    Group {
+        name: "kept",
+        about: "what the host is made to keep in its own memory",
+        cases: kept::cases,
     },
     Group {
         name: "reports",
