@@ -19,7 +19,7 @@ enum Unit {
 }
 
 /// Stands for "without limit" among nanoseconds, bytes and things.
-const UNLIMITED: u64 = u64::MAX;
+pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// Declares [`LimitKind`] and the methods of [`Limits`] from one table.
 macro_rules! limits {
@@ -150,8 +150,10 @@ limits! {
     /// `QuotaExceeded`. Without limit by default.
     FilesIn files_in(impl Into<Option<u64>>) "files-in" Bytes UNLIMITED,
         "from files", "reading is refused";
-    /// Bytes written to files. At the limit writing is refused with `QuotaExceeded`. Without limit
-    /// by default.
+    /// Bytes that the guest makes files larger by or writes to them: gaps and lengths that it sets
+    /// count like bytes, and a new file or directory counts 4 KiB, which are the file's first bytes
+    /// besides. What is removed does not come back. At the limit writing and making is refused with
+    /// `QuotaExceeded`. Without limit by default.
     FilesOut files_out(impl Into<Option<u64>>) "files-out" Bytes UNLIMITED,
         "to files", "writing is refused";
     /// Bytes read from standard input. At the limit reading is refused with `QuotaExceeded`.

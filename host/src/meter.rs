@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wakebox_abi::status::Status;
 
-use crate::limits::{LimitKind, Limits};
+use crate::limits::{LimitKind, Limits, UNLIMITED};
 
 /// The meters of one sandbox. Its operations count here, on whichever thread they run.
 #[derive(Debug)]
@@ -44,16 +44,23 @@ impl Meter {
     fn add(&self, kind: LimitKind, wanted: u64) -> u64 {
         let used = &self.used[kind as usize];
         let most = self.limits.value(kind);
-        let add = |used: u64| Some(used + wanted.min(most.saturating_sub(used)));
+        let left = |used: u64| match most {
+            // Also when the count has come to its end.
+            UNLIMITED => wanted,
+            most => wanted.min(most.saturating_sub(used)),
+        };
+        let add = |used: u64| Some(used.saturating_add(left(used)));
         let before = match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
             Ok(before) | Err(before) => before,
         };
-        wanted.min(most.saturating_sub(before))
+        left(before)
     }
 
     fn give_back(&self, kind: LimitKind, count: u64) {
         if count > 0 {
-            self.used[kind as usize].fetch_sub(count, Ordering::Relaxed);
+            let less = |used: u64| Some(used.saturating_sub(count));
+            let used = &self.used[kind as usize];
+            let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 
@@ -181,6 +188,11 @@ mod tests {
         let unlimited = Meter::new(Limits::unlimited());
         unlimited.take(KIND, usize::MAX).unwrap().keep(5);
         assert_eq!(unlimited.used(KIND), 5);
+        // Lengths of files may be as large as they like.
+        for _ in 0..2 {
+            unlimited.take_all(KIND, usize::MAX).unwrap();
+        }
+        assert_eq!(unlimited.take(KIND, 7).unwrap().len(), 7);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use wakebox_abi::layout::{self, IMAGE_MAX, IMAGE_MIN, PAGE_SIZE};
 use wakebox_abi::memory::{Control, Slots};
 use wakebox_abi::queue::Queue;
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
+use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
 
 use crate::account::Account;
@@ -174,6 +175,52 @@ impl Bench {
         untouched(&memory);
         turns.is_ok().then_some(completed)
     }
+
+    /// Has a guest with these bytes in its arena submit one entry, and waits until it is done: it must
+    /// not be one that waits for something else. Returns its status, its value, and the arena.
+    ///
+    /// # Panics
+    ///
+    /// If the entry breaks the rings.
+    #[must_use]
+    pub fn complete(&self, arena: &[u8], entry: Submission) -> (Status, u32, Vec<u8>) {
+        let memory = memory(&self.image);
+        let space = memory.space();
+        memory.write(space.arena.offset, &arena[..arena.len().min(ARENA)]);
+        let resources = resources(&memory, &self.policy);
+        let ready = Arc::new(Ready::new(None));
+        let telemetry = Telemetry::new(None, Mode::Out);
+        let mut driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+        let mut submissions =
+            SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
+        let mut completions =
+            CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
+        assert_eq!(submissions.push(entry), Ok(true), "the rings are empty");
+        submissions.publish();
+        let completion = self.runtime.block_on(poll_fn(|context| {
+            loop {
+                let turn = driver.turn(Some(context));
+                let turn = turn.expect("the guest is well-behaved");
+                if turn.ended == Ended::Done {
+                    break;
+                }
+            }
+            match completions.pop().expect("the host is well-behaved") {
+                Some(completion) => Poll::Ready(completion),
+                None => Poll::Pending,
+            }
+        }));
+        self.runtime.block_on(async { driver.close() });
+        let mut arena = vec![0; ARENA];
+        memory.read(space.arena.offset, &mut arena);
+        (completion.status, completion.value, arena)
+    }
+}
+
+/// The status that tells a guest of an error of the kernel.
+#[must_use]
+pub fn status_of(error: &std::io::Error) -> Status {
+    crate::ops::status_of(error)
 }
 
 /// Checks an ELF file, and loads it if it is a guest. Returns whether it is.

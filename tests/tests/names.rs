@@ -2,10 +2,11 @@
 //! command that asks it has a `/etc/resolv.conf` of its own, in a mount namespace: one has to be
 //! root.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
 use std::process::Command;
 use std::thread;
 
+use rustix::thread::UnshareFlags;
 use wakebox_tests::programs::output;
 use wakebox_tests::{guest, require_kvm};
 
@@ -113,4 +114,84 @@ fn a_name_server_is_asked_and_does_not_lead_where_nothing_is_granted() {
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_ok(), "it was reached");
     assert!(listener.accept().is_err(), "once");
+}
+
+/// Makes this thread one of a network of its own, where the loopback interface, number one, has a
+/// link-local address.
+fn enter_a_network_with(address: Ipv6Addr) {
+    rustix::thread::unshare(UnshareFlags::NEWNET)
+        .unwrap_or_else(|error| panic!("unshare: {error}. This test has to be run as root"));
+    let address = format!("{address}/64");
+    for arguments in [
+        &["link", "set", "lo", "up"][..],
+        &["-6", "address", "add", &address, "dev", "lo", "nodad"],
+    ] {
+        output(Command::new("ip").args(arguments));
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_link_local_address_is_reached_on_the_interface_that_is_granted() {
+    require_kvm();
+    let there = thread::spawn(|| {
+        let address: Ipv6Addr = "fe80::77".parse().expect("an address");
+        enter_a_network_with(address);
+        let listener = TcpListener::bind(SocketAddrV6::new(address, 0, 0, 1)).expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let udp = UdpSocket::bind(SocketAddrV6::new(address, 0, 0, 1)).expect("a socket");
+        let peer = udp.local_addr().expect("its address");
+        thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            while let Ok((len, from)) = udp.recv_from(&mut bytes) {
+                let _ = udp.send_to(&bytes[..len], from);
+            }
+        });
+        let to = |host: &str| format!("[{host}]:{port}");
+        let asked = [
+            "fe80::77%lo",
+            "fe80::77%1",
+            "fe80::77%7",
+            "fe80::77",
+            "fe80::77%none",
+        ];
+        let commands = asked.map(|host| format!("tcp {}", to(host)));
+        let commands = commands.each_ref().map(String::as_str);
+        let run = |option: &str, grant: &str, commands: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+            command.args(["run", option, grant]).arg(guest("sockets"));
+            let output = output(command.arg("--").args(commands));
+            String::from_utf8(output).expect("text")
+        };
+        // By name in the jail, where no interface can be asked for.
+        for grant in ["fe80::77%lo", "fe80::77%1"] {
+            let said = run("--allow-connect", &to(grant), &commands);
+            let no = "PermissionDenied\n".repeat(3);
+            assert_eq!(said, format!("ok\nok\n{no}"), "{grant}");
+        }
+        // Without a zone, on any: the kernel says what it finds there.
+        let said = run("--allow-connect", &to("fe80::77"), &commands);
+        assert!(
+            said.starts_with("ok\nok\n") && said.ends_with("NotFound\n"),
+            "{said}"
+        );
+        assert!(!said.contains("PermissionDenied"), "{said}");
+        // Listening: one that is granted by its name, asked for by its number.
+        let on = [
+            "listen [fe80::77%1]:0",
+            "listen [fe80::77%7]:0",
+            "listen [fe80::77%none]:0",
+        ];
+        let said = run("--allow-listen", "[fe80::77%lo]:0", &on);
+        assert_eq!(said, "ok\nPermissionDenied\nInvalidInput\n");
+        let said = run(
+            "--allow-udp",
+            "[fe80::77%lo]",
+            &[&format!("udp-zone [::]:0 {peer}")],
+        );
+        assert_eq!(said, "ok true\n");
+    });
+    if let Err(panic) = there.join() {
+        std::panic::resume_unwind(panic);
+    }
 }

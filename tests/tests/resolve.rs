@@ -54,6 +54,31 @@ fn localhost_is_reached_by_its_name() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_dot_at_the_end_makes_no_other_name() {
+    let (listener, port) = listener();
+    let commands = [
+        format!("tcp localhost.:{port}"),
+        format!("tcp localhost:{port}"),
+        format!("lookup-connect LocalHost. {port}"),
+        format!("tcp elsewhere.localhost.:{port}"),
+        format!("tcp .:{port}"),
+        format!("tcp localhost..:{port}"),
+    ];
+    for grant in ["localhost", "localhost."] {
+        let policy = connect(&[format!("{grant}:{port}")]);
+        let ended = probe(policy, &commands);
+        let lines = ended.lines();
+        assert_eq!(lines[..3], ["ok", "ok", "ok connected"], "{grant}");
+        assert_eq!(
+            lines[3..],
+            ["PermissionDenied", "InvalidInput", "InvalidInput"]
+        );
+    }
+    assert!(was_reached(&listener));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_name_does_not_lead_into_the_hosts_own_network() {
     let (listener, port) = listener();
     let policy = connect(&[format!("{TRICK}:{port}")]);

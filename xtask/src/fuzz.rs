@@ -9,7 +9,15 @@ use crate::process::{self, cargo};
 use crate::workspace;
 
 /// As in `wakebox_fuzz::TARGETS`.
-const TARGETS: [&str; 6] = ["ring", "elf", "debug", "operations", "policy", "trace"];
+const TARGETS: [&str; 7] = [
+    "ring",
+    "elf",
+    "debug",
+    "operations",
+    "paths",
+    "policy",
+    "trace",
+];
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let coverage = args.flag("--coverage");

@@ -30,6 +30,8 @@ const CHUNK: usize = 256 << 10;
 pub struct File {
     handle: OwnedHandle,
     cursor: u64,
+    /// Opened for appending: the host writes at the end, whatever it is told.
+    appends: bool,
 }
 
 /// Where to set a file's cursor.
@@ -50,10 +52,11 @@ fn chunk(len: usize) -> usize {
 }
 
 impl File {
-    pub(super) fn new(handle: Handle) -> Self {
+    pub(super) fn new(handle: Handle, appends: bool) -> Self {
         Self {
             handle: OwnedHandle(handle),
             cursor: 0,
+            appends,
         }
     }
 
@@ -183,42 +186,69 @@ impl File {
     }
 
     /// Writes from the cursor on, or at the end of a file that was opened for appending, as much as
-    /// the host takes at once, and returns the number of bytes, by which the cursor moves. Not
-    /// cancel-safe: any part may have been written; the cursor stands where it stood.
+    /// the host takes at once, and returns the number of bytes. The cursor stands behind them then; in
+    /// the latter case, at the file's end, for which the host is asked. Not cancel-safe: any part may
+    /// have been written; the cursor stands where it stood.
     ///
     /// # Errors
     ///
     /// `StorageFull`, `FileTooLarge`, and others of the host.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let count = self.write_at(bytes, self.cursor).await?;
-        self.cursor += count as u64;
+        self.wrote(count as u64).await;
         Ok(count)
     }
 
-    /// Writes everything from the cursor on. Not cancel-safe: any part may have been written.
+    /// Writes everything from the cursor on, or at the end of a file that was opened for appending. Not
+    /// cancel-safe: any part may have been written.
     ///
     /// # Errors
     ///
     /// As [`Self::write`].
-    pub async fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match self.write(bytes).await? {
-                0 => return Err(Status::StorageFull.into()),
-                count => bytes = &bytes[count..],
+    pub async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut written = 0;
+        let mut outcome = Ok(());
+        while written < bytes.len() {
+            let offset = self.cursor.saturating_add(written as u64);
+            match self.write_at(&bytes[written..], offset).await {
+                Ok(0) => outcome = Err(Status::StorageFull.into()),
+                Ok(count) => {
+                    written += count;
+                    continue;
+                }
+                Err(error) => outcome = Err(error),
             }
+            break;
         }
-        Ok(())
+        self.wrote(written as u64).await;
+        outcome
     }
 
-    /// Writes a whole buffer from the cursor on, without copying, and gives it back. Not
-    /// cancel-safe: any part may have been written, and the buffer is gone.
+    /// Writes a whole buffer from the cursor on, or at the end of a file that was opened for
+    /// appending, without copying, and gives it back. Not cancel-safe: any part may have been written,
+    /// and the buffer is gone.
     pub async fn write_all_buf(&mut self, buf: IoBuf) -> (Result<()>, IoBuf) {
         let len = buf.len() as u64;
         let (outcome, buf) = self.write_all_buf_at(buf, self.cursor).await;
         if outcome.is_ok() {
-            self.cursor += len;
+            self.wrote(len).await;
         }
         (outcome, buf)
+    }
+
+    /// Moves the cursor behind so many bytes that were written.
+    async fn wrote(&mut self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        if self.appends
+            && let Ok(stat) = self.metadata().await
+        {
+            self.cursor = stat.len();
+        } else {
+            // Should the host not tell where the end is, the bytes are written all the same.
+            self.cursor += count;
+        }
     }
 
     /// Writes from `offset` bytes behind the file's start as much as the host takes at once, and

@@ -80,6 +80,7 @@ impl OpenOptions {
         };
         let (outcome, _) = Op::with_buf(operation, buf).giving_handle().await;
         let failed = |status| Error::new(status, alloc::format!("open {path}"));
-        Ok(File::new(Handle(outcome.map_err(failed)?)))
+        let handle = Handle(outcome.map_err(failed)?);
+        Ok(File::new(handle, self.0.has(OpenFlags::APPEND)))
     }
 }

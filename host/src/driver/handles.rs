@@ -3,7 +3,6 @@
 //! A handle is an index and the count of times that its place was used before: a stale or
 //! forged handle finds nothing, or the resource of the sandbox that forged it.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +17,7 @@ use wakebox_abi::status::Status;
 use crate::account::Kept;
 use crate::calls::host::ItemStream;
 use crate::limits::{LimitKind, Limits};
+use crate::ops::regular::Regular;
 use crate::ops::stream::Stream;
 use crate::ops::udp::Udp;
 
@@ -31,7 +31,7 @@ pub(crate) enum Resource {
     /// A UDP socket.
     Udp(Arc<Udp>),
     /// A regular file.
-    File(Arc<File>),
+    File(Arc<Regular>),
     /// A directory that is listed.
     Directory(Arc<OwnedFd>),
     /// A message that was too large for its reader's buffer.
@@ -162,7 +162,7 @@ impl Handles {
     }
 
     /// The file of a handle.
-    pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<File>, Status> {
+    pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<Regular>, Status> {
         match &self.place(handle)?.resource {
             Some(Resource::File(file)) => Ok(file),
             _ => Err(Status::BadHandle),

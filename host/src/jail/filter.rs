@@ -360,7 +360,11 @@ fn probed(jail: &Jail) -> impl Iterator<Item = libc::c_int> {
 /// Lets calls fail that libraries try and can do without.
 fn refused(jail: &Jail) -> Result<BpfProgram, BackendError> {
     let mut rules = Rules::default();
-    rules.all(&[libc::SYS_clone3, libc::SYS_readlink, libc::SYS_readlinkat]);
+    rules.all(&[libc::SYS_clone3, libc::SYS_readlink]);
+    // Where files are made, and on the way to Unix sockets, links are read.
+    if !jail.policy.has_writable_dirs() {
+        rules.all(&[libc::SYS_readlinkat]);
+    }
     // The resolver loads modules for services that are named in `nsswitch.conf`.
     let executable = number(libc::PROT_EXEC);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {

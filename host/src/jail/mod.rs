@@ -49,6 +49,8 @@
 //!   those that it starts. [`Jail::enter`] refuses otherwise ([`Error::JailTooLate`]).
 //! * Names are resolved by the C library from files and name servers alone. Modules that it would
 //!   load for others (mDNS, LDAP, `nss-resolve`) and its cache daemon are out of reach.
+//! * Network interfaces are known by those names that they have when the jail is entered, as in
+//!   `[fe80::1%eth0]:80`; numbers do always.
 //! * A granted path means what lies there when the jail is entered. If something else takes its
 //!   place later, that is not granted.
 //! * A panic's backtrace has no names of functions, because the program's own file is not granted.
@@ -144,6 +146,7 @@ impl Jail {
         // Opens `/dev/kvm` and counts the processors, whose files are out of reach afterwards. An
         // error comes again, and is told, when a sandbox is built.
         let _ = System::get();
+        crate::policy::zone::keep();
         match kernel::threads() {
             Some(1) => {}
             threads => return Err(Error::JailTooLate { threads }),

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, statat};
 use wakebox_abi::file::DirectoryEntry;
 use wakebox_abi::op::{OpenDirectory, ReadDirectory};
 use wakebox_abi::status::Status;
@@ -26,7 +26,7 @@ impl Start for OpenDirectory {
         }
         Ok(resources
             .disk
-            .start(None, move || Ok(open(place.open(flags, Mode::empty())?))))
+            .start(None, move || Ok(open(place.open(flags)?))))
     }
 }
 

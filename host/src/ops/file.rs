@@ -8,25 +8,25 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::OFlags;
 use wakebox_abi::file::{FileStat, OpenFlags};
-use wakebox_abi::op::{OpenFile, ReadFile, SetFileLength, StatFile, Sync, SyncFile, WriteFile};
+use wakebox_abi::op::{
+    Handle, OpenFile, ReadFile, SetFileLength, StatFile, Sync, SyncFile, WriteFile,
+};
 use wakebox_abi::status::Status;
 
 use super::path::{encode_stat, path};
+use super::regular::{ENTRY, Regular};
 use super::{End, Resources, Start, Started, status_of};
 use crate::allowance::PIECE;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::signals;
-use crate::tree::Place;
+use crate::tree::Opened;
 use crate::vm::memory::ArenaSlice;
 
 /// Most bytes that one operation moves, so that a large one does not keep a thread from others.
 const MOST: usize = 1 << 20;
-
-/// Rights of a new file, less what the process's umask takes away.
-const MODE: Mode = Mode::from_raw_mode(0o666);
 
 impl Start for OpenFile {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
@@ -39,25 +39,42 @@ impl Start for OpenFile {
         };
         let flags = open_flags(self.flags);
         if !flags.intersects(OFlags::CREATE | OFlags::TRUNC)
-            && let Some(opened) = place.open_cached(flags)
+            && let Some(opened) = place.open_file_cached(flags)
         {
-            let file = regular(opened?.into(), &place)?;
-            return Ok(Started::Done(End::Open(Resource::File(Arc::new(file)))));
+            return Ok(Started::Done(open(opened?, flags)));
         }
+        let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
-            let mode = if flags.contains(OFlags::CREATE) {
-                MODE
-            } else {
-                Mode::empty()
+            if !flags.contains(OFlags::CREATE) {
+                return Ok(open(place.open_file(flags)?, flags));
+            }
+            let opened = match meter.take_whole(LimitKind::FilesOut, ENTRY) {
+                Ok(entry) => {
+                    let opened = place.open_file(flags)?;
+                    entry.keep(if opened.is_new { ENTRY } else { 0 });
+                    opened
+                }
+                Err(full) if flags.contains(OFlags::EXCL) => return Err(full),
+                // What is there already costs nothing.
+                Err(full) => match place.open_file(flags - OFlags::CREATE) {
+                    Err(Status::NotFound) => return Err(full),
+                    opened => opened?,
+                },
             };
-            let file = regular(place.open(flags, mode)?.into(), &place)?;
-            Ok(End::Open(Resource::File(Arc::new(file))))
+            Ok(open(opened, flags))
         }))
     }
 }
 
+fn open(opened: Opened, flags: OFlags) -> End {
+    let appends = flags.contains(OFlags::APPEND);
+    let file = Regular::new(opened.file, appends, opened.is_new);
+    End::Open(Resource::File(Arc::new(file)))
+}
+
 fn open_flags(flags: OpenFlags) -> OFlags {
-    // Opening a pipe or a terminal by accident neither waits nor takes it over.
+    // Only regular files are opened; if the kernel should see something else, it neither waits for it
+    // nor takes it over.
     let mut all = OFlags::NONBLOCK | OFlags::NOCTTY;
     all |= match (
         flags.has(OpenFlags::READ),
@@ -79,20 +96,6 @@ fn open_flags(flags: OpenFlags) -> OFlags {
     }
     all
 }
-
-/// The file, if it is a regular one. Devices, pipes and sockets are not granted with the
-/// directory in which they lie.
-fn regular(file: File, place: &Place) -> Result<File, Status> {
-    let stat = rustix::fs::fstat(&file).map_err(|error| status_of(&error.into()))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(file),
-        FileType::Directory => Err(Status::IsADirectory),
-        _ => Err(place.refuse()),
-    }
-}
-
-/// A system call between a place in a file and at most so many bytes of a part of the arena.
-type Transfer = fn(&File, &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize>;
 
 fn read(file: &File, into: &ArenaSlice, most: usize, offset: i64, flags: i32) -> io::Result<usize> {
     into.in_kernel(most, |base, len| {
@@ -129,38 +132,23 @@ fn count(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Tries without waiting for a disk if it is short enough for a turn of the driver, and else with.
+/// Moves `len` bytes: tries without waiting for a disk if that is short enough for a turn of the
+/// driver, and else with. Calls `transfer` with the kernel's flags.
 fn transfer(
-    resources: &mut Resources,
-    handle: wakebox_abi::op::Handle,
-    slice: ArenaSlice,
-    offset: u64,
-    kind: LimitKind,
+    resources: &Resources,
+    handle: Handle,
+    len: usize,
+    transfer: impl Fn(i32) -> io::Result<usize> + Send + 'static,
 ) -> Result<Started, Status> {
-    let call: Transfer = match kind {
-        LimitKind::FilesOut => write,
-        _ => read,
-    };
-    let file = resources.handles.file(handle)?.clone();
-    let meter = resources.meter.clone();
-    let offset = i64::try_from(offset).map_err(|_| Status::InvalidInput)?;
-    let slice = slice.at_most(MOST);
-    let part = slice.clone();
-    let metered = move |flags| -> io::Result<usize> {
-        let taken = meter.take(kind, part.len()).map_err(io::Error::other)?;
-        let moved = call(&file, &part, taken.len(), offset, flags)?;
-        taken.keep(moved);
-        Ok(moved)
-    };
-    if slice.len() > PIECE {
-        return Ok(resources.disk.start_transfer(handle, move || metered(0)));
+    if len > PIECE {
+        return Ok(resources.disk.start_transfer(handle, move || transfer(0)));
     }
-    match metered(libc::RWF_NOWAIT) {
+    match transfer(libc::RWF_NOWAIT) {
         Ok(count) => Ok(Started::Done(End::bytes(count))),
         Err(error) => match error.raw_os_error() {
             // Not in memory, or a file system that cannot tell.
             Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::ENOSYS) => {
-                Ok(resources.disk.start_transfer(handle, move || metered(0)))
+                Ok(resources.disk.start_transfer(handle, move || transfer(0)))
             }
             _ => Err(status_of(&error)),
         },
@@ -169,15 +157,39 @@ fn transfer(
 
 impl Start for ReadFile {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let into = resources.slice(self.into)?;
-        transfer(resources, self.file, into, self.offset, LimitKind::FilesIn)
+        let into = resources.slice(self.into)?.at_most(MOST);
+        let file = resources.handles.file(self.file)?.clone();
+        let meter = resources.meter.clone();
+        let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
+        transfer(resources, self.file, into.len(), move |flags| {
+            let taken = meter.take(LimitKind::FilesIn, into.len());
+            let taken = taken.map_err(io::Error::other)?;
+            let moved = read(&file.file, &into, taken.len(), offset, flags)?;
+            taken.keep(moved);
+            Ok(moved)
+        })
     }
 }
 
 impl Start for WriteFile {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
-        let from = resources.slice(self.from)?;
-        transfer(resources, self.file, from, self.offset, LimitKind::FilesOut)
+        let from = resources.slice(self.from)?.at_most(MOST);
+        let file = resources.handles.file(self.file)?.clone();
+        let meter = resources.meter.clone();
+        let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
+        transfer(resources, self.file, from.len(), move |flags| {
+            let gap = match from.len() {
+                0 => 0,
+                _ => file.gap_before(self.offset)?,
+            };
+            let paid = file.pay(&meter, gap, from.len());
+            let paid = paid.map_err(io::Error::other)?;
+            let moved = write(&file.file, &from, paid.len(), offset, flags)?;
+            if moved > 0 {
+                paid.keep(moved);
+            }
+            Ok(moved)
+        })
     }
 }
 
@@ -197,9 +209,17 @@ impl Start for StatFile {
 impl Start for SetFileLength {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let file = resources.handles.file(self.file)?.clone();
+        let meter = resources.meter.clone();
+        if i64::try_from(self.len).is_err() {
+            return Err(Status::InvalidInput);
+        }
         Ok(resources.disk.start(Some(self.file), move || {
+            let failed = |error: io::Error| status_of(&error);
+            let gap = file.growth_to(self.len).map_err(failed)?;
+            let paid = file.pay(&meter, gap, 0)?;
             let done = signals::write(|| Ok(rustix::fs::ftruncate(&file, self.len)?));
-            done.map_err(|error| status_of(&error))?;
+            done.map_err(failed)?;
+            paid.keep(0);
             Ok(End::OK)
         }))
     }
@@ -210,8 +230,8 @@ impl Start for SyncFile {
         let file = resources.handles.file(self.file)?.clone();
         Ok(resources.disk.start(Some(self.file), move || {
             let done = match self.what {
-                Sync::Data => file.sync_data(),
-                Sync::All => file.sync_all(),
+                Sync::Data => file.file.sync_data(),
+                Sync::All => file.file.sync_all(),
             };
             done.map_err(|error| status_of(&error))?;
             Ok(End::OK)

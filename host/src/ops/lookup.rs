@@ -1,6 +1,6 @@
 //! Resolving names, and which of their addresses may be reached.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::sync::Arc;
 
 use wakebox_abi::op::{Lookup, SocketAddress};
@@ -9,8 +9,8 @@ use wakebox_abi::status::Status;
 use super::blocking::Lanes;
 use super::tcp::host_text;
 use super::{End, Resources, Start, Started};
-use crate::policy::HostPort;
 use crate::policy::check::{Guard, Protocol, Refusal};
+use crate::policy::{HostPort, zone};
 
 /// Most addresses of a name that are looked at.
 const ADDRESSES_MAX: usize = 64;
@@ -70,8 +70,14 @@ impl Resolver {
             Protocol::Udp => Refusal::Udp,
         };
         if let Some(ip) = to.ip() {
-            let address = SocketAddr::new(ip, to.port);
+            let zone = to.zone().map(zone::index_of);
+            let address = match (ip, zone.flatten()) {
+                (IpAddr::V6(ip), Some(index)) => SocketAddrV6::new(ip, to.port, 0, index).into(),
+                _ => SocketAddr::new(ip, to.port),
+            };
             return match self.guard.may_reach(protocol, None, address) {
+                // There is no such interface.
+                true if zone == Some(None) => Err(Status::NotFound),
                 true => Ok(vec![address]),
                 false => Err(self.guard.refuse(kind, to)),
             };
@@ -97,7 +103,8 @@ impl Start for Lookup {
         let into = resources.slice(self.into)?;
         let name = host_text(resources, self.name)?;
         // Parsed as what it is a part of, and brought into the same form.
-        let with_port = match name.parse::<std::net::Ipv6Addr>() {
+        let address = name.as_str().split('%').next().unwrap_or_default();
+        let with_port = match address.parse::<Ipv6Addr>() {
             Ok(_) => format!("[{}]:0", *name),
             Err(_) => format!("{}:0", *name),
         };

@@ -17,6 +17,7 @@ pub(crate) mod lookup;
 mod nop;
 mod option;
 mod path;
+pub(crate) mod regular;
 mod stdin;
 pub(crate) mod stream;
 mod tcp;

@@ -13,7 +13,9 @@ use wakebox_abi::op::{
 };
 use wakebox_abi::status::Status;
 
+use super::regular::ENTRY;
 use super::{End, Resources, Start, Started, status_of};
+use crate::limits::LimitKind;
 use crate::vm::memory::ArenaSlice;
 
 /// Rights of a new directory, less what the process's umask takes away.
@@ -98,7 +100,7 @@ impl Start for StatPath {
             Follow::Yes => OFlags::PATH,
             Follow::No => OFlags::PATH | OFlags::NOFOLLOW,
         };
-        let open = move || place.open(flags, Mode::empty());
+        let open = move || place.open(flags);
         Ok(encode_stat(resources, None, into, open))
     }
 }
@@ -144,9 +146,15 @@ impl Start for CreateDirectory {
             .tree
             .find(path(resources, self.path)?)?
             .for_change()?;
+        if place.is_root() {
+            return Err(Status::AlreadyExists);
+        }
+        let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
             let (parent, name) = place.open_parent()?;
+            let entry = meter.take_whole(LimitKind::FilesOut, ENTRY)?;
             mkdirat(parent, name, MODE).map_err(failed)?;
+            entry.keep(ENTRY);
             Ok(End::OK)
         }))
     }

@@ -60,6 +60,12 @@ impl Start for TcpConnect {
 
 impl Start for TcpListen {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        if !resources.policy.grants_listening() {
+            // Before an interface is looked for.
+            let address = host_port(resources, self.address)?;
+            address.ip().ok_or(Status::InvalidInput)?;
+            return Err(resources.policy.refuse(Refusal::Listen, address));
+        }
         let address = local_address(resources, self.address)?;
         if !resources.policy.may_listen(address) {
             return Err(resources.policy.refuse(Refusal::Listen, address));

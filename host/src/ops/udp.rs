@@ -47,6 +47,12 @@ impl Udp {
 
 impl Start for UdpBind {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+        if !resources.policy.grants_binding() {
+            // Before an interface is looked for.
+            let address = host_port(resources, self.address)?;
+            address.ip().ok_or(Status::InvalidInput)?;
+            return Err(resources.policy.refuse(Refusal::UdpBind, address));
+        }
         let address = local_address(resources, self.address)?;
         if !resources.policy.may_bind_udp(address) {
             return Err(resources.policy.refuse(Refusal::UdpBind, address));

@@ -1,5 +1,6 @@
 //! Unix stream sockets.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
@@ -21,7 +22,19 @@ impl Start for UnixConnect {
         if !resources.policy.may_connect_unix(&path) {
             return Err(resources.policy.refuse(Refusal::Unix, path));
         }
+        let (changeable, disk) = (resources.tree.changeable(), resources.disk.clone());
+        let guard = resources.policy.clone();
         Ok(Started::pending(async move {
+            if !changeable.is_empty() {
+                let asked = path.clone();
+                let look = move || changeable.on_the_way_to(&asked);
+                match disk.run(look).await {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(_))) => return guard.refuse(Refusal::Unix, path).into(),
+                    Ok(Err(error)) => return io::Error::from(error).into(),
+                    Err(status) => return status.into(),
+                }
+            }
             match UnixStream::connect(path).await {
                 Ok(stream) => End::Open(Resource::Stream(Arc::new(Stream::Unix(stream)))),
                 Err(error) => error.into(),

@@ -181,7 +181,7 @@ impl Guard {
     ) -> bool {
         let (ip, port) = (address.ip().to_canonical(), address.port());
         let targets = self.targets(protocol);
-        if targets.iter().any(|target| target.covers(ip, port)) {
+        if targets.iter().any(|target| target.covers(address)) {
             return true;
         }
         let covered = |name: &str| {
@@ -196,6 +196,16 @@ impl Guard {
                     .any(|(known, name)| *known == ip && covered(name))
             }
         }
+    }
+
+    /// Whether anything may be listened on by TCP.
+    pub(crate) fn grants_listening(&self) -> bool {
+        !self.policy.listen.is_empty()
+    }
+
+    /// Whether any UDP address may be bound.
+    pub(crate) fn grants_binding(&self) -> bool {
+        self.grants_any(Protocol::Udp) || !self.policy.udp_bind.is_empty()
     }
 
     /// Whether a TCP address may be listened on.
@@ -366,6 +376,20 @@ mod tests {
         ] {
             assert!(may(&guard, "example.com:80", ip), "{ip}");
         }
+    }
+
+    #[test]
+    fn a_zone_is_one_interface_and_none_is_any() {
+        let guard = guard(&["[fe80::1%lo]:80", "[fe80::2%3]:80", "[fe80::3]:80"]);
+        let loopback = crate::policy::zone::index_of("lo").unwrap();
+        let may = |ip: &str, scope| {
+            let address = std::net::SocketAddrV6::new(ip.parse().unwrap(), 80, 0, scope);
+            guard.may_reach(Protocol::Tcp, None, address.into())
+        };
+        assert!(may("fe80::1", loopback) && may("fe80::2", 3));
+        assert!(may("fe80::3", 0) && may("fe80::3", 3));
+        assert!(!may("fe80::1", 0) && !may("fe80::1", loopback + 1));
+        assert!(!may("fe80::2", 0) && !may("fe80::2", 2));
     }
 
     #[test]

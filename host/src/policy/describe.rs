@@ -94,6 +94,7 @@ fn target(target: &Target) -> String {
         None => "any port".into(),
     };
     match &target.hosts {
+        Hosts::Zone(ip, zone) => format!("{ip} on the interface {zone}, {port}"),
         Hosts::Network(net) if net.prefix_len() == net.max_prefix_len() => {
             format!("{}, {port}", net.addr())
         }
@@ -132,6 +133,7 @@ mod tests {
         let policy = Policy::new()
             .allow_connect("api.example.com:443".parse().unwrap())
             .allow_connect("10.0.0.0/8".parse().unwrap())
+            .allow_connect("[fe80::1%eth0]:80".parse().unwrap())
             .allow_listen("127.0.0.1:0".parse().unwrap())
             .allow_dir("/srv:/site:ro".parse().unwrap())
             .allow_env("LANG=C".parse().unwrap())
@@ -146,6 +148,7 @@ mod tests {
             "\
 The guest may connect by TCP to api.example.com, port 443, at public addresses.
 The guest may connect by TCP to the addresses 10.0.0.0/8, any port.
+The guest may connect by TCP to fe80::1 on the interface eth0, port 80.
 The guest may listen for TCP on 127.0.0.1, on ports that the host chooses.
 The guest may read, and not change, what is in /srv, which it sees as /site.
 The guest gets the variable LANG with the value \"C\".

@@ -4,11 +4,13 @@
 //! and of error messages.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+
+use super::zone;
 
 /// Text that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +35,14 @@ const NO_HOST: &str = "there is no host before the colon";
 const NO_NAME: &str = "the host is neither a name nor an address";
 const NO_BRACKETS: &str = "an IPv6 address stands in brackets, like [::1]:80";
 const BAD_BRACKETS: &str = "in brackets stands an IPv6 address";
+const BAD_ZONE: &str = "a zone is the name or number of an interface, as in [fe80::1%eth0]:80";
 
 /// A host, by name or number, and a port: what a guest asks to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// A DNS name in lower case, or an IP address in its shortest form, without brackets.
+    /// A DNS name in lower case without a dot at its end, or an IP address in its shortest form, without
+    /// brackets. A link-local address may have a zone, as in `fe80::1%eth0`; with others a zone means
+    /// nothing, and is left out.
     pub host: String,
     /// The port.
     pub port: u16,
@@ -48,8 +53,15 @@ impl HostPort {
     /// is that.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        let ip: IpAddr = self.host.parse().ok()?;
+        let ip = self.host.split('%').next().unwrap_or_default();
+        let ip: IpAddr = ip.parse().ok()?;
         Some(ip.to_canonical())
+    }
+
+    /// The zone of an address that has one: the name of a network interface, or its number.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.host.split_once('%').map(|(_, zone)| zone)
     }
 }
 
@@ -88,9 +100,15 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
     {
-        return match inner.parse() {
-            Ok(IpAddr::V6(ip)) => Ok(ip.to_string()),
-            _ => Err(BAD_BRACKETS),
+        let (ip, zone) = match inner.split_once('%') {
+            Some((ip, zone)) => (ip, Some(zone)),
+            None => (inner, None),
+        };
+        let ip: Ipv6Addr = ip.parse().map_err(|_| BAD_BRACKETS)?;
+        return match zone {
+            Some(zone) if !zone::is_zone(zone) => Err(BAD_ZONE),
+            Some(zone) if zone::needs_zone(ip) => Ok(format!("{ip}%{zone}")),
+            _ => Ok(ip.to_string()),
         };
     }
     if host.is_empty() {
@@ -99,11 +117,19 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
     if host.contains(':') {
         return Err(NO_BRACKETS);
     }
-    match host.parse::<IpAddr>() {
-        Ok(ip) => Ok(ip.to_string()),
-        Err(_) if is_name(host) => Ok(host.to_ascii_lowercase()),
-        Err(_) => Err(NO_NAME),
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(ip.to_string());
     }
+    let name = without_dot(host);
+    match is_name(name) {
+        true => Ok(name.to_ascii_lowercase()),
+        false => Err(NO_NAME),
+    }
+}
+
+/// A name without the dot at its end that says that nothing is to be added: it is the same name.
+fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Letters, digits, hyphens, underscores and dots, at most 253 of them. A name made of digits
@@ -128,6 +154,7 @@ impl NamePattern {
     /// Whether a name in lower case is one of them.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
+        let name = without_dot(name);
         match self.0.strip_prefix('*') {
             Some("") => true,
             // The rest begins with a dot, and names do not.
@@ -141,7 +168,10 @@ impl FromStr for NamePattern {
     type Err = InvalidGrant;
 
     fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        let lower = text.to_ascii_lowercase();
+        let lower = match text {
+            "*." => text.into(),
+            text => without_dot(text).to_ascii_lowercase(),
+        };
         if lower == "*" || is_name(lower.strip_prefix("*.").unwrap_or(&lower)) {
             Ok(Self(lower))
         } else {
@@ -163,12 +193,16 @@ impl fmt::Display for NamePattern {
 pub(super) enum Hosts {
     /// Those that the guest calls by these names, at public addresses.
     Names(NamePattern),
-    /// Those with these addresses, however the guest calls them.
+    /// Those with these addresses, however the guest calls them, on whichever interface.
     Network(IpNet),
+    /// The one with a link-local address on an interface, by its name or number.
+    Zone(Ipv6Addr, String),
 }
 
 /// Hosts and a port, or all ports: `example.com:443`, `*.example.com`, `10.0.0.0/8:5432`,
-/// `127.0.0.1`, `[::1]:80`, `fd00::/8`.
+/// `127.0.0.1`, `[::1]:80`, `fd00::/8`, `[fe80::1%eth0]:80`.
+///
+/// A link-local address without a zone is that address on every interface.
 ///
 /// A grant for a name covers the addresses that the host's resolver gives for it, if they are
 /// public. One that is not (loopback, private, link-local, multicast and the like) has to be
@@ -181,9 +215,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether it covers an address, in canonical form, with this port.
-    pub(super) fn covers(&self, ip: IpAddr, port: u16) -> bool {
-        self.covers_port(port) && matches!(&self.hosts, Hosts::Network(net) if net.contains(&ip))
+    /// Whether it covers an address. One of IPv6 that stands for one of IPv4 is that.
+    pub(super) fn covers(&self, address: SocketAddr) -> bool {
+        let covers = match (&self.hosts, address) {
+            (Hosts::Network(net), _) => net.contains(&address.ip().to_canonical()),
+            (Hosts::Zone(ip, zone), SocketAddr::V6(address)) => {
+                address.ip() == ip && zone::index_of(zone) == Some(address.scope_id())
+            }
+            _ => false,
+        };
+        covers && self.covers_port(address.port())
     }
 
     /// Whether it covers a name with this port.
@@ -236,9 +277,14 @@ impl FromStr for Target {
             Hosts::Names(host.parse().map_err(|_| wrong(NO_NAME))?)
         } else {
             let host = parse_host(host).map_err(&wrong)?;
-            match host.parse::<IpAddr>() {
-                Ok(ip) => Hosts::Network(ip.to_canonical().into()),
-                Err(_) => Hosts::Names(NamePattern(host)),
+            let zoned = host.split_once('%');
+            match (
+                zoned.map(|(ip, zone)| (ip.parse(), zone)),
+                host.parse::<IpAddr>(),
+            ) {
+                (Some((Ok(ip), zone)), _) => Hosts::Zone(ip, zone.into()),
+                (_, Ok(ip)) => Hosts::Network(ip.to_canonical().into()),
+                (_, Err(_)) => Hosts::Names(NamePattern(host)),
             }
         };
         Ok(Self { hosts, port })
@@ -257,6 +303,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hosts {
             Hosts::Names(pattern) => write!(f, "{pattern}")?,
+            Hosts::Zone(ip, zone) => write!(f, "[{ip}%{zone}]")?,
             Hosts::Network(net) => {
                 let single = net.prefix_len() == net.max_prefix_len();
                 match (net.addr(), single) {
@@ -283,14 +330,21 @@ impl FromStr for LocalAddress {
 
     fn from_str(text: &str) -> Result<Self, InvalidGrant> {
         const FORM: &str = "ADDR:PORT";
-        let HostPort { host, port } = text.parse().map_err(|error| InvalidGrant {
+        let wrong = wrong(text, FORM);
+        let on: HostPort = text.parse().map_err(|error| InvalidGrant {
             form: FORM,
             ..error
         })?;
-        match host.parse::<IpAddr>() {
-            Ok(ip) => Ok(Self(SocketAddr::new(ip.to_canonical(), port))),
-            Err(_) => Err(wrong(text, FORM)("the address is a number, like 127.0.0.1")),
-        }
+        let ip = on.ip();
+        let ip = ip.ok_or_else(|| wrong("the address is a number, like 127.0.0.1"))?;
+        Ok(Self(match (ip, on.zone()) {
+            (IpAddr::V6(ip), Some(zone)) => {
+                let index = zone::index_of(zone);
+                let index = index.ok_or_else(|| wrong("there is no such network interface"))?;
+                SocketAddrV6::new(ip, on.port, 0, index).into()
+            }
+            _ => SocketAddr::new(ip, on.port),
+        }))
     }
 }
 
@@ -490,6 +544,12 @@ mod tests {
             ("Example.COM:80", "example.com:80"),
             ("127.0.0.1:0", "127.0.0.1:0"),
             ("[0:0::1]:65535", "[::1]:65535"),
+            ("Example.COM.:80", "example.com:80"),
+            ("localhost.:80", "localhost:80"),
+            ("[fe80:0::1%eth0]:80", "[fe80::1%eth0]:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+            ("[::1%1]:80", "[::1]:80"),
+            ("[2001:db8::1%eth0]:80", "[2001:db8::1]:80"),
         ] {
             assert_eq!(text.parse::<HostPort>().unwrap().to_string(), shown);
         }
@@ -509,6 +569,16 @@ mod tests {
             "1.2.3:80",
             "host:80:90",
             "\0:1",
+            ".:80",
+            "host..:80",
+            "127.0.0.1.:80",
+            "[fe80::1%]:80",
+            "[fe80::1%0]:80",
+            "[fe80::1%a%b]:80",
+            "[fe80::1%a b]:80",
+            "[127.0.0.1%lo]:80",
+            "fe80::1%lo:80",
+            "host%lo:80",
         ] {
             assert!(text.parse::<HostPort>().is_err(), "{text:?}");
         }
@@ -529,6 +599,11 @@ mod tests {
             ("fd00::1/8", "fd00::/8"),
             ("[fd00::]/8:53", "fd00::/8:53"),
             ("0.0.0.0/0", "0.0.0.0/0"),
+            ("Example.com.:443", "example.com:443"),
+            ("*.Example.com.", "*.example.com"),
+            ("[fe80::0:1%eth0]", "[fe80::1%eth0]"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+            ("[::1%lo]:80", "[::1]:80"),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(target.to_string(), shown);
@@ -566,7 +641,12 @@ mod tests {
         assert!(!matches("*.example.com", "badexample.com"));
         assert!(!matches("example.com", "a.example.com"));
         assert!(matches("*", "anything"));
-        for text in ["", "*.", "**", "*a", "a.*", "a b", "1.2.3.4"] {
+        assert!(matches("example.com.", "example.com") && matches("example.com", "example.com."));
+        assert!(matches("*.example.com.", "a.example.com."));
+        assert!(!matches("*.example.com.", "example.com."));
+        for text in [
+            "", ".", "*.", "*..", "a..", "**", "*a", "a.*", "a b", "1.2.3.4",
+        ] {
             assert!(text.parse::<NamePattern>().is_err(), "{text:?}");
         }
     }
@@ -575,6 +655,14 @@ mod tests {
     fn local_addresses_are_numbers() {
         let address: LocalAddress = "[::1]:80".parse().unwrap();
         assert_eq!(address.to_string(), "[::1]:80");
+        let zoned: LocalAddress = "[fe80::1%7]:80".parse().unwrap();
+        assert_eq!(zoned.to_string(), "[fe80::1%7]:80");
+        let loopback = zone::index_of("lo").expect("there is an interface `lo`");
+        let named: LocalAddress = "[fe80::1%lo]:80".parse().unwrap();
+        assert_eq!(named.to_string(), format!("[fe80::1%{loopback}]:80"));
+        let error = "[fe80::1%no-such-one]:80".parse::<LocalAddress>();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("no such network interface"), "{error}");
         let error = "localhost:80".parse::<LocalAddress>().unwrap_err();
         assert!(error.to_string().contains("is a number"), "{error}");
         assert!("127.0.0.1".parse::<LocalAddress>().is_err());

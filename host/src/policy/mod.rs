@@ -11,6 +11,7 @@ mod file;
 mod grant;
 #[cfg(feature = "jail")]
 pub(crate) mod needs;
+pub(crate) mod zone;
 
 use std::path::{Component, PathBuf};
 
@@ -87,7 +88,9 @@ impl Policy {
         self
     }
 
-    /// Grants connections to the Unix stream socket at this absolute path of the host.
+    /// Grants connections to the Unix stream socket at this absolute path of the host. The way to it
+    /// must not lead through a directory that is granted for writing, where the guest could put
+    /// another socket in its place: that is an error when the sandbox is built.
     #[must_use]
     pub fn allow_unix(mut self, path: impl Into<PathBuf>) -> Self {
         self.unix.push(path.into());
@@ -101,8 +104,13 @@ impl Policy {
         self
     }
 
-    /// Grants a directory of the host. Where grants lie in one another, the longest guest path
-    /// counts; two at the same path are an error when the sandbox is built.
+    /// Grants a directory of the host. Where paths of the guest lie in one another, the longest
+    /// counts.
+    ///
+    /// When the sandbox is built, these are errors: two directories at the same path; a directory for
+    /// reading only that lies in one for writing, or is that one, however they are called; a path
+    /// under which another grant has something else already, other than an empty directory. A
+    /// directory for writing may lie in one for reading only.
     #[must_use]
     pub fn allow_dir(mut self, directory: DirGrant) -> Self {
         self.dirs.push(directory);
@@ -195,28 +203,14 @@ impl Policy {
         Ok(())
     }
 
-    /// What could not be granted on this machine as it is now, in sentences.
-    #[must_use]
-    pub fn troubles(&self) -> Vec<String> {
-        let mut troubles: Vec<String> = self
-            .dirs
-            .iter()
-            .filter_map(|dir| {
-                let why = match std::fs::metadata(dir.host()) {
-                    Ok(found) if found.is_dir() => return None,
-                    Ok(_) => "it is not a directory".into(),
-                    Err(error) => error.to_string(),
-                };
-                Some(format!("{} cannot be granted: {why}", dir.host().display()))
-            })
-            .collect();
-        troubles.extend(self.environment().err().map(|error| error.to_string()));
-        troubles
-    }
-
     /// The directories that are granted.
     pub(crate) fn dirs(&self) -> &[DirGrant] {
         &self.dirs
+    }
+
+    /// Unix sockets that may be connected to.
+    pub(crate) fn unix(&self) -> &[PathBuf] {
+        &self.unix
     }
 
     /// The guest's environment.

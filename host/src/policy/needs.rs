@@ -1,7 +1,6 @@
 //! What a policy takes of the process as a whole.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use super::grant::Hosts;
 use super::{DirGrant, Policy};
@@ -41,11 +40,6 @@ impl Policy {
     pub(crate) fn has_names(&self) -> bool {
         let mut targets = self.connect.iter().chain(&self.udp);
         !self.resolve.is_empty() || targets.any(|to| matches!(to.hosts, Hosts::Names(_)))
-    }
-
-    /// Unix sockets that may be connected to.
-    pub(crate) fn unix(&self) -> &[PathBuf] {
-        &self.unix
     }
 
     /// Whether anything may be written to a directory.

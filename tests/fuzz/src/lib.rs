@@ -12,6 +12,7 @@ pub mod debug;
 pub mod elf;
 pub mod generate;
 pub mod operations;
+pub mod paths;
 pub mod policy;
 pub mod ring;
 pub mod trace;
@@ -45,7 +46,7 @@ impl Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "ring",
         about: "the driver over rings whose memory changes at every read",
@@ -77,6 +78,14 @@ pub const TARGETS: [Target; 6] = [
         run: operations::run,
         reached: "operations completed",
         make: operations::make,
+    },
+    Target {
+        name: "paths",
+        about: "operations with paths, and the same system calls in a twin of the directory",
+        runs: 20_000,
+        run: paths::run,
+        reached: "operations done",
+        make: paths::make,
     },
     Target {
         name: "policy",
@@ -161,6 +170,11 @@ mod tests {
     #[test]
     fn operations_with_any_arguments_are_done_or_refused() {
         survives("operations", 5_000);
+    }
+
+    #[test]
+    fn the_kernels_answer_for_a_path_is_the_guests() {
+        survives("paths", 200);
     }
 
     #[test]

@@ -103,6 +103,47 @@ async fn cursor(path: &str) -> Line {
     )
 }
 
+/// `append PATH`: where the cursor is of a file that is opened for reading and appending, and what is
+/// read there.
+async fn append(path: &str) -> Line {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .open(path)
+        .await?;
+    let mut bytes = [0; 8];
+    let mut seen = vec![file.position()];
+    let first = file.read(&mut bytes[..2]).await?;
+    seen.push(file.position());
+    file.write_all(b"one").await?;
+    seen.push(file.position());
+    let at_end = file.read(&mut bytes[4..]).await?;
+    file.seek(SeekFrom::Start(1)).await?;
+    seen.push(file.write(b"two").await? as u64);
+    seen.push(file.position());
+    let mut buf = IoBuf::with_capacity(5).await?;
+    buf.extend_from_slice(b"three");
+    file.seek(SeekFrom::Start(0)).await?;
+    file.write_all_buf(buf).await.0?;
+    seen.push(file.position());
+    file.set_len(4).await?;
+    file.write_all(b"!").await?;
+    seen.push(file.position());
+    seen.push(file.seek(SeekFrom::Current(-3)).await?);
+    file.read_exact(&mut bytes[..3]).await?;
+    // It moves no cursor.
+    file.write_at(b"?", 0).await?;
+    seen.push(file.position());
+    line!("{seen:?} {first} {at_end} {:?}", text(&bytes[..3]))
+}
+
+/// `sparse PATH OFFSET`: a byte so far behind the start.
+async fn sparse(path: &str, offset: u64) -> Line {
+    let file = OpenOptions::new().write(true).open(path).await?;
+    let count = file.write_at(b"x", offset).await?;
+    line!("{count} {}", file.metadata().await?.len())
+}
+
 /// `copy FROM TO`: without copying in the guest, and a few reads and writes at once.
 async fn copy(from: &str, to: &str) -> Line {
     let from = File::open(from).await?;
@@ -306,6 +347,8 @@ async fn command(line: &str) -> Line {
             line!("")
         }
         "cursor" => cursor(a).await,
+        "append" => append(a).await,
+        "sparse" => sparse(a, b.parse().unwrap_or(0)).await,
         "copy" => copy(a, b).await,
         "edges" => edges(a).await,
         "paths" => paths().await,

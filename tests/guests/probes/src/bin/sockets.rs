@@ -57,6 +57,15 @@ async fn udp_connected(peer: &str) -> Line {
     )
 }
 
+/// `udp-zone LOCAL PEER`: to an address with a zone and back.
+async fn udp_zone(local: &str, peer: &str) -> Line {
+    let socket = UdpSocket::bind(local).await?;
+    let peer = address(peer)?;
+    socket.send_to(b"x", peer).await?;
+    let (_, from) = socket.recv_from(&mut [0; 8]).await?;
+    line!("{}", from == peer)
+}
+
 fn peer_port(peer: &str) -> u16 {
     let port = peer.rsplit(':').next();
     port.and_then(|port| port.parse().ok()).unwrap_or(0)
@@ -218,6 +227,7 @@ async fn command(line: &str) -> Line {
         "tcp-exchange" => exchange(TcpStream::connect(a).await?).await,
         "unix" => UnixStream::connect(a).await.map(|_| String::new()),
         "unix-exchange" => exchange(UnixStream::connect(a).await?).await,
+        "udp-zone" => udp_zone(a, b).await,
         "bind" => UdpSocket::bind(a).await.map(|_| String::new()),
         "send" => {
             let socket = UdpSocket::bind("0.0.0.0:0").await?;

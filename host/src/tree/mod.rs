@@ -1,15 +1,28 @@
 //! The directories that are granted, as the one tree that a guest sees.
 //!
 //! A path of the guest is absolute. The grant with the longest matching beginning counts, and the
-//! rest of the path is resolved beneath its directory by the kernel: `openat2` with
+//! rest of the path goes to the kernel as it is, beneath that directory: `openat2` with
 //! `RESOLVE_BENEATH` refuses, in one step that nobody can race, whatever leads out of it, be it
-//! `..`, an absolute symbolic link, or a directory that is swapped for a link meanwhile. Making,
-//! renaming and removing act on the last part of a path, which they never follow, in a directory
-//! that was opened in that way.
+//! `..`, an absolute symbolic link, or a directory that is swapped for a link meanwhile. How things
+//! are opened there is `place.rs`.
+//!
+//! # Rights
+//!
+//! What a guest may do with a file depends on the grant by whose path it comes, and one file may
+//! have many paths: through links, through `..`, under a new name after a folder above it was
+//! renamed. So rights must not depend on which of them it takes. Grants only add: what can be
+//! changed through any of them can be changed. A grant that could only take away, because the
+//! directory lies in another one that may be changed, is refused when the sandbox is built
+//! (`overlap.rs`); so is one that would cover files without hiding them. With those gone, nothing
+//! that is granted for reading lies where the guest could rename, replace or change it: it may
+//! move and remove what lies beneath a directory that is granted for writing, and nothing else.
 //!
 //! The granted directories themselves are opened once, when the sandbox is built.
 
-use std::io;
+pub(crate) mod overlap;
+mod place;
+pub(crate) mod socket;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -17,13 +30,14 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use wakebox_abi::status::Status;
 
+use self::overlap::Identity;
+pub(crate) use self::place::{Opened, Place};
 use crate::error::{Error, Result};
-use crate::ops::status_of;
-use crate::policy::DirGrant;
 use crate::policy::check::{Guard, Refusal};
+use crate::policy::{DirGrant, Policy};
 
-/// How often the kernel is asked again when it could not say that a path stayed inside, because
-/// something on the way was renamed at that moment.
+/// How often the kernel is asked again when it could not say that a path stayed inside, or found
+/// something else there than a moment before, because something on the way was renamed then.
 const ATTEMPTS: u32 = 1000;
 
 /// All granted directories.
@@ -37,10 +51,11 @@ pub(crate) struct Tree {
 /// A granted directory.
 #[derive(Debug)]
 struct Mount {
+    grant: DirGrant,
     /// The parts of the guest's path for it.
     prefix: Vec<String>,
     root: OwnedFd,
-    writable: bool,
+    identity: Identity,
 }
 
 impl Tree {
@@ -48,18 +63,11 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Error::Grant`] for the first that cannot be opened; grants that contradict each other.
+    /// [`Error::Grant`] for the first that cannot be opened; [`Error::Setting`] for grants that
+    /// contradict each other.
     pub(crate) fn open(guard: &Arc<Guard>) -> Result<Self> {
-        guard.policy().validate()?;
-        let mut mounts = guard
-            .policy()
-            .dirs()
-            .iter()
-            .map(|grant| Mount::open(grant).map(Arc::new))
-            .collect::<Result<Vec<_>>>()?;
-        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
         Ok(Self {
-            mounts,
+            mounts: Mount::open_all(guard.policy())?,
             guard: guard.clone(),
         })
     }
@@ -75,55 +83,108 @@ impl Tree {
         }
         for mount in &self.mounts {
             if let Some(rest) = rest(&path, &mount.prefix) {
-                return Ok(Place {
-                    mount: mount.clone(),
-                    rest,
-                    path,
-                    guard: self.guard.clone(),
-                });
+                let rest = rest.into();
+                return Ok(Place::new(mount.clone(), rest, path, self.guard.clone()));
             }
         }
         Err(self.guard.refuse(Refusal::File, path))
     }
 }
 
-/// What follows the parts of `prefix` in a path, if it begins with them: relative, without empty
-/// parts, with a slash at its end if the path has one there.
-fn rest(path: &str, prefix: &[String]) -> Option<String> {
-    let mut parts = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".");
-    if !prefix
-        .iter()
-        .all(|part| parts.next() == Some(part.as_str()))
-    {
-        return None;
+/// Looks whether what a policy grants of files and sockets can be granted on this machine as it is
+/// now.
+fn try_grants(policy: &Policy) -> Result<()> {
+    Mount::open_all(policy).map(|_| ())
+}
+
+impl Policy {
+    /// What could not be granted on this machine as it is now, in sentences.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles: Vec<String> = self
+            .dirs()
+            .iter()
+            .filter_map(|dir| {
+                let why = match std::fs::metadata(dir.host()) {
+                    Ok(found) if found.is_dir() => return None,
+                    Ok(_) => "it is not a directory".into(),
+                    Err(error) => error.to_string(),
+                };
+                Some(format!("{} cannot be granted: {why}", dir.host().display()))
+            })
+            .collect();
+        if troubles.is_empty() {
+            // What a sandbox would be told that is built with it.
+            if let Err(error) = try_grants(self) {
+                let why = std::error::Error::source(&error);
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                troubles.push(format!("{error}{why}"));
+            }
+        }
+        troubles.extend(self.environment().err().map(|error| error.to_string()));
+        troubles
     }
-    let mut rest = parts.collect::<Vec<_>>().join("/");
-    if !rest.is_empty() && (path.ends_with('/') || path.ends_with("/.")) {
-        rest.push('/');
+}
+
+/// What follows the parts of `prefix` in a path, if it begins with them: relative, and as it was
+/// written.
+fn rest<'a>(path: &'a str, prefix: &[String]) -> Option<&'a str> {
+    let mut rest = path.trim_start_matches('/');
+    for expected in prefix {
+        loop {
+            let (part, behind) = rest.split_once('/').unwrap_or((rest, ""));
+            rest = behind.trim_start_matches('/');
+            if part == expected {
+                break;
+            }
+            if part != "." {
+                return None;
+            }
+        }
     }
     Some(rest)
 }
 
 impl Mount {
+    /// Opens the directories that a policy grants, those with the longest path of the guest first.
+    fn open_all(policy: &Policy) -> Result<Vec<Arc<Self>>> {
+        policy.validate()?;
+        let mounts = policy.dirs().iter().map(Self::open);
+        let mut mounts = mounts.collect::<Result<Vec<_>>>()?;
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
+        overlap::check(&mounts)?;
+        socket::check(policy.unix(), &mounts)?;
+        Ok(mounts.into_iter().map(Arc::new).collect())
+    }
+
     fn open(grant: &DirGrant) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, grant.host(), flags, Mode::empty()).and_then(|root| {
             // Asks at once whether this kernel knows how to stay inside (Linux 5.6).
             openat2(&root, ".", flags, Mode::empty(), ResolveFlags::BENEATH)?;
-            Ok(root)
+            let identity = Identity::of(&root)?;
+            Ok((root, identity))
         });
-        let root = opened.map_err(|error| Error::Grant {
-            path: grant.host().into(),
-            source: error.into(),
-        })?;
+        let (root, identity) = opened.map_err(|error| unopened(grant, error))?;
         let parts = grant.prefix().split('/').filter(|part| !part.is_empty());
         Ok(Self {
+            grant: grant.clone(),
             prefix: parts.map(String::from).collect(),
             root,
-            writable: grant.is_writable(),
+            identity,
         })
+    }
+
+    /// Opens what is at a path beneath the directory, asking again while something on the way is
+    /// being renamed.
+    fn beneath(&self, rest: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        for _ in 0..ATTEMPTS {
+            match self.open_beneath(rest, flags, mode, ResolveFlags::empty()) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => return opened,
+            }
+        }
+        Err(Errno::BUSY)
     }
 
     /// Opens what is at a path beneath the directory.
@@ -140,107 +201,20 @@ impl Mount {
     }
 }
 
-/// A path of the guest beneath a granted directory. What is there, if anything, is not known.
-#[derive(Debug)]
-pub(crate) struct Place {
-    mount: Arc<Mount>,
-    /// The path beneath the granted directory; empty for itself.
-    rest: String,
-    /// The guest's path.
-    path: String,
-    guard: Arc<Guard>,
-}
-
-impl Place {
-    /// Refuses what the guest wants to do here.
-    pub(crate) fn refuse(&self) -> Status {
-        self.guard.refuse(Refusal::File, &self.path)
-    }
-
-    /// The place, if something may be changed there.
-    ///
-    /// # Errors
-    ///
-    /// `PermissionDenied` in a directory that is granted for reading.
-    pub(crate) fn for_change(self) -> Result<Self, Status> {
-        if self.mount.writable {
-            Ok(self)
-        } else {
-            Err(self.refuse())
-        }
-    }
-
-    /// Opens what is here.
-    ///
-    /// # Errors
-    ///
-    /// Those of the kernel; `PermissionDenied` if the path leads out of the granted directory.
-    pub(crate) fn open(&self, flags: OFlags, mode: Mode) -> Result<OwnedFd, Status> {
-        self.beneath(&self.rest, flags, mode)
-    }
-
-    /// Opens what is here if that can be done without waiting for a disk; `None` if not.
-    pub(crate) fn open_cached(&self, flags: OFlags) -> Option<Result<OwnedFd, Status>> {
-        let cached = ResolveFlags::CACHED;
-        match self
-            .mount
-            .open_beneath(&self.rest, flags, Mode::empty(), cached)
-        {
-            // Kernels before 5.12 do not know how to.
-            Err(Errno::AGAIN | Errno::INVAL) => None,
-            Err(error) => Some(Err(self.failed(error))),
-            Ok(opened) => Some(Ok(opened)),
-        }
-    }
-
-    /// Opens the directory in which this is, and tells the name that it has there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`]; `PermissionDenied` for the granted directory itself, and
-    /// `InvalidInput` for a path that ends with `..`.
-    pub(crate) fn open_parent(&self) -> Result<(OwnedFd, &str), Status> {
-        let path = self.rest.trim_end_matches('/');
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        match name {
-            "" => Err(self.refuse()),
-            ".." => Err(Status::InvalidInput),
-            _ => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY;
-                Ok((self.beneath(parent, flags, Mode::empty())?, name))
-            }
-        }
-    }
-
-    fn beneath(&self, rest: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Status> {
-        for _ in 0..ATTEMPTS {
-            match self
-                .mount
-                .open_beneath(rest, flags, mode, ResolveFlags::empty())
-            {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(self.failed(error)),
-                Ok(opened) => return Ok(opened),
-            }
-        }
-        Err(Status::Busy)
-    }
-
-    fn failed(&self, error: Errno) -> Status {
-        match error {
-            // `openat2` says so of what is not beneath; no other error of it is named that.
-            Errno::XDEV => self.refuse(),
-            error => status_of(&io::Error::from(error)),
-        }
+/// The error of a directory that cannot be granted.
+fn unopened(grant: &DirGrant, error: Errno) -> Error {
+    Error::Grant {
+        path: grant.host().into(),
+        source: error.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
-    use std::fs;
+    use crate::ops::status_of;
     use std::os::unix::fs::symlink;
+    use std::{fs, io};
 
     fn tree(grants: &[String]) -> Tree {
         let policy = grants.iter().fold(Policy::new(), |policy, grant| {
@@ -252,13 +226,12 @@ mod tests {
     /// What reading the file at a path of the guest gives.
     fn read(tree: &Tree, path: &str) -> Result<String, Status> {
         let place = tree.find(path.into())?;
-        let opened = place.open(OFlags::RDONLY, Mode::empty())?;
-        let text = io::read_to_string(fs::File::from(opened));
+        let text = io::read_to_string(place.open_file(OFlags::RDONLY)?.file);
         text.map_err(|error| status_of(&error))
     }
 
     #[test]
-    fn what_follows_a_prefix_is_relative_and_plain() {
+    fn what_follows_a_prefix_is_relative_and_as_it_was_written() {
         let prefix = |text: &str| -> Vec<String> {
             let parts = text.split('/').filter(|part| !part.is_empty());
             parts.map(String::from).collect()
@@ -266,9 +239,12 @@ mod tests {
         for (path, of, expected) in [
             ("/data", "/data", Some("")),
             ("/data/", "/data", Some("")),
-            ("//data//./a///b", "/data", Some("a/b")),
+            ("//data//./a///b", "/data", Some("./a///b")),
             ("/data/a/", "/data", Some("a/")),
-            ("/data/a/.", "/data", Some("a/")),
+            ("/data/a/.", "/data", Some("a/.")),
+            ("/data/.", "/data", Some(".")),
+            ("/./data/./x/../sub//f/", "/data/sub", None),
+            ("/./data/.//sub/", "/data/sub", Some("")),
             ("/data/../x", "/data", Some("../x")),
             ("/database", "/data", None),
             ("/dat", "/data", None),
@@ -278,7 +254,7 @@ mod tests {
             ("/", "", Some("")),
         ] {
             let found = rest(path, &prefix(of));
-            assert_eq!(found.as_deref(), expected, "{path} in {of}");
+            assert_eq!(found, expected, "{path} in {of}");
         }
     }
 
@@ -347,8 +323,17 @@ mod tests {
                 "{path}"
             );
         }
-        let dots = tree.find("/data/sub/..".into()).unwrap();
-        assert_eq!(dots.open_parent().err(), Some(Status::InvalidInput));
+        // Names that lead nowhere: the kernel is told them as they are, and follows none.
+        for (path, expected) in [
+            ("/data/sub/..", ".."),
+            ("/data/..", ".."),
+            ("/data/sub/.//", ".//"),
+            ("/data/up/", "up/"),
+        ] {
+            let place = tree.find(path.into()).unwrap();
+            let (_, name) = place.open_parent().unwrap();
+            assert_eq!(name, expected, "{path}");
+        }
     }
 
     #[test]
