@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::loader::LoadError;
+use crate::stdio::LostOutput;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -132,6 +133,27 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A standard stream of this process could not be prepared for a guest.
+    #[error(
+        "this process's standard streams cannot be given to a guest{}",
+        advice(source)
+    )]
+    Stdio {
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The guest ended by itself, but not everything arrived that it had written. How other ends come
+    /// about is told by their [`Outcome`](crate::Outcome); what was lost then, by
+    /// [`Sandbox::lost_output`](crate::Sandbox::lost_output).
+    #[error("the guest ended with code {code}, but {}", sentences(lost))]
+    OutputLost {
+        /// The guest's own code.
+        code: i32,
+        /// What did not arrive, of either stream.
+        lost: Vec<LostOutput>,
+    },
+
     /// A jail was to be entered when there were other threads already, which it would not hold.
     #[error(
         "too late for a jail: {}. It holds the thread that enters it and those which that one \
@@ -173,6 +195,11 @@ pub enum Error {
          I/O and time enabled, or use `Sandbox::run_blocking`"
     )]
     NoRuntime,
+}
+
+fn sentences(lost: &[LostOutput]) -> String {
+    let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+    lost.join("; ")
 }
 
 /// What a person can do about a call that the kernel refused, in brackets, if that is known.

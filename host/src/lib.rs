@@ -131,6 +131,6 @@ pub use report::{
 pub use running::Running;
 pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};
-pub use stdio::{Captured, Input, Output};
+pub use stdio::{Captured, Input, LostOutput, Output};
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;

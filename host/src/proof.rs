@@ -414,8 +414,9 @@ fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
         tree: Tree::open(&policy).expect("the granted directories are there"),
         policy,
         disk: Lanes::new(2),
-        console: Console::new(Output::Null, Output::Null, callables.home()),
-        stdin: Stdin::new(Input::Null, callables.home()),
+        console: Console::new(Output::Null, Output::Null, callables.home())
+            .expect("it takes no descriptor"),
+        stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),
         callables,
         mailbox: Arc::new(Mailbox::new(account.clone())),
         account,

@@ -5,17 +5,17 @@
 //! has completed, await.
 
 mod end;
+mod output;
 mod processor_time;
 
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt, Stream};
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -46,7 +46,7 @@ use crate::policy::check::Guard;
 use crate::report::{Fault, Limit, Outcome, Panic};
 use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
-use crate::stdio::{Console, Input, Output, Stdin};
+use crate::stdio::{Console, Input, LostOutput, Output, Stdin};
 use crate::stop::{Stop, Why};
 use crate::telemetry::Telemetry;
 use crate::trace::{self, ExitReason, Sink};
@@ -59,6 +59,7 @@ use crate::vm::signal::RunPage;
 use crate::vm::space::{Sizes, Space};
 use crate::vm::system::System;
 use crate::vm::vcpu::{Exit, Vcpu};
+use output::Flushed;
 use processor_time::ProcessorTime;
 
 /// How long a guest may compute before others get a turn, unless it is said.
@@ -67,8 +68,6 @@ const QUANTUM: Duration = Duration::from_millis(2);
 const DISK_CALLS_AT_ONCE: usize = 16;
 /// Names of one sandbox that are resolved at once.
 const NAMES_AT_ONCE: usize = 8;
-/// How long an ended guest's last output may take to leave.
-const FLUSH: Duration = Duration::from_secs(5);
 /// How long a guest watches the completion ring before it leaves, at most.
 const SPIN: Duration = Duration::from_millis(1);
 /// Two exits closer than this make it likely that an exitless driver would pay.
@@ -497,6 +496,9 @@ impl Builder {
         let ready = Arc::new(Ready::new(kick));
         let stop = Arc::new(Stop::new(vcpu.kick().clone()));
         let meter = Meter::new(limits);
+        let stdio = |source| Error::Stdio { source };
+        let console = Console::new(self.stdout, self.stderr, callables.home()).map_err(stdio)?;
+        let stdin = Stdin::new(self.stdin, callables.home()).map_err(stdio)?;
         let resources = Resources {
             arena: memory.arena(),
             handles: Handles::new(handles::most(&limits)),
@@ -504,8 +506,8 @@ impl Builder {
             resolver: Resolver::new(policy.clone(), NAMES_AT_ONCE),
             tree,
             disk: Lanes::new(DISK_CALLS_AT_ONCE),
-            console: Console::new(self.stdout, self.stderr, callables.home()),
-            stdin: Stdin::new(self.stdin, callables.home()),
+            console: console.clone(),
+            stdin: stdin.clone(),
             callables: callables.clone(),
             mailbox: mailbox.clone(),
             account: account.clone(),
@@ -563,6 +565,9 @@ impl Builder {
             policy,
             callables,
             mailbox,
+            console,
+            stdin,
+            lost: Vec::new(),
         })
     }
 
@@ -775,6 +780,10 @@ pub struct Sandbox {
     meter: Arc<Meter>,
     account: Account,
     stop: Arc<Stop<RunPage>>,
+    console: Console,
+    stdin: Stdin,
+    /// What did not arrive of the guest's output, known at the end.
+    lost: Vec<LostOutput>,
 }
 
 impl Sandbox {
@@ -814,11 +823,14 @@ impl Sandbox {
             None => run.sandbox.drive().await,
             Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
                 Ok(result) => result,
-                Err(_) => Ok(run.sandbox.limited(Limit::WallClock(limit)).await),
+                Err(_) => {
+                    run.sandbox.flush_in_haste().await;
+                    Ok(Outcome::Limit(Limit::WallClock(limit)))
+                }
             },
         };
+        let mut result = run.sandbox.account_for_output(result);
         drop(run);
-        let mut result = result;
         if let Ok(outcome) = &mut result {
             self.examine(outcome);
         }
@@ -1026,18 +1038,22 @@ impl Sandbox {
                 Exit::End => {
                     self.exits.end += 1;
                     let served = self.serve_last().await;
-                    self.flush().await;
+                    let flushed = self.flush().await;
                     let code = self.control.load(Word::ExitCode, Ordering::Relaxed);
-                    return Ok(self.ended(served, Outcome::Exit(code.cast_signed())));
+                    return Ok(self.ended(served, flushed, Outcome::Exit(code.cast_signed())));
                 }
                 Exit::Abort => {
                     self.exits.end += 1;
                     let served = self.serve_last().await;
-                    self.flush().await;
+                    let flushed = self.flush().await;
                     let mut page = [0; report::SIZE];
                     self.memory
                         .read(self.memory.space().report.offset, &mut page);
-                    return Ok(self.ended(served, Outcome::Panic(Box::new(Panic::read(&page)))));
+                    return Ok(self.ended(
+                        served,
+                        flushed,
+                        Outcome::Panic(Box::new(Panic::read(&page))),
+                    ));
                 }
                 Exit::Fault(fault) => return Ok(self.faulted(fault).await),
                 Exit::Shutdown => {
@@ -1059,8 +1075,8 @@ impl Sandbox {
     async fn faulted(&mut self, fault: Box<Fault>) -> Outcome {
         self.exits.end += 1;
         let served = self.serve_last().await;
-        self.flush().await;
-        self.ended(served, Outcome::Fault(fault))
+        let flushed = self.flush().await;
+        self.ended(served, flushed, Outcome::Fault(fault))
     }
 
     /// Waits as long as too many events wait for the trace's sinks; not beyond the end.
@@ -1259,42 +1275,18 @@ impl Sandbox {
         Outcome::Limit(limit)
     }
 
-    /// How it ended, unless the guest's last submissions broke the interface or passed a limit.
-    fn ended(&self, served: Result<(), Violation>, outcome: Outcome) -> Outcome {
+    /// How it ended, unless the guest's last submissions broke the interface or passed a limit, or
+    /// somebody had no patience for what it wrote last.
+    fn ended(&self, served: Result<(), Violation>, flushed: Flushed, outcome: Outcome) -> Outcome {
         match (served, self.stop.why()) {
             (Err(Violation(what)), _) => Outcome::Violation(what),
             (Ok(()), Some(Why::Log)) => {
                 Outcome::Limit(Limit::Log(self.limits.value(LimitKind::Log)))
             }
-            (Ok(()), _) => outcome,
-        }
-    }
-
-    /// Waits until the guest's output has left, for a bounded time.
-    async fn flush(&mut self) {
-        let console = match &self.service {
-            Service::Inline(driver) => driver.console().clone(),
-            Service::Thread(seat) => seat.with(|driver| driver.console().clone()),
-        };
-        // Comes to its turn behind the writes that are in flight, which go on meanwhile.
-        let mut flush = std::pin::pin!(AssertUnwindSafe(console.flush()).catch_unwind());
-        let all = poll_fn(|context| {
-            // Whoever ends it now does not care for its output.
-            if self.stop.why_else_wake(context) == Some(Why::Killed) {
-                return Poll::Ready(true);
-            }
-            // How the guest broke the ring in its last moment changes nothing now.
-            if let Service::Inline(driver) = &mut self.service
-                && let Ok(turn) = driver.turn(Some(context))
-                && turn.ended == Ended::Spent
-            {
-                context.waker().wake_by_ref();
-            }
-            // A panic is Tokio's, where it cannot start a thread to write.
-            flush.as_mut().poll(context).map(|flushed| flushed.is_ok())
-        });
-        if tokio::time::timeout(FLUSH, all).await != Ok(true) {
-            tracing::warn!("the guest's last output did not leave in time and is lost");
+            (Ok(()), _) => match (flushed, outcome) {
+                (Flushed::Killed, Outcome::Exit(_)) => Outcome::Cancelled,
+                (_, outcome) => outcome,
+            },
         }
     }
 
@@ -1311,6 +1303,8 @@ impl Sandbox {
                 seat.stop();
             }
         }
+        self.console.close();
+        self.stdin.close();
     }
 }
 

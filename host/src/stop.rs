@@ -43,12 +43,15 @@ impl<P: Processor> Stop<P> {
         }
     }
 
-    /// Ends the sandbox. The first reason counts.
+    /// Ends the sandbox. Somebody's wish counts before a limit, after which what the guest has written
+    /// is still waited for.
     pub(crate) fn end(&self, why: Why) {
-        let first = self
+        let counts_more =
+            |now: u32| (why as u32 != now && now != Why::Killed as u32).then_some(why as u32);
+        let ends = self
             .why
-            .compare_exchange(0, why as u32, Ordering::Release, Ordering::Relaxed); // E1
-        if first.is_ok() {
+            .fetch_update(Ordering::Release, Ordering::Relaxed, counts_more); // E1
+        if ends.is_ok() {
             self.waker.take().into_iter().for_each(wake); // E2
             self.kick.kick(Reasons::STOP); // E3
         }

@@ -430,9 +430,4 @@ where
         self.resources.mailbox.end();
         self.resources.handles.clear();
     }
-
-    /// The console, to be flushed at the end.
-    pub(crate) fn console(&self) -> &crate::stdio::Console {
-        &self.resources.console
-    }
 }

@@ -27,6 +27,9 @@ impl Start for WriteConsole {
             // What is within the limit still leaves, at the end.
             resources.stop.end(Why::Log);
         }
+        if resources.console.is_null(self.stream) {
+            return Ok(Started::Done(End::bytes(left)));
+        }
         let write = resources.console.write(self.stream, from.at_most(left));
         Ok(Started::pending(async move {
             match write.await {

@@ -4,10 +4,15 @@ use wakebox_abi::op::ReadStdin;
 use wakebox_abi::status::Status;
 
 use super::{End, Resources, Start, Started};
+use crate::limits::LimitKind;
 
 impl Start for ReadStdin {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
+        if resources.stdin.is_null() {
+            resources.meter.take(LimitKind::Stdin, into.len())?;
+            return Ok(Started::Done(End::bytes(0)));
+        }
         let read = resources.stdin.read(into, resources.meter.clone());
         Ok(Started::pending(async move {
             match read.await {
