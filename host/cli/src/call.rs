@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::run::{SandboxArgs, conclude, run_beside};
-use super::say::say;
+use super::say;
 use wakebox::Outcome;
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mut wishes = args.sandbox.wishes()?;
-    let builder = args.sandbox.into_jailed_builder(&wishes)?.args(args.args);
+    let builder = args
+        .sandbox
+        .into_jailed_builder(&mut wishes)?
+        .args(args.args);
     let (sandbox, outcome, result) = run_beside(builder, std::future::pending(), |sandbox| {
         let caller = sandbox.caller();
         async move {
@@ -43,7 +46,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let ended = conclude(&mut wishes, &outcome, &sandbox)?;
     match result {
         Ok(json) => {
-            say!("{json}");
+            say::json(&json);
             Ok(ended)
         }
         // How the guest ended says more than that it has.

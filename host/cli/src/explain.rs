@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ratatui::crossterm::event::{self, KeyCode, KeyEventKind, KeyModifiers};
@@ -21,6 +22,7 @@ use wakebox_abi::op::Opcode;
 use self::telling::{Part, Teller, wrap};
 use super::run::{SandboxArgs, conclude, run_until};
 use super::style::Style;
+use super::{say, signals};
 use wakebox::printable_line;
 use wakebox::trace::json::Reader;
 use wakebox::trace::{Event, EventKind, OpKind, Sink};
@@ -54,7 +56,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     let output = Said::default();
     let told = Arc::new(Notify::new());
     let mut printer = Printer {
-        out: io::BufWriter::new(io::stdout()),
+        out: io::BufWriter::new(say::output()),
         teller: Teller::default(),
         said: output.clone(),
         style: Style::of_stdout(),
@@ -79,7 +81,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     };
     let builder = args
         .sandbox
-        .into_jailed_builder(&wishes)?
+        .into_jailed_builder(&mut wishes)?
         .args(args.args)
         .stdin(stdin)
         .stdout(Output::writer(output.clone()))
@@ -270,6 +272,8 @@ impl<W: Write + Send> Sink for Printer<W> {
 ///
 /// `Interrupted` if nobody does; or what the terminal says.
 fn wait_for_key() -> io::Result<()> {
+    /// How long a signal may go unseen.
+    const SIGNAL: Duration = Duration::from_millis(50);
     /// The terminal is as it was between two lines, and after a panic.
     struct Raw;
     impl Drop for Raw {
@@ -281,6 +285,12 @@ fn wait_for_key() -> io::Result<()> {
     terminal::enable_raw_mode()?;
     let _raw = Raw;
     loop {
+        // The read alone would not end at a signal.
+        while !event::poll(SIGNAL)? {
+            if signals::caught().is_some() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
         let event::Event::Key(key) = event::read()? else {
             continue;
         };

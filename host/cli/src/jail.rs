@@ -1,6 +1,7 @@
 //! `--no-jail`, and what the command itself keeps when it enters its jail.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -32,12 +33,12 @@ impl JailArgs {
     ///
     /// This is the one place that settles what the command needs for itself:
     ///
-    /// * A file that it **reads** later is named here (`may_read`), as the guest is. Besides, if the
-    ///   guest lies in a cargo project, the project may be read: if the guest fails, the line of its
-    ///   source is shown.
+    /// * A file that it **reads** later is named here (`may_read`), as the guest is. Besides, its Rust
+    ///   sources may be read, as cargo lists them beside it: if the guest fails, the line of its source
+    ///   is shown.
     /// * A file that it **writes** (a trace, a report, a crash dump) is opened *before* this call, as
-    ///   an [`OutputFile`](super::output::OutputFile): what is open stays open. So a path that cannot
-    ///   be written is told before the guest runs, too.
+    ///   an [`OutputFile`](super::output::OutputFile): what is open stays open, and who puts it into its
+    ///   place waits outside. So a path that cannot be written is told before the guest runs, too.
     /// * A system call that it does not make already is named in `jail/filter.rs`.
     ///
     /// # Errors
@@ -55,11 +56,7 @@ impl JailArgs {
             }
             return Ok(());
         }
-        let reads = [
-            Some(guest.to_owned()),
-            symbols.map(Path::to_owned),
-            project_of(guest),
-        ];
+        let reads = [Some(guest.to_owned()), symbols.map(Path::to_owned)];
         let mut jail = Jail::for_policy(policy);
         if self.terminal {
             jail = jail.may_use_terminal();
@@ -67,6 +64,7 @@ impl JailArgs {
         let held = reads
             .into_iter()
             .flatten()
+            .chain(sources_of(guest))
             .fold(jail, Jail::may_read)
             .enter()
             .context("`--no-jail` runs the guest without one")?;
@@ -77,11 +75,92 @@ impl JailArgs {
     }
 }
 
-/// The cargo project in which a file lies.
-fn project_of(file: &Path) -> Option<PathBuf> {
-    let file = fs::canonicalize(file).ok()?;
-    let mut folders = file.ancestors().skip(1);
-    folders
-        .find(|folder| folder.join("Cargo.toml").is_file())
-        .map(Path::to_owned)
+/// Longest list of sources that is read, in bytes, and most sources that are taken from it.
+const LONGEST_LIST: u64 = 1 << 20;
+const SOURCES: usize = 4096;
+
+/// The Rust sources of a guest, as cargo lists them beside what it builds (`GUEST.d`, in the form of
+/// a makefile: spaces in a path have a backslash before them). The list may be anybody's: only
+/// regular files are taken whose own name, at the end of all links, ends with `.rs`.
+fn sources_of(guest: &Path) -> Vec<PathBuf> {
+    let mut name = guest.as_os_str().to_owned();
+    name.push(".d");
+    let mut list = String::new();
+    let read = fs::metadata(&name)
+        .and_then(|metadata| match metadata.is_file() {
+            true => File::open(&name),
+            false => Err(std::io::ErrorKind::InvalidInput.into()),
+        })
+        .and_then(|file| file.take(LONGEST_LIST).read_to_string(&mut list));
+    if read.is_err() {
+        return Vec::new();
+    }
+    let sources = listed(&list).into_iter().take(SOURCES);
+    let sources = sources.filter_map(|source| fs::canonicalize(source).ok());
+    let is_source = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "rs") && path.is_file()
+    };
+    sources.filter(is_source).collect()
+}
+
+/// The paths on the right side of each rule.
+fn listed(list: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for rule in list.lines() {
+        let Some((_, right)) = rule.split_once(": ") else {
+            continue;
+        };
+        let mut path = String::new();
+        let mut letters = right.chars();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '\\' => path.extend(letters.next()),
+                ' ' if path.is_empty() => {}
+                ' ' => paths.push(std::mem::take(&mut path)),
+                letter => path.push(letter),
+            }
+        }
+        if !path.is_empty() {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_sources_is_a_makefiles() {
+        assert_eq!(
+            listed("/a/guest: /a/src/main.rs /a/with\\ space.rs  /b.rs\n\n/a/src/main.rs:\n"),
+            ["/a/src/main.rs", "/a/with space.rs", "/b.rs"]
+        );
+    }
+
+    #[test]
+    fn only_rust_sources_are_taken_wherever_links_lead() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["main.rs", "secret"] {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::create_dir(at("folder.rs")).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("link.rs")).unwrap();
+        std::os::unix::fs::symlink(at("main.rs"), at("other")).unwrap();
+        let all = [
+            "main.rs",
+            "secret",
+            "folder.rs",
+            "link.rs",
+            "other",
+            "none.rs",
+        ];
+        let all = all.map(|name| at(name).display().to_string()).join(" ");
+        fs::write(at("guest.d"), format!("guest: {all}\n")).unwrap();
+        let main = fs::canonicalize(at("main.rs")).unwrap();
+        assert_eq!(sources_of(&at("guest")), [main.clone(), main]);
+        assert_eq!(sources_of(&at("main.rs")), [] as [PathBuf; 0]);
+    }
 }

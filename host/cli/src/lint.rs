@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::say::note;
+use super::say::{note, try_to_output};
 use super::style::Style;
 use wakebox::printable_line;
 use wakebox::trace::json::Reader;
@@ -16,7 +16,8 @@ use wakebox::units;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 if nothing was found, 1 if something was, 2 if the file cannot be read. Example:
+Exit status: 0 if nothing was found, 1 if something was, 2 if the file cannot be read or what \
+was found cannot be written. Example:
   wakebox run target/release/hello --trace run.json
   wakebox lint run.json")]
 pub(super) struct Args {
@@ -62,7 +63,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write it like 20us, 10ms or 2s"))
 }
 
-/// Exit status when the file cannot be read, to be told from findings.
+/// Exit status when the file cannot be read, or nothing be said of it: to be told from findings.
 const UNREADABLE: u8 = 2;
 
 pub(super) fn run(args: &Args) -> ExitCode {
@@ -79,14 +80,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
     } else {
         Ok(describe(&report, Style::of_stdout()))
     };
-    let said = said.and_then(|text| {
-        use std::io::Write as _;
-        writeln!(std::io::stdout(), "{}", text.trim_end())
-    });
+    let said = said.and_then(|text| try_to_output(format_args!("{}", text.trim_end())));
     if let Err(error) = said
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        note!("{}: {error}", Style::of_stderr().error("error"));
+        note!("standard output: {error}");
         return ExitCode::from(UNREADABLE);
     }
     ExitCode::from(u8::from(!report.is_clean()))

@@ -1,18 +1,16 @@
 //! How a guest ended, as a good compiler would say it: what, where, why, and what to do.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::output::OutputFile;
 use super::say::note;
 use super::style::Style;
 use wakebox::printable_line;
-use wakebox::{Backtrace, Cause, Fault, Frame, Outcome, Panic};
+use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic};
 
 /// How much of a backtrace is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -247,38 +245,25 @@ fn source_line(path: &str, line: u32) -> Option<String> {
     Some(printable_line(&line.replace('\t', " ")))
 }
 
-/// Writes what a program wants to know to a file.
-///
-/// # Errors
-///
-/// The file cannot be written.
-pub(super) fn write_report(
-    file: &mut OutputFile,
-    guest: &str,
-    outcome: &Outcome,
-    stopped_at: Option<&Backtrace>,
-) -> Result<()> {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        guest: &'a str,
-        message: String,
-        exit_status: u8,
-        #[serde(flatten)]
-        outcome: &'a Outcome,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        stopped_at: Option<&'a Backtrace>,
+/// What a program wants to know of a run.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    pub(super) guest: String,
+    pub(super) message: String,
+    pub(super) exit_status: u8,
+    #[serde(flatten)]
+    pub(super) outcome: &'a Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stopped_at: Option<&'a Backtrace>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) lost_output: &'a [LostOutput],
+}
+
+impl Report<'_> {
+    /// # Errors
+    ///
+    /// It cannot be said in JSON.
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self).map(|text| text + "\n")
     }
-    let report = Report {
-        guest,
-        message: outcome.to_string(),
-        exit_status: outcome.exit_status(),
-        outcome,
-        stopped_at,
-    };
-    let mut text = String::new();
-    writeln!(text, "{}", serde_json::to_string_pretty(&report)?)?;
-    let written = file
-        .start()
-        .and_then(|file| file.write_all(text.as_bytes()));
-    written.with_context(|| format!("cannot write the report {}", file.path().display()))
 }

@@ -1,6 +1,6 @@
 //! Grants on the command line, and `wakebox policy`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,6 +67,11 @@ fn parse_variable(text: &str) -> Result<Variable, String> {
 }
 
 impl Grants {
+    /// The policy files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.policy.iter().map(PathBuf::as_path)
+    }
+
     /// All grants together.
     ///
     /// # Errors

@@ -1,25 +1,28 @@
 //! `wakebox run`.
 
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::jail::JailArgs;
 use super::lint::describe;
-use super::outcome::{Frames, explain, write_report};
-use super::output::OutputFile;
+use super::outcome::{Frames, Report, explain};
+use super::output::{OutputFile, Outputs, Readers, Stream};
 use super::policy::{Grants, LimitArgs};
 use super::say::note;
+use super::signals;
 use super::style::Style;
 use wakebox::trace::lint::{Lint, Thresholds};
-use wakebox::{Builder, Input, Outcome, Output, Sandbox, WakeMode, trace};
+use wakebox::{Builder, Error, Input, Outcome, Output, Sandbox, WakeMode, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
 Exit status: the guest's own; 101 if it panicked, 123 if it slept with nothing to wait for, 124 \
-if it reached a limit that ends it, 125 if it broke the interface, 130 if it was interrupted, 139 if \
-it faulted; 1 if it could not be run, or if --lint found something.";
+if it reached a limit that ends it, 125 if it broke the interface, 139 if it faulted; 129, 130 or \
+143 if SIGHUP, SIGINT or SIGTERM ended it; 1 if it could not be run, if --lint found something, or if \
+something that it wrote, or the trace, did not arrive where it was to go.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUSES)]
@@ -60,7 +63,7 @@ pub(super) struct SandboxArgs {
     report: Option<PathBuf>,
 
     /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
-    /// GUEST FILE`; it stays empty otherwise
+    /// GUEST FILE`; else it is left as it is
     #[arg(long, value_name = "FILE")]
     crash_dump: Option<PathBuf>,
 
@@ -99,6 +102,8 @@ pub(super) struct Wishes {
     backtrace: Frames,
     report: Option<OutputFile>,
     dump: Option<OutputFile>,
+    trace: Option<BufWriter<Stream>>,
+    page: Option<BufWriter<Stream>>,
     lint: Option<trace::Shared<Lint>>,
 }
 
@@ -114,20 +119,9 @@ impl SandboxArgs {
     }
 
     /// Puts this process into its jail, and returns a builder with these settings and this
-    /// process's output. To be called before there is another thread, and after all other files
-    /// have been opened that the command writes.
-    pub(super) fn into_jailed_builder(self, wishes: &Wishes) -> Result<Builder> {
+    /// process's output. To be called before there is another thread.
+    pub(super) fn into_jailed_builder(self, wishes: &mut Wishes) -> Result<Builder> {
         let policy = self.grants.into_policy()?;
-        let writer = |path: &PathBuf| {
-            trace::json::Writer::create(path)
-                .with_context(|| format!("cannot write the trace to {}", path.display()))
-        };
-        let writer = self.trace.as_ref().map(writer).transpose()?;
-        let page = |path: &PathBuf| {
-            trace::timeline::Writer::create(path)
-                .with_context(|| format!("cannot write the timeline to {}", path.display()))
-        };
-        let page = self.timeline.as_ref().map(page).transpose()?;
         self.jail
             .enter(&policy, &self.guest, self.symbols.as_deref())?;
         let mode: WakeMode = self.wake.parse()?;
@@ -142,11 +136,11 @@ impl SandboxArgs {
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
         }
-        if let Some(writer) = writer {
-            builder = builder.trace(writer);
+        if let Some(file) = wishes.trace.take() {
+            builder = builder.trace(trace::json::Writer::new(file));
         }
-        if let Some(page) = page {
-            builder = builder.trace(page);
+        if let Some(file) = wishes.page.take() {
+            builder = builder.trace(trace::timeline::Writer::new(file));
         }
         if let Some(lint) = &wishes.lint {
             builder = builder.trace(lint.clone());
@@ -154,21 +148,36 @@ impl SandboxArgs {
         Ok(builder)
     }
 
-    /// What is to be said at the end. Opens what is written then.
+    /// What is to be written and said. Opens all that is written, and catches the signals that end the
+    /// command. To be called before there is another thread.
     ///
     /// # Errors
     ///
-    /// The report or the crash dump cannot be written.
+    /// A file cannot be written, or is one that is read or written otherwise.
     pub(super) fn wishes(&self) -> Result<Wishes> {
-        let report = |path: &PathBuf| OutputFile::open(path, 0o666, "the report");
-        // It may hold secrets.
-        let dump = |path: &PathBuf| OutputFile::open(path, 0o600, "the crash dump");
+        signals::catch()?;
+        let inputs = [(&*self.guest, "the guest")];
+        let symbols = self.symbols.iter().map(|file| (&**file, "the symbols"));
+        let policies = self.grants.files().map(|file| (file, "the policy"));
+        let inputs = inputs.into_iter().chain(symbols).chain(policies);
+        let mut outputs = Outputs::besides(inputs);
+        let mut open = |path: &Option<PathBuf>, readers, what| {
+            let open = |path: &PathBuf| outputs.open(path, readers, what);
+            path.as_ref().map(open).transpose()
+        };
+        let report = open(&self.report, Readers::Usual, "the report")?;
+        let dump = open(&self.crash_dump, Readers::Owner, "the crash dump")?;
+        let trace = open(&self.trace, Readers::Usual, "the trace")?;
+        let page = open(&self.timeline, Readers::Usual, "the timeline")?;
+        outputs.seal()?;
         Ok(Wishes {
             guest: self.guest.clone(),
             stats: self.stats,
             backtrace: self.backtrace,
-            report: self.report.as_ref().map(report).transpose()?,
-            dump: self.crash_dump.as_ref().map(dump).transpose()?,
+            report,
+            dump,
+            trace: trace.map(OutputFile::stream),
+            page: page.map(OutputFile::stream),
             lint: self
                 .lint
                 .then(|| trace::Shared::new(Lint::new(Thresholds::default()))),
@@ -180,23 +189,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let mut wishes = args.sandbox.wishes()?;
     let builder = args
         .sandbox
-        .into_jailed_builder(&wishes)?
+        .into_jailed_builder(&mut wishes)?
         .args(args.args)
         .stdin(Input::Inherit);
     let (sandbox, outcome) = run_until(builder, std::future::pending())?;
-    if let Some(error) = sandbox.trace_error() {
-        let style = Style::of_stderr();
-        note!(
-            "{}: the trace is incomplete: {error}",
-            style.error("wakebox")
-        );
-    }
-
     conclude(&mut wishes, &outcome, &sandbox)
 }
 
-/// Runs a guest to its end, which comes early if somebody presses Ctrl-C, or as soon as `stop` is
-/// ready.
+/// Runs a guest to its end, which comes early at a signal that ends commands, or as soon as `stop`
+/// is ready.
 ///
 /// # Errors
 ///
@@ -225,7 +226,7 @@ pub(super) fn run_beside<T, F: Future<Output = T>>(
         let kill = sandbox.kill_handle();
         let stopped = tokio::spawn(async move {
             tokio::select! {
-                Ok(()) = tokio::signal::ctrl_c() => {}
+                () = signals::first() => {}
                 () = stop => {}
             }
             kill.kill();
@@ -239,10 +240,14 @@ pub(super) fn run_beside<T, F: Future<Output = T>>(
         let (run, done) = tokio::join!(run, beside);
         let (sandbox, outcome) = run?;
         stopped.abort();
-        anyhow::Ok((sandbox, outcome?, done))
+        let outcome = match outcome {
+            // Which is said at the end, with what else is to be said.
+            Err(Error::OutputLost { code, .. }) => Outcome::Exit(code),
+            outcome => outcome?,
+        };
+        anyhow::Ok((sandbox, outcome, done))
     });
-    // A read of standard input that is under way cannot be taken back; it must not keep the
-    // command.
+    // What blocks there must not keep the command.
     runtime.shutdown_background();
     result
 }
@@ -255,8 +260,8 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Says how the guest ended, if it did not end by itself, and what it did. Writes what was asked
-/// for.
+/// Says how the guest ended, if it did not end by itself, what it did, and what was lost. Writes what
+/// was asked for.
 ///
 /// # Errors
 ///
@@ -278,11 +283,36 @@ pub(super) fn conclude(
     if wishes.stats {
         note!("{}", style.faint(&sandbox.stats().to_string()));
     }
-    if let Some(file) = &mut wishes.report {
-        let guest = wishes.guest.display().to_string();
-        write_report(file, &guest, outcome, stopped_at.as_ref())?;
+    let mut status = match (outcome, signals::caught()) {
+        (Outcome::Cancelled, Some(status)) => status,
+        _ => outcome.exit_status(),
+    };
+    let mut is_less = false;
+    for lost in sandbox.lost_output() {
+        note!("{}: {lost}", style.error("wakebox"));
+        is_less = true;
     }
-    let mut status = outcome.exit_status();
+    if let Some(error) = sandbox.trace_error() {
+        note!(
+            "{}: the trace is incomplete: {error}",
+            style.error("wakebox")
+        );
+        is_less = true;
+    }
+    if is_less && status == 0 {
+        status = 1;
+    }
+    if let Some(file) = wishes.report.take() {
+        let report = Report {
+            guest: wishes.guest.display().to_string(),
+            message: outcome.to_string(),
+            exit_status: status,
+            outcome,
+            stopped_at: stopped_at.as_ref(),
+            lost_output: sandbox.lost_output(),
+        };
+        file.write_text(&report.to_json()?)?;
+    }
     if let Some(lint) = &wishes.lint {
         let found = lint.with(|lint| lint.report());
         note!("{}", describe(&found, style).trim_end());
@@ -290,17 +320,15 @@ pub(super) fn conclude(
             status = 1;
         }
     }
-    if let Some(file) = &mut wishes.dump
+    if let Some(file) = wishes.dump.take()
         && !matches!(outcome, Outcome::Exit(_))
     {
-        let dump = sandbox.crash_dump()?;
-        let written = file.start().and_then(|file| dump.write_to(file));
-        written
-            .with_context(|| format!("cannot write the crash dump {}", file.path().display()))?;
+        let (dump, path) = (sandbox.crash_dump()?, file.path().to_owned());
+        file.write(|file| dump.write_to(file))?;
         note!(
             "a crash dump was written: gdb {} {}",
             wishes.guest.display(),
-            file.path().display()
+            path.display()
         );
     }
     Ok(ExitCode::from(status))

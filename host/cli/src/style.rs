@@ -2,6 +2,18 @@
 
 use std::io::IsTerminal;
 
+/// All that [`Style`] adds to a text.
+pub(super) const CODES: [&str; 8] = [
+    "\x1b[0m",
+    "\x1b[1m",
+    "\x1b[1;31m",
+    "\x1b[2m",
+    "\x1b[31m",
+    "\x1b[32m",
+    "\x1b[33m",
+    "\x1b[36m",
+];
+
 /// Whether and how to colour.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
@@ -36,7 +48,9 @@ impl Style {
 
     fn paint(self, code: &str, text: &str) -> String {
         if self.colours {
-            format!("\x1b[{code}m{text}\x1b[0m")
+            let painted = format!("\x1b[{code}m{text}\x1b[0m");
+            debug_assert!(CODES.iter().any(|known| painted.starts_with(known)));
+            painted
         } else {
             text.to_owned()
         }

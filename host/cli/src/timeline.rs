@@ -1,12 +1,13 @@
 //! `wakebox timeline`: the page of a run that was recorded before.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+
+use super::output::{Outputs, Readers};
+use super::say::say;
 
 use wakebox::trace::json::Reader;
 use wakebox::trace::{Sink as _, timeline};
@@ -27,37 +28,37 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let file = || args.file.display().to_string();
-    // Before the page is touched: a file that is no trace leaves an older page as it is.
+    // Before the page is opened: a file that is no trace leaves an older page as it is.
     let mut trace = Reader::open(&args.file).with_context(file)?;
     let beside = || args.file.with_extension("html");
-    let page = args.page.clone().unwrap_or_else(beside);
-    ensure!(
-        !is_same(&args.file, &page),
-        "the page would replace the trace {}; name another file for it",
-        page.display()
-    );
-    let unwritten = || format!("cannot write the timeline to {}", page.display());
-    let mut writer = timeline::Writer::create(&page).with_context(unwritten)?;
-    for event in trace.by_ref() {
-        writer
-            .event(&event.with_context(file)?)
-            .with_context(unwritten)?;
-    }
-    writer.end().with_context(unwritten)?;
+    let path = args.page.clone().unwrap_or_else(beside);
+    let mut outputs = Outputs::besides([(&*args.file, "the trace")]);
+    let page = outputs.open(&path, Readers::Usual, "the timeline")?;
+    outputs.seal()?;
+    let mut unread = None;
+    page.write(|page| {
+        let mut writer = timeline::Writer::new(BufWriter::new(page));
+        for event in trace.by_ref() {
+            match event {
+                Ok(event) => writer.event(&event)?,
+                Err(error) => {
+                    unread = Some(error);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+        }
+        writer.end()
+    })
+    .or_else(|error| match unread {
+        Some(unread) => Err(unread).with_context(file),
+        None => Err(error),
+    })?;
 
     let events = units::count(trace.events_read());
     let end = match trace.is_whole() {
         true => "",
         false => "; the trace ends before the run did",
     };
-    let said = format!("{}: {events} events{end}\n", page.display());
-    // Whoever does not want to read it has the page all the same.
-    let _ = std::io::stdout().write_all(said.as_bytes());
+    say!("{}: {events} events{end}", path.display());
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether two names are those of one file that is there.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }

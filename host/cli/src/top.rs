@@ -16,12 +16,12 @@ use anyhow::{Result, bail};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::io::AsyncWrite;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use self::board::Board;
 use self::view::{Rates, View};
 use super::run::{SandboxArgs, conclude, run_until};
+use super::signals;
 use wakebox::printable_line;
 use wakebox::trace::Shared;
 use wakebox::{Outcome, Output};
@@ -54,7 +54,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     let (board, tail) = (Shared::new(Board::default()), Tail::default());
     let builder = args
         .sandbox
-        .into_jailed_builder(&wishes)?
+        .into_jailed_builder(&mut wishes)?
         .args(args.args)
         .stdout(Output::writer(tail.clone()))
         .stderr(Output::writer(tail.clone()))
@@ -130,16 +130,7 @@ fn quit_at_signals(quit: Arc<Quit>) -> io::Result<()> {
     std::thread::Builder::new()
         .name("wakebox-signals".into())
         .spawn(move || {
-            runtime.block_on(async {
-                let ends = async |kind| match signal(kind) {
-                    Ok(mut signal) => _ = signal.recv().await,
-                    Err(_) => std::future::pending().await,
-                };
-                tokio::select! {
-                    () = ends(SignalKind::terminate()) => {}
-                    () = ends(SignalKind::hangup()) => {}
-                }
-            });
+            runtime.block_on(signals::first());
             quit.please();
         })
         .map(drop)

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::Path;
 
 use wakebox_abi::layout::PAGE_SIZE;
@@ -94,6 +94,10 @@ impl CrashDump {
             .truncate(true)
             .mode(0o600)
             .open(path)?;
+        // One that was there before had rights of its own.
+        if file.metadata()?.is_file() {
+            file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        }
         self.write_to(&mut file)
     }
 
