@@ -490,7 +490,8 @@ operations! {
         backlog: u32,
     }
 
-    /// Accepts a connection. The value is its handle.
+    /// Accepts a connection. The value is its handle. At the limit of handles it waits until one is
+    /// closed, and connections wait in the backlog meanwhile.
     10 TcpAccept {
         /// The listener.
         listener: Handle,

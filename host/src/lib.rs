@@ -104,6 +104,7 @@ pub mod probe;
 #[cfg(any(test, feature = "proof"))]
 #[doc(hidden)]
 pub mod proof;
+mod pulse;
 mod report;
 mod running;
 mod sandbox;
@@ -124,6 +125,7 @@ pub use error::{Error, Result};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
+pub use pulse::Pulse;
 pub use report::{
     Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
     Shutdown, Stack, printable_line,

@@ -129,7 +129,8 @@ limits! {
     InFlight in_flight(impl Into<Option<u32>>) "in-flight" Count 4096,
         "operations in flight", "further ones wait";
     /// Open sockets, files, directories and streams of host functions, and those about to be opened.
-    /// At the limit opening more is refused with `LimitReached`. By default a quarter of the
+    /// At the limit opening more is refused with `LimitReached`, and connections that come in
+    /// wait in the backlog until something is closed. By default a quarter of the
     /// descriptors that the process may have when the sandbox is made (`RLIMIT_NOFILE`), at most
     /// 65,536; without limit, about a million.
     Handles handles(impl Into<Option<u32>>) "handles" Count 1 << 16,

@@ -43,6 +43,7 @@ use crate::ops::blocking::Lanes;
 use crate::ops::lookup::Resolver;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
+use crate::pulse::Pulse;
 use crate::report::{Fault, Limit, Outcome, Panic};
 use crate::running::Running;
 use crate::stats::{Exits, GuestCounts, Stats};
@@ -896,6 +897,21 @@ impl Sandbox {
             (outcome, self.stats())
         });
         Running::new(caller, kill, task)
+    }
+
+    /// Where its rings stand, to be looked at from elsewhere when nothing seems to move.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let (ready, seat) = match &self.service {
+            Service::Inline(driver) => (driver.ready(), None),
+            Service::Thread(seat) => (seat.ready(), Some(seat.clone())),
+        };
+        Pulse {
+            control: self.control.clone(),
+            ready: ready.clone(),
+            seat,
+            mailbox: self.mailbox.clone(),
+        }
     }
 
     /// What ends the sandbox from elsewhere.

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use wakebox::{Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, guest, require_kvm, run_here, runtime};
+use wakebox::{Output, Policy, Sandbox, WakeMode};
+use wakebox_tests::{Ended, ends, guest, require_kvm, run_here, runtime};
 
 /// Runs a case of the probe that may connect to an address, beside somebody who listens there.
 async fn with_peer<P>(
@@ -174,6 +174,63 @@ fn a_reset_while_reading_says_so() {
         })
         .await;
         assert_eq!(ended.lines()[0], "error ConnectionReset", "mode {mode}");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_reset_while_writing_says_so() {
+    every_mode(async |mode| {
+        let (ended, ()) = with_peer("write", mode, async |stream| {
+            // Bytes have come and are not read: the guest fills what lies between them.
+            stream.readable().await.unwrap();
+            stream.set_zero_linger().unwrap();
+        })
+        .await;
+        let said = ended.lines()[0].to_owned();
+        assert!(
+            ["error ConnectionReset", "error BrokenPipe"].contains(&said.as_str()),
+            "{said}"
+        );
+    });
+}
+
+/// Connections for which the guest has no place wait in the backlog, and each is served in the end.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn at_the_limit_of_handles_connections_wait_and_none_is_dropped() {
+    const CLIENTS: u8 = 8;
+    every_mode(async |mode| {
+        let (told, tells) = tokio::io::duplex(4096);
+        let mut lines = BufReader::new(tells).lines();
+        let mut sandbox = Sandbox::builder()
+            .guest(guest("sockets"))
+            .args([format!("serve-in-turn {CLIENTS}")])
+            .policy(listen(Policy::new(), "127.0.0.1:0"))
+            // The listener and one connection.
+            .handles(2)
+            .wake(mode)
+            .stdout(Output::writer(told))
+            .build()
+            .unwrap();
+        let visit = async {
+            let bound = lines.next_line().await.unwrap().unwrap();
+            let address = bound.strip_prefix("bound ").unwrap();
+            let mut clients = Vec::new();
+            for number in 0..CLIENTS {
+                clients.push((number, TcpStream::connect(address).await.unwrap()));
+            }
+            // All are connected; each says its number and gets it back.
+            let served = clients.into_iter().map(async |(number, mut client)| {
+                client.write_all(&[number]).await.unwrap();
+                assert_eq!(client.read_u8().await.unwrap(), number);
+            });
+            futures_util::future::join_all(served).await;
+            lines.next_line().await.unwrap().unwrap()
+        };
+        let (outcome, said) = tokio::join!(ends(&mut sandbox), visit);
+        assert!(outcome.is_success(), "mode {mode}: {outcome}");
+        assert_eq!(said, "ok [0, 1, 2, 3, 4, 5, 6, 7]", "mode {mode}");
     });
 }
 

@@ -65,6 +65,23 @@ fn a_socket_has_a_peer_by_number_or_by_name() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_peer_that_is_gone_is_told_to_who_waits_for_its_answer() {
+    for mode in WakeMode::ALL {
+        // Nobody listens there any more.
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let gone = gone.local_addr().unwrap().to_string();
+        let command = format!("udp-refused {gone}");
+        let ended = run(sandbox(with(&gone), &[&command]).wake(mode)).success();
+        assert_eq!(
+            ended.lines(),
+            ["ok [Err(ConnectionRefused), Err(ConnectionRefused)]"],
+            "mode {mode}"
+        );
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_datagram_that_nobody_waits_for_is_kept() {
     for mode in WakeMode::ALL {
         let commands = ["udp-given-up 127.0.0.1:PORT"];

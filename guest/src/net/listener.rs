@@ -67,7 +67,8 @@ impl TcpListener {
         })
     }
 
-    /// Waits for a connection.
+    /// Waits for a connection, and at the sandbox's limit of open handles for a place for it: a
+    /// connection for which there is none stays in the backlog.
     ///
     /// Cancel-safe: a connection that comes after the future was dropped is for the next one.
     ///

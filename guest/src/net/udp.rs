@@ -132,7 +132,8 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future receives.
+    /// Those of the host, and `Busy` while another future receives. With a peer,
+    /// `ConnectionRefused` if an earlier datagram found nobody there.
     pub async fn recv(&self, into: &mut [u8]) -> Result<usize> {
         Ok(self.recv_from(into).await?.0)
     }

@@ -336,6 +336,25 @@ impl Waiting {
     }
 }
 
+/// What a watchdog wants to know. It does not wait for the queue.
+impl std::fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ok(queue) = self.queue.try_lock() else {
+            return f.write_str("in use");
+        };
+        write!(
+            f,
+            "{} queued, {} under way, {} takers, {} callers wait, closed {}, ended {}",
+            queue.calls.len(),
+            queue.pending.len(),
+            queue.takers.len(),
+            queue.callers.len(),
+            queue.closed,
+            queue.ended,
+        )
+    }
+}
+
 /// Waits for a call. Dropping it loses none.
 #[derive(Debug)]
 pub(crate) struct Take {

@@ -35,3 +35,9 @@ impl Bell {
         heard.is_ok()
     }
 }
+
+impl std::fmt::Display for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "bell rung {}", self.rung.load(Ordering::Relaxed))
+    }
+}

@@ -5,11 +5,9 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Resource as Rlimit, getrlimit};
-use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
@@ -19,6 +17,7 @@ use crate::calls::host::ItemStream;
 use crate::limits::{LimitKind, Limits};
 use crate::ops::regular::Regular;
 use crate::ops::stream::Stream;
+use crate::ops::tcp::Listener;
 use crate::ops::udp::Udp;
 
 /// Something open.
@@ -27,7 +26,7 @@ pub(crate) enum Resource {
     /// A connection, over TCP or a Unix socket.
     Stream(Arc<Stream>),
     /// A listening TCP socket.
-    Listener(Arc<TcpListener>),
+    Listener(Arc<Listener>),
     /// A UDP socket.
     Udp(Arc<Udp>),
     /// A regular file.
@@ -47,9 +46,45 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 #[derive(Debug, Default)]
 struct Place {
     uses: u32,
-    resource: Option<Resource>,
+    /// With the vacancy that it fills.
+    resource: Option<(Resource, Vacancy)>,
     /// Operations in flight on the resource: a few at most.
     operations: Vec<Token>,
+}
+
+/// A place in the table for something that is yet to be opened. Given back when it is dropped.
+///
+/// Whatever opens something takes one *before* it begins: a connection that is accepted, or a file
+/// that is made, when there is no handle left for it, would be lost.
+#[derive(Debug)]
+pub(crate) struct Vacancy {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The places that are left in a table. Clones are about the same table.
+#[derive(Clone, Debug)]
+pub(crate) struct Vacancies(Arc<Semaphore>);
+
+impl Vacancies {
+    /// Takes a place.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached` if there is none.
+    pub(crate) fn take(&self) -> Result<Vacancy, Status> {
+        match self.0.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Vacancy { _permit: permit }),
+            Err(_) => Err(Status::LimitReached),
+        }
+    }
+
+    /// Takes a place as soon as there is one; first come, first served.
+    pub(crate) async fn wait(&self) -> Vacancy {
+        let permit = self.0.clone().acquire_owned().await;
+        Vacancy {
+            _permit: permit.expect("nobody closes the semaphore"),
+        }
+    }
 }
 
 /// The table of open resources.
@@ -57,20 +92,7 @@ struct Place {
 pub(crate) struct Handles {
     places: Vec<Place>,
     free: Vec<u32>,
-    most: u32,
-    /// Places of what is about to be opened.
-    reserved: Arc<AtomicU32>,
-}
-
-/// The place of something that is about to be opened, from before there is a descriptor of it: what
-/// is under way counts as what is open. Given up when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Reserved(Arc<AtomicU32>);
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    vacancies: Vacancies,
 }
 
 /// Most handles of a sandbox, unless its policy says how many: a quarter of the descriptors that this
@@ -91,43 +113,24 @@ impl Handles {
         Self {
             places: Vec::new(),
             free: Vec::new(),
-            most: most.min(INDEX_MASK),
-            reserved: Arc::default(),
+            vacancies: Vacancies(Arc::new(Semaphore::new(most.min(INDEX_MASK) as usize))),
         }
     }
 
-    /// Whether another resource would be one too many.
-    fn is_full(&self) -> bool {
-        let open = self.places.len() - self.free.len();
-        // A count of what others drop; nothing else hangs on it.
-        open as u32 + self.reserved.load(Ordering::Relaxed) >= self.most
+    /// The places that are left.
+    pub(crate) fn vacancies(&self) -> &Vacancies {
+        &self.vacancies
     }
 
-    /// Reserves a place for what is about to be opened.
-    ///
-    /// # Errors
-    ///
-    /// `LimitReached` if there are too many.
-    pub(crate) fn reserve(&self) -> Result<Reserved, Status> {
-        if self.is_full() {
-            return Err(Status::LimitReached);
-        }
-        self.reserved.fetch_add(1, Ordering::Relaxed);
-        Ok(Reserved(self.reserved.clone()))
-    }
-
-    /// Opens a handle, or gives the resource up if there are too many.
-    pub(crate) fn open(&mut self, resource: Resource) -> Result<Handle, Status> {
-        if self.is_full() {
-            return Err(Status::LimitReached);
-        }
+    /// Gives a resource a handle, in the place that was taken for it.
+    pub(crate) fn open(&mut self, resource: Resource, vacancy: Vacancy) -> Handle {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             self.places.len() as u32 - 1
         });
         let place = &mut self.places[index as usize];
-        place.resource = Some(resource);
-        Ok(Handle(place.uses << INDEX_BITS | index))
+        place.resource = Some((resource, vacancy));
+        Handle(place.uses << INDEX_BITS | index)
     }
 
     fn place(&mut self, handle: Handle) -> Result<&mut Place, Status> {
@@ -139,50 +142,50 @@ impl Handles {
 
     /// The connection of a handle.
     pub(crate) fn stream(&mut self, handle: Handle) -> Result<&Arc<Stream>, Status> {
-        match &self.place(handle)?.resource {
-            Some(Resource::Stream(stream)) => Ok(stream),
+        match self.any(handle)? {
+            Resource::Stream(stream) => Ok(stream),
             _ => Err(Status::BadHandle),
         }
     }
 
     /// The listener of a handle.
-    pub(crate) fn listener(&mut self, handle: Handle) -> Result<&Arc<TcpListener>, Status> {
-        match &self.place(handle)?.resource {
-            Some(Resource::Listener(listener)) => Ok(listener),
+    pub(crate) fn listener(&mut self, handle: Handle) -> Result<&Arc<Listener>, Status> {
+        match self.any(handle)? {
+            Resource::Listener(listener) => Ok(listener),
             _ => Err(Status::BadHandle),
         }
     }
 
     /// The UDP socket of a handle.
     pub(crate) fn udp(&mut self, handle: Handle) -> Result<&Arc<Udp>, Status> {
-        match &self.place(handle)?.resource {
-            Some(Resource::Udp(udp)) => Ok(udp),
+        match self.any(handle)? {
+            Resource::Udp(udp) => Ok(udp),
             _ => Err(Status::BadHandle),
         }
     }
 
     /// The file of a handle.
     pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<Regular>, Status> {
-        match &self.place(handle)?.resource {
-            Some(Resource::File(file)) => Ok(file),
+        match self.any(handle)? {
+            Resource::File(file) => Ok(file),
             _ => Err(Status::BadHandle),
         }
     }
 
     /// The directory of a handle.
     pub(crate) fn directory(&mut self, handle: Handle) -> Result<&Arc<OwnedFd>, Status> {
-        match &self.place(handle)?.resource {
-            Some(Resource::Directory(directory)) => Ok(directory),
+        match self.any(handle)? {
+            Resource::Directory(directory) => Ok(directory),
             _ => Err(Status::BadHandle),
         }
     }
 
     /// The resource of a handle, of whichever kind.
     pub(crate) fn any(&mut self, handle: Handle) -> Result<&Resource, Status> {
-        self.place(handle)?
-            .resource
-            .as_ref()
-            .ok_or(Status::BadHandle)
+        match &self.place(handle)?.resource {
+            Some((resource, _)) => Ok(resource),
+            None => Err(Status::BadHandle),
+        }
     }
 
     /// Closes a handle. Returns the operations in flight on it, which are to be cancelled.
@@ -222,15 +225,18 @@ impl Handles {
 mod tests {
     use super::*;
 
-    async fn listener() -> Resource {
-        Resource::Listener(Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap()))
+    fn listener() -> Resource {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Resource::Listener(Arc::new(Listener::new(socket).unwrap()))
     }
 
     #[tokio::test]
     async fn a_closed_handle_is_not_the_next_one() {
         let mut handles = Handles::new(1);
-        let first = handles.open(listener().await).unwrap();
-        assert_eq!(handles.open(listener().await), Err(Status::LimitReached));
+        let vacancy = handles.vacancies().take().unwrap();
+        assert_eq!(handles.vacancies().take().err(), Some(Status::LimitReached));
+        let first = handles.open(listener(), vacancy);
+        assert_eq!(handles.vacancies().take().err(), Some(Status::LimitReached));
         let token = Token {
             slot: 1,
             generation: 1,
@@ -238,7 +244,8 @@ mod tests {
         handles.started(Some(first), token);
         assert_eq!(handles.close(first), Ok(vec![token]));
         assert_eq!(handles.close(first), Err(Status::BadHandle));
-        let second = handles.open(listener().await).unwrap();
+        let vacancy = handles.vacancies().take().unwrap();
+        let second = handles.open(listener(), vacancy);
         assert_ne!(first, second);
         assert!(handles.listener(first).is_err());
         assert!(handles.listener(second).is_ok());
@@ -246,19 +253,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_about_to_be_opened_has_its_place() {
-        let mut handles = Handles::new(2);
-        let (one, two) = (handles.reserve().unwrap(), handles.reserve().unwrap());
-        assert_eq!(handles.reserve().unwrap_err(), Status::LimitReached);
-        assert_eq!(handles.open(listener().await), Err(Status::LimitReached));
-        drop(one);
-        let open = handles.open(listener().await).unwrap();
-        assert!(handles.reserve().is_err());
-        drop(two);
-        handles.open(listener().await).unwrap();
-        assert!(handles.reserve().is_err());
-        handles.close(open).unwrap();
-        assert!(handles.reserve().is_ok());
+    async fn a_place_goes_to_whoever_waits_for_it_longest() {
+        let mut handles = Handles::new(1);
+        let vacancy = handles.vacancies().take().unwrap();
+        let handle = handles.open(listener(), vacancy);
+        let vacancies = handles.vacancies().clone();
+        let (mut first, mut second) = (Box::pin(vacancies.wait()), Box::pin(vacancies.wait()));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        handles.close(handle).unwrap();
+        // Nobody else takes it meanwhile, and whoever gives up hands it on.
+        assert!(vacancies.take().is_err());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(futures_util::poll!(&mut second).is_ready());
     }
 
     #[test]

@@ -186,6 +186,11 @@ impl Seat {
         self.runner.take().into_iter().for_each(outside::wake);
     }
 
+    /// The queue of operations that can go on.
+    pub(crate) fn ready(&self) -> &Arc<Ready> {
+        &self.ready
+    }
+
     /// The waker of whoever runs the guest.
     pub(crate) fn runner(&self) -> &AtomicWaker {
         &self.runner
@@ -209,6 +214,31 @@ impl Seat {
             self.wake_runner();
         }
         Ok(turn)
+    }
+}
+
+/// What a watchdog wants to know. It does not wait for the driver.
+impl std::fmt::Display for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "runner parked {}, stopped {}, {}; ",
+            self.parked.load(Ordering::Relaxed),
+            self.stop.load(Ordering::Relaxed),
+            self.bell,
+        )?;
+        match self.driver.try_lock() {
+            Ok(driver) => write!(
+                f,
+                "driver free: taken {}, published {}, {} in flight, submissions {}, ready {}",
+                driver.taken(),
+                driver.published(),
+                driver.in_flight(),
+                driver.has_submissions(),
+                driver.has_ready(),
+            ),
+            Err(_) => f.write_str("driver in use"),
+        }
     }
 }
 

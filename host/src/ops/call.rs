@@ -77,6 +77,7 @@ impl Start for CallHost {
 impl Start for OpenHostStream {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let (found, input) = function(resources, self.function, self.input, true)?;
+        let vacancy = resources.vacancy()?;
         let callables = resources.callables.clone();
         Ok(Started::pending(async move {
             let opened = async {
@@ -85,7 +86,10 @@ impl Start for OpenHostStream {
                 stream.opened().await.map(|()| stream)
             };
             match opened.await {
-                Ok(stream) => End::Open(Resource::HostStream(Arc::new(Mutex::new(stream)))),
+                Ok(stream) => {
+                    let stream = Resource::HostStream(Arc::new(Mutex::new(stream)));
+                    End::Open(stream, vacancy)
+                },
                 Err(status) => status.into(),
             }
         }))

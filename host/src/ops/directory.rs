@@ -11,7 +11,7 @@ use wakebox_abi::status::Status;
 
 use super::path::{kind_of, path};
 use super::{End, Resources, Start, Started, status_of};
-use crate::driver::handles::Resource;
+use crate::driver::handles::{Resource, Vacancy};
 use crate::limits::LimitKind;
 
 /// Most bytes of a batch.
@@ -20,18 +20,19 @@ const MOST: usize = 64 << 10;
 impl Start for OpenDirectory {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let place = resources.tree.find(path(resources, self.path)?)?;
+        let vacancy = resources.vacancy()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         if let Some(opened) = place.open_cached(flags) {
-            return Ok(Started::Done(open(opened?)));
+            return Ok(Started::Done(open(opened?, vacancy)));
         }
-        Ok(resources
-            .disk
-            .start(None, move || Ok(open(place.open(flags)?))))
+        Ok(resources.disk.start(None, move || {
+            Ok(open(place.open(flags)?, vacancy))
+        }))
     }
 }
 
-fn open(directory: OwnedFd) -> End {
-    End::Open(Resource::Directory(Arc::new(directory)))
+fn open(directory: OwnedFd, vacancy: Vacancy) -> End {
+    End::Open(Resource::Directory(Arc::new(directory)), vacancy)
 }
 
 impl Start for ReadDirectory {

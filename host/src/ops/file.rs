@@ -19,7 +19,7 @@ use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
 use super::{End, Resources, Start, Started, status_of};
 use crate::allowance::PIECE;
-use crate::driver::handles::Resource;
+use crate::driver::handles::{Resource, Vacancy};
 use crate::limits::LimitKind;
 use crate::signals;
 use crate::tree::Opened;
@@ -37,16 +37,18 @@ impl Start for OpenFile {
         } else {
             place
         };
+        // Before a file is made or emptied that could not be opened.
+        let vacancy = resources.vacancy()?;
         let flags = open_flags(self.flags);
         if !flags.intersects(OFlags::CREATE | OFlags::TRUNC)
             && let Some(opened) = place.open_file_cached(flags)
         {
-            return Ok(Started::Done(open(opened?, flags)));
+            return Ok(Started::Done(open(opened?, flags, vacancy)));
         }
         let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
             if !flags.contains(OFlags::CREATE) {
-                return Ok(open(place.open_file(flags)?, flags));
+                return Ok(open(place.open_file(flags)?, flags, vacancy));
             }
             let opened = match meter.take_whole(LimitKind::FilesOut, ENTRY) {
                 Ok(entry) => {
@@ -61,15 +63,15 @@ impl Start for OpenFile {
                     opened => opened?,
                 },
             };
-            Ok(open(opened, flags))
+            Ok(open(opened, flags, vacancy))
         }))
     }
 }
 
-fn open(opened: Opened, flags: OFlags) -> End {
+fn open(opened: Opened, flags: OFlags, vacancy: Vacancy) -> End {
     let appends = flags.contains(OFlags::APPEND);
     let file = Regular::new(opened.file, appends, opened.is_new);
-    End::Open(Resource::File(Arc::new(file)))
+    End::Open(Resource::File(Arc::new(file)), vacancy)
 }
 
 fn open_flags(flags: OpenFlags) -> OFlags {

@@ -20,9 +20,10 @@ mod path;
 pub(crate) mod regular;
 mod stdin;
 pub(crate) mod stream;
-mod tcp;
+pub(crate) mod tcp;
 pub(crate) mod udp;
 mod unix;
+mod wait;
 
 use std::io;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use crate::account::{Account, Charged};
 use crate::allowance;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
-use crate::driver::handles::{Handles, Resource};
+use crate::driver::handles::{Handles, Resource, Vacancy};
 use crate::driver::inflight::Operation;
 use crate::meter::Meter;
 use crate::policy::check::Guard;
@@ -75,13 +76,13 @@ impl Resources {
     pub(crate) fn settle(&mut self, end: End) -> (Status, u32) {
         match end {
             End::Done(status, value) => (status, value),
-            End::Open(resource) => match self.handles.open(resource) {
-                Ok(handle) => (Status::Ok, handle.0),
-                Err(status) => (status, 0),
-            },
-            End::Overflow(message, into) => match self.handles.open(message) {
-                Ok(handle) if into.fill(&handle.0.to_le_bytes()) == 4 => (Status::Ok, op::OVERFLOW),
-                Ok(handle) => {
+            End::Open(resource, vacancy) => (Status::Ok, self.handles.open(resource, vacancy).0),
+            End::Overflow(message, into) => match self.handles.vacancies().take() {
+                Ok(vacancy) => {
+                    let handle = self.handles.open(message, vacancy);
+                    if into.fill(&handle.0.to_le_bytes()) == 4 {
+                        return (Status::Ok, op::OVERFLOW);
+                    }
                     // No room even for the handle.
                     let _ = self.handles.close(handle);
                     (Status::MessageTooLarge, 0)
@@ -100,6 +101,15 @@ impl Resources {
         bytes.try_map(|bytes| String::from_utf8(bytes).map_err(|_| Status::InvalidInput))
     }
 
+    /// A place for something that is to be opened.
+    ///
+    /// # Errors
+    ///
+    /// `LimitReached` if there is none.
+    fn vacancy(&self) -> Result<Vacancy, Status> {
+        self.handles.vacancies().take()
+    }
+
     /// The part of the arena that a buffer names.
     fn slice(&self, buf: op::Buf) -> Result<ArenaSlice, Status> {
         self.arena.slice(buf).ok_or(Status::InvalidInput)
@@ -111,8 +121,9 @@ impl Resources {
 pub(crate) enum End {
     /// With a status and a value.
     Done(Status, u32),
-    /// With something open, whose handle is the value.
-    Open(Resource),
+    /// With something open, whose handle is the value, in the place that was taken before it was
+    /// opened.
+    Open(Resource, Vacancy),
     /// With a message that did not fit, whose handle goes into the buffer instead.
     Overflow(Resource, ArenaSlice),
 }
@@ -164,20 +175,6 @@ impl Started {
     fn pending_on(handle: Handle, future: impl Future<Output = End> + Send + 'static) -> Self {
         Self::Pending(Some(handle), Box::pin(future))
     }
-
-    /// With something that is held until it is done.
-    fn holding(self, held: impl Send + 'static) -> Self {
-        match self {
-            Self::Pending(handle, operation) => {
-                let holding = async move {
-                    let _held = held;
-                    operation.await
-                };
-                Self::Pending(handle, Box::pin(holding))
-            }
-            other => other,
-        }
-    }
 }
 
 impl From<Status> for Started {
@@ -209,32 +206,10 @@ pub(crate) fn price(opcode: u16) -> usize {
     }
 }
 
-/// Whether an operation makes a descriptor, or something else that has a handle, by itself. One that
-/// accepts a connection waits for somebody else's.
-fn opens(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::OpenFile(_)
-            | Request::OpenDirectory(_)
-            | Request::OpenHostStream(_)
-            | Request::TcpConnect(_)
-            | Request::TcpListen(_)
-            | Request::UdpBind(_)
-            | Request::UnixConnect(_)
-    )
-}
-
 /// Starts what a submission asks for.
 #[inline]
 pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
-    let started = Request::decode(submission).and_then(|request| match opens(&request) {
-        false => dispatch(request, resources),
-        // Before a file is made or emptied, or a connection made, that could not be opened.
-        true => {
-            let reserved = resources.handles.reserve()?;
-            Ok(dispatch(request, resources)?.holding(reserved))
-        }
-    });
+    let started = Request::decode(submission).and_then(|request| dispatch(request, resources));
     started.unwrap_or_else(Into::into)
 }
 

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started, status_of};
+use super::{End, Resources, Start, Started, status_of, wait};
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::vm::memory::ArenaSlice;
@@ -85,8 +85,8 @@ fn transfer(
     kind: LimitKind,
 ) -> Result<Started, Status> {
     let (interest, call): (_, Transfer) = match kind {
-        LimitKind::NetworkOut => (Interest::WRITABLE, send),
-        _ => (Interest::READABLE, receive),
+        LimitKind::NetworkOut => (wait::FOR_OUTPUT, send),
+        _ => (wait::FOR_INPUT, receive),
     };
     let metered = move |meter: &Meter, stream: &Stream, slice: &ArenaSlice| -> io::Result<usize> {
         let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;

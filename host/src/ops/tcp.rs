@@ -1,16 +1,19 @@
 //! TCP: connecting, listening, accepting.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use rustix::net::SocketFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpSocket, TcpStream};
 use wakebox_abi::op::{Buf, TcpAccept, TcpConnect, TcpListen};
 use wakebox_abi::status::Status;
 
 use super::stream::Stream;
-use super::{End, Resources, Start, Started, status_of};
+use super::{End, Resources, Start, Started, status_of, wait};
 use crate::account::Charged;
-use crate::driver::handles::Resource;
+use crate::driver::handles::{Resource, Vacancies, Vacancy};
 use crate::policy::check::{Protocol, Refusal};
 use crate::policy::{HostPort, LocalAddress};
 
@@ -37,6 +40,7 @@ pub(super) fn local_address(resources: &Resources, buf: Buf) -> Result<LocalAddr
 impl Start for TcpConnect {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let to = host_port(resources, self.address)?;
+        let vacancy = resources.vacancy()?;
         let resolver = resources.resolver.clone();
         Ok(Started::pending(async move {
             let addresses = match resolver.reachable(Protocol::Tcp, &to).await {
@@ -48,7 +52,7 @@ impl Start for TcpConnect {
                 match TcpStream::connect(address).await {
                     Ok(stream) => {
                         let stream = Arc::new(Stream::Tcp(stream));
-                        return End::Open(Resource::Stream(stream));
+                        return End::Open(Resource::Stream(stream), vacancy);
                     }
                     Err(error) => last = error.into(),
                 }
@@ -70,14 +74,14 @@ impl Start for TcpListen {
         if !resources.policy.may_listen(address) {
             return Err(resources.policy.refuse(Refusal::Listen, address));
         }
+        let vacancy = resources.vacancy()?;
         let listener = listen(address.0, self.backlog).map_err(|error| status_of(&error))?;
-        Ok(Started::Done(End::Open(Resource::Listener(Arc::new(
-            listener,
-        )))))
+        let listener = Resource::Listener(Arc::new(listener));
+        Ok(Started::Done(End::Open(listener, vacancy)))
     }
 }
 
-fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -86,15 +90,76 @@ fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
     // As `tokio::net::TcpListener::bind` does: a restarted server finds its port free.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(backlog.clamp(1, 4096))
+    Listener::new(socket.listen(backlog.clamp(1, 4096))?.into_std()?)
+}
+
+/// A listening TCP socket. Tokio's own takes a connection as soon as there is one; this one says
+/// first that there is one.
+#[derive(Debug)]
+pub(crate) struct Listener(AsyncFd<std::net::TcpListener>);
+
+impl Listener {
+    /// A listener of a socket that does not block.
+    pub(crate) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        Ok(Self(wait::register(socket)?))
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// Takes a connection for which there is a place. While there is none, connections stay in the
+    /// backlog.
+    async fn accept(&self, vacancies: &Vacancies) -> io::Result<(TcpStream, Vacancy)> {
+        loop {
+            let mut ready = self.0.ready(wait::FOR_INPUT).await?;
+            let vacancy = vacancies.wait().await;
+            match ready.try_io(|socket| accept(socket.get_ref())) {
+                Ok(Ok(stream)) => return Ok((TcpStream::from_std(stream)?, vacancy)),
+                Ok(Err(error)) if concerns_one_connection(&error) => {}
+                Ok(Err(error)) => return Err(error),
+                // Somebody else has taken it meanwhile.
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+fn accept(socket: &std::net::TcpListener) -> io::Result<std::net::TcpStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::accept_with(socket, flags)?.into())
+}
+
+/// Whether an error is that of a connection which broke before it was accepted, and says nothing of
+/// the listener: accept(2), "Error handling".
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::EINTR
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::ENONET
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::EPROTO
+        )
+    )
 }
 
 impl Start for TcpAccept {
     fn start(self, resources: &mut Resources) -> Result<Started, Status> {
         let listener = resources.handles.listener(self.listener)?.clone();
+        let vacancies = resources.handles.vacancies().clone();
         Ok(Started::pending_on(self.listener, async move {
-            match listener.accept().await {
-                Ok((stream, _)) => End::Open(Resource::Stream(Arc::new(Stream::Tcp(stream)))),
+            match listener.accept(&vacancies).await {
+                Ok((stream, vacancy)) => {
+                    let stream = Arc::new(Stream::Tcp(stream));
+                    End::Open(Resource::Stream(stream), vacancy)
+                }
                 Err(error) => error.into(),
             }
         }))

@@ -9,13 +9,12 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{SockAddr, SockRef};
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use wakebox_abi::op::{Buf, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
 use wakebox_abi::status::Status;
 
 use super::tcp::{host_port, local_address};
-use super::{End, Resources, Start, Started, status_of};
+use super::{End, Resources, Start, Started, status_of, wait};
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -57,8 +56,12 @@ impl Start for UdpBind {
         if !resources.policy.may_bind_udp(address) {
             return Err(resources.policy.refuse(Refusal::UdpBind, address));
         }
+        let vacancy = resources.vacancy()?;
         let udp = bind(address.0).map_err(|error| status_of(&error))?;
-        Ok(Started::Done(End::Open(Resource::Udp(Arc::new(udp)))))
+        Ok(Started::Done(End::Open(
+            Resource::Udp(Arc::new(udp)),
+            vacancy,
+        )))
     }
 }
 
@@ -134,14 +137,14 @@ impl Start for UdpSend {
             taken.keep(sent);
             Ok(sent)
         };
-        match udp.socket.try_io(Interest::WRITABLE, || metered(&udp)) {
+        match udp.socket.try_io(wait::FOR_OUTPUT, || metered(&udp)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(count) => return Ok(Started::Done(End::bytes(count))),
             Err(error) => return Err(status_of(&error)),
         }
         Ok(Started::pending_on(self.socket, async move {
             let call = || metered(&udp);
-            match udp.socket.async_io(Interest::WRITABLE, call).await {
+            match udp.socket.async_io(wait::FOR_OUTPUT, call).await {
                 Ok(count) => End::bytes(count),
                 Err(error) => error.into(),
             }
@@ -181,7 +184,7 @@ impl Start for UdpReceive {
         let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
         match udp
             .socket
-            .try_io(Interest::READABLE, || receive(&udp, &into, &guard, &meter))
+            .try_io(wait::FOR_INPUT, || receive(&udp, &into, &guard, &meter))
         {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(status_of(&error));
@@ -193,7 +196,7 @@ impl Start for UdpReceive {
         Ok(Started::pending_on(self.socket, async move {
             loop {
                 let call = || receive(&udp, &into, &guard, &meter);
-                match udp.socket.async_io(Interest::READABLE, call).await {
+                match udp.socket.async_io(wait::FOR_INPUT, call).await {
                     Ok(Some(count)) => return End::bytes(count),
                     Ok(None) => {}
                     Err(error) => return error.into(),

@@ -24,6 +24,7 @@ impl Start for UnixConnect {
         }
         let (changeable, disk) = (resources.tree.changeable(), resources.disk.clone());
         let guard = resources.policy.clone();
+        let vacancy = resources.vacancy()?;
         Ok(Started::pending(async move {
             if !changeable.is_empty() {
                 let asked = path.clone();
@@ -36,7 +37,10 @@ impl Start for UnixConnect {
                 }
             }
             match UnixStream::connect(path).await {
-                Ok(stream) => End::Open(Resource::Stream(Arc::new(Stream::Unix(stream)))),
+                Ok(stream) => {
+                    let stream = Arc::new(Stream::Unix(stream));
+                    End::Open(Resource::Stream(stream), vacancy)
+                }
                 Err(error) => error.into(),
             }
         }))

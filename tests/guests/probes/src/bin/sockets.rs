@@ -71,6 +71,31 @@ fn peer_port(peer: &str) -> u16 {
     port.and_then(|port| port.parse().ok()).unwrap_or(0)
 }
 
+/// `udp-refused PEER`: to somebody who is not there, told to who waits for an answer and to who asks
+/// for it later; and the socket goes on.
+async fn udp_refused(peer: &str) -> Line {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    socket.connect(peer).await?;
+    let mut seen = Vec::new();
+    let mut bytes = [0; 16];
+    {
+        let mut waits = pin!(socket.recv(&mut bytes));
+        assert!(futures_lite::future::poll_once(&mut waits).await.is_none());
+        // A turn, so that the host has it.
+        nop().await?;
+        socket.send(b"is there anybody?").await?;
+        seen.push(waits.await.map_err(|error| error.status()));
+    }
+    socket.send(b"is there anybody?").await?;
+    seen.push(
+        socket
+            .recv(&mut bytes)
+            .await
+            .map_err(|error| error.status()),
+    );
+    line!("{seen:?}")
+}
+
 /// `udp-given-up PEER`: a datagram that arrives when nobody waits is for the next who does.
 async fn udp_given_up(peer: &str) -> Line {
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
@@ -201,6 +226,33 @@ async fn accept_many(count: usize) -> Line {
     line!("{} {all}", seen.len())
 }
 
+/// `serve-in-turn COUNT`: says where it listens and serves connections, of which it has room for
+/// one, until so many have said a byte.
+async fn serve_in_turn(count: usize) -> Line {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("bound {}", listener.local_addr().await?);
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let stream = listener.accept().await?;
+        {
+            // There is no place for a second one, but it is not turned away.
+            let mut next = pin!(listener.accept());
+            assert!(futures_lite::future::poll_once(&mut next).await.is_none());
+            let full = TcpListener::bind("127.0.0.1:0").await;
+            assert_eq!(
+                full.map_err(|error| error.status()).err(),
+                Some(Status::LimitReached)
+            );
+        }
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await?;
+        stream.write_all(&byte).await?;
+        seen.push(byte[0]);
+    }
+    seen.sort_unstable();
+    line!("{seen:?}")
+}
+
 /// `lookup-connect NAME PORT`: in two steps, as many libraries do.
 async fn lookup_connect(name: &str, port: u16) -> Line {
     let mut last = Status::NotFound;
@@ -224,6 +276,7 @@ async fn command(line: &str) -> Line {
         "listen" => TcpListener::bind(a).await.map(|_| String::new()),
         "options" => options(a).await,
         "accept-many" => accept_many(a.parse().unwrap_or(0)).await,
+        "serve-in-turn" => serve_in_turn(a.parse().unwrap_or(0)).await,
         "tcp-exchange" => exchange(TcpStream::connect(a).await?).await,
         "unix" => UnixStream::connect(a).await.map(|_| String::new()),
         "unix-exchange" => exchange(UnixStream::connect(a).await?).await,
@@ -235,6 +288,7 @@ async fn command(line: &str) -> Line {
         }
         "udp-echo" => udp_echo(a, number).await,
         "udp-connected" => udp_connected(a).await,
+        "udp-refused" => udp_refused(a).await,
         "udp-given-up" => udp_given_up(a).await,
         "udp-large" => udp_large(a).await,
         "udp-serve" => udp_serve(a).await,

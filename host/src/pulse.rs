@@ -1,0 +1,60 @@
+//! Where the rings of a sandbox stand, for whoever suspects that nothing moves.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
+
+use crate::calls::guest::Mailbox;
+use crate::driver::inflight::Ready;
+use crate::driver::thread::Seat;
+use crate::vm::memory::Shared;
+
+/// Looks at a sandbox from beside: [`Sandbox::pulse`](crate::Sandbox::pulse). It disturbs nobody and
+/// outlives the run.
+///
+/// Its `Display` is a table of the words of the control page, the driver, and the calls.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    pub(crate) control: Shared<MappedControl>,
+    pub(crate) ready: Arc<Ready>,
+    /// None if the task that runs the guest is its own driver.
+    pub(crate) seat: Option<Arc<Seat>>,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+impl Pulse {
+    /// The positions of both rings and the guest's turns. While they stay the same, nothing has
+    /// moved.
+    #[must_use]
+    pub fn positions(&self) -> [u64; 5] {
+        let word = |word| u64::from(self.control.load(word, Ordering::Relaxed));
+        [
+            word(Word::SubmissionTail),
+            word(Word::SubmissionHead),
+            word(Word::CompletionTail),
+            word(Word::CompletionHead),
+            self.control.counter(Counter::Turns).load(Ordering::Relaxed),
+        ]
+    }
+}
+
+impl fmt::Display for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for word in Word::ALL {
+            let value = self.control.load(word, Ordering::Relaxed);
+            writeln!(f, "{:<20} {value}", format!("{word:?}"))?;
+        }
+        for counter in Counter::ALL {
+            let value = self.control.counter(counter).load(Ordering::Relaxed);
+            writeln!(f, "{:<20} {value}", format!("{counter:?}"))?;
+        }
+        writeln!(f, "ready                {:?}", self.ready)?;
+        match &self.seat {
+            Some(seat) => writeln!(f, "seat                 {seat}")?,
+            None => writeln!(f, "seat                 none: the runner is the driver")?,
+        }
+        writeln!(f, "calls                {}", self.mailbox)
+    }
+}
