@@ -106,6 +106,7 @@ mod tests;
 mod time_driver;
 mod timers;
 mod trace;
+mod turns;
 
 pub mod env;
 pub mod fs;

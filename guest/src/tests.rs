@@ -287,14 +287,25 @@ fn lines_end_at_the_end_of_the_input() {
 }
 
 #[test]
-fn a_second_reader_is_told_that_the_stream_is_busy() {
+fn a_second_reader_has_its_turn_after_the_first() {
     run(async {
         on_operation(|_, _| Answer::Later);
-        let mut bytes = [0; 4];
-        let mut first = pin!(stdin().read(&mut bytes));
+        async fn byte() -> u8 {
+            let mut byte = [0];
+            assert_eq!(stdin().read(&mut byte).await.unwrap(), 1);
+            byte[0]
+        }
+        let mut first = pin!(byte());
+        let mut second = Box::pin(byte());
+        let mut third = pin!(byte());
         assert!(poll_once(first.as_mut()).await.is_pending());
-        let error = stdin().read(&mut [0]).await.unwrap_err();
-        assert_eq!(error.status(), Status::Busy);
+        assert!(poll_once(second.as_mut()).await.is_pending());
+        assert!(poll_once(third.as_mut()).await.is_pending());
+        when_idle(|host| host.end(Opcode::ReadStdin, Status::Ok, 2, b"ab"));
+        assert_eq!(first.await, b'a');
+        // It gives up, and its turn is the next one's.
+        drop(second);
+        assert_eq!(third.await, b'b');
     });
 }
 

@@ -16,6 +16,7 @@ pub mod made_up;
 pub mod memory;
 pub mod programs;
 pub mod soak;
+pub mod stall;
 pub mod terminal;
 
 use std::arch::x86_64::__cpuid;

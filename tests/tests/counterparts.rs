@@ -1,7 +1,8 @@
 //! Guests and programs that other people wrote: curl, wrk, nginx, Redis. Bytes are compared.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use wakebox::policy::DirGrant;
@@ -134,6 +135,92 @@ fn a_connection_serves_many_requests_and_a_head_has_no_body() {
     ));
     assert_eq!(heads.matches("HTTP/1.1 200").count(), 3, "{heads}");
     assert!(!heads.contains("hello"), "{heads}");
+}
+
+/// The probe `web`, whose answers are never flushed by hand.
+fn web(mode: WakeMode) -> Server {
+    require_kvm();
+    Server::start(|_, address| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+        command
+            .arg("run")
+            .arg(guest("web"))
+            .args(["--wake", &mode.to_string()])
+            .args(["--allow-listen", &address.to_string()])
+            .args(["--", &address.to_string()])
+            .stdout(Stdio::null());
+        command
+    })
+}
+
+const EVENTS: &str =
+    "event:number\ndata:one\n\nevent:number\ndata:two\n\nevent:number\ndata:three\n\n";
+
+/// Reads until what was read ends with `end`.
+fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("more bytes");
+        bytes.push(byte[0]);
+    }
+    bytes
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn events_that_are_not_flushed_arrive_while_their_writer_waits_and_when_it_is_gone() {
+    for mode in WakeMode::ALL {
+        let server = web(mode);
+        assert_eq!(text(curl(&server, &[], &["/three"])), EVENTS, "mode {mode}");
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let request = "GET /waiting HTTP/1.1\r\nHost: here\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let head = text(read_until(&mut stream, b"\r\n\r\n"));
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let events = text(read_until(&mut stream, b"three\n\n"));
+        assert_eq!(events, EVENTS, "mode {mode}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn messages_of_a_websocket_arrive_without_a_flush() {
+    /// A text of fewer than 126 bytes, masked with zeroes (RFC 6455, 5.2).
+    fn message(opcode: u8, text: &str) -> Vec<u8> {
+        let head = [0x80 | opcode, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        [&head, text.as_bytes()].concat()
+    }
+    fn receive(stream: &mut TcpStream) -> String {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).expect("a frame");
+        assert_eq!(head[0], 0x81, "a text, whole");
+        let mut bytes = vec![0; head[1].into()];
+        stream.read_exact(&mut bytes).expect("its payload");
+        text(bytes)
+    }
+    for mode in WakeMode::ALL {
+        let server = web(mode);
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let request = "GET /socket HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let head = text(read_until(&mut stream, b"\r\n\r\n"));
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        assert_eq!(receive(&mut stream), "hello", "mode {mode}");
+        for said in ["a", "short", "story"] {
+            stream.write_all(&message(1, said)).unwrap();
+            assert_eq!(receive(&mut stream), said, "mode {mode}");
+        }
+        // It says a last word and is dropped.
+        stream.write_all(&message(8, "")).unwrap();
+        assert_eq!(receive(&mut stream), "goodbye", "mode {mode}");
+        let mut rest = Vec::new();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{rest:?}");
+    }
 }
 
 #[test]

@@ -236,6 +236,21 @@ fn at_the_limit_of_handles_connections_wait_and_none_is_dropped() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_listener_may_be_shared_by_many_tasks() {
+    every_mode(async |mode| {
+        let loopback = || "127.0.0.1".parse().unwrap();
+        let probe = Sandbox::builder()
+            .guest(guest("sockets"))
+            .args(["accept-shared 4 100"])
+            .policy(listen(Policy::new(), "127.0.0.1:0").allow_connect(loopback()))
+            .wake(mode);
+        let ended = run_here(probe).await.success();
+        assert_eq!(ended.lines(), ["ok 100"], "mode {mode}");
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn writing_to_somebody_who_left_says_so() {
     every_mode(async |mode| {
         let (ended, ()) = with_peer("write", mode, async |mut stream| {

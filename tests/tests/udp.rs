@@ -68,8 +68,9 @@ fn a_socket_has_a_peer_by_number_or_by_name() {
 fn a_peer_that_is_gone_is_told_to_who_waits_for_its_answer() {
     for mode in WakeMode::ALL {
         // Nobody listens there any more.
-        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let gone = gone.local_addr().unwrap().to_string();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let gone = socket.local_addr().unwrap().to_string();
+        drop(socket);
         let command = format!("udp-refused {gone}");
         let ended = run(sandbox(with(&gone), &[&command]).wake(mode)).success();
         assert_eq!(
@@ -87,6 +88,16 @@ fn a_datagram_that_nobody_waits_for_is_kept() {
         let commands = ["udp-given-up 127.0.0.1:PORT"];
         let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
         assert_eq!(ended.lines(), ["ok \"kept\""], "mode {mode}");
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn those_who_receive_on_one_socket_have_their_turns_in_order() {
+    for mode in WakeMode::ALL {
+        let commands = ["udp-shared 127.0.0.1:PORT 5"];
+        let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
+        assert_eq!(ended.lines(), ["ok [0, 1, 2, 3, 4]"], "mode {mode}");
     }
 }
 

@@ -53,6 +53,9 @@ Check
   hostile [PART]         run the hostile guests whose names contain PART (all of them: minutes)
       --list             say how each must end
   soak sandboxes [N]     N sandboxes (10,000), ended in every way; checks that nothing is left
+  soak calls             calls, timers, web requests and kills at random, beside two busy threads,
+                         and whether anything ever stands still: --wake MODE, --seconds N (60),
+                         --busy THREADS (2), --seed N
   loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
   model                  every state of small rings, whatever a guest writes into them
   fuzz [TARGET] [FILE]   ring, elf, operations, policy, trace: millions of inputs, or one;

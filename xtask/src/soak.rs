@@ -1,5 +1,5 @@
 //! `cargo xtask soak`: ten thousand connections, for a minute and more than once; or ten thousand
-//! sandboxes.
+//! sandboxes; or calls at random, and whether anything stands still.
 
 use std::process::ExitCode;
 
@@ -11,8 +11,11 @@ use crate::process;
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     match args.positional().as_deref() {
         Some("sandboxes") => sandboxes(args),
+        Some("calls") => calls(args),
         Some(other) => {
-            bail!("there is no soak `{other}`; there is `sandboxes`, or none for connections")
+            bail!(
+                "there is no soak `{other}`; there are `sandboxes`, `calls`, and none for connections"
+            )
         }
         None => connections(args),
     }
@@ -22,6 +25,20 @@ fn sandboxes(mut args: Args) -> Result<ExitCode> {
     let count = args.positional();
     args.all_done()?;
     start("leaks", count)
+}
+
+fn calls(mut args: Args) -> Result<ExitCode> {
+    let mut options = Vec::new();
+    for name in ["--seconds", "--busy", "--seed"] {
+        if let Some(number) = args.option::<u64>(name)? {
+            options.extend([name.to_owned(), number.to_string()]);
+        }
+    }
+    if let Some(mode) = args.option::<String>("--wake")? {
+        options.extend(["--wake".to_owned(), mode]);
+    }
+    args.all_done()?;
+    start("stall", options)
 }
 
 fn connections(mut args: Args) -> Result<ExitCode> {

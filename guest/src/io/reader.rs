@@ -9,6 +9,7 @@ use wakebox_abi::status::Status;
 
 use crate::buf::IoBuf;
 use crate::op::Op;
+use crate::turns::Turns;
 
 /// Least and most bytes that are asked for on behalf of a slice.
 const READ_SIZE: core::ops::RangeInclusive<usize> = 2 << 10..=16 << 10;
@@ -23,17 +24,8 @@ pub(crate) struct Reader {
     rest: RefCell<Option<IoBuf>>,
     at: Cell<usize>,
     op: RefCell<Option<Op>>,
-    /// Whether a future waits.
-    busy: Cell<bool>,
-}
-
-/// Somebody's exclusive use of a reader.
-struct Turn<'a>(&'a Reader);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.busy.set(false);
-    }
+    /// Of those who read.
+    turns: Turns,
 }
 
 impl Reader {
@@ -42,15 +34,8 @@ impl Reader {
             rest: RefCell::new(None),
             at: Cell::new(0),
             op: RefCell::new(None),
-            busy: Cell::new(false),
+            turns: Turns::new(),
         }
-    }
-
-    fn turn(&self) -> Result<Turn<'_>, Status> {
-        if self.busy.replace(true) {
-            return Err(Status::Busy);
-        }
-        Ok(Turn(self))
     }
 
     /// Reads into a slice and returns the number of bytes; zero is the end, or an empty slice.
@@ -59,7 +44,7 @@ impl Reader {
         into: &mut [u8],
         operation: impl FnOnce(Buf) -> O,
     ) -> Result<usize, Status> {
-        let _turn = self.turn()?;
+        let _turn = self.turns.take().await;
         if into.is_empty() {
             return Ok(0);
         }
@@ -77,7 +62,7 @@ impl Reader {
         wanted: usize,
         operation: impl FnOnce(Buf) -> O,
     ) -> Result<bool, Status> {
-        let _turn = self.turn()?;
+        let _turn = self.turns.take().await;
         if !self.has_rest() {
             let size = wanted.clamp(*READ_SIZE.start(), *READ_SIZE.end());
             self.fill(size, operation).await?;
@@ -92,10 +77,7 @@ impl Reader {
         operation: impl FnOnce(Buf) -> O,
     ) -> (Result<usize, Status>, IoBuf) {
         into.clear();
-        let _turn = match self.turn() {
-            Ok(turn) => turn,
-            Err(status) => return (Err(status), into),
-        };
+        let _turn = self.turns.take().await;
         if !self.has_rest() {
             if self.op.borrow().is_none() {
                 *self.op.borrow_mut() = Some(Op::with_buf(operation(into.whole()), into));

@@ -12,6 +12,7 @@ use wakebox_abi::status::Status;
 use super::error::Context;
 use super::{Reader, Result};
 use crate::runtime::runtime;
+use crate::turns::Turns;
 
 /// Longest line in bytes: whoever writes to standard input does not decide how much memory is taken.
 pub const LINE_MAX: usize = 1 << 20;
@@ -20,6 +21,8 @@ pub const LINE_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Stdin {
     reader: Reader,
+    /// Of those who read, for a line as long as it takes.
+    turns: Turns,
     /// The beginning of a line whose end was not read yet.
     line: RefCell<Vec<u8>>,
 }
@@ -28,6 +31,7 @@ impl Stdin {
     pub(crate) const fn new() -> Self {
         Self {
             reader: Reader::new(),
+            turns: Turns::new(),
             line: RefCell::new(Vec::new()),
         }
     }
@@ -41,8 +45,8 @@ pub fn stdin() -> StdinHandle {
     }
 }
 
-/// A handle of standard input, of which there may be many; one of them may read at a time,
-/// and others are told that it is busy.
+/// A handle of standard input, of which there may be many. Reads have their turns in the order in
+/// which they began; each line goes to one of them, whole.
 ///
 /// All reads may be dropped before they are done, for instance by a timeout: what arrives
 /// afterwards, and the beginning of a line that has arrived before, is for the next read.
@@ -57,8 +61,9 @@ impl StdinHandle {
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future reads.
+    /// Those of the host.
     pub async fn read(self, into: &mut [u8]) -> Result<usize> {
+        let _turn = self.stdin.turns.take().await;
         self.stdin
             .reader
             .read(into, |into| ReadStdin { into })
@@ -89,7 +94,12 @@ impl StdinHandle {
     }
 
     async fn next_line(self) -> core::result::Result<Vec<u8>, Status> {
-        let Stdin { reader, line } = self.stdin;
+        let Stdin {
+            reader,
+            turns,
+            line,
+        } = self.stdin;
+        let _turn = turns.take().await;
         loop {
             let more = reader.fill_rest(0, |into| ReadStdin { into }).await?;
             let mut line = line.borrow_mut();

@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::fmt::Display;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -15,6 +15,9 @@ use wakebox_abi::status::Status;
 use super::{OwnedHandle, TcpStream, encode, socket_name};
 use crate::io::{Error, Result};
 use crate::op::Op;
+use crate::turns::Turns;
+#[cfg(feature = "stream")]
+use crate::turns::{Take, Turn};
 
 /// Connections that may wait to be accepted, unless [`TcpListener::bind_with_backlog`] says otherwise.
 const BACKLOG: u32 = 1024;
@@ -29,8 +32,8 @@ pub struct TcpListener {
     /// The accepts in flight, oldest first. They belong to the listener, so that a connection
     /// that arrives when nobody waits is for the next who does.
     accepts: RefCell<VecDeque<Op>>,
-    /// Whether a future waits.
-    busy: Cell<bool>,
+    /// Of those who wait.
+    turns: Turns,
     handle: OwnedHandle,
 }
 
@@ -62,19 +65,19 @@ impl TcpListener {
             outcome.map_err(|status| Error::new(status, alloc::format!("listen on {text}")))?;
         Ok(Self {
             accepts: RefCell::new(VecDeque::new()),
-            busy: Cell::new(false),
+            turns: Turns::new(),
             handle: OwnedHandle(Handle(handle)),
         })
     }
 
-    /// Waits for a connection, and at the sandbox's limit of open handles for a place for it: a
+    /// Waits for a connection, after those who wait already, and at the sandbox's limit of open handles for a place for it: a
     /// connection for which there is none stays in the backlog.
     ///
     /// Cancel-safe: a connection that comes after the future was dropped is for the next one.
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future waits.
+    /// Those of the host.
     pub async fn accept(&self) -> Result<TcpStream> {
         match self.accept_with(1).await?.pop() {
             Some(stream) => Ok(stream),
@@ -90,8 +93,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future waits. An error is reported only if no
-    /// connection came with it.
+    /// Those of the host. An error is reported only if no connection came with it.
     ///
     /// # Panics
     ///
@@ -102,26 +104,19 @@ impl TcpListener {
     }
 
     async fn accept_with(&self, most: usize) -> Result<Vec<TcpStream>> {
-        let turn = self.turn()?;
-        poll_fn(|cx| turn.poll(most, cx)).await
+        let _turn = self.turns.take().await;
+        poll_fn(|cx| self.poll_accept(most, cx)).await
     }
 
-    /// The connections as they come, without end: a stream for `futures` and its like. It takes the
-    /// listener's turn while it is waited for, as a future of [`Self::accept`] does.
+    /// The connections as they come, without end: a stream for `futures` and its like. Asked for one,
+    /// it waits in line as a future of [`Self::accept`] does, until it has given it or is dropped.
     #[cfg(feature = "stream")]
     #[must_use]
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
             listener: self,
-            turn: None,
+            place: Place::None,
         }
-    }
-
-    fn turn(&self) -> Result<Turn<'_>> {
-        if self.busy.replace(true) {
-            return Err(failed(Status::Busy));
-        }
-        Ok(Turn(self))
     }
 
     /// The address that it is bound to. Cancel-safe.
@@ -138,14 +133,11 @@ fn failed(status: Status) -> Error {
     Error::new(status, "accept a connection")
 }
 
-/// Somebody's exclusive use of a listener.
-#[derive(Debug)]
-struct Turn<'a>(&'a TcpListener);
-
-impl Turn<'_> {
-    fn poll(&self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Vec<TcpStream>>> {
-        let listener = self.0.handle.0;
-        let mut accepts = self.0.accepts.borrow_mut();
+impl TcpListener {
+    /// Takes what has come, at least one and at most `most`. For whoever has the turn.
+    fn poll_accept(&self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Vec<TcpStream>>> {
+        let listener = self.handle.0;
+        let mut accepts = self.accepts.borrow_mut();
         while accepts.len() < most {
             accepts.push_back(Op::new(TcpAccept { listener }).giving_handle());
         }
@@ -176,20 +168,26 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.busy.set(false);
-    }
-}
-
 /// The connections of a listener; see [`TcpListener::incoming`]. It may be dropped; no connection
 /// is lost.
 #[cfg(feature = "stream")]
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
-    /// Held while somebody waits.
-    turn: Option<Turn<'a>>,
+    place: Place<'a>,
+}
+
+/// Where an [`Incoming`] stands.
+#[cfg(feature = "stream")]
+#[derive(Debug)]
+enum Place<'a> {
+    /// Nobody has asked it.
+    None,
+    InLine(Take<'a>),
+    /// It has the turn, and holds it.
+    First {
+        _turn: Turn<'a>,
+    },
 }
 
 #[cfg(feature = "stream")]
@@ -197,16 +195,18 @@ impl futures_core::Stream for Incoming<'_> {
     type Item = Result<TcpStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let turn = match self.turn.take() {
-            Some(turn) => turn,
-            None => match self.listener.turn() {
-                Ok(turn) => turn,
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            },
-        };
-        let poll = turn.poll(1, cx);
-        if poll.is_pending() {
-            self.turn = Some(turn);
+        if let Place::None = self.place {
+            self.place = Place::InLine(self.listener.turns.take());
+        }
+        if let Place::InLine(take) = &mut self.place {
+            let Poll::Ready(turn) = Pin::new(take).poll(cx) else {
+                return Poll::Pending;
+            };
+            self.place = Place::First { _turn: turn };
+        }
+        let poll = self.listener.poll_accept(1, cx);
+        if poll.is_ready() {
+            self.place = Place::None;
         }
         poll.map(|accepted| accepted.map(|mut one| one.pop()).transpose())
     }

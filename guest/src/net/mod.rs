@@ -10,6 +10,8 @@ mod lookup;
 #[cfg(feature = "embedded-nal-async")]
 mod nal;
 #[cfg(feature = "picoserve")]
+mod outbox;
+#[cfg(feature = "picoserve")]
 pub mod picoserve;
 mod split;
 mod stream;

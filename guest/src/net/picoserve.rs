@@ -29,59 +29,29 @@ impl picoserve::Timer<Runtime> for Timer {
     }
 }
 
-/// Bytes that the writing half collects before it sends them.
-const BUFFER: usize = 4 << 10;
-
-/// The writing half of a connection, for `picoserve`: what is written goes out together, when it is
-/// flushed or the buffer is full.
+/// The writing half of a connection, for `picoserve`: what is written is sent together, when it is
+/// flushed, when the buffer is full, and at the latest when the task waits for something.
+///
+/// Nothing that was written is lost when this is dropped, or the connection. What could not be sent
+/// is an error of the next operation.
 #[derive(Debug)]
 pub struct Writer<'a> {
     stream: &'a TcpStream,
-    buf: Option<IoBuf>,
-}
-
-impl Writer<'_> {
-    /// The buffer, with room for at least a byte.
-    async fn room(&mut self) -> Result<&mut IoBuf> {
-        if self
-            .buf
-            .as_ref()
-            .is_some_and(|buf| buf.len() == buf.capacity())
-        {
-            self.send().await?;
-        }
-        match &mut self.buf {
-            Some(buf) => Ok(buf),
-            empty => Ok(empty.insert(IoBuf::with_capacity(BUFFER).await?)),
-        }
-    }
-
-    async fn send(&mut self) -> Result<()> {
-        if let Some(buf) = self.buf.take_if(|buf| !buf.is_empty()) {
-            let (outcome, mut buf) = self.stream.write_all_buf(buf).await;
-            outcome?;
-            buf.clear();
-            self.buf = Some(buf);
-        }
-        Ok(())
-    }
 }
 
 impl ErrorType for Writer<'_> {
     type Error = Error;
 }
 
-/// If the future of a flush is dropped, any part of what was collected may have been sent.
+/// Cancel-safe: what was written is sent in any case.
 impl Write for Writer<'_> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        Ok(self.room().await?.extend_from_slice(bytes))
+        let write = |buf: &mut IoBuf| buf.extend_from_slice(bytes);
+        self.stream.outbox().write(write).await
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.send().await?;
-        // A connection that waits for its next request holds no buffer.
-        self.buf = None;
-        Ok(())
+        self.stream.outbox().flush().await
     }
 }
 
@@ -90,14 +60,16 @@ impl picoserve::io::Write for Writer<'_> {
     where
         F: FnOnce(BorrowedCursor<'_>) -> R,
     {
-        let buf = self.room().await?;
-        let used = buf.len();
-        buf.set_len(buf.capacity());
-        let mut free = BorrowedBuffer::new(&mut buf[used..]);
-        let result = write(free.unfilled());
-        let written = free.len();
-        buf.set_len(used + written);
-        Ok(result)
+        let append = |buf: &mut IoBuf| {
+            let used = buf.len();
+            buf.set_len(buf.capacity());
+            let mut free = BorrowedBuffer::new(&mut buf[used..]);
+            let result = write(free.unfilled());
+            let written = free.len();
+            buf.set_len(used + written);
+            result
+        };
+        self.stream.outbox().write(append).await
     }
 }
 
@@ -108,7 +80,7 @@ impl picoserve::io::Socket<Runtime> for TcpStream {
 
     fn split(&mut self) -> (&TcpStream, Writer<'_>) {
         let stream = &*self;
-        (stream, Writer { stream, buf: None })
+        (stream, Writer { stream })
     }
 
     async fn abort<T: picoserve::Timer<Runtime>>(

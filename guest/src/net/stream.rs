@@ -1,5 +1,8 @@
 //! Connections: what those over TCP and over Unix sockets have in common.
 
+use alloc::rc::Rc;
+#[cfg(feature = "picoserve")]
+use core::cell::OnceCell;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -7,6 +10,8 @@ use wakebox_abi::op::{Buf, Handle, Operation, ReadStream, Shutdown, ShutdownStre
 use wakebox_abi::status::Status;
 
 use super::OwnedHandle;
+#[cfg(feature = "picoserve")]
+use super::outbox::Outbox;
 use crate::buf::IoBuf;
 use crate::io::{Error, Reader, Result};
 use crate::op::Op;
@@ -22,7 +27,11 @@ const WRITE_SIZE: usize = 64 << 10;
 /// All methods take `&self`, so that one future may read while another writes.
 pub struct Stream<K> {
     pub(super) reader: Reader,
-    pub(super) handle: OwnedHandle,
+    /// What was written and not sent, if it was written by way of that.
+    #[cfg(feature = "picoserve")]
+    outbox: OnceCell<Rc<Outbox>>,
+    /// Closed when nobody has anything to send any more.
+    pub(super) handle: Rc<OwnedHandle>,
     kind: PhantomData<K>,
 }
 
@@ -38,7 +47,9 @@ impl<K> Stream<K> {
     pub(super) fn new(handle: Handle) -> Self {
         Self {
             reader: Reader::new(),
-            handle: OwnedHandle(handle),
+            #[cfg(feature = "picoserve")]
+            outbox: OnceCell::new(),
+            handle: Rc::new(OwnedHandle(handle)),
             kind: PhantomData,
         }
     }
@@ -52,13 +63,13 @@ impl<K> Stream<K> {
     }
 
     /// Reads what there is, at least a byte, and returns the number of bytes. Zero is the
-    /// end, or an empty slice.
+    /// end, or an empty slice. Reads have their turns in the order in which they began.
     ///
     /// Cancel-safe: what arrives after the future was dropped is for the next read.
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future reads.
+    /// Those of the host.
     pub async fn read(&self, into: &mut [u8]) -> Result<usize> {
         let stream = self.handle.0;
         let read = self.reader.read(into, |into| ReadStream { stream, into });
@@ -204,8 +215,33 @@ impl<K> Stream<K> {
         (Ok(()), buf)
     }
 
+    /// What was written and not sent.
+    #[cfg(feature = "picoserve")]
+    pub(super) fn outbox(&self) -> &Rc<Outbox> {
+        self.outbox.get_or_init(|| Outbox::new(self.handle.clone()))
+    }
+
+    /// Waits until what was written before is sent.
+    #[cfg(feature = "picoserve")]
+    async fn sent(&self) -> Result<()> {
+        match self.outbox.get() {
+            Some(outbox) => outbox.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing waits to be sent.
+    #[cfg(not(feature = "picoserve"))]
+    #[allow(clippy::unused_async, reason = "as the other one")]
+    async fn sent(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes a range of a buffer.
     async fn write_range(&self, from: Buf, buf: IoBuf) -> (Result<usize>, IoBuf) {
+        if let Err(error) = self.sent().await {
+            return (Err(error), buf);
+        }
         let stream = self.handle.0;
         let (outcome, buf) = Op::with_buf(WriteStream { stream, from }, buf).await;
         let buf = buf.unwrap_or_else(|| unreachable!("a write has a buffer"));
@@ -214,12 +250,14 @@ impl<K> Stream<K> {
     }
 
     /// Shuts down one direction or both. After `Write` the peer reads to its end.
-    /// Cancel-safe once polled: it happens whether or not anybody waits.
+    /// Cancel-safe once polled, if nothing written before waits to be sent: it happens whether or not
+    /// anybody waits.
     ///
     /// # Errors
     ///
     /// Those of the host.
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.sent().await?;
         let stream = self.handle.0;
         Op::new(ShutdownStream { stream, how }).await.0?;
         Ok(())
@@ -227,6 +265,10 @@ impl<K> Stream<K> {
 
     /// Shuts down writing, soon, without waiting for it.
     pub(super) fn finish(&self) {
+        #[cfg(feature = "picoserve")]
+        if let Some(outbox) = self.outbox.get() {
+            return outbox.end();
+        }
         let shutdown = ShutdownStream {
             stream: self.handle.0,
             how: Shutdown::Write,

@@ -1,6 +1,6 @@
 //! UDP sockets.
 
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::fmt::Display;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -13,6 +13,7 @@ use super::{OwnedHandle, encode, socket_name};
 use crate::buf::IoBuf;
 use crate::io::{Error, Result};
 use crate::op::Op;
+use crate::turns::Turns;
 
 /// Where a datagram begins in its buffer: behind the address.
 const HEAD: usize = SocketAddress::SIZE;
@@ -29,8 +30,8 @@ pub struct UdpSocket {
     /// The receive in flight. It belongs to the socket, so that a datagram that arrives when nobody
     /// waits is for the next who does.
     receive: RefCell<Option<Op>>,
-    /// Whether a future waits.
-    busy: Cell<bool>,
+    /// Of those who wait.
+    turns: Turns,
     handle: OwnedHandle,
 }
 
@@ -50,7 +51,7 @@ impl UdpSocket {
             outcome.map_err(|status| Error::new(status, alloc::format!("bind {text} for UDP")))?;
         Ok(Self {
             receive: RefCell::new(None),
-            busy: Cell::new(false),
+            turns: Turns::new(),
             handle: OwnedHandle(Handle(handle)),
         })
     }
@@ -124,7 +125,7 @@ impl UdpSocket {
         }
     }
 
-    /// Receives a datagram and returns the number of bytes that fit into the slice; the rest of
+    /// Receives a datagram, after those who wait for one already, and returns the number of bytes that fit into the slice; the rest of
     /// the datagram is lost.
     ///
     /// Cancel-safe: a datagram that arrives after the future was dropped is for the next one,
@@ -132,8 +133,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// Those of the host, and `Busy` while another future receives. With a peer,
-    /// `ConnectionRefused` if an earlier datagram found nobody there.
+    /// Those of the host. With a peer, `ConnectionRefused` if an earlier datagram found nobody there.
     pub async fn recv(&self, into: &mut [u8]) -> Result<usize> {
         Ok(self.recv_from(into).await?.0)
     }
@@ -144,17 +144,7 @@ impl UdpSocket {
     ///
     /// As [`Self::recv`].
     pub async fn recv_from(&self, into: &mut [u8]) -> Result<(usize, SocketAddr)> {
-        struct Turn<'a>(&'a Cell<bool>);
-        impl Drop for Turn<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-            }
-        }
-
-        if self.busy.replace(true) {
-            return Err(Error::new(Status::Busy, "receive a datagram"));
-        }
-        let _turn = Turn(&self.busy);
+        let _turn = self.turns.take().await;
         if self.receive.borrow().is_none() {
             let room = into.len().clamp(*ROOM.start(), *ROOM.end());
             let buf = IoBuf::with_capacity(HEAD + room).await?;

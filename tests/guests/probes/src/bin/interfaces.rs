@@ -15,7 +15,7 @@ use embedded_nal_async::{AddrType, Dns, TcpConnect};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rand::rngs::SysRng;
 use rand::{RngExt, SeedableRng, TryRng};
-use wakebox_guest::io::{BufReader, Result, Status, stdin};
+use wakebox_guest::io::{BufReader, Result, stdin};
 use wakebox_guest::net::{Stack, TcpListener, TcpStream, lookup};
 use wakebox_guest::{env, println, spawn, time};
 
@@ -103,8 +103,18 @@ async fn incoming() -> Result<()> {
     let mut waiting = listener.incoming();
     let never = futures::future::poll_immediate(waiting.next()).await;
     println!("incoming waits {}", never.is_none());
-    let busy = listener.accept().await.map_err(|error| error.status());
-    println!("accept meanwhile {}", busy.err() == Some(Status::Busy));
+    let clients_too = async {
+        (
+            TcpStream::connect(address).await,
+            TcpStream::connect(address).await,
+        )
+    };
+    // The second waits behind the first.
+    let (first, second, _clients) = futures::join!(waiting.next(), listener.accept(), clients_too);
+    println!(
+        "accept meanwhile {}",
+        first.is_some_and(|first| first.is_ok()) && second.is_ok()
+    );
     drop(waiting);
     let _more = TcpStream::connect(address).await?;
     println!("accept after {}", listener.accept().await.is_ok());

@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -94,6 +95,63 @@ async fn udp_refused(peer: &str) -> Line {
             .map_err(|error| error.status()),
     );
     line!("{seen:?}")
+}
+
+/// `udp-shared PEER COUNT`: many tasks that receive on one socket, which have their turns in order.
+async fn udp_shared(peer: &str, count: usize) -> Line {
+    let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await?);
+    let tasks: Vec<_> = (0..count)
+        .map(|_| {
+            let socket = socket.clone();
+            spawn(async move {
+                let mut bytes = [0; 4];
+                socket.recv(&mut bytes).await.map(|_| bytes[0])
+            })
+        })
+        .collect();
+    // One of them gives up in the middle of the line.
+    let given_up = spawn({
+        let socket = socket.clone();
+        async move { socket.recv(&mut [0]).await }
+    });
+    nop().await?;
+    given_up.abort();
+    let mut seen = Vec::new();
+    for (number, task) in tasks.into_iter().enumerate() {
+        socket.send_to(&[number as u8], address(peer)?).await?;
+        seen.push(task.await.map_err(|_| Status::Cancelled)??);
+    }
+    line!("{seen:?}")
+}
+
+/// `accept-shared TASKS COUNT`: many tasks that accept from one listener, until so many connections
+/// to itself are accepted.
+async fn accept_shared(tasks: usize, count: usize) -> Line {
+    let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await?);
+    let to = listener.local_addr().await?;
+    let (accepted, all) = async_channel::unbounded();
+    let tasks: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (listener, accepted) = (listener.clone(), accepted.clone());
+            spawn(async move {
+                loop {
+                    let stream = listener.accept().await;
+                    if accepted.send(stream.is_ok()).await.is_err() {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut well = 0;
+    for _ in 0..count {
+        let _client = TcpStream::connect(to).await?;
+        well += usize::from(all.recv().await.unwrap_or(false));
+    }
+    for task in tasks {
+        task.abort();
+    }
+    line!("{well}")
 }
 
 /// `udp-given-up PEER`: a datagram that arrives when nobody waits is for the next who does.
@@ -288,6 +346,8 @@ async fn command(line: &str) -> Line {
         }
         "udp-echo" => udp_echo(a, number).await,
         "udp-connected" => udp_connected(a).await,
+        "udp-shared" => udp_shared(a, number).await,
+        "accept-shared" => accept_shared(a.parse().unwrap_or(0), number).await,
         "udp-refused" => udp_refused(a).await,
         "udp-given-up" => udp_given_up(a).await,
         "udp-large" => udp_large(a).await,
