@@ -347,8 +347,8 @@ impl std::fmt::Display for Mailbox {
             "{} queued, {} under way, {} takers, {} callers wait, closed {}, ended {}",
             queue.calls.len(),
             queue.pending.len(),
-            queue.takers.len(),
-            queue.callers.len(),
+            queue.takers.wakers.len(),
+            queue.callers.wakers.len(),
             queue.closed,
             queue.ended,
         )
