@@ -70,7 +70,7 @@ impl Format {
 
     fn read<T: DeserializeOwned>(self, input: &[u8]) -> Option<T> {
         match self {
-            Self::Postcard => postcard::from_bytes(input).ok(),
+            Self::Postcard => crate::host::read(input),
             #[cfg(feature = "json")]
             Self::Json => serde_json::from_slice(input).ok(),
         }
@@ -159,7 +159,12 @@ macro_rules! exported {
     };
 }
 
-exported!((), |_, _| Some(()));
+// In JSON anything stands for no arguments.
+exported!((), |format, input| match format {
+    Format::Postcard => format.read(input),
+    #[cfg(feature = "json")]
+    Format::Json => Some(()),
+});
 // One argument stands by itself; in postcard that is the same as a tuple of one.
 exported!((A), |format, input| format.read(input).map(|only| (only,)));
 exported!((A B), |format, input| format.read(input));

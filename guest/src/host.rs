@@ -141,7 +141,15 @@ impl Message {
 
     /// What it says, if it says that.
     fn decode<T: DeserializeOwned>(&self) -> Option<T> {
-        postcard::from_bytes(self.bytes()).ok()
+        read(self.bytes())
+    }
+}
+
+/// Reads a value, and nothing else: bytes behind it say that the value is of another type.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Some(value),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::sync::Notify;
 use wakebox::{
-    Builder, CallError, Captured, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
+    Builder, CallError, Captured, Ended, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
 };
 use wakebox_tests::{guest, require_kvm, run, runtime_of};
 
@@ -177,6 +177,15 @@ fn the_host_calls_a_guest_in_every_mode() {
             assert_eq!(missing, Err(CallError::NoSuchFunction("missing".into())));
             let bad = running.call::<_, u64>("greet", &()).await;
             assert_eq!(bad, Err(CallError::BadInput("greet".into())));
+            // A text of one byte is not the number one and something else, nor is any argument none.
+            let bad = running.call::<_, u64>("slow", "7").await;
+            assert_eq!(bad, Err(CallError::BadInput("slow".into())));
+            let bad = running.call::<_, ()>("sleep_for_ever", &1_u8).await;
+            assert_eq!(bad, Err(CallError::BadInput("sleep_for_ever".into())));
+            let bad = running
+                .call::<_, u8>("add_on_the_host", &(1_u64, 2_u64))
+                .await;
+            assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
             // A string of five bytes, of which none follows.
             let bad = running.call::<_, String>("slow", &5_u64).await;
             assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
@@ -237,11 +246,11 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
         running.close().await.unwrap();
         assert!(matches!(
             slow.await.unwrap(),
-            Ok(20) | Err(CallError::Ended)
+            Ok(20) | Err(CallError::Ended(_))
         ));
         assert_eq!(
             caller.call::<_, u64>("sum", &(1_u64, 1_u64)).await,
-            Err(CallError::Ended)
+            Err(CallError::Ended(Ended::Outcome(Outcome::Exit(0).into())))
         );
 
         let running = calls("serve", WakeMode::Out).build().unwrap().start();
@@ -249,7 +258,47 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
         let never = tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await });
         assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
         kill.kill();
-        assert_eq!(never.await.unwrap(), Err(CallError::Ended));
+        let why = Ended::Outcome(Outcome::Cancelled.into());
+        assert_eq!(never.await.unwrap(), Err(CallError::Ended(why)));
         assert_eq!(running.ended().await.unwrap().0, Outcome::Cancelled);
     });
+}
+
+/// One call ends the guest, and every caller learns of what.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn whoever_waits_when_a_guest_ends_is_told_why() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let running = calls("serve", mode).build().unwrap().start();
+            let waiting: Vec<_> = (0..3)
+                .map(|_| {
+                    let caller = running.caller();
+                    tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await })
+                })
+                .collect();
+            // Answered, so the ones before it have been submitted too.
+            assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
+            let panics = running.call::<_, ()>("panics_here", &()).await;
+            let later = running.caller();
+            let (outcome, _) = running.ended().await.unwrap();
+            let Outcome::Panic(panic) = &outcome else {
+                panic!("it panicked: {outcome}");
+            };
+            assert_eq!(panic.message, "a panic that a test asked for");
+            let mut told = vec![panics, later.call("sum", &(1_u64, 1_u64)).await];
+            for caller in waiting {
+                told.push(caller.await.unwrap());
+            }
+            for told in told {
+                let Err(CallError::Ended(Ended::Outcome(why))) = &told else {
+                    panic!("mode {mode}: {told:?}");
+                };
+                assert!(matches!(**why, Outcome::Panic(_)), "mode {mode}: {why}");
+                let text = told.unwrap_err().to_string();
+                assert!(text.contains("a panic that a test asked for"), "{text}");
+            }
+        });
+    }
 }

@@ -20,6 +20,7 @@ use super::{MESSAGE_MAX, read};
 use crate::account::{Account, Charge, Kept};
 use crate::driver::thread::Seat;
 use crate::outside;
+use crate::report::Outcome;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
 const CALLS_MAX: usize = 4096;
@@ -31,9 +32,9 @@ const HELP: Duration = Duration::from_micros(50);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The guest has ended, or has stopped taking calls.
-    #[error("the guest has ended or takes no more calls")]
-    Ended,
+    /// The guest takes no more calls; and why.
+    #[error("the guest takes no more calls: {0}")]
+    Ended(Ended),
     /// [`Sandbox::start`](crate::Sandbox::start) was called outside a Tokio runtime.
     #[error(
         "the guest does not run: no Tokio runtime was there when it was started. Call \
@@ -60,6 +61,35 @@ pub enum CallError {
         "a limit of the guest (calls-in, calls-out or host-memory) does not allow the call of `{0}`"
     )]
     LimitReached(String),
+}
+
+/// Why a guest takes no more calls.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was told that no more will come: [`Caller::close`], [`Running::close`](crate::Running::close).
+    #[error("it was closed")]
+    Closed,
+    /// It has ended so: with a panic, at a limit, by itself. A panic or a fault is without its
+    /// backtrace, which [`Sandbox::run`](crate::Sandbox::run) returns.
+    #[error("{0}")]
+    Outcome(Arc<Outcome>),
+    /// The host could not go on: the text of what [`Sandbox::run`](crate::Sandbox::run) returns.
+    #[error("{0}")]
+    Failed(Arc<str>),
+    /// Its sandbox, or the future of its run, was dropped.
+    #[error("its sandbox was dropped")]
+    Dropped,
+}
+
+impl Ended {
+    /// How a run ended.
+    pub(crate) fn of(result: &crate::Result<Outcome>) -> Self {
+        match result {
+            Ok(outcome) => Self::Outcome(Arc::new(outcome.clone())),
+            Err(error) => Self::Failed(error.to_string().into()),
+        }
+    }
 }
 
 /// What is waited for by the caller of one call.
@@ -112,7 +142,7 @@ struct Queue {
     /// Callers that wait for room.
     callers: Waiting,
     closed: bool,
-    ended: bool,
+    ended: Option<Ended>,
     account: Account,
 }
 
@@ -126,10 +156,15 @@ impl Queue {
         self.calls.pop_first().map(|(_, message)| message)
     }
 
+    /// Why no call is taken.
+    fn why(&self) -> Ended {
+        self.ended.clone().unwrap_or(Ended::Closed)
+    }
+
     /// Enqueues a call, if there is room.
     fn push(&mut self, kind: CallKind, name: &str, input: &[u8]) -> Result<Option<u64>, CallError> {
         if self.closed {
-            return Err(CallError::Ended);
+            return Err(CallError::Ended(self.why()));
         }
         if self.pending.len() >= CALLS_MAX {
             return Ok(None);
@@ -180,7 +215,7 @@ impl Mailbox {
                 takers: Waiting::default(),
                 callers: Waiting::default(),
                 closed: false,
-                ended: false,
+                ended: None,
                 account,
             }),
         }
@@ -273,12 +308,12 @@ impl Mailbox {
         wakers.into_iter().flatten().for_each(outside::wake);
     }
 
-    /// The guest has ended: whoever waits for an answer learns it.
-    pub(crate) fn end(&self) {
+    /// The guest has ended: whoever waits for an answer learns it, and why. What was said first counts.
+    pub(crate) fn end(&self, why: Ended) {
         let (wakers, gone) = {
             let mut queue = self.queue();
             queue.closed = true;
-            queue.ended = true;
+            queue.ended.get_or_insert(why);
             let gone = (
                 std::mem::take(&mut queue.calls),
                 std::mem::take(&mut queue.cancels),
@@ -350,7 +385,7 @@ impl std::fmt::Display for Mailbox {
             queue.takers.wakers.len(),
             queue.callers.wakers.len(),
             queue.closed,
-            queue.ended,
+            queue.ended.is_some(),
         )
     }
 }
@@ -579,20 +614,20 @@ impl PendingCall {
     fn is_done(&self) -> bool {
         let queue = self.mailbox.queue();
         let pending = queue.pending.get(&self.call).map(|entry| &entry.pending);
-        queue.ended || !matches!(pending, Some(Pending::Waiting { .. }))
+        queue.ended.is_some() || !matches!(pending, Some(Pending::Waiting { .. }))
     }
 
     /// The serialized result.
     async fn result(self, name: &str) -> Result<Kept, CallError> {
         poll_fn(|context| {
             let mut queue = self.mailbox.queue();
-            let ended = queue.ended;
+            let ended = queue.ended.clone();
             let Some(entry) = queue.pending.get_mut(&self.call) else {
-                return Poll::Ready(Err(CallError::Ended));
+                return Poll::Ready(Err(CallError::Ended(queue.why())));
             };
             if let Pending::Waiting { waker, .. } = &mut entry.pending {
-                if ended {
-                    return Poll::Ready(Err(CallError::Ended));
+                if let Some(why) = ended {
+                    return Poll::Ready(Err(CallError::Ended(why)));
                 }
                 *waker = Some(context.waker().clone());
                 return Poll::Pending;

@@ -19,12 +19,12 @@ use crate::account::{Account, Charged};
 /// otherwise; and what has been read may be as deep once more when it is written or dropped.
 const STACK_MAX: usize = 128 << 10;
 
-/// Reads a value in postcard's format. As with [`postcard::from_bytes`], bytes behind it are nobody's
-/// business. What the value takes is charged to the account before it is made.
+/// Reads a value in postcard's format, and nothing else: bytes behind it say that the value is of
+/// another type. What the value takes is charged to the account before it is made.
 ///
 /// # Errors
 ///
-/// `InvalidData` if the bytes are not those of such a value, or it is nested too deeply;
+/// `InvalidData` if the bytes are not those of such a value alone, or it is nested too deeply;
 /// `LimitReached` if it is larger than the account allows.
 pub(super) fn read<T: DeserializeOwned>(
     bytes: &[u8],
@@ -38,6 +38,9 @@ pub(super) fn read<T: DeserializeOwned>(
     });
     match T::deserialize(cost.count(&mut reader)) {
         Ok(value) => {
+            if !matches!(reader.finalize(), Ok([])) {
+                return Err(Status::InvalidData);
+            }
             let charge = cost.into_charge().ok_or(Status::LimitReached)?;
             Ok(charge.on(value))
         }
@@ -137,6 +140,10 @@ mod tests {
         assert_eq!(*read_back, value);
         assert!(read::<u64>(&[0x80], &account).is_err());
         assert!(read::<String>(&[5, b'a'], &account).is_err());
+        // The text "7", which is the number 1 and something else.
+        let seven = postcard::to_stdvec("7").unwrap();
+        assert!(read::<u32>(&seven, &account).is_err());
+        assert!(read::<()>(&[0], &account).is_err());
     }
 
     #[test]

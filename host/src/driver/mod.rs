@@ -50,6 +50,7 @@ use wakebox_abi::queue::{Broken, Queue};
 
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
+use crate::calls::guest::Ended;
 use crate::observe::Recorder;
 use crate::ops::{self, End, Resources, Started};
 use crate::telemetry::{OpTelemetry, Telemetry};
@@ -427,7 +428,7 @@ where
     pub(crate) fn close(&mut self) {
         self.closing = None;
         self.inflight.clear();
-        self.resources.mailbox.end();
+        self.resources.mailbox.end(Ended::Dropped);
         self.resources.handles.clear();
     }
 }

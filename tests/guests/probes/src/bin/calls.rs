@@ -64,6 +64,12 @@ async fn sleep_for_ever() {
     core::future::pending::<()>().await;
 }
 
+/// Ends the guest.
+#[wakebox_guest::export]
+async fn panics_here() {
+    panic!("a panic that a test asked for");
+}
+
 #[wakebox_guest::export]
 async fn slow(milliseconds: u64) -> u64 {
     sleep(Duration::from_millis(milliseconds)).await;
