@@ -117,7 +117,7 @@ pub mod trace;
 mod tree;
 mod vm;
 
-pub use calls::guest::{CallError, Caller, Ended};
+pub use calls::guest::{CallError, Caller, GuestEnd};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;

@@ -26,7 +26,7 @@ use wakebox_abi::wake::{self, Mode};
 use wakebox_abi::{ABI_VERSION, layout, report};
 
 use crate::account::Account;
-use crate::calls::guest::{Caller, Ended, Mailbox};
+use crate::calls::guest::{Caller, GuestEnd, Mailbox};
 use crate::calls::host::{Callables, Functions, HostContext};
 use crate::debug::symbols::Symbols;
 use crate::driver::handles::{self, Handles};
@@ -831,7 +831,7 @@ impl Sandbox {
             },
         };
         let mut result = run.sandbox.account_for_output(result);
-        run.sandbox.mailbox.end(Ended::of(&result));
+        run.sandbox.mailbox.end(GuestEnd::of(&result));
         drop(run);
         if let Ok(outcome) = &mut result {
             self.examine(outcome);

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::sync::Notify;
 use wakebox::{
-    Builder, CallError, Captured, Ended, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
+    Builder, CallError, Captured, GuestEnd, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
 };
 use wakebox_tests::{guest, require_kvm, run, runtime_of};
 
@@ -250,7 +250,7 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
         ));
         assert_eq!(
             caller.call::<_, u64>("sum", &(1_u64, 1_u64)).await,
-            Err(CallError::Ended(Ended::Outcome(Outcome::Exit(0).into())))
+            Err(CallError::Ended(GuestEnd::Outcome(Outcome::Exit(0).into())))
         );
 
         let running = calls("serve", WakeMode::Out).build().unwrap().start();
@@ -258,7 +258,7 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
         let never = tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await });
         assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
         kill.kill();
-        let why = Ended::Outcome(Outcome::Cancelled.into());
+        let why = GuestEnd::Outcome(Outcome::Cancelled.into());
         assert_eq!(never.await.unwrap(), Err(CallError::Ended(why)));
         assert_eq!(running.ended().await.unwrap().0, Outcome::Cancelled);
     });
@@ -292,7 +292,7 @@ fn whoever_waits_when_a_guest_ends_is_told_why() {
                 told.push(caller.await.unwrap());
             }
             for told in told {
-                let Err(CallError::Ended(Ended::Outcome(why))) = &told else {
+                let Err(CallError::Ended(GuestEnd::Outcome(why))) = &told else {
                     panic!("mode {mode}: {told:?}");
                 };
                 assert!(matches!(**why, Outcome::Panic(_)), "mode {mode}: {why}");

@@ -34,7 +34,7 @@ const HELP: Duration = Duration::from_micros(50);
 pub enum CallError {
     /// The guest takes no more calls; and why.
     #[error("the guest takes no more calls: {0}")]
-    Ended(Ended),
+    Ended(GuestEnd),
     /// [`Sandbox::start`](crate::Sandbox::start) was called outside a Tokio runtime.
     #[error(
         "the guest does not run: no Tokio runtime was there when it was started. Call \
@@ -66,7 +66,7 @@ pub enum CallError {
 /// Why a guest takes no more calls.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum GuestEnd {
     /// It was told that no more will come: [`Caller::close`], [`Running::close`](crate::Running::close).
     #[error("it was closed")]
     Closed,
@@ -82,7 +82,7 @@ pub enum Ended {
     Dropped,
 }
 
-impl Ended {
+impl GuestEnd {
     /// How a run ended.
     pub(crate) fn of(result: &crate::Result<Outcome>) -> Self {
         match result {
@@ -142,7 +142,7 @@ struct Queue {
     /// Callers that wait for room.
     callers: Waiting,
     closed: bool,
-    ended: Option<Ended>,
+    ended: Option<GuestEnd>,
     account: Account,
 }
 
@@ -157,8 +157,8 @@ impl Queue {
     }
 
     /// Why no call is taken.
-    fn why(&self) -> Ended {
-        self.ended.clone().unwrap_or(Ended::Closed)
+    fn why(&self) -> GuestEnd {
+        self.ended.clone().unwrap_or(GuestEnd::Closed)
     }
 
     /// Enqueues a call, if there is room.
@@ -309,7 +309,7 @@ impl Mailbox {
     }
 
     /// The guest has ended: whoever waits for an answer learns it, and why. What was said first counts.
-    pub(crate) fn end(&self, why: Ended) {
+    pub(crate) fn end(&self, why: GuestEnd) {
         let (wakers, gone) = {
             let mut queue = self.queue();
             queue.closed = true;
@@ -661,7 +661,7 @@ impl Drop for PendingCall {
             let caller = queue.callers.pop();
             match entry.map(|entry| (entry.pending, entry.charge)) {
                 Some((Pending::Waiting { parts, .. }, charge))
-                    if unseen.is_none() && !queue.ended =>
+                    if unseen.is_none() && queue.ended.is_none() =>
                 {
                     queue.cancels.push_back((self.call, charge));
                     (None, parts, queue.takers.pop(), caller)

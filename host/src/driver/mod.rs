@@ -50,7 +50,7 @@ use wakebox_abi::queue::{Broken, Queue};
 
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
-use crate::calls::guest::Ended;
+use crate::calls::guest::GuestEnd;
 use crate::observe::Recorder;
 use crate::ops::{self, End, Resources, Started};
 use crate::telemetry::{OpTelemetry, Telemetry};
@@ -428,7 +428,7 @@ where
     pub(crate) fn close(&mut self) {
         self.closing = None;
         self.inflight.clear();
-        self.resources.mailbox.end(Ended::Dropped);
+        self.resources.mailbox.end(GuestEnd::Dropped);
         self.resources.handles.clear();
     }
 }
