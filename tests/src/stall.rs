@@ -337,7 +337,8 @@ async fn call(
                 ensure!(sum? == a + b, "a wrong sum");
             }
             2 | 3 => {
-                let call = guest.call("add_on_the_host", &(a, b));
+                let input = (a, b);
+                let call = guest.call("add_on_the_host", &input);
                 let sum: Result<Option<u64>, CallError> = progress.answer(call).await;
                 ensure!(sum? == Some(a + b), "a wrong sum");
             }
@@ -349,7 +350,8 @@ async fn call(
             _ => {
                 // Given up at some moment or another.
                 let moment = Duration::from_micros(random.below(2_000));
-                let call = guest.call::<_, u64>("slow", &random.below(4));
+                let millis = random.below(4);
+                let call = guest.call::<_, u64>("slow", &millis);
                 if timeout(moment, call).await.is_err() {
                     progress.given_up.fetch_add(1, Ordering::Relaxed);
                 }

@@ -55,6 +55,7 @@ fn each_mistake_is_found_and_named() {
         ("long-poll", "main"),
         ("wake-storm", "woken"),
         ("spurious-polls", "main"),
+        ("wake-circle", "impatient"),
         ("late-timer", "timer"),
     ] {
         let output = output(&mut about("careless", &["run", "--lint"], &[mistake]));

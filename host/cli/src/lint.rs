@@ -48,6 +48,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DUR", default_value = "20us", value_parser = duration)]
     spurious_length: Duration,
 
+    /// More polls in a row than this, of tasks that wake each other while nothing else happens, are
+    #[arg(long, value_name = "N", default_value_t = Thresholds::default().circle)]
+    wake_circle: u64,
+
     /// A timer that polls make later than this is, or the host ten times later
     #[arg(long, value_name = "DUR", default_value = "100ms", value_parser = duration)]
     late_timer: Duration,
@@ -97,6 +101,7 @@ fn look(args: &Args) -> Result<Report> {
     thresholds.spurious = f64::from(args.spurious) / 100.0;
     thresholds.spurious_polls = args.spurious_polls;
     thresholds.spurious_length = args.spurious_length;
+    thresholds.circle = args.wake_circle;
     thresholds.late = args.late_timer;
     thresholds.unwoken = args.unwoken;
     let mut lint = Lint::new(thresholds);

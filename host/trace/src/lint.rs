@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod circle;
 mod finding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use wakebox_abi::status::Status;
 
+use self::circle::Circle;
 pub use self::finding::{Finding, FindingKind, Report};
 use super::event::{Awaited, Cause, Event, EventKind, OpId, PollResult, TaskId, TimerId};
 use super::sink::Sink;
@@ -53,6 +55,10 @@ pub struct Thresholds {
     /// and if its polls are no longer than this on average: 20 us. One who computes for a while and
     /// yields looks as idle in a trace as one who only looks and goes.
     pub spurious_length: Duration,
+    /// More polls than this in a row of tasks that wake each other, in which no operation begins or
+    /// ends, no timer fires, and no task is spawned or ends: 1,000. Only if they are no longer than
+    /// [`Self::spurious_length`] on average: those who compute get somewhere.
+    pub circle: u64,
     /// A timer that fires later than this, counting only the time in which a task was being polled:
     /// 100 ms. If the guest could have fired it and was not let, ten times that.
     pub late: Duration,
@@ -70,6 +76,7 @@ impl Default for Thresholds {
             spurious: 0.5,
             spurious_polls: 100,
             spurious_length: Duration::from_micros(20),
+            circle: 1_000,
             late: Duration::from_millis(100),
             unwoken: None,
         }
@@ -108,6 +115,8 @@ pub struct Lint {
     /// Timers that are due, and for how long polls had lasted when they became so.
     due: BTreeMap<TimerId, u64>,
     ops: BTreeMap<OpId, Op>,
+    /// What goes on since something happened.
+    circle: Circle,
     /// Holes in the trace so far.
     holes: u64,
     findings: HashMap<(FindingKind, String), Finding>,
@@ -126,6 +135,8 @@ struct Watched {
     /// too large.
     wakers: i64,
     wakes: u64,
+    /// Whether what it is polled for next is another task's word.
+    by_another: bool,
     state: State,
 }
 
@@ -149,6 +160,7 @@ struct Poll {
     computed: u64,
     begin: u64,
     woken: bool,
+    by_another: bool,
 }
 
 #[derive(Debug)]
@@ -173,6 +185,7 @@ impl Lint {
             deadlines: BTreeMap::new(),
             due: BTreeMap::new(),
             ops: BTreeMap::new(),
+            circle: Circle::default(),
             holes: 0,
             findings: HashMap::new(),
             omitted: 0,
@@ -185,6 +198,9 @@ impl Lint {
         let time = event.time;
         self.summary.count(event);
         self.become_due(time);
+        if is_progress(&event.kind) {
+            self.judge_circle();
+        }
         match &event.kind {
             EventKind::Spawned { task, place, .. } => {
                 if let Some(watched) = self.tasks.spawned(*task) {
@@ -216,6 +232,7 @@ impl Lint {
                 watched.wakers -= i64::from(*consumed);
                 if *queued {
                     watched.state = State::Queued;
+                    watched.by_another = circle::is_by_another(*by, *task);
                 }
             }
             EventKind::Ended { task, .. } => {
@@ -345,12 +362,15 @@ impl Lint {
 
     fn poll_begins(&mut self, task: TaskId, time: u64) {
         self.judge_wakes(task, time);
-        self.tasks.polled(task).state = State::Queued;
+        let watched = self.tasks.polled(task);
+        watched.state = State::Queued;
+        let by_another = std::mem::take(&mut watched.by_another);
         self.poll = Some(Poll {
             task,
             computed: self.computed,
             begin: time,
             woken: false,
+            by_another,
         });
     }
 
@@ -362,6 +382,10 @@ impl Lint {
         };
         self.polled += time.saturating_sub(poll.begin);
         self.judge_length(&poll, "computed", time);
+        if poll.by_another && matches!(result, PollResult::Pending { .. }) {
+            self.circle
+                .count(task, poll.begin, time.saturating_sub(poll.begin));
+        }
         if let PollResult::Pending { on, .. } = result
             && !poll.woken
         {
@@ -398,6 +422,24 @@ impl Lint {
         if wakes > self.thresholds.wakes {
             let what = format!("was woken {} times before one poll", units::count(wakes));
             self.find(FindingKind::WakeStorm, task, time, wakes, what);
+        }
+    }
+
+    /// What can be said of the polls since something happened the last time.
+    fn judge_circle(&mut self) {
+        let circle = self.circle.broken();
+        if circle.polls <= self.thresholds.circle
+            || circle.length / circle.polls > nanos(self.thresholds.spurious_length)
+        {
+            return;
+        }
+        if let Some((task, others @ 1..)) = circle.tasks() {
+            let what = format!(
+                "and {others} more woke each other for {} polls, and nothing else happened meanwhile",
+                units::count(circle.polls)
+            );
+            let kind = FindingKind::WakeCircle;
+            self.find(kind, task, circle.since, circle.polls, what);
         }
     }
 
@@ -524,6 +566,19 @@ impl Sink for Lint {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.look(event);
         Ok(())
+    }
+}
+
+/// Whether something happened that tasks do not only say to each other.
+fn is_progress(event: &EventKind) -> bool {
+    match event {
+        EventKind::Woken { by, .. } => !matches!(by, Cause::Task(_) | Cause::Itself),
+        EventKind::Spawned { .. }
+        | EventKind::Ended { .. }
+        | EventKind::Submitted { .. }
+        | EventKind::OpEnds { .. }
+        | EventKind::Finished { .. } => true,
+        _ => false,
     }
 }
 

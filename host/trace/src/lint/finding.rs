@@ -20,6 +20,8 @@ pub enum FindingKind {
     WakeStorm,
     /// Too many of its polls were in vain.
     SpuriousPolls,
+    /// It and others woke each other again and again, and nothing came of it.
+    WakeCircle,
     /// An operation that it gave up was done all the same, and nobody got what it gave.
     UnseenResult,
     /// A timer woke it much later than it was to.
@@ -28,12 +30,13 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoWaker,
         Self::NeverWoken,
         Self::LongPoll,
         Self::WakeStorm,
         Self::SpuriousPolls,
+        Self::WakeCircle,
         Self::UnseenResult,
         Self::LateTimer,
     ];
@@ -47,6 +50,7 @@ impl FindingKind {
             Self::LongPoll => "long-poll",
             Self::WakeStorm => "wake-storm",
             Self::SpuriousPolls => "spurious-polls",
+            Self::WakeCircle => "wake-circle",
             Self::UnseenResult => "unseen-result",
             Self::LateTimer => "late-timer",
         }
@@ -77,6 +81,12 @@ impl FindingKind {
             Self::SpuriousPolls => {
                 "each found nothing to do: a loop that wakes itself until something is so wants an \
                  event to wait for; many who wait for one thing want to be woken one at a time"
+            }
+            Self::WakeCircle => {
+                "what they wait for keeps one waker and has many who wait, so that each who comes \
+                 turns another away; or they pass a token round that nobody needs. For many who wait \
+                 use a lock or a channel that keeps them all, such as those of `async-lock` and \
+                 `async-channel`"
             }
             Self::UnseenResult => {
                 "dropping a future cancels its operation, unless that is done by then; bytes that \

@@ -450,3 +450,58 @@ fn thresholds_move_what_is_found() {
     run.events.iter().for_each(|event| lint.look(event));
     only(&lint.report(), FindingKind::NeverWoken, WORKER);
 }
+
+/// Two tasks that wake each other so often, with something in between now and then.
+fn circle(rounds: usize, length: u64, between: impl Fn(&mut Run)) -> Run {
+    let mut run = Run::new();
+    run.woken(WORKER, Cause::Task(MAIN));
+    for round in 0..rounds {
+        for (task, next) in [(WORKER, OTHER), (OTHER, WORKER)] {
+            run.begin(task).cloned(task).cloned(next);
+            run.woken(next, Cause::Task(task));
+            run.after(length).pending(task, None);
+        }
+        if round % 100 == 99 {
+            between(&mut run);
+        }
+    }
+    run
+}
+
+#[test]
+fn tasks_that_wake_each_other_in_turns_and_get_nowhere_are_found() {
+    let report = circle(1_000, 100, |_| {}).finish(0);
+    let finding = only(&report, FindingKind::WakeCircle, WORKER);
+    assert_eq!(
+        finding.what,
+        "and 1 more woke each other for 2,000 polls, and nothing else happened meanwhile"
+    );
+}
+
+#[test]
+fn tasks_that_wake_each_other_and_get_somewhere_are_not_blamed() {
+    let clean = |report: Report| {
+        let circles = report.findings.iter();
+        let circles = circles.filter(|finding| finding.kind == FindingKind::WakeCircle);
+        assert_eq!(circles.count(), 0, "{:?}", report.findings);
+    };
+    // An operation in between, or a task that ends.
+    clean(
+        circle(1_000, 100, |run| {
+            run.woken(MAIN, Cause::Op(OpId(1)));
+        })
+        .finish(0),
+    );
+    clean(
+        circle(1_000, 100, |run| {
+            run.is(EventKind::Ended {
+                task: TaskId(9),
+                aborted: false,
+            });
+        })
+        .finish(0),
+    );
+    // A few; and those who compute.
+    clean(circle(400, 100, |_| {}).finish(0));
+    clean(circle(1_000, 50_000, |_| {}).finish(0));
+}

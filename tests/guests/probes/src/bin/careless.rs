@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
 use core::future::{pending, poll_fn};
 use core::hint::black_box;
 use core::task::{Poll, Waker};
@@ -18,6 +20,7 @@ async fn main() {
         Some("long-poll") => compute(Duration::from_secs(2)),
         Some("wake-storm") => wake_storm().await,
         Some("spurious-polls") => spurious_polls().await,
+        Some("wake-circle") => wake_circle().await,
         Some("late-timer") => late_timer().await,
         Some("careful") => careful().await,
         other => panic!("no case {other:?}"),
@@ -28,6 +31,38 @@ async fn main() {
 async fn no_waker() {
     let _forgotten = spawn_named("forgetful", poll_fn(|_| Poll::<()>::Pending));
     sleep(Duration::from_millis(1)).await;
+}
+
+/// Ten tasks that wait for a lock which keeps one waker: each who comes turns another away.
+async fn wake_circle() {
+    use alloc::rc::Rc;
+    use core::cell::RefCell;
+
+    let waiter: Rc<RefCell<Option<Waker>>> = Rc::default();
+    let free = Rc::new(core::cell::Cell::new(false));
+    let tasks: alloc::vec::Vec<_> = (0..10)
+        .map(|_| {
+            let (waiter, free) = (waiter.clone(), free.clone());
+            let lock = poll_fn(move |cx| {
+                if free.get() {
+                    waiter.take().into_iter().for_each(Waker::wake);
+                    return Poll::Ready(());
+                }
+                if let Some(other) = waiter.replace(Some(cx.waker().clone()))
+                    && !other.will_wake(cx.waker())
+                {
+                    other.wake();
+                }
+                Poll::Pending
+            });
+            spawn_named("impatient", lock)
+        })
+        .collect();
+    sleep(Duration::from_millis(20)).await;
+    free.set(true);
+    for task in tasks {
+        let _ = task.await;
+    }
 }
 
 /// A waker that is dropped when its time has come.
