@@ -89,7 +89,7 @@ impl Start for OpenHostStream {
                 Ok(stream) => {
                     let stream = Resource::HostStream(Arc::new(Mutex::new(stream)));
                     End::Open(stream, vacancy)
-                },
+                }
                 Err(status) => status.into(),
             }
         }))

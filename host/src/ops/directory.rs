@@ -25,9 +25,9 @@ impl Start for OpenDirectory {
         if let Some(opened) = place.open_cached(flags) {
             return Ok(Started::Done(open(opened?, vacancy)));
         }
-        Ok(resources.disk.start(None, move || {
-            Ok(open(place.open(flags)?, vacancy))
-        }))
+        Ok(resources
+            .disk
+            .start(None, move || Ok(open(place.open(flags)?, vacancy))))
     }
 }
 
