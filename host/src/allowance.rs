@@ -53,30 +53,78 @@ pub(crate) const POLL: usize = 512;
 /// The price of a system call or a few, in bytes.
 pub(crate) const CALL: usize = 4 << 10;
 
-/// What a turn has done of what it may.
-#[derive(Clone, Copy, Debug)]
+/// What the thread has done of what it may. Everywhere else but in a turn `quota` is none, and
+/// `look_at` so far away that nobody looks.
+#[derive(Debug)]
 struct Turn {
-    quota: Quota,
+    quota: Cell<Option<Quota>>,
     /// Bytes spent.
-    spent: u64,
+    spent: Cell<u64>,
+    /// When so many bytes have been spent, it is time to look at what is left.
+    look_at: Cell<u64>,
     /// When the clock was looked at first.
-    since: Option<Instant>,
-    /// The clock is looked at when so many bytes have been spent.
-    look_at: u64,
-    /// Whether its time was over at the last look.
-    is_over: bool,
+    since: Cell<Option<Instant>>,
+    /// Whether the time was over at the last look.
+    is_over: Cell<bool>,
+}
+
+impl Turn {
+    const fn none() -> Self {
+        Self {
+            quota: Cell::new(None),
+            spent: Cell::new(0),
+            look_at: Cell::new(u64::MAX),
+            since: Cell::new(None),
+            is_over: Cell::new(false),
+        }
+    }
+
+    fn of(quota: Quota) -> Self {
+        let turn = Self::none();
+        turn.quota.set(Some(quota));
+        turn.look_at.set(LOOK.min(quota.bytes));
+        turn
+    }
+
+    fn swap(&self, other: &Self) {
+        self.quota.swap(&other.quota);
+        self.spent.swap(&other.spent);
+        self.look_at.swap(&other.look_at);
+        self.since.swap(&other.since);
+        self.is_over.swap(&other.is_over);
+    }
+
+    /// Whether all is spent, as the bytes and the clock say.
+    #[cold]
+    fn look(&self) -> bool {
+        let Some(quota) = self.quota.get() else {
+            return false;
+        };
+        let spent = self.spent.get();
+        if spent >= quota.bytes || self.is_over.get() {
+            return true;
+        }
+        let now = Instant::now();
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
+        let is_over = now - since >= quota.time;
+        self.is_over.set(is_over);
+        if !is_over {
+            self.look_at.set((spent + LOOK).min(quota.bytes));
+        }
+        is_over
+    }
 }
 
 thread_local! {
-    /// The thread's turn, if it takes one.
-    static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
+    static TURN: Turn = const { Turn::none() };
 }
 
 /// The allowance of a turn that the thread takes, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     /// The turn in which this one is taken, if it is.
-    outer: Option<Turn>,
+    outer: Turn,
     /// It belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
@@ -84,15 +132,10 @@ pub(crate) struct Allowance {
 impl Allowance {
     /// A turn begins.
     pub(crate) fn new(quota: Quota) -> Self {
-        let turn = Turn {
-            quota,
-            spent: 0,
-            since: None,
-            look_at: LOOK,
-            is_over: false,
-        };
+        let turn = Turn::of(quota);
+        TURN.with(|current| current.swap(&turn));
         Self {
-            outer: TURN.replace(Some(turn)),
+            outer: turn,
             _not_send: PhantomData,
         }
     }
@@ -104,50 +147,35 @@ impl Allowance {
         reason = "there is a turn as long as the value lives"
     )]
     pub(crate) fn spent(&self) -> u64 {
-        TURN.get().map_or(0, |turn| turn.spent)
+        TURN.with(|turn| turn.spent.get())
     }
 }
 
 impl Drop for Allowance {
     fn drop(&mut self) {
-        TURN.set(self.outer);
+        TURN.with(|current| current.swap(&self.outer));
     }
 }
 
 /// Whether the thread takes a turn.
 #[inline]
 pub(crate) fn counts() -> bool {
-    TURN.get().is_some()
+    TURN.with(|turn| turn.quota.get().is_some())
 }
 
 /// So many bytes have been moved in the thread's turn.
 #[inline]
 pub(crate) fn spend(bytes: usize) {
-    if let Some(mut turn) = TURN.get() {
-        turn.spent = turn.spent.saturating_add(bytes as u64);
-        TURN.set(Some(turn));
-    }
+    TURN.with(|turn| {
+        let spent = turn.spent.get().saturating_add(bytes as u64);
+        turn.spent.set(spent);
+    });
 }
 
 /// Whether the thread's turn is to stop where it can.
 #[inline]
 pub(crate) fn is_spent() -> bool {
-    match TURN.get() {
-        None => false,
-        Some(turn) if turn.is_over || turn.spent >= turn.quota.bytes => true,
-        Some(turn) => turn.spent >= turn.look_at && look(turn),
-    }
-}
-
-/// Looks at the clock.
-#[cold]
-fn look(mut turn: Turn) -> bool {
-    let now = Instant::now();
-    let since = *turn.since.get_or_insert(now);
-    turn.look_at = turn.spent + LOOK;
-    turn.is_over = now - since >= turn.quota.time;
-    TURN.set(Some(turn));
-    turn.is_over
+    TURN.with(|turn| turn.spent.get() >= turn.look_at.get() && turn.look())
 }
 
 /// Goes on at once, or in a later turn if this one is spent. For a future that the driver polls.

@@ -374,8 +374,7 @@ fn untouched(memory: &GuestMemory) {
 pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver) {
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let memory = memory_with(&image, arena);
-    let mut resources = resources(&memory, policy);
-    resources.account = Account::new(64 << 20);
+    let resources = resources_with(&memory, policy, 64 << 20);
     let ready = Arc::new(Ready::new(None));
     let telemetry = Telemetry::new(None, Mode::Out);
     let driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
@@ -401,8 +400,13 @@ where
 }
 
 fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
+    resources_with(memory, policy, 1 << 20)
+}
+
+/// Resources of a sandbox for which the host keeps at most so many bytes.
+fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> Resources {
     let policy = Arc::new(Guard::new(policy.clone()));
-    let account = Account::new(1 << 20);
+    let account = Account::new(account);
     let mut functions = Functions::default();
     functions.add_call("echo", |_, text: String| async move { text });
     functions.add_stream("count", |_, to: u32| stream::iter(0..to));

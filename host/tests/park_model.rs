@@ -346,6 +346,59 @@ fn what_becomes_ready_is_forgotten_without_the_wakers_fence() {
     refuses(|| help(NO_OTHERS));
 }
 
+/// A turn of a helper's ends early: what it took from the queue lies in the driver's batch, behind the
+/// driver's lock. Nobody is woken for that once more, so the helper rings.
+fn leave(rings: bool) {
+    let ready = Arc::new(Ready::<Cpu>::new(None));
+    let bell = Arc::new(Bell::new());
+    let batch = Arc::new(Mutex::new(Vec::new()));
+    let operation = thread::spawn({
+        let ready = ready.clone();
+        move || ready.push(7)
+    });
+    let helper = thread::spawn({
+        let (ready, bell, batch) = (ready.clone(), bell.clone(), batch.clone());
+        move || {
+            let holds = ready.hold();
+            let unfinished = {
+                let mut batch = batch.lock().unwrap();
+                if batch.is_empty() && ready.is_some() {
+                    ready.take(&mut batch);
+                }
+                !batch.is_empty()
+            };
+            drop(holds);
+            if unfinished && rings {
+                bell.ring();
+            }
+        }
+    });
+    block_on(poll_fn(|context| {
+        bell.heard_else_wake(context);
+        ready.register(context.waker());
+        let mut batch = batch.lock().unwrap();
+        if batch.is_empty() && ready.is_some() {
+            ready.take(&mut batch);
+        }
+        match batch.pop() {
+            None => Poll::Pending,
+            Some(_) => Poll::Ready(()),
+        }
+    }));
+    operation.join().unwrap();
+    helper.join().unwrap();
+}
+
+#[test]
+fn what_a_turn_that_ends_early_leaves_is_taken() {
+    explore(|| leave(true));
+}
+
+#[test]
+fn what_a_turn_that_ends_early_leaves_is_forgotten_by_who_does_not_ring() {
+    refuses(|| leave(false));
+}
+
 /// A guest is parked while the driver's thread completes what it waits for: the thread publishes
 /// under the driver's lock and wakes the runner; the runner registers and looks under the lock.
 fn park(registers_first: bool) {

@@ -1,14 +1,11 @@
 //! How a turn ends, and how the next one goes on.
 
 use std::future::poll_fn;
-use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::file::OpenFlags;
@@ -19,6 +16,7 @@ use wakebox_abi::status::Status;
 
 use super::{Driver, Ended, Turn};
 use crate::allowance::{self, PIECE, Quota};
+use crate::calls::guest::Caller;
 use crate::ops;
 use crate::policy::{DirGrant, Policy};
 use crate::proof::{self, PLACES};
@@ -62,9 +60,12 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(2)
-            .build();
+            .build()
+            .unwrap();
+        let callables = &driver.resources.callables;
+        callables.enter(runtime.handle().clone(), tracing::Span::none());
         Self {
-            runtime: runtime.unwrap(),
+            runtime,
             submissions: SubmissionProducer::new(
                 memory.control(),
                 memory.submissions(),
@@ -281,34 +282,33 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
     }
 }
 
-/// Takes what is written, and has the sandbox killed.
+/// Has the sandbox killed when it is woken.
 struct Killer(Arc<Stop<RunPage>>);
 
-impl AsyncWrite for Killer {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+impl Wake for Killer {
+    fn wake(self: Arc<Self>) {
         self.0.end(Why::Killed);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 
 #[test]
 fn a_kill_is_seen_between_two_operations() {
     let mut rig = Rig::new(u64::MAX);
-    let killer = Output::writer(Killer(rig.driver.resources.stop.clone()));
-    rig.driver.resources.console = Console::new(killer, Output::Null);
-    rig.submit([nop(), write(Buf { offset: 0, len: 1 }), nop(), nop()]);
+    // Whoever calls the guest kills it when the answer comes.
+    let caller = Caller::new(rig.driver.resources.mailbox.clone(), None);
+    let killer = Waker::from(Arc::new(Killer(rig.driver.resources.stop.clone())));
+    let mut call = std::pin::pin!(caller.call_bytes("f", &[]));
+    let polled = call.as_mut().poll(&mut Context::from_waker(&killer));
+    assert!(polled.is_pending());
+    rig.submit([next_call()]);
+    assert_eq!(rig.turns(), [(1, 1)]);
+    rig.completed();
+    let reply = Request::Reply(op::Reply {
+        call: rig.get(0),
+        kind: op::ReplyKind::Result,
+        from: Buf { offset: 0, len: 1 },
+    });
+    rig.submit([nop(), reply, nop(), nop()]);
     let turn = rig.turn();
     assert_eq!((turn.submitted, turn.ended), (2, Ended::Stopped));
     assert_eq!(rig.completed().len(), 2, "what was done is said");
@@ -355,7 +355,8 @@ fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     let mut rig = Rig::new(4 * PIECE as u64);
     let captured = Captured::new();
     let output = Output::Capture(captured.clone());
-    rig.driver.resources.console = Console::new(output, Output::Null);
+    let resources = &mut rig.driver.resources;
+    resources.console = Console::new(output, Output::Null, resources.callables.home());
     let bytes: Vec<u8> = (0..ARENA).map(|at| (at % 251) as u8).collect();
     rig.put(0, &bytes);
     rig.submit([write(WHOLE)]);
