@@ -396,6 +396,9 @@ impl Builder {
 
     /// Makes the machine and loads the guest. No instruction of it has run yet.
     ///
+    /// It blocks the thread for about a millisecond with an [`Image`], as long as there are few
+    /// relocations, and longer with a file, which is read first ([`Image::from_path`]).
+    ///
     /// # Errors
     ///
     /// The guest cannot be read or is refused; a setting cannot be; KVM is missing,
