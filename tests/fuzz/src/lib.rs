@@ -66,7 +66,7 @@ pub const TARGETS: [Target; 7] = [
     Target {
         name: "debug",
         about: "what a guest's file says of its calls: debug information, unwind tables, symbols",
-        runs: 500_000,
+        runs: 200_000,
         run: debug::run,
         reached: "functions named",
         make: debug::make,
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn any_debug_information_has_an_end() {
-        survives("debug", 2_000);
+        survives("debug", 500);
     }
 
     #[test]
