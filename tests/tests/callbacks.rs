@@ -610,3 +610,59 @@ fn a_writer_that_panics_ends_a_write() {
         }
     }
 }
+
+/// A subscriber that panics at the end of every operation.
+struct BadSubscriber;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for BadSubscriber {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        assert_ne!(
+            event.metadata().target(),
+            "wakebox::op",
+            "a panic that a test asked for"
+        );
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_subscriber_that_panics_ends_the_run_and_hangs_nobody() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    require_kvm();
+    wakebox_tests::alone(
+        "a_subscriber_that_panics_ends_the_run_and_hangs_nobody",
+        || {
+            let subscriber = tracing_subscriber::registry().with(BadSubscriber);
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            for mode in WakeMode::ALL {
+                let ended = run(Sandbox::builder().guest(guest("concurrent")).wake(mode));
+                let Outcome::Violation(what) = &ended.outcome else {
+                    panic!("mode {mode}: {}", ended.outcome);
+                };
+                assert!(what.contains("the host panicked"), "{what}");
+            }
+        },
+    );
+}
+
+/// What does not depend on time: in mode `out` a guest leaves once for all that it calls at once.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn calls_that_are_made_at_once_are_answered_at_once() {
+    require_kvm();
+    let calls = 10_240_u64;
+    for mode in [WakeMode::Out, WakeMode::Irq] {
+        let ended = run(Sandbox::builder()
+            .guest(guest("callbench"))
+            .args([calls.to_string(), "256".into()])
+            .wake(mode)
+            .host_fn("add", async |_, (a, b): (u64, u64)| a + b))
+        .success();
+        let exits = ended.stats.exits.total();
+        assert!(
+            exits < calls / 100,
+            "{exits} exits for {calls} calls, mode {mode}"
+        );
+    }
+}

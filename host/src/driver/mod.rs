@@ -53,6 +53,7 @@ use crate::allowance::{self, Allowance, Quota};
 use crate::calls::guest::GuestEnd;
 use crate::observe::Recorder;
 use crate::ops::{self, End, Resources, Started};
+use crate::outside::{Panicked, guarded};
 use crate::telemetry::{OpTelemetry, Telemetry};
 use crate::vm::memory::{GuestMemory, Shared};
 
@@ -225,7 +226,15 @@ where
         if let Some(violation) = &self.broken {
             return Err(violation.clone());
         }
-        let turn = self.unbroken_turn();
+        // Subscribers and recorders of the embedder's are called in a turn, perhaps on a thread that
+        // would be missed. What a panic has left half done is not gone on with.
+        let turn = guarded(|| self.unbroken_turn()).unwrap_or_else(|Panicked| {
+            Err(Violation(
+                "it did not; the host panicked while it served it: a subscriber of `tracing`, a \
+                 recorder of `metrics`, or Wakebox itself"
+                    .into(),
+            ))
+        });
         self.broken = turn.as_ref().err().cloned();
         turn
     }
