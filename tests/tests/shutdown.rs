@@ -238,6 +238,11 @@ fn gates_that_were_closed_are_named() {
     let text = fault.to_string();
     assert!(text.starts_with("triple fault, "), "{text}");
     assert!(text.contains("the gate of vector 6 was 0x"), "{text}");
+    let json = serde_json::to_value(Outcome::Fault(Box::new(fault))).unwrap();
+    assert_eq!(json["detail"]["cause"], "shutdown");
+    let told = &json["detail"]["shutdown"];
+    assert_eq!(told["reset"], shutdown.reset);
+    assert_eq!(told["changed"][0]["what"], gates[0]);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use serde::Serialize;
 #[non_exhaustive]
 pub struct Shutdown {
     /// Whether KVM has put the processor into the state in which a machine is switched on, as it
-    /// does on AMD-V: the registers of the fault are zero then.
+    /// does on AMD-V: the registers of the fault are zero then, and those in a crash dump are of
+    /// that state.
     pub reset: bool,
     /// The first words, eight at most, that are not as the host wrote them.
     pub changed: Vec<Change>,
