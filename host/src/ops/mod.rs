@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wakebox_abi::entry::{Submission, Token};
+use wakebox_abi::file::PATH_MAX;
 use wakebox_abi::op::{self, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
 
@@ -175,6 +176,20 @@ impl Started {
     fn pending_on(handle: Handle, future: impl Future<Output = End> + Send + 'static) -> Self {
         Self::Pending(Some(handle), Box::pin(future))
     }
+
+    /// With something that is held until it is done.
+    fn holding(self, held: impl Send + 'static) -> Self {
+        match self {
+            Self::Pending(handle, operation) => {
+                let holding = async move {
+                    let _held = held;
+                    operation.await
+                };
+                Self::Pending(handle, Box::pin(holding))
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<Status> for Started {
@@ -206,10 +221,34 @@ pub(crate) fn price(opcode: u16) -> usize {
     }
 }
 
+/// Bytes of paths that an operation names, and keeps until it is done; one that is too long it does
+/// not.
+fn path_bytes(request: &Request) -> usize {
+    let len = |path: &op::Buf| (path.len as usize).min(PATH_MAX);
+    match request {
+        Request::OpenFile(op::OpenFile { path, .. })
+        | Request::OpenDirectory(op::OpenDirectory { path, .. })
+        | Request::StatPath(op::StatPath { path, .. })
+        | Request::RemoveFile(op::RemoveFile { path, .. })
+        | Request::RemoveDirectory(op::RemoveDirectory { path, .. })
+        | Request::CreateDirectory(op::CreateDirectory { path, .. })
+        | Request::UnixConnect(op::UnixConnect { path, .. }) => len(path),
+        Request::Rename(op::Rename { from, to }) => len(from) + len(to),
+        _ => 0,
+    }
+}
+
 /// Starts what a submission asks for.
 #[inline]
 pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
-    let started = Request::decode(submission).and_then(|request| dispatch(request, resources));
+    let started = Request::decode(submission).and_then(|request| match path_bytes(&request) {
+        0 => dispatch(request, resources),
+        bytes => {
+            // The whole path, and what lies beneath the granted directory.
+            let charge = resources.account.charge(2 * bytes)?;
+            Ok(dispatch(request, resources)?.holding(charge))
+        }
+    });
     started.unwrap_or_else(Into::into)
 }
 

@@ -27,11 +27,8 @@ const MODE: Mode = Mode::from_raw_mode(0o777);
 ///
 /// `InvalidInput` if it is longer than a path can be, is not UTF-8, or has a NUL.
 pub(super) fn path(resources: &Resources, buf: Buf) -> Result<String, Status> {
-    if buf.len as usize > PATH_MAX {
-        return Err(Status::InvalidInput);
-    }
-    let bytes = resources.slice(buf)?.to_vec();
-    let path = String::from_utf8(bytes).map_err(|_| Status::InvalidInput)?;
+    // What the operation keeps of it is charged where operations are started.
+    let path = resources.text(buf, PATH_MAX)?.hand_over();
     if path.contains('\0') {
         return Err(Status::InvalidInput);
     }

@@ -109,9 +109,9 @@ fn addressee(resources: &Resources, to: Buf) -> Result<Option<SocketAddr>, Statu
     if to.len == 0 {
         return Ok(None);
     }
-    let bytes = resources.slice(to)?.at_most(SocketAddress::SIZE).to_vec();
-    let bytes = bytes.first_chunk().ok_or(Status::InvalidInput)?;
-    let address = SocketAddress::from_bytes(bytes).ok_or(Status::InvalidInput)?;
+    let bytes = resources.slice(to)?.array();
+    let address = SocketAddress::from_bytes(&bytes.ok_or(Status::InvalidInput)?)
+        .ok_or(Status::InvalidInput)?;
     Ok(Some(address.0))
 }
 

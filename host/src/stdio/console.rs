@@ -92,7 +92,8 @@ impl Console {
             let mut turn = (sinks.lock_owned().await, accepted);
             for piece in from.pieces() {
                 allowance::give_way().await;
-                turn = write(turn, stream, piece.to_vec(), &home).await?;
+                let bytes = piece.copied().map_err(io::Error::other)?;
+                turn = write(turn, stream, bytes, &home).await?;
             }
             Ok(from.len())
         }

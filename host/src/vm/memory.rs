@@ -360,11 +360,25 @@ impl ArenaSlice {
         spend(self.len());
     }
 
-    /// The bytes, copied out once.
-    pub(crate) fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.len());
-        self.append_to(&mut bytes);
+    /// The bytes, copied out once. Who keeps them has charged them, or they are a piece in passing.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if the host has none.
+    pub(crate) fn copied(&self) -> Result<Vec<u8>, Status> {
+        let mut bytes = Vec::new();
         bytes
+            .try_reserve_exact(self.len())
+            .map_err(|_| Status::OutOfMemory)?;
+        self.append_to(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// A small array's bytes, copied out once, if there are so many.
+    pub(crate) fn array<const LEN: usize>(&self) -> Option<[u8; LEN]> {
+        let mut bytes = [0; LEN];
+        (self.len() >= LEN).then(|| self.memory.read(self.offset(), &mut bytes))?;
+        Some(bytes)
     }
 
     /// The bytes, copied out once and charged for as long as they are kept. For few: others are

@@ -74,7 +74,9 @@ fn bomb(guest: &mut Guest, [which, ..]: Args) {
 }
 
 /// A name, a function, an element of its argument, their number, and what comes of it.
-const BOMBS: &[(&str, &[u8], &[u8], u64, Status)] = &[
+type Bomb = (&'static str, &'static [u8], &'static [u8], u64, Status);
+
+const BOMBS: &[Bomb] = &[
     ("options", b"options", &[0], 30_000, Status::LimitReached),
     ("boxes", b"boxes", &[0], 30_000, Status::LimitReached),
     ("lists", b"lists", &[0], 60_000, Status::LimitReached),
