@@ -145,15 +145,11 @@ fn a_timer_too_many_is_refused_and_one_that_ends_makes_room() {
             other => panic!("expected a completion: {other}"),
         }
     };
-    let never = u64::MAX;
-    let three = [
-        deadline(0, never),
-        deadline(1, never),
-        deadline(2, 50_000_000),
-    ];
-    assert_eq!(status(&three, limit(2)), Status::LimitReached);
-    assert_eq!(status(&three, limit(3)), Status::Ok);
-    assert_eq!(status(&three, Limits::new().timers(None)), Status::Ok);
+    let (soon, never) = (50_000_000, u64::MAX);
+    let three = |last| [deadline(0, never), deadline(1, never), deadline(2, last)];
+    assert_eq!(status(&three(never), limit(2)), Status::LimitReached);
+    assert_eq!(status(&three(soon), limit(3)), Status::Ok);
+    assert_eq!(status(&three(soon), Limits::new().timers(None)), Status::Ok);
     // One that is over when it is asked for is none.
     assert_eq!(status(&[deadline(0, 0)], limit(0)), Status::Ok);
 }
