@@ -140,5 +140,5 @@ pub(super) async fn first() {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
