@@ -356,7 +356,7 @@ fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     let captured = Captured::new();
     let output = Output::Capture(captured.clone());
     let resources = &mut rig.driver.resources;
-    resources.console = Console::new(output, Output::Null, resources.callables.home());
+    resources.console = Console::new(output, Output::Null, resources.callables.home()).unwrap();
     let bytes: Vec<u8> = (0..ARENA).map(|at| (at % 251) as u8).collect();
     rig.put(0, &bytes);
     rig.submit([write(WHOLE)]);

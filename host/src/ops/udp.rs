@@ -15,6 +15,7 @@ use wakebox_abi::status::Status;
 
 use super::tcp::{host_port, local_address};
 use super::{End, Resources, Start, Started, status_of, wait};
+use crate::allowance;
 use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -195,6 +196,9 @@ impl Start for UdpReceive {
         }
         Ok(Started::pending_on(self.socket, async move {
             loop {
+                // Strangers may send as fast as this one drops.
+                allowance::give_way().await;
+                allowance::spend(allowance::CALL);
                 let call = || receive(&udp, &into, &guard, &meter);
                 match udp.socket.async_io(wait::FOR_INPUT, call).await {
                     Ok(Some(count)) => return End::bytes(count),

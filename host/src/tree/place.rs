@@ -25,11 +25,19 @@ use wakebox_abi::status::Status;
 
 use super::overlap::Identity;
 use super::{ATTEMPTS, Mount};
+use crate::allowance::{CALL, spend};
 use crate::ops::status_of;
 use crate::policy::check::{Guard, Refusal};
 
 /// Links that a path may lead through at its end to a file that is to be made, as in the kernel.
 const LINKS: u32 = 40;
+
+/// Parts of a path that is looked up in a turn of the driver, at most. The kernel needs a tenth of a
+/// microsecond for each, and a path has room for two thousand.
+const SHORT: usize = 32;
+
+/// The price of telling what a place is and of opening the file there.
+const REOPEN: usize = 4 * CALL;
 
 /// Rights of a new file, less what the process's umask takes away.
 const MODE: Mode = Mode::from_raw_mode(0o666);
@@ -97,16 +105,21 @@ impl Place {
         opened.map_err(|error| self.failed(error))
     }
 
-    /// As [`Self::open`], if that can be done without waiting for a disk; `None` if not.
+    /// As [`Self::open`], if that can be done at once: without waiting for a disk, and for a path that
+    /// is short and leads through no links, which may be as long again as they please; `None` if not.
     pub(crate) fn open_cached(&self, flags: OFlags) -> Option<Result<OwnedFd, Status>> {
         debug_assert!(flags.intersects(OFlags::PATH | OFlags::DIRECTORY));
-        let cached = ResolveFlags::CACHED;
+        if self.rest.split('/').nth(SHORT).is_some() {
+            return None;
+        }
+        spend(CALL);
+        let how = ResolveFlags::CACHED | ResolveFlags::NO_SYMLINKS;
         match self
             .mount
-            .open_beneath(&self.rest, flags, Mode::empty(), cached)
+            .open_beneath(&self.rest, flags, Mode::empty(), how)
         {
-            // Kernels before 5.12 do not know how to.
-            Err(Errno::AGAIN | Errno::INVAL) => None,
+            // Not in memory, or a link; kernels before 5.12 do not know how to look.
+            Err(Errno::AGAIN | Errno::LOOP | Errno::INVAL) => None,
             Err(error) => Some(Err(self.failed(error))),
             Ok(opened) => Some(Ok(opened)),
         }
@@ -130,12 +143,21 @@ impl Place {
     /// As [`Self::open_file`], with flags that neither make nor empty it, if that can be done without
     /// waiting for a disk; `None` if not.
     pub(crate) fn open_file_cached(&self, flags: OFlags) -> Option<Result<Opened, Status>> {
-        let open = |pinned: Result<OwnedFd, Status>| {
-            let pinned = self.regular(pinned?)?;
-            let file = self.reopen(&pinned, &self.rest, flags);
-            file.map(Opened::old).map_err(|error| self.failed(error))
+        let pinned = match self.open_cached(OFlags::PATH)? {
+            Ok(pinned) => self.regular(pinned),
+            Err(status) => Err(status),
         };
-        Some(open(self.open_cached(OFlags::PATH)?))
+        spend(REOPEN);
+        let file = match pinned {
+            Ok(pinned) => self.reopen(&pinned, &self.rest, flags),
+            Err(status) => return Some(Err(status)),
+        };
+        match file {
+            // Something else lies there by now.
+            Err(Errno::STALE) => None,
+            Err(error) => Some(Err(self.failed(error))),
+            Ok(file) => Some(Ok(Opened::old(file))),
+        }
     }
 
     fn open_file_at(&self, rest: &str, flags: OFlags) -> Result<Opened, Status> {
