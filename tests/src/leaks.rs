@@ -22,6 +22,41 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// RAM of a guest in bytes.
 const MEMORY: u64 = 4 << 20;
 
+/// Open descriptors of this process, with the one that counts them.
+///
+/// # Errors
+///
+/// If `/proc` cannot be read.
+pub fn descriptors() -> Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")
+        .context("/proc/self/fd")?
+        .count())
+}
+
+/// The names of this process's threads.
+///
+/// # Errors
+///
+/// If `/proc` cannot be read.
+pub fn thread_names() -> Result<Vec<String>> {
+    let tasks = std::fs::read_dir("/proc/self/task").context("/proc/self/task")?;
+    // One that has ended since has no name.
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    Ok(tasks.filter_map(name).collect())
+}
+
+/// Threads of this process, without those in which newer kernels do KVM's housekeeping for each VM.
+///
+/// # Errors
+///
+/// If `/proc` cannot be read.
+pub fn threads() -> Result<usize> {
+    let names = thread_names()?.into_iter();
+    Ok(names.filter(|name| !name.starts_with("kvm-")).count())
+}
+
 /// What this process has.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
@@ -40,9 +75,6 @@ impl Usage {
     ///
     /// If `/proc` cannot be read.
     pub fn now() -> Result<Self> {
-        let list = |path: &str| std::fs::read_dir(path).with_context(|| path.to_owned());
-        let names = list("/proc/self/task")?
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
         let resident = status
             .lines()
@@ -50,8 +82,8 @@ impl Usage {
             .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
             .context("no VmRSS in /proc/self/status")?;
         Ok(Self {
-            descriptors: list("/proc/self/fd")?.count(),
-            threads: names.filter(|name| !name.starts_with("kvm-")).count(),
+            descriptors: descriptors()?,
+            threads: threads()?,
             resident: resident * 1024,
         })
     }

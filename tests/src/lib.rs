@@ -176,28 +176,49 @@ pub async fn run_here(builder: Builder) -> Ended {
 }
 
 /// Runs a test's body in a process in which nothing else goes on, whatever the test
-/// runner does: `name` is the test's own.
+/// runner does: `alone!("the_tests_own_name", || ...)`, in the module of the test.
 ///
 /// # Panics
 ///
 /// If the body does.
-pub fn alone(name: &str, body: impl FnOnce()) {
+#[macro_export]
+macro_rules! alone {
+    ($name:expr, $body:expr $(,)?) => {
+        $crate::start_alone(module_path!(), $name, $body)
+    };
+}
+
+/// What [`alone!`] does; `module` is that of the test.
+///
+/// # Panics
+///
+/// If the body does.
+pub fn start_alone(module: &str, name: &str, body: impl FnOnce()) {
     const MARK: &str = "WAKEBOX_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         return body();
     }
     let own = std::env::current_exe().expect("the test's own file");
+    let name = harness_name(module, name);
     let output = std::process::Command::new(own)
-        .args([name, "--exact", "--test-threads=1", "--nocapture"])
+        .args([&*name, "--exact", "--test-threads=1", "--nocapture"])
         .env(MARK, "1")
         .output()
         .expect("the test starts again");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
-        "{text}{}",
+        "`{name}`, alone:\n{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// What the harness calls a test: its path without that of the crate.
+fn harness_name(module: &str, name: &str) -> String {
+    match module.split_once("::") {
+        Some((_crate, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    }
 }
 
 /// Runs a sandbox to its end.
@@ -236,4 +257,26 @@ pub fn runtime_of(threads: usize) -> Runtime {
         .enable_all()
         .build()
         .expect("a runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_harness_names_a_test_by_its_path_in_the_crate() {
+        assert_eq!(harness_name("hostile", "ports"), "ports");
+        assert_eq!(harness_name("e2e::boot", "starts"), "boot::starts");
+        assert_eq!(harness_name("e2e::a::b", "c"), "a::b::c");
+    }
+
+    #[test]
+    fn a_test_starts_itself_again_wherever_it_is() {
+        let here = std::process::id();
+        // What the other process asserts, this one sees in how that ends.
+        alone!("a_test_starts_itself_again_wherever_it_is", || {
+            assert!(std::env::var_os("WAKEBOX_TEST_ALONE").is_some());
+        });
+        assert_eq!(here, std::process::id());
+    }
 }

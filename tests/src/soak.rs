@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use wakebox::{Input, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
 
+use crate::leaks::descriptors;
 use crate::memory::{Resident, heap_in_use};
 use crate::{guest, limits};
 
@@ -275,7 +276,7 @@ impl Held {
             host,
             heap: heap_in_use(),
             guest,
-            descriptors: std::fs::read_dir("/proc/self/fd")?.count() as u64,
+            descriptors: descriptors()? as u64,
             in_flight: in_flight.parse()?,
         })
     }

@@ -17,7 +17,7 @@ use rustix::thread::CapabilitySet;
 use tokio::sync::Semaphore;
 use wakebox::{Builder, Error, KillHandle, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, guest, require_kvm, run, runtime};
+use wakebox_tests::{alone, guest, leaks, require_kvm, run, runtime};
 
 /// `KVM_CREATE_VM` (KVM API, 4.2).
 const CREATE_VM: c_ulong = 0xAE01;
@@ -184,7 +184,7 @@ fn limit(resource: libc::__rlimit_resource_t, most: Option<u64>) {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn without_descriptors_a_sandbox_is_not_built_and_the_others_go_on() {
     require_kvm();
-    alone(
+    alone!(
         "without_descriptors_a_sandbox_is_not_built_and_the_others_go_on",
         without_descriptors,
     );
@@ -244,7 +244,7 @@ fn address_space() -> u64 {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn without_memory_a_sandbox_is_not_built_and_the_others_go_on() {
     require_kvm();
-    alone(
+    alone!(
         "without_memory_a_sandbox_is_not_built_and_the_others_go_on",
         without_memory,
     );
@@ -308,7 +308,7 @@ fn make_folders(
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn an_operation_for_whose_thread_there_is_no_memory_fails_alone() {
     require_kvm();
-    alone(
+    alone!(
         "an_operation_for_whose_thread_there_is_no_memory_fails_alone",
         || {
             let neighbour = Neighbour::start();
@@ -323,7 +323,7 @@ fn an_operation_for_whose_thread_there_is_no_memory_fails_alone() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn an_operation_for_which_there_is_no_thread_left_fails_alone() {
     require_kvm();
-    alone(
+    alone!(
         "an_operation_for_which_there_is_no_thread_left_fails_alone",
         || {
             let neighbour = Neighbour::start();
@@ -374,15 +374,14 @@ fn count_threads() {
 
 /// Threads that this process has.
 fn threads() -> u64 {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    tasks.count() as u64
+    leaks::thread_names().unwrap().len() as u64
 }
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn without_threads_a_sandbox_is_not_built_and_the_others_go_on() {
     require_kvm();
-    alone(
+    alone!(
         "without_threads_a_sandbox_is_not_built_and_the_others_go_on",
         without_threads,
     );

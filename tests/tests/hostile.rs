@@ -18,7 +18,7 @@ const EVERY: &str = "WAKEBOX_HOSTILE_EVERY";
 /// Runs the cases of a group in a process of their own, and names all that went wrong.
 fn group(name: &str) {
     let every = std::env::var(EVERY).map_or(1, |every| every.parse().expect(EVERY));
-    alone(name, || {
+    alone!(name, || {
         let cases = hostile::cases(|case| case.name.group() == name);
         let cases: Vec<_> = cases.into_iter().step_by(every).collect();
         let report = hostile::run(&cases, |_, _| ());

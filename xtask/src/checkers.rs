@@ -9,7 +9,7 @@ use crate::process::{self, cargo};
 use crate::workspace;
 
 /// End-to-end tests that take minutes under valgrind, not hours.
-const END_TO_END: [&str; 4] = ["ops", "cancel", "unix", "calls"];
+const END_TO_END: [&str; 4] = ["ops::", "cancel::", "unix::", "calls::"];
 
 /// Unit tests that only repeat, thousands of times, what others do; and those that need openat2(2),
 /// which valgrind 3.19 does not know.
@@ -99,10 +99,8 @@ pub(crate) fn valgrind(args: Args) -> Result<ExitCode> {
         unit.args(["--skip", test]);
     }
     process::check(&mut unit)?;
-    let mut end_to_end = under_valgrind(&["--package", "wakebox-tests"]);
-    for test in END_TO_END {
-        end_to_end.args(["--test", test]);
-    }
+    let mut end_to_end = under_valgrind(&["--package", "wakebox-tests", "--test", "e2e", "--"]);
+    end_to_end.args(END_TO_END);
     process::check(&mut end_to_end)?;
     Ok(ExitCode::SUCCESS)
 }

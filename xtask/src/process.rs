@@ -110,6 +110,18 @@ pub(crate) fn tie(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(tie) }
 }
 
+/// Has a command wait for a processor behind those that are not told so, without starving (nice(2)).
+pub(crate) fn behind(command: &mut Command) -> &mut Command {
+    let behind = || {
+        // SAFETY: `nice` reads its argument, which is a number.
+        unsafe { libc::nice(5) };
+        Ok(())
+    };
+    // SAFETY: between `fork` and `exec`, `behind` makes one system call, and neither allocates nor
+    // takes a lock.
+    unsafe { command.pre_exec(behind) }
+}
+
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

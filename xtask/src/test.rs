@@ -1,13 +1,17 @@
 //! `cargo xtask test`: everything that CI runs.
 
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
 use crate::process::{self, cargo};
-use crate::{guests, hw};
+use crate::{guests, hw, workspace};
 
 /// One thing that must succeed.
 struct Step {
@@ -16,6 +20,17 @@ struct Step {
     /// What must be here for it. Without it the step is not run, and the summary says so.
     needs: fn() -> Result<()>,
     commands: Vec<Command>,
+    when: When,
+}
+
+/// How steps are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// One after another.
+    InTurn,
+    /// One after another too, but beside those that are listed after it, and behind them in line
+    /// for a processor. What it says is kept in a file and shown at the end.
+    Beside,
 }
 
 const PARTS: [&str; 5] = ["lint", "doc", "unit", "e2e", "hw"];
@@ -33,16 +48,76 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         );
     }
     let wanted = |step: &Step| part.as_deref().is_none_or(|part| step.part == part);
-    let results: Vec<_> = steps(install)?
-        .into_iter()
-        .filter(wanted)
-        .map(|step| (step.name, attempt(step)))
-        .collect();
+    let start = Instant::now();
+    let results = run_all(steps(install)?.into_iter().filter(wanted).collect());
     // A part that was asked for by its name has to run.
-    Ok(summary(&results, part.is_some()))
+    Ok(summary(&results, start.elapsed(), part.is_some()))
 }
 
-/// All that there is; with `install`, what can be fetched for one is not missing.
+type Results = Vec<(&'static str, Attempt)>;
+
+/// Runs the steps. Those beside others are started when all that is listed before the first of them
+/// has ended.
+fn run_all(steps: Vec<Step>) -> Results {
+    let first_beside = steps.iter().position(|step| step.when == When::Beside);
+    let mut before = steps;
+    let rest = before.split_off(first_beside.unwrap_or(before.len()));
+    let (beside, after): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|step| step.when == When::Beside);
+    let in_turn = |steps: Vec<Step>| -> Results {
+        let results = steps
+            .into_iter()
+            .map(|step| (step.name, attempt(step, None)));
+        results.collect()
+    };
+    let mut results = in_turn(before);
+    if after.is_empty() {
+        // There is nothing that they could be beside.
+        results.extend(in_turn(beside));
+        return results;
+    }
+    let (after, beside) = thread::scope(|scope| {
+        // Their processes are tied to the life of this thread, and so to that of this program.
+        let beside = scope.spawn(|| beside.into_iter().map(attempt_beside).collect::<Vec<_>>());
+        (in_turn(after), beside.join())
+    });
+    results.extend(after);
+    for (name, kept, attempt) in beside.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        if let Some(kept) = kept {
+            eprintln!("\n== {name}, beside the others: {}", kept.display());
+            if let Err(error) = show(&kept) {
+                eprintln!("error: {}: {error}", kept.display());
+            }
+        }
+        results.push((name, attempt));
+    }
+    results
+}
+
+/// Attempts a step whose output is kept: its name, where the output is, and how it went.
+fn attempt_beside(step: Step) -> (&'static str, Option<PathBuf>, Attempt) {
+    let name = step.name;
+    match output_file(name) {
+        Ok((path, file)) => (name, Some(path), attempt(step, Some(&file))),
+        Err(error) => (name, None, Attempt::Run(Duration::ZERO, Err(error))),
+    }
+}
+
+fn output_file(name: &str) -> Result<(PathBuf, File)> {
+    let folder = workspace::root().join("target/beside");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let path = folder.join(name).with_extension("txt");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    Ok((path, file))
+}
+
+fn show(path: &Path) -> io::Result<()> {
+    io::copy(&mut File::open(path)?, &mut io::stderr())?;
+    Ok(())
+}
+
+/// All that there is, in an order in which what fails shows early; with `install`, what can be
+/// fetched for one is not missing.
 fn steps(install: bool) -> Result<Vec<Step>> {
     let nothing = || Ok(());
     Ok(vec![
@@ -54,6 +129,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 with(cargo(), "fmt --all --check"),
                 with(guests::cargo("fmt"), "--all --check"),
             ],
+            when: When::InTurn,
         },
         Step {
             part: "lint",
@@ -73,30 +149,28 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                     "--workspace --all-targets -- --deny warnings",
                 ),
             ],
+            when: When::InTurn,
         },
         Step {
-            part: "doc",
-            name: "documentation",
+            part: "unit",
+            name: "unit tests",
             needs: nothing,
-            commands: vec![documentation()],
-        },
-        Step {
-            part: "doc",
-            name: "examples in it",
-            needs: nothing,
-            commands: vec![with(cargo(), "test --doc --workspace")],
+            commands: vec![tests("--workspace --exclude wakebox-tests")],
+            when: When::InTurn,
         },
         Step {
             part: "e2e",
             name: "guests, debug",
             needs: nothing,
             commands: vec![guests::cargo("build")],
+            when: When::InTurn,
         },
         Step {
             part: "e2e",
             name: "guests, release",
             needs: nothing,
             commands: vec![with(guests::cargo("build"), "--release")],
+            when: When::InTurn,
         },
         Step {
             part: "e2e",
@@ -107,27 +181,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 with(cargo(), "build --release --package wakebox-cli"),
                 with(cargo(), "build --release --package wakebox --examples"),
             ],
-        },
-        Step {
-            part: "unit",
-            name: "unit tests",
-            needs: nothing,
-            commands: vec![tests("--workspace --exclude wakebox-tests")],
-        },
-        Step {
-            part: "e2e",
-            name: "end-to-end tests",
-            needs: nothing,
-            commands: vec![tests("--package wakebox-tests")],
-        },
-        Step {
-            part: "e2e",
-            name: "with counters",
-            needs: nothing,
-            commands: vec![with(
-                cargo(),
-                "test --package wakebox-tests --features metrics --test telemetry",
-            )],
+            when: When::InTurn,
         },
         Step {
             part: "hw",
@@ -140,6 +194,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 Command::new(std::env::current_exe()?),
                 "hw-test --short",
             )],
+            when: When::Beside,
         },
         Step {
             part: "hw",
@@ -152,6 +207,28 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 Command::new(std::env::current_exe()?),
                 "hw-test --vtx --short",
             )],
+            when: When::Beside,
+        },
+        Step {
+            part: "e2e",
+            name: "end-to-end tests",
+            needs: nothing,
+            commands: vec![tests("--package wakebox-tests")],
+            when: When::InTurn,
+        },
+        Step {
+            part: "doc",
+            name: "documentation",
+            needs: nothing,
+            commands: vec![documentation()],
+            when: When::InTurn,
+        },
+        Step {
+            part: "doc",
+            name: "examples in it",
+            needs: nothing,
+            commands: vec![with(cargo(), "test --doc --workspace")],
+            when: When::InTurn,
         },
     ])
 }
@@ -184,43 +261,133 @@ enum Attempt {
     Run(Duration, Result<()>),
 }
 
-/// Runs a step's commands until one fails.
-fn attempt(step: Step) -> Attempt {
+/// Runs a step's commands until one fails; with a file, what they say goes there.
+fn attempt(step: Step, output: Option<&File>) -> Attempt {
     if let Err(missing) = (step.needs)() {
         eprintln!("\n== {}: NOT RUN: {missing:#}", step.name);
         return Attempt::NotRun(missing);
     }
     let start = Instant::now();
-    let result = step.commands.into_iter().try_for_each(|mut command| {
-        eprintln!("\n== {}: {}", step.name, process::line(&command));
-        process::check(&mut command)
-    });
+    let result = step
+        .commands
+        .into_iter()
+        .try_for_each(|mut command| match output {
+            None => {
+                eprintln!("\n== {}: {}", step.name, process::line(&command));
+                process::check(&mut command)
+            }
+            Some(file) => {
+                let line = process::line(&command);
+                eprintln!("\n== {}: begins beside the others: {line}", step.name);
+                command.stdout(file.try_clone()?).stderr(file.try_clone()?);
+                process::check(process::behind(process::tie(&mut command)))
+            }
+        });
     Attempt::Run(start.elapsed(), result)
 }
 
-fn summary(results: &[(&str, Attempt)], all_must_run: bool) -> ExitCode {
+fn all_good(results: &[(&str, Attempt)], all_must_run: bool) -> bool {
+    results.iter().all(|(_, attempt)| match attempt {
+        Attempt::Run(_, result) => result.is_ok(),
+        Attempt::NotRun(_) => !all_must_run,
+    })
+}
+
+fn summary(results: &[(&str, Attempt)], total: Duration, all_must_run: bool) -> ExitCode {
     eprintln!("\n== summary");
-    let mut good = true;
     for (name, attempt) in results {
         match attempt {
             Attempt::Run(time, Ok(())) => {
                 eprintln!("{name:<18} ok      {:6.1} s", time.as_secs_f64());
             }
             Attempt::Run(time, Err(error)) => {
-                good = false;
                 eprintln!("{name:<18} FAILED  {:6.1} s  {error:#}", time.as_secs_f64());
             }
             Attempt::NotRun(missing) => {
-                good &= !all_must_run;
                 eprintln!("{name:<18} NOT RUN           {missing:#}");
             }
         }
     }
+    eprintln!("{:<18}         {:6.1} s", "in all", total.as_secs_f64());
     if std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1") {
         eprintln!("WAKEBOX_SKIP_KVM=1: the tests that need /dev/kvm were skipped");
     }
-    match good {
+    match all_good(results, all_must_run) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &'static str, when: When, script: &str) -> Step {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Step {
+            part: "unit",
+            name,
+            needs: || Ok(()),
+            commands: vec![command],
+            when,
+        }
+    }
+
+    fn good(results: &Results) -> Vec<(&'static str, bool)> {
+        let is_good = |attempt: &Attempt| matches!(attempt, Attempt::Run(_, Ok(())));
+        let results = results.iter();
+        results
+            .map(|(name, attempt)| (*name, is_good(attempt)))
+            .collect()
+    }
+
+    /// Neither end of a fifo is opened before the other one is.
+    #[test]
+    fn a_step_beside_others_runs_while_they_do_and_its_end_counts() {
+        let folder = std::env::temp_dir().join(format!("xtask-beside-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let fifo = folder.join("fifo").display().to_string();
+        let steps = vec![
+            step("test first", When::InTurn, &format!("mkfifo {fifo}")),
+            step(
+                "test beside",
+                When::Beside,
+                &format!("echo told; echo here >{fifo}; exit 3"),
+            ),
+            step(
+                "test after",
+                When::InTurn,
+                &format!("test \"$(cat {fifo})\" = here"),
+            ),
+        ];
+        let results = run_all(steps);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            good(&results),
+            [
+                ("test first", true),
+                ("test after", true),
+                ("test beside", false)
+            ]
+        );
+        let kept = workspace::root().join("target/beside/test beside.txt");
+        let said = fs::read_to_string(kept).unwrap();
+        assert_eq!(said, "told\n");
+        assert!(!all_good(&results, false));
+    }
+
+    #[test]
+    fn each_part_has_a_step_and_what_is_emulated_is_beside_the_end_to_end_tests() {
+        let steps = steps(false).unwrap();
+        for part in PARTS {
+            assert!(steps.iter().any(|step| step.part == part), "{part}");
+        }
+        let at = |name: &str| steps.iter().position(|step| step.name == name).unwrap();
+        let first_beside = steps.iter().position(|step| step.when == When::Beside);
+        assert!(first_beside.unwrap() < at("end-to-end tests"));
+        for step in steps.iter().filter(|step| step.part == "hw") {
+            assert_eq!(step.when, When::Beside);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! seccomp: the system calls of a process that runs sandboxes, and no others.
 //!
 //! Whoever adds a system call to this library adds it here, with its reason, and a test that makes
-//! it inside a jail (`tests/tests/jail.rs`): without it, the call ends the process.
+//! it inside a jail (`tests/tests/e2e/jail.rs`): without it, the call ends the process.
 //!
 //! There are two filters, because one has only two answers. The kernel asks both and takes the
 //! harder answer: [`allowed`] lets calls pass or ends the process; [`refused`] makes some of those

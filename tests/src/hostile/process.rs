@@ -1,10 +1,10 @@
 //! What this process has, by what the kernel says of it.
 
 use std::arch::asm;
-use std::fs;
 
 use wakebox_hostile::machine;
 
+use crate::leaks;
 use crate::memory::{Resident, heap_in_use};
 
 /// What the heap of a process may grow by while it runs cases, in bytes.
@@ -30,7 +30,7 @@ impl Left {
         // SAFETY: it touches what is free, under the allocator's own locks.
         unsafe { libc::malloc_trim(0) };
         Self {
-            files: fs::read_dir("/proc/self/fd").expect("/proc").count(),
+            files: leaks::descriptors().expect("/proc"),
             threads: threads(),
             ram: Resident::now(machine::MEMORY).expect("/proc").guest,
             heap: heap_in_use(),
@@ -54,8 +54,7 @@ impl Left {
 /// Threads of this process, without those that newer kernels have for each VM, and without Tokio's
 /// for blocking calls, which wait for a while for the next one.
 fn threads() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").expect("/proc");
-    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names = leaks::thread_names().expect("/proc").into_iter();
     let counts = |name: &String| !name.starts_with("kvm-") && !name.starts_with("tokio-");
     names.filter(counts).count()
 }

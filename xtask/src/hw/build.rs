@@ -1,6 +1,6 @@
 //! The tests, linked statically, and the file system that holds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use crate::{process, workspace};
 
 /// In the package `wakebox-tests`: what the machine starts as its first process.
 const INIT: &str = "hw-init";
+
+/// The test program whose modules are groups of tests, as other test programs are one each.
+const MODULES: &str = "e2e";
 
 /// How a program is linked that finds no library where it runs, and has all of it in memory.
 const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
@@ -149,6 +152,8 @@ fn sources(archive: &mut Archive<BufWriter<File>>, folder: &Path) -> Result<()> 
 struct Built {
     init: PathBuf,
     tests: Vec<PathBuf>,
+    /// The groups of tests of which they are wanted.
+    groups: Vec<String>,
     /// What the tests start, by name.
     programs: BTreeMap<String, PathBuf>,
     /// Their source.
@@ -164,23 +169,26 @@ impl Built {
         let mut built = Self {
             init: program(INIT)?,
             tests: Vec::new(),
+            groups: Vec::new(),
             programs: BTreeMap::new(),
             source: String::new(),
         };
-        let sources = workspace::root().join("tests/tests");
-        for test in wanted(&tests(&sources)?, filters) {
-            let source = sources.join(test).with_extension("rs");
-            let source =
-                fs::read_to_string(&source).with_context(|| source.display().to_string())?;
+        let groups = groups(&workspace::root().join("tests/tests"))?;
+        let wanted = wanted(&groups, filters);
+        for group in &wanted {
+            let source = fs::read_to_string(&group.source)
+                .with_context(|| group.source.display().to_string())?;
             for name in starts(&source) {
                 if !built.programs.contains_key(name) {
                     built.programs.insert(name.to_owned(), program(name)?);
                 }
             }
-            built
-                .tests
-                .push(linked("--test", test, &workspace::target()?)?);
             built.source += &source;
+            built.groups.push(group.name.clone());
+        }
+        for test in test_programs(&wanted) {
+            let path = linked("--test", test, &workspace::target()?)?;
+            built.tests.push(path);
         }
         Ok(built)
     }
@@ -189,10 +197,7 @@ impl Built {
     /// than Bochs can read in minutes.
     fn names(&self, guest: &str, profile: &str) -> bool {
         let named = self.source.contains(&format!("\"{guest}\""));
-        let same = self.tests.iter().any(|test| {
-            let name = test.file_name().unwrap_or_default().to_string_lossy();
-            name.rsplit_once('-').is_some_and(|(name, _)| name == guest)
-        });
+        let same = self.groups.iter().any(|group| group == guest);
         (named || same) && (profile == "release" || self.source.contains("guest_debug("))
     }
 
@@ -218,34 +223,64 @@ impl Built {
     }
 }
 
-/// The names of all test programs.
-fn tests(sources: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(sources).with_context(|| sources.display().to_string())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs")
-            && let Some(name) = path.file_stem()
-        {
-            names.push(name.to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+/// Tests whose full names begin alike: a module of the program [`MODULES`], or a program of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    name: String,
+    /// What holds it.
+    program: String,
+    source: PathBuf,
 }
 
-/// Those test programs in which a filter may find something: a filter that begins with the name of
-/// one and two colons speaks of that one.
-fn wanted<'a>(tests: &'a [String], filters: &[String]) -> Vec<&'a str> {
+/// All groups of tests, by name.
+fn groups(sources: &Path) -> Result<Vec<Group>> {
+    let group = |source: PathBuf, program: Option<&str>| {
+        let name = source.file_stem()?.to_string_lossy().into_owned();
+        Some(Group {
+            program: program.unwrap_or(&name).to_owned(),
+            name,
+            source,
+        })
+    };
+    let programs = rust_files(sources)?.into_iter();
+    let modules = rust_files(&sources.join(MODULES))?.into_iter();
+    let modules = modules.filter(|source| !source.ends_with("main.rs"));
+    let mut groups: Vec<_> = programs
+        .filter_map(|source| group(source, None))
+        .chain(modules.filter_map(|source| group(source, Some(MODULES))))
+        .collect();
+    groups.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(groups)
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Those groups in which a filter may find something: a filter that begins with the name of one
+/// and two colons speaks of that one.
+fn wanted<'a>(groups: &'a [Group], filters: &[String]) -> Vec<&'a Group> {
     let speaks_of = |filter: &String| {
-        let (program, _) = filter.split_once("::")?;
-        tests.iter().find(|test| *test == program)
+        let (name, _) = filter.split_once("::")?;
+        groups.iter().find(|group| group.name == name)
     };
     let named: Option<Vec<_>> = filters.iter().map(speaks_of).collect();
     let named = named.filter(|named| !named.is_empty());
-    let all = tests.iter();
-    all.filter(|test| named.as_ref().is_none_or(|named| named.contains(test)))
-        .map(String::as_str)
+    let all = groups.iter();
+    all.filter(|group| named.as_ref().is_none_or(|named| named.contains(group)))
         .collect()
+}
+
+/// The programs that hold these groups, each once.
+fn test_programs<'a>(groups: &[&'a Group]) -> BTreeSet<&'a str> {
+    groups.iter().map(|group| &*group.program).collect()
 }
 
 /// The programs that a test starts: cargo tells it where they are in variables, by name.
@@ -264,6 +299,8 @@ fn linked(kind: &str, name: &str, target: &Path) -> Result<PathBuf> {
     let mut command = process::cargo();
     command
         .args(["rustc", "--quiet", "--package", "wakebox-tests", kind, name])
+        // A test has them as a dependency of its own; with it, a program is linked from the same.
+        .args(["--features", "wakebox/metrics"])
         .args(["--message-format", "json-render-diagnostics", "--"])
         .args(STATIC)
         .env("CARGO_TARGET_DIR", target)
@@ -338,15 +375,53 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_names_a_test_program_asks_for_no_other() {
-        let tests = ["boot", "ends", "reboot"].map(String::from);
-        let wanted = |filters: &[&str]| {
+    fn a_filter_that_names_a_group_asks_for_no_other() {
+        let groups = ["boot", "ends", "reboot"].map(|name| Group {
+            name: name.to_owned(),
+            program: MODULES.to_owned(),
+            source: PathBuf::new(),
+        });
+        let wanted = |filters: &[&str]| -> Vec<_> {
             let filters: Vec<_> = filters.iter().copied().map(String::from).collect();
-            wanted(&tests, &filters)
+            let wanted = wanted(&groups, &filters).into_iter();
+            wanted.map(|group| group.name.as_str()).collect()
         };
         assert_eq!(wanted(&[]), ["boot", "ends", "reboot"]);
         assert_eq!(wanted(&["boot::", "ends::a"]), ["boot", "ends"]);
         assert_eq!(wanted(&["boot::", "a_fault"]), ["boot", "ends", "reboot"]);
+    }
+
+    #[test]
+    fn modules_and_programs_are_groups_and_each_program_is_linked_once() {
+        let all = groups(&workspace::root().join("tests/tests")).unwrap();
+        let wanted = |filters: &[&str]| -> Vec<_> {
+            let filters: Vec<_> = filters.iter().copied().map(String::from).collect();
+            wanted(&all, &filters)
+        };
+        let programs = |filters: &[&str]| -> Vec<_> {
+            let programs = test_programs(&wanted(filters));
+            programs.into_iter().map(str::to_owned).collect()
+        };
+        assert_eq!(programs(&["boot::", "ends::", "kill::"]), ["e2e"]);
+        assert_eq!(programs(&["hostile::"]), ["hostile"]);
+        assert_eq!(programs(&["boot::", "shutdown::"]), ["e2e", "shutdown"]);
+        let all_programs = programs(&[]);
+        assert!(all_programs.len() < all.len() / 4, "{all_programs:?}");
+        assert!(all.iter().all(|group| group.name != "main"));
+        assert!(all.iter().all(|group| group.source.is_file()));
+    }
+
+    /// A name that is none would have all tests linked, and find nothing.
+    #[test]
+    fn each_filter_of_the_short_runs_speaks_of_a_group() {
+        let all = groups(&workspace::root().join("tests/tests")).unwrap();
+        for filter in SHORT.iter().chain(SHORT_VTX) {
+            let filters = [(*filter).to_owned()];
+            let (group, _) = filter.split_once("::").unwrap();
+            let wanted = wanted(&all, &filters);
+            let names: Vec<_> = wanted.iter().map(|group| &*group.name).collect();
+            assert_eq!(names, [group]);
+        }
     }
 
     #[test]

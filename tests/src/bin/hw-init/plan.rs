@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! seconds 900                              a test that has not ended by then hangs
-//! program /path/of/boot-0123456789abcdef   a test program
+//! program /path/of/e2e-0123456789abcdef    a test program
 //! filter boot::                            run what has this in its name; all, if there is none
 //! variable NAME=VALUE                      set this for the tests
 //! ```
@@ -13,6 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 const PATH: &str = "/plan";
+
+/// The test program whose modules stand for what other test programs are.
+const MODULES: &str = "e2e";
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -61,7 +64,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether a test is asked for, by its full name, `program::module::test`.
+    /// Whether a test is asked for, by its [full name](Program::full_name).
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|part| name.contains(&**part))
     }
@@ -77,5 +80,14 @@ impl Program {
             name: name.0.to_owned(),
             path,
         })
+    }
+
+    /// What a test is called here: `group::test`, where a group is a module of [`MODULES`], or a
+    /// program.
+    pub(crate) fn full_name(&self, own: &str) -> String {
+        match &*self.name {
+            MODULES => own.to_owned(),
+            name => format!("{name}::{own}"),
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! What one skips is named here, with its reason, and counted in the output. A name that no test
 //! has is a failure: the list cannot outlive what it speaks of.
 
+use std::collections::HashSet;
+
 const NO_BINUTILS: &str = "there is no objcopy";
 const NO_BROWSER: &str = "there is no browser";
 const NO_CARGO: &str = "there is no cargo";
@@ -12,7 +14,7 @@ const NO_SHELL: &str = "there is no shell";
 const TOO_SLOW: &str =
     "what is late and what takes long is told by the clock, and here all is slow";
 
-/// The full name of a test, or of a program and two colons for all that it has, and why it cannot run.
+/// The full name of a test, or of a group and two colons for all that it has, and why it cannot run.
 const SKIPPED: &[(&str, &str)] = &[
     ("cli::no_kvm", NO_SHELL),
     ("cli::no_permission_on_kvm", NO_SHELL),
@@ -72,8 +74,12 @@ pub(crate) fn reason(name: &str) -> Option<&'static str> {
     entry.map(|(_, reason)| *reason)
 }
 
-/// The entries of a program.
-pub(crate) fn of<'a>(program: &'a str) -> impl Iterator<Item = &'static str> + 'a {
+/// The entries that speak of a group of which there are tests.
+pub(crate) fn of<'a>(tests: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
+    let group = |name: &str| name.split("::").next().map(str::to_owned);
+    let groups: HashSet<_> = tests.map(group).collect();
     let entries = SKIPPED.iter().map(|(entry, _)| *entry);
-    entries.filter(move |entry| entry.split("::").next() == Some(program))
+    entries
+        .filter(|entry| groups.contains(&group(entry)))
+        .collect()
 }

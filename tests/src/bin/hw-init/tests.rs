@@ -41,7 +41,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Tally> {
     let mut tally = Tally::default();
     for program in &plan.programs {
         let tests = list(program)?;
-        for skipped in skipped::of(&program.name) {
+        for skipped in skipped::of(tests.iter().map(|(name, _)| &**name)) {
             if !tests.iter().any(|(name, _)| skipped::is_of(skipped, name)) {
                 println!("FAIL  {skipped}: is on the list of skipped tests, and does not exist");
                 tally.failed.push(skipped.to_owned());
@@ -72,9 +72,7 @@ fn list(program: &Program) -> Result<Vec<(String, String)>> {
     let all = ask(program, &[])?;
     let ignored = ask(program, &["--ignored"])?;
     let names = all.into_iter().filter(|own| !ignored.contains(own));
-    Ok(names
-        .map(|own| (format!("{}::{own}", program.name), own))
-        .collect())
+    Ok(names.map(|own| (program.full_name(&own), own)).collect())
 }
 
 fn ask(program: &Program, which: &[&str]) -> Result<Vec<String>> {

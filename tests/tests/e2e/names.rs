@@ -119,7 +119,8 @@ fn a_name_server_is_asked_and_does_not_lead_where_nothing_is_granted() {
 /// Makes this thread one of a network of its own, where the loopback interface, number one, has a
 /// link-local address.
 fn enter_a_network_with(address: Ipv6Addr) {
-    rustix::thread::unshare(UnshareFlags::NEWNET)
+    // SAFETY: what is unshared is no descriptor table, so each thread's descriptors stay its own.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
         .unwrap_or_else(|error| panic!("unshare: {error}. This test has to be run as root"));
     let address = format!("{address}/64");
     for arguments in [

@@ -295,7 +295,7 @@ fn a_folder_for_reading_stays_so_while_the_host_renames_about_it() {
             let (here, there) = (dir.path().join("other"), dir.path().join("another"));
             let mut swaps = 0_u64;
             while !stop.load(Ordering::Relaxed) || swaps % 2 == 1 {
-                let (from, to) = if swaps % 2 == 0 {
+                let (from, to) = if swaps.is_multiple_of(2) {
                     (&here, &there)
                 } else {
                     (&there, &here)

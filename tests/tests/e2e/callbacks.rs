@@ -310,7 +310,7 @@ fn noting(mode: WakeMode, owned: Arc<()>) -> Builder {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn the_embedders_code_runs_on_threads_of_its_runtime() {
     require_kvm();
-    wakebox_tests::alone("the_embedders_code_runs_on_threads_of_its_runtime", || {
+    wakebox_tests::alone!("the_embedders_code_runs_on_threads_of_its_runtime", || {
         for mode in WakeMode::ALL {
             let owned = Arc::new(());
             let left = Arc::downgrade(&owned);
@@ -632,7 +632,7 @@ fn a_subscriber_that_panics_ends_the_run_and_hangs_nobody() {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     require_kvm();
-    wakebox_tests::alone(
+    wakebox_tests::alone!(
         "a_subscriber_that_panics_ends_the_run_and_hangs_nobody",
         || {
             let subscriber = tracing_subscriber::registry().with(BadSubscriber);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
-use wakebox::{Builder, CallError, Outcome, Sandbox, WakeMode};
+use wakebox::{Builder, CallError, GuestEnd, Outcome, Sandbox, WakeMode};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, ends, require_kvm, run_here, runtime, runtime_of};
+use wakebox_tests::{alone, ends, leaks, require_kvm, run_here, runtime, runtime_of};
 
 /// Code that waits for a few deadlines, a millisecond apart, all of them in flight at once.
 fn waits() -> Vec<u8> {
@@ -49,20 +49,6 @@ fn small(machine_code: &[u8]) -> Builder {
     Sandbox::builder().guest(guest).memory(4 << 20)
 }
 
-/// Open files of this process.
-fn files() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
-/// Threads of this process, without those in which newer kernels do KVM's housekeeping for
-/// each VM.
-fn threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
-    let names =
-        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| !name.starts_with("kvm-")).count()
-}
-
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn two_hundred_run_side_by_side_on_two_threads() {
@@ -85,7 +71,7 @@ fn two_hundred_run_side_by_side_on_two_threads() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_parked_guest_holds_no_thread() {
     require_kvm();
-    alone(
+    alone!(
         "a_parked_guest_holds_no_thread",
         parked_guests_hold_no_thread,
     );
@@ -105,9 +91,9 @@ fn parked_guests_hold_no_thread() {
             };
             let mut runs = JoinSet::new();
             park(&mut runs, 1).await.success();
-            let threads_for_one = threads();
+            let threads_for_one = leaks::threads().unwrap();
             park(&mut runs, 50).await.success();
-            assert_eq!(threads(), threads_for_one, "mode {mode}");
+            assert_eq!(leaks::threads().unwrap(), threads_for_one, "mode {mode}");
             assert!(runs.try_join_next().is_none(), "all of them sleep");
         });
     }
@@ -230,7 +216,11 @@ fn a_start_without_a_runtime_is_told_to_whoever_asks() {
             (called, asked, running.ended().await)
         });
         assert_eq!(called, Err(CallError::NoRuntime), "mode {mode}");
-        assert_eq!(asked, Err(CallError::Ended), "mode {mode}");
+        assert_eq!(
+            asked,
+            Err(CallError::Ended(GuestEnd::Dropped)),
+            "mode {mode}"
+        );
         let error = ended.expect_err("nothing has run");
         assert!(matches!(error, wakebox::Error::NoRuntime), "{error}");
     }
@@ -241,7 +231,7 @@ fn a_start_without_a_runtime_is_told_to_whoever_asks() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn nothing_is_left_behind() {
     require_kvm();
-    alone("nothing_is_left_behind", nothing_is_left);
+    alone!("nothing_is_left_behind", nothing_is_left);
 }
 
 fn nothing_is_left() {
@@ -264,12 +254,17 @@ fn nothing_is_left() {
     };
     // The threads and the handle that the process keeps are made by the first.
     once();
-    let before = (files(), threads());
+    let held = || (leaks::descriptors().unwrap(), leaks::threads().unwrap());
+    let before = held();
     for _ in 0..10 {
         once();
     }
     // What the driver's thread has in hand it lets go when its turn comes.
-    while files() > before.0 || threads() > before.1 {
+    loop {
+        let (descriptors, threads) = held();
+        if descriptors <= before.0 && threads <= before.1 {
+            break;
+        }
         std::thread::yield_now();
     }
 }

@@ -83,7 +83,7 @@ fn limit(resource: libc::__rlimit_resource_t, most: u64) {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_computing_guest_is_ended_whatever_signals_are_blocked() {
     require_kvm();
-    alone(
+    alone!(
         "a_computing_guest_is_ended_whatever_signals_are_blocked",
         || {
             block_signals();
@@ -96,7 +96,7 @@ fn a_computing_guest_is_ended_whatever_signals_are_blocked() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_computing_guest_is_ended_where_no_signal_may_be_queued() {
     require_kvm();
-    alone(
+    alone!(
         "a_computing_guest_is_ended_where_no_signal_may_be_queued",
         || {
             limit(libc::RLIMIT_SIGPENDING, 0);
@@ -111,7 +111,7 @@ fn a_computing_guest_is_ended_where_no_signal_may_be_queued() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_computing_guest_is_ended_whatever_signals_are_to_do() {
     require_kvm();
-    alone(
+    alone!(
         "a_computing_guest_is_ended_whatever_signals_are_to_do",
         || {
             for how in [libc::SIG_IGN, libc::SIG_DFL] {
@@ -180,7 +180,7 @@ fn in_a_child(body: impl FnOnce()) {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent() {
     require_kvm();
-    alone(
+    alone!(
         "a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent",
         || {
             // The parent's threads are there.
@@ -199,7 +199,7 @@ fn a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent() {
     require_kvm();
-    alone(
+    alone!(
         "a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent",
         || {
             for mode in WakeMode::ALL {
@@ -226,7 +226,7 @@ fn a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent() {
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn a_file_that_grows_beyond_what_the_process_may_write_ends_no_embedder() {
     require_kvm();
-    alone(
+    alone!(
         "a_file_that_grows_beyond_what_the_process_may_write_ends_no_embedder",
         || {
             let folder = tempfile::tempdir().unwrap();

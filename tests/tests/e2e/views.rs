@@ -261,7 +261,7 @@ impl std::io::Read for Endless {
 
 #[test]
 fn two_gibibytes_are_streamed_and_not_loaded() {
-    wakebox_tests::alone("two_gibibytes_are_streamed_and_not_loaded", || {
+    wakebox_tests::alone!("two_gibibytes_are_streamed_and_not_loaded", || {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("short.json");
         let mut writer = Writer::create(&path).unwrap();

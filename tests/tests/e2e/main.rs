@@ -1,0 +1,48 @@
+//! The end-to-end tests: sandboxes on a real `/dev/kvm`, and the command from outside.
+//!
+//! They are modules of one program, so that what they test is linked once, and runs of one process
+//! under `cargo test`: a test that looks at its whole process, or changes it (descriptors, threads,
+//! limits, signals, the subscriber), runs [`alone!`](wakebox_tests::alone). Programs of their own are
+//! those that replace the C library's `ioctl`, and the hostile guests.
+
+mod boot;
+mod brought;
+mod callbacks;
+mod calls;
+mod cancel;
+mod cli;
+mod counterparts;
+mod demos;
+mod embedder;
+mod ends;
+mod executor;
+mod files;
+mod grants;
+mod interfaces;
+mod jail;
+mod jail_options;
+mod kill;
+mod ladder;
+mod leaks;
+mod limits;
+mod loader;
+mod names;
+mod neighbours;
+mod net;
+mod no_lost_wakeups;
+mod ops;
+mod outputs;
+mod outside;
+mod policy;
+mod resolve;
+mod scarcity;
+mod soak;
+mod stdin;
+mod telemetry;
+mod timeline;
+mod timers;
+mod trace;
+mod udp;
+mod unix;
+mod views;
+mod watched;

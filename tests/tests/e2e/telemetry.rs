@@ -1,0 +1,215 @@
+//! What an embedder's subscriber and recorder see of a sandbox.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::{self, ThreadId};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use wakebox::{Builder, Sandbox, WakeMode};
+use wakebox_tests::{Ended, alone, guest, require_kvm, run};
+
+/// Something that was told: target, fields, and the fields of the span in which it was told.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    target: String,
+    fields: BTreeMap<String, String>,
+    span: Option<BTreeMap<String, String>>,
+}
+
+/// What was told on each thread.
+#[derive(Clone, Default)]
+struct Listener(Arc<Mutex<HashMap<ThreadId, Vec<Told>>>>);
+
+struct Fields<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = BTreeMap::new();
+        attributes.record(&mut Fields(&mut fields));
+        let span = context.span(id).expect("a new span is there");
+        span.extensions_mut().insert(fields);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut told = Told {
+            target: event.metadata().target().into(),
+            ..Told::default()
+        };
+        event.record(&mut Fields(&mut told.fields));
+        told.span = context
+            .event_span(event)
+            .and_then(|span| span.extensions().get().cloned());
+        let mut threads = self.0.lock().unwrap();
+        threads
+            .entry(thread::current().id())
+            .or_default()
+            .push(told);
+    }
+}
+
+/// The subscriber of the process. Every test asks for it before it makes a sandbox: a subscriber of
+/// one thread alone can miss events whose callsite another thread, without one, reached first.
+fn listener() -> &'static Listener {
+    static LISTENER: LazyLock<Listener> = LazyLock::new(|| {
+        let listener = Listener::default();
+        let subscriber = tracing_subscriber::registry().with(listener.clone());
+        tracing::subscriber::set_global_default(subscriber).expect("no other is set");
+        listener
+    });
+    &LISTENER
+}
+
+/// Runs a guest in mode `out`, in which all of it is on this thread, and returns what was told.
+fn heard(builder: Builder) -> (Ended, Vec<Told>) {
+    let listener = listener();
+    let ended = run(builder.wake(WakeMode::Out));
+    let mut threads = listener.0.lock().unwrap();
+    let told = threads.remove(&thread::current().id()).unwrap_or_default();
+    (ended, told)
+}
+
+fn of<'a>(told: &'a [Told], target: &str) -> Vec<&'a Told> {
+    told.iter().filter(|told| told.target == target).collect()
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox() {
+    require_kvm();
+    alone!(
+        "every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox",
+        || {
+            let path = guest("traced");
+            let builder = Sandbox::builder().guest(&path).args(["story"]);
+            let (ended, told) = heard(builder);
+            let stats = ended.success().stats;
+
+            let exits = of(&told, "wakebox::exit");
+            assert_eq!(exits.len() as u64, stats.exits.total());
+            let waits = exits.iter().filter(|exit| exit.fields["reason"] == "wait");
+            assert_eq!(waits.count() as u64, stats.exits.wait);
+
+            // Cancellations are no operations of their own.
+            let operations = of(&told, "wakebox::op");
+            for (kind, count) in stats
+                .operations
+                .iter()
+                .filter(|(kind, _)| *kind != "Cancel")
+            {
+                let of_kind = operations.iter().filter(|op| op.fields["kind"] == *kind);
+                assert_eq!(of_kind.count() as u64, *count, "{kind}");
+            }
+            for op in &operations {
+                assert!(op.fields.contains_key("micros") && op.fields.contains_key("value"));
+            }
+            assert!(operations.iter().any(|op| op.fields["status"] == "Ok"));
+
+            for told in exits.into_iter().chain(operations) {
+                let span = told.span.as_ref().expect("it is in a span");
+                assert_eq!(span["guest"], path.display().to_string());
+                assert_eq!(span["mode"], "out");
+            }
+            let end = of(&told, "wakebox::sandbox");
+            assert_eq!(end.len(), 1);
+            assert_eq!(end[0].fields["exits"], stats.exits.total().to_string());
+        }
+    );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn sandboxes_are_told_apart_by_their_numbers() {
+    require_kvm();
+    alone!("sandboxes_are_told_apart_by_their_numbers", || {
+        listener();
+        let build = || Sandbox::builder().guest(guest("hello")).build().unwrap();
+        let (first, second) = (build(), build());
+        assert!(first.id() < second.id());
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_refusal_is_told_in_the_span_of_its_sandbox() {
+    require_kvm();
+    alone!("a_refusal_is_told_in_the_span_of_its_sandbox", || {
+        let builder = Sandbox::builder()
+            .guest(guest("fetch"))
+            .args(["http://127.0.0.1:9/"]);
+        let (_, told) = heard(builder);
+        let refusals = of(&told, "wakebox::policy");
+        assert!(!refusals.is_empty(), "{told:?}");
+        assert!(refusals[0].span.as_ref().unwrap().contains_key("id"));
+    });
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn counters_agree_with_the_statistics() {
+    require_kvm();
+    alone!("counters_agree_with_the_statistics", || {
+        use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+        listener();
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let ended = metrics::with_local_recorder(&recorder, || {
+            let builder = Sandbox::builder()
+                .guest(guest("traced"))
+                .args(["story"])
+                .wake(WakeMode::Out);
+            run(builder).success()
+        });
+        let counted: BTreeMap<String, u64> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let (_, key) = key.into_parts();
+                let labels = key.labels().map(|label| format!(" {}", label.value()));
+                let name = key.name().to_owned() + &labels.collect::<String>();
+                match value {
+                    DebugValue::Counter(count) => (name, count),
+                    DebugValue::Gauge(value) => (name, value.0 as u64),
+                    DebugValue::Histogram(_) => panic!("there is no histogram: {name}"),
+                }
+            })
+            .collect();
+        let count = |name: &str| counted.get(name).copied().unwrap_or(0);
+        let stats = ended.stats;
+        assert_eq!(count("wakebox_sandboxes_total out"), 1);
+        assert_eq!(count("wakebox_sandboxes"), 0, "it is gone");
+        assert_eq!(count("wakebox_ends_total exit"), 1);
+        assert_eq!(count("wakebox_exits_total wait"), stats.exits.wait);
+        assert_eq!(count("wakebox_exits_total submit"), stats.exits.submit);
+        for (kind, taken) in stats
+            .operations
+            .iter()
+            .filter(|(kind, _)| *kind != "Cancel")
+        {
+            let of_kind = |name: &&String| name.starts_with(&format!("wakebox_ops_total {kind} "));
+            let ended: u64 = counted
+                .keys()
+                .filter(of_kind)
+                .map(|name| counted[name])
+                .sum();
+            assert_eq!(ended, *taken, "{kind}");
+        }
+    });
+}
