@@ -92,6 +92,7 @@ mod error;
 mod interned;
 #[cfg(feature = "jail")]
 pub mod jail;
+mod later;
 mod limits;
 mod loader;
 mod meter;

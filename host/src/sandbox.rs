@@ -65,6 +65,8 @@ use processor_time::ProcessorTime;
 
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
+/// Turns of dropping what is in flight and open at the end, before the outcome is told.
+const PIECES_AT_END: usize = 3;
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
 /// Names of one sandbox that are resolved at once.
@@ -804,6 +806,9 @@ impl Sandbox {
     /// of whichever flavour; many run side by side on few threads. Dropping it stops the guest
     /// where it is; nothing of it runs any more, and the sandbox cannot be run again.
     ///
+    /// What the guest has left open is closed before the outcome is known, except the rest of
+    /// hundreds, which a thread for blocking calls closes soon after.
+    ///
     /// # Errors
     ///
     /// What the host could not do, or [`Error::Ended`] at a second call. What the guest does is
@@ -835,6 +840,7 @@ impl Sandbox {
         };
         let mut result = run.sandbox.account_for_output(result);
         run.sandbox.mailbox.end(GuestEnd::of(&result));
+        run.sandbox.close_in_pieces().await;
         drop(run);
         if let Ok(outcome) = &mut result {
             self.examine(outcome);
@@ -1310,7 +1316,23 @@ impl Sandbox {
         }
     }
 
-    /// Drops every operation in flight and every open resource. A copy in a child after `fork` leaves
+    /// Begins to drop what is in flight and open, and lets others of this thread have a turn in between.
+    /// Whoever waits for the outcome does not wait for thousands of them.
+    async fn close_in_pieces(&mut self) {
+        for _ in 0..PIECES_AT_END {
+            let all = match &mut self.service {
+                Service::Inline(driver) => driver.close_some(),
+                Service::Thread(seat) => seat.with(Driver::close_some),
+            };
+            if all {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Drops every operation in flight and every open resource, here or, if they are many, soon after on
+    /// a thread for blocking calls. A copy in a child after `fork` leaves
     /// alone what is its parent's, and what a thread of its parent's may have held.
     fn close(&mut self) {
         if !self.vcpu.is_of_this_process() {

@@ -14,6 +14,7 @@ use wakebox_abi::status::Status;
 
 use crate::account::Kept;
 use crate::calls::host::ItemStream;
+use crate::later::{Heavy, Later};
 use crate::limits::{LimitKind, Limits};
 use crate::ops::regular::Regular;
 use crate::ops::stream::Stream;
@@ -30,13 +31,36 @@ pub(crate) enum Resource {
     /// A UDP socket.
     Udp(Arc<Udp>),
     /// A regular file.
-    File(Arc<Regular>),
+    File(Arc<Later<Regular>>),
     /// A directory that is listed.
     Directory(Arc<OwnedFd>),
     /// A message that was too large for its reader's buffer.
     Message(Arc<Kept>),
     /// What a host function gives, item by item.
     HostStream(Arc<Mutex<ItemStream>>),
+}
+
+/// A handle that was closed.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// The operations that are in flight on it.
+    pub(crate) operations: Vec<Token>,
+    /// What it was of, if it takes long to let go of that.
+    pub(crate) file: Option<Later<HeavyFile>>,
+}
+
+/// A file with its handle's place, which is free when the descriptor is closed: a guest that opens and
+/// closes faster than that has no more of them at once than one that waits.
+#[derive(Debug)]
+pub(crate) struct HeavyFile(
+    Arc<Later<Regular>>,
+    #[allow(dead_code, reason = "held")] Vacancy,
+);
+
+impl Heavy for HeavyFile {
+    fn is_heavy(&self) -> bool {
+        self.0.is_heavy()
+    }
 }
 
 /// Bits of a handle that are the index; the others count uses.
@@ -76,6 +100,12 @@ impl Vacancies {
             Ok(permit) => Ok(Vacancy { _permit: permit }),
             Err(_) => Err(Status::LimitReached),
         }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.0.available_permits()
     }
 
     /// Takes a place as soon as there is one; first come, first served.
@@ -165,7 +195,7 @@ impl Handles {
     }
 
     /// The file of a handle.
-    pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<Regular>, Status> {
+    pub(crate) fn file(&mut self, handle: Handle) -> Result<&Arc<Later<Regular>>, Status> {
         match self.any(handle)? {
             Resource::File(file) => Ok(file),
             _ => Err(Status::BadHandle),
@@ -188,20 +218,28 @@ impl Handles {
         }
     }
 
-    /// Closes a handle. Returns the operations in flight on it, which are to be cancelled.
-    pub(crate) fn close(&mut self, handle: Handle) -> Result<Vec<Token>, Status> {
+    /// Closes a handle. Returns the operations in flight on it, which are to be cancelled, and what is
+    /// to be dropped then.
+    pub(crate) fn close(&mut self, handle: Handle) -> Result<Closed, Status> {
         let place = self.place(handle)?;
-        place.resource = None;
+        let file = match place.resource.take() {
+            Some((Resource::File(file), vacancy)) if file.is_heavy() => {
+                Some(Later::new(HeavyFile(file, vacancy)))
+            }
+            _ => None,
+        };
         place.uses = place.uses.wrapping_add(1) & (u32::MAX >> INDEX_BITS);
         let operations = std::mem::take(&mut place.operations);
         self.free.push(handle.0 & INDEX_MASK);
-        Ok(operations)
+        Ok(Closed { operations, file })
     }
 
-    /// Closes everything.
-    pub(crate) fn clear(&mut self) {
-        self.places.clear();
+    /// Everything that is open, in the order in which it was opened but for places that were used
+    /// again. Closed when it is dropped.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (Resource, Vacancy)> + Send + use<> {
         self.free.clear();
+        let places = std::mem::take(&mut self.places).into_iter();
+        places.filter_map(|place| place.resource)
     }
 
     /// Notes an operation in flight on a handle.
@@ -243,8 +281,8 @@ mod tests {
             generation: 1,
         };
         handles.started(Some(first), token);
-        assert_eq!(handles.close(first), Ok(vec![token]));
-        assert_eq!(handles.close(first), Err(Status::BadHandle));
+        assert_eq!(handles.close(first).unwrap().operations, [token]);
+        assert_eq!(handles.close(first).err(), Some(Status::BadHandle));
         let vacancy = handles.vacancies().take().unwrap();
         let second = handles.open(listener(), vacancy);
         assert_ne!(first, second);

@@ -208,10 +208,11 @@ impl InFlight {
         Some(slot.handle.take())
     }
 
-    /// Drops all operations.
-    pub(crate) fn clear(&mut self) {
-        self.slots.clear();
+    /// All operations. Given up when they are dropped.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Operation> + Send + use<> {
         self.len = 0;
+        let slots = std::mem::take(&mut self.slots).into_iter();
+        slots.filter_map(|slot| slot.operation)
     }
 
     /// Begins a turn, or several that do the work of one. An operation that wakes itself whenever it

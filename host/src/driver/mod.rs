@@ -30,6 +30,7 @@
 //! submits while they last.
 
 pub(crate) mod bell;
+mod closing;
 pub(crate) mod handles;
 pub(crate) mod inflight;
 #[cfg(test)]
@@ -48,6 +49,8 @@ use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
 use wakebox_abi::op::Opcode;
 use wakebox_abi::queue::{Broken, Queue};
 
+use self::closing::Remains;
+use self::handles::Closed;
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
 use crate::calls::guest::GuestEnd;
@@ -126,8 +129,8 @@ impl OpCounts {
 struct Closing {
     /// The operation that closes.
     close: Token,
-    /// Those that are to be cancelled yet.
-    operations: Vec<Token>,
+    /// With those that are to be cancelled yet.
+    closed: Closed,
 }
 
 /// The host's side of one sandbox's rings, and its operations in flight. Whose memory the rings
@@ -151,6 +154,8 @@ pub(crate) struct Driver<
     /// Bytes that the last turn has spent.
     #[cfg(test)]
     spent: u64,
+    /// What the end of the sandbox has not dropped yet, from its end on.
+    remains: Option<Remains>,
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
     /// break the ring must not take what it left for a healthy one.
     broken: Option<Violation>,
@@ -203,6 +208,7 @@ where
             closing: None,
             #[cfg(test)]
             spent: 0,
+            remains: None,
             broken: None,
             recorder,
             telemetry,
@@ -225,6 +231,14 @@ where
         }
         if let Some(violation) = &self.broken {
             return Err(violation.clone());
+        }
+        if self.remains.is_some() {
+            // Nothing is begun that nobody would end.
+            return Ok(Turn {
+                submitted: 0,
+                completed: 0,
+                ended: Ended::Stopped,
+            });
         }
         // Subscribers and recorders of the embedder's are called in a turn, perhaps on a thread that
         // would be missed. What a panic has left half done is not gone on with.
@@ -327,10 +341,10 @@ where
                 }
                 Ok(())
             }
-            Started::Closed(operations) => {
+            Started::Closed(closed) => {
                 self.closing = Some(Closing {
                     close: token,
-                    operations,
+                    closed,
                 });
                 Ok(())
             }
@@ -357,14 +371,32 @@ where
     /// Cancels one of the operations on a resource that was closed; the close is done when all are.
     fn go_on_closing(&mut self, mut closing: Closing) -> Result<(), Violation> {
         allowance::spend(allowance::LIGHT);
-        let Some(target) = closing.operations.pop() else {
-            return self.complete(closing.close, End::OK);
+        let Some(target) = closing.closed.operations.pop() else {
+            return self.closed(closing);
         };
         self.closing = Some(closing);
         if self.inflight.cancel(target).is_some() {
             self.complete(target, End::CANCELLED)?;
         }
         Ok(())
+    }
+
+    /// The close is done when what was closed is gone.
+    fn closed(&mut self, closing: Closing) -> Result<(), Violation> {
+        let Closing { close, closed } = closing;
+        let Some(file) = closed.file else {
+            return self.complete(close, End::OK);
+        };
+        let disk = self.resources.disk.clone();
+        let dropped = async move {
+            // What becomes of it is known to nobody, as ever when something is closed.
+            let _ = disk.run(move || drop(file)).await;
+            End::OK
+        };
+        match self.inflight.insert(close, None, Box::pin(dropped))? {
+            Some(end) => self.complete(close, end),
+            None => Ok(()),
+        }
     }
 
     fn poll_ready(&mut self) -> Result<Ended, Violation> {
@@ -433,11 +465,24 @@ where
         self.queue.published()
     }
 
-    /// Drops every operation in flight and every open resource.
-    pub(crate) fn close(&mut self) {
+    /// Drops operations in flight and open resources, all of them or as many as the allowance of a
+    /// turn lets it. Returns whether all are gone.
+    pub(crate) fn close_some(&mut self) -> bool {
         self.closing = None;
-        self.inflight.clear();
         self.resources.mailbox.end(GuestEnd::Dropped);
-        self.resources.handles.clear();
+        let tables = (&mut self.inflight, &mut self.resources.handles);
+        let remains = self
+            .remains
+            .get_or_insert_with(|| Remains::of(tables.0, tables.1));
+        remains.drop_some(self.quota)
+    }
+
+    /// As [`Self::close_some`]; a thread for blocking calls drops what is left.
+    pub(crate) fn close(&mut self) {
+        if !self.close_some()
+            && let Some(remains) = &mut self.remains
+        {
+            remains.let_go();
+        }
     }
 }

@@ -378,6 +378,131 @@ fn what_nobody_reads_is_not_copied() {
     assert!(rig.driver.spent < PIECE as u64);
 }
 
+/// A policy with this directory, as `/data`.
+fn data(directory: &Path) -> Policy {
+    Policy::new().allow_dir(DirGrant::new(directory, "/data").unwrap())
+}
+
+#[test]
+fn what_takes_long_to_close_is_closed_on_another_thread_and_its_place_is_free_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, vec![7; 4 << 20]).unwrap();
+    let small = directory.path().join("small");
+    std::fs::write(&small, "7").unwrap();
+    let mut rig = Rig::granting(&data(directory.path()), u64::MAX);
+    let open = |rig: &mut Rig, path: &str, flags| {
+        let path = rig.put(0, path.as_bytes());
+        let flags = OpenFlags(flags);
+        rig.open(Request::OpenFile(op::OpenFile { path, flags }))
+    };
+    for (path, flags, is_heavy) in [
+        ("/data/small", OpenFlags::READ, false),
+        ("/data/small", OpenFlags::WRITE, true),
+        ("/data/file", OpenFlags::READ, true),
+    ] {
+        let handle = open(&mut rig, path, flags);
+        let left = rig.driver.resources.handles.vacancies().left();
+        rig.submit_at(0, Request::Close(op::Close { handle }));
+        assert_eq!(rig.turns(), [(1, u32::from(!is_heavy))], "{path}");
+        if !is_heavy {
+            rig.completed();
+        } else {
+            let driver = &mut rig.driver;
+            rig.runtime.block_on(poll_fn(|context| {
+                let turn = driver.turn(Some(context)).expect("the rings are whole");
+                match turn.completed {
+                    0 => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            }));
+            assert_eq!(rig.completed(), [(0, Status::Ok, 0)]);
+        }
+        assert_eq!(rig.driver.resources.handles.vacancies().left(), left + 1);
+    }
+}
+
+#[test]
+fn the_end_drops_as_much_as_a_turn_may_and_a_thread_the_rest() {
+    let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
+    let mut rig = Rig::granting(&policy, u64::MAX);
+    let all = rig.driver.resources.handles.vacancies().left();
+    let listeners: Vec<_> = (0..4).map(|_| rig.listener()).collect();
+    let accept = |listener: &Handle| {
+        Request::TcpAccept(op::TcpAccept {
+            listener: *listener,
+        })
+    };
+    rig.submit(listeners.iter().map(accept));
+    assert_eq!(rig.turns(), [(4, 0)]);
+    // The operations, and one of the handles.
+    rig.driver.quota.bytes = (4 * allowance::LIGHT + 1) as u64;
+    assert!(!rig.driver.close_some());
+    let vacancies = rig.driver.resources.handles.vacancies().clone();
+    assert_eq!(vacancies.left(), all - 3);
+    // Nothing is begun any more.
+    rig.submit([nop()]);
+    assert_eq!(
+        (rig.turn().ended, rig.completed()),
+        (Ended::Stopped, vec![])
+    );
+    let runtime = rig.runtime.handle().clone();
+    {
+        let _runtime = runtime.enter();
+        rig.driver.close();
+    }
+    runtime.block_on(async {
+        let mut places = Vec::new();
+        for _ in 0..all {
+            places.push(vacancies.wait().await);
+        }
+    });
+    assert!(rig.driver.close_some());
+}
+
+#[test]
+fn a_receiver_gives_way_between_the_datagrams_of_strangers() {
+    let policy = Policy::new().allow_udp_bind("127.0.0.1:0".parse().unwrap());
+    let mut rig = Rig::granting(&policy, Quota::TURN.bytes);
+    let address = rig.put(0, b"127.0.0.1:0");
+    let socket = rig.open(Request::UdpBind(op::UdpBind { address }));
+    let (status, _) = rig.done(Request::SocketName(op::SocketName {
+        socket,
+        end: op::End::Local,
+        into: Buf { offset: 0, len: 64 },
+    }));
+    assert_eq!(status, Status::Ok);
+    let port = (rig.get(0) >> 16) as u16;
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.connect(("127.0.0.1", port)).unwrap();
+    for _ in 0..200 {
+        stranger.send(b"unasked").unwrap();
+    }
+    let receive = op::UdpReceive {
+        socket,
+        into: Buf { offset: 0, len: 64 },
+    };
+    rig.driver.quota.bytes = 4 * allowance::CALL as u64;
+    rig.submit([Request::UdpReceive(receive)]);
+    let policy = rig.driver.resources.policy.clone();
+    let refused = || policy.refusals().first().map_or(0, |(_, count)| *count);
+    let driver = &mut rig.driver;
+    let mut most = 0;
+    rig.runtime.block_on(poll_fn(|context| {
+        let before = refused();
+        let turn = driver.turn(Some(context)).expect("the rings are whole");
+        most = most.max(refused() - before);
+        if turn.ended == Ended::Spent || driver.has_ready() {
+            context.waker().wake_by_ref();
+        }
+        match refused() {
+            200 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }));
+    assert!((1..=8).contains(&most), "{most} in a turn");
+}
+
 /// What a guest can open, with much to read in each, and what may stand in a parameter.
 struct Worst {
     rig: Rig,

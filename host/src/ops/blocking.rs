@@ -49,7 +49,7 @@ impl Lanes {
     /// # Errors
     ///
     /// `Other` if the call panics or the runtime ends.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {

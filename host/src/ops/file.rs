@@ -20,6 +20,7 @@ use super::regular::{ENTRY, Regular};
 use super::{End, Resources, Start, Started, status_of};
 use crate::allowance::PIECE;
 use crate::driver::handles::{Resource, Vacancy};
+use crate::later::Later;
 use crate::limits::LimitKind;
 use crate::signals;
 use crate::tree::Opened;
@@ -69,8 +70,7 @@ impl Start for OpenFile {
 }
 
 fn open(opened: Opened, flags: OFlags, vacancy: Vacancy) -> End {
-    let appends = flags.contains(OFlags::APPEND);
-    let file = Regular::new(opened.file, appends, opened.is_new);
+    let file = Later::new(Regular::new(opened.file, flags, opened.is_new));
     End::Open(Resource::File(Arc::new(file)), vacancy)
 }
 

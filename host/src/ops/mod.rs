@@ -40,7 +40,7 @@ use crate::account::{Account, Charged};
 use crate::allowance;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Callables;
-use crate::driver::handles::{Handles, Resource, Vacancy};
+use crate::driver::handles::{Closed, Handles, Resource, Vacancy};
 use crate::driver::inflight::Operation;
 use crate::meter::Meter;
 use crate::policy::check::Guard;
@@ -162,8 +162,8 @@ pub(crate) enum Started {
     Reaching(Handle, Operation, Reach),
     /// It cancels another one, and has no completion.
     Cancel(Token),
-    /// It closed a resource on which these operations were in flight.
-    Closed(Vec<Token>),
+    /// It closed a resource on which operations were in flight, perhaps.
+    Closed(Closed),
 }
 
 impl Started {

@@ -5,15 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use wakebox_abi::status::Status;
 
+use crate::later::Heavy;
 use crate::limits::LimitKind;
 use crate::meter::{Meter, Taken};
 
 /// Bytes of the quota that a new file or directory takes: what its name, its own record and its first
 /// block take on most disks. For a file, they are its first bytes besides.
 pub(crate) const ENTRY: usize = 4096;
+
+/// Blocks of 512 bytes that a file has at most of which the last descriptor may be closed in a turn: a
+/// megabyte.
+const LIGHT: u64 = 2048;
 
 /// An open regular file.
 #[derive(Debug)]
@@ -23,13 +28,28 @@ pub(crate) struct Regular {
     appends: bool,
     /// Bytes of the quota that were taken when the file was made, and are not written yet.
     prepaid: AtomicU64,
+    /// Whether it was opened for writing.
+    changes: bool,
+}
+
+/// One that may be written to may be flushed when it is closed, and the blocks of one that has no name
+/// any more are freed then.
+impl Heavy for Regular {
+    fn is_heavy(&self) -> bool {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        self.changes
+            || statx(&self.file, "", flags, StatxFlags::BLOCKS)
+                .map_or(true, |known| known.stx_blocks > LIGHT)
+    }
 }
 
 impl Regular {
-    pub(super) fn new(file: File, appends: bool, is_new: bool) -> Self {
+    pub(super) fn new(file: File, flags: OFlags, is_new: bool) -> Self {
+        let appends = flags.contains(OFlags::APPEND);
         Self {
             file,
             appends,
+            changes: flags.intersects(OFlags::RDWR | OFlags::WRONLY),
             prepaid: AtomicU64::new(if is_new { ENTRY as u64 } else { 0 }),
         }
     }
@@ -149,7 +169,7 @@ mod tests {
     use crate::limits::Limits;
 
     fn file(is_new: bool) -> Regular {
-        Regular::new(tempfile::tempfile().unwrap(), false, is_new)
+        Regular::new(tempfile::tempfile().unwrap(), OFlags::RDWR, is_new)
     }
 
     #[test]
@@ -192,7 +212,11 @@ mod tests {
         for (offset, gap) in [(0, 0), (100, 0), (101, 1), (1 << 40, (1 << 40) - 100)] {
             assert_eq!(old.gap_before(offset).unwrap(), gap, "{offset}");
         }
-        let appended = Regular::new(tempfile::tempfile().unwrap(), true, false);
+        let appended = Regular::new(
+            tempfile::tempfile().unwrap(),
+            OFlags::RDWR | OFlags::APPEND,
+            false,
+        );
         assert_eq!(appended.gap_before(1 << 40).unwrap(), 0);
     }
 }
