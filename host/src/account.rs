@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wakebox_abi::status::Status;
 
+use crate::allowance::PIECE;
+
 /// Bytes that every charge counts besides what it is for: the allocation's own cost, the charge, and
 /// the place in a queue or table where it lies. So nothing is free because it is empty.
 pub(crate) const EACH: usize = 128;
@@ -133,6 +135,11 @@ impl Charge {
         Ok(())
     }
 
+    /// Takes another one of the same account in.
+    fn merge(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Ties the charge to what it is for.
     pub(crate) fn on<T>(self, value: T) -> Charged<T> {
         Charged {
@@ -158,6 +165,63 @@ pub(crate) struct Charged<T> {
 
 /// Bytes that the host keeps.
 pub(crate) type Kept = Charged<Vec<u8>>;
+
+/// A message that comes in parts. Adding one moves no more bytes than a piece has, however many there
+/// are already.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    chunks: Vec<Kept>,
+    len: usize,
+}
+
+impl Parts {
+    /// Bytes in all.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a part. A small one goes behind others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::room`]; then it is left out.
+    pub(crate) fn add(&mut self, part: Kept) -> Result<(), Status> {
+        let len = part.len();
+        match self.chunks.last_mut() {
+            Some(last) if last.len() + len <= PIECE => last.append(&part)?,
+            _ => {
+                let room = self.chunks.try_reserve(1);
+                room.map_err(|_| Status::OutOfMemory)?;
+                self.chunks.push(part);
+            }
+        }
+        self.len += len;
+        Ok(())
+    }
+
+    /// All of it in one. Each part goes as soon as it has been copied, and its charge stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::room`].
+    pub(crate) fn join(mut self, account: &Account) -> Result<Kept, Status> {
+        if self.chunks.len() == 1
+            && let Some(whole) = self.chunks.pop()
+        {
+            return Ok(whole);
+        }
+        let mut joined = account.room(0)?;
+        let room = joined.value.try_reserve_exact(self.len);
+        room.map_err(|_| Status::OutOfMemory)?;
+        for chunk in self.chunks {
+            joined.value.extend_from_slice(&chunk);
+            let (bytes, charge) = chunk.split();
+            drop(bytes);
+            joined.charge.merge(charge);
+        }
+        Ok(joined)
+    }
+}
 
 impl<T> Charged<T> {
     /// Makes it something else of about the same size, which has the same charge.
@@ -193,7 +257,7 @@ impl<T> Deref for Charged<T> {
 }
 
 impl<T> AsMut<T> for Charged<T> {
-    /// It must stay in the room that it has: what makes that larger is [`Kept::append`].
+    /// It must stay in the room that it has, for which it is charged.
     fn as_mut(&mut self) -> &mut T {
         &mut self.value
     }
@@ -205,7 +269,7 @@ impl Kept {
     /// # Errors
     ///
     /// As [`Account::room`]; then it is as it was.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
         let value = &mut self.value;
         let len = value.len().saturating_add(bytes.len());
         let capacity = value.capacity();
@@ -227,6 +291,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn parts_are_joined_in_order_and_no_more_than_a_piece_is_moved_for_one() {
+        let account = Account::new(64 << 20);
+        let mut parts = Parts::default();
+        let mut expected = Vec::new();
+        for at in 0..2_000_usize {
+            let len = [1, 100, 0, 7_000][at % 4];
+            let bytes: Vec<u8> = (at..at + len).map(|at| at as u8).collect();
+            expected.extend_from_slice(&bytes);
+            let places = |parts: &Parts| -> Vec<_> {
+                let chunks = parts.chunks.iter();
+                chunks.map(|chunk| chunk.as_ptr()).collect()
+            };
+            let before = places(&parts);
+            let part = account.concat(&[&bytes]).unwrap();
+            parts.add(part).unwrap();
+            let full = before.len().saturating_sub(1);
+            assert_eq!(places(&parts)[..full], before[..full]);
+        }
+        assert!(parts.chunks.iter().all(|chunk| chunk.len() <= PIECE));
+        assert!(parts.chunks.len() < 2 * expected.len() / PIECE);
+        let kept = account.kept();
+        assert!(kept < 2 * expected.len() as u64 + PIECE as u64);
+        let joined = parts.join(&account).unwrap();
+        assert_eq!(*joined, expected);
+        assert_eq!(account.kept(), kept + EACH as u64);
+        drop(joined);
+        assert_eq!(account.kept(), 0);
+    }
+
+    #[test]
     fn nothing_more_is_kept_than_the_limit_and_what_goes_is_given_back() {
         let account = Account::new(10_000);
         let kept: Vec<_> = std::iter::from_fn(|| account.room(1_000).ok()).collect();
@@ -246,15 +340,20 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_charged_for_the_room_that_it_has() {
+    fn what_comes_in_parts_is_charged_for_the_room_that_it_has() {
         let account = Account::new(10_000);
-        let mut kept = account.concat(&[b"a"]).unwrap();
-        let pieces = std::iter::from_fn(|| kept.append(&[0; 10]).ok()).count();
+        let mut parts = Parts::default();
+        let pieces = std::iter::from_fn(|| {
+            let part = account.concat(&[&[0; 10]]).ok()?;
+            parts.add(part).ok()
+        });
+        let pieces = pieces.count();
         assert!(pieces >= 300, "{pieces}");
-        assert_eq!(kept.len(), 1 + 10 * pieces);
-        assert_eq!(account.kept(), (kept.capacity() + EACH) as u64);
+        assert_eq!(parts.len(), 10 * pieces);
+        let each = |chunk: &Kept| (chunk.value.capacity() + EACH) as u64;
+        assert_eq!(account.kept(), parts.chunks.iter().map(each).sum::<u64>());
         assert!(account.peak() <= 10_000);
-        drop(kept);
+        drop(parts);
         assert_eq!(account.kept(), 0);
     }
 

@@ -17,8 +17,10 @@ use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
 use super::{MESSAGE_MAX, read};
-use crate::account::{Account, Charge, Kept};
+use crate::account::{Account, Charge, Kept, Parts};
+use crate::allowance::PIECE;
 use crate::driver::thread::Seat;
+use crate::later::let_go;
 use crate::outside;
 use crate::report::Outcome;
 
@@ -97,11 +99,11 @@ impl GuestEnd {
 enum Pending {
     /// Nothing yet but these parts of the result.
     Waiting {
-        parts: Option<Kept>,
+        parts: Parts,
         waker: Option<Waker>,
     },
     /// The end.
-    Done(Result<Kept, ReplyKind>),
+    Done(Result<Parts, ReplyKind>),
     TooLarge,
     LimitReached,
 }
@@ -161,24 +163,33 @@ impl Queue {
         self.ended.clone().unwrap_or(GuestEnd::Closed)
     }
 
-    /// Enqueues a call, if there is room.
-    fn push(&mut self, kind: CallKind, name: &str, input: &[u8]) -> Result<Option<u64>, CallError> {
+    /// Whether there is room for a call.
+    fn has_room(&self) -> Result<bool, CallError> {
         if self.closed {
             return Err(CallError::Ended(self.why()));
         }
-        if self.pending.len() >= CALLS_MAX {
+        Ok(self.pending.len() < CALLS_MAX)
+    }
+
+    /// Enqueues a call, if there is room. The message is complete but for the number in its header.
+    fn push(
+        &mut self,
+        kind: CallKind,
+        name: &str,
+        mut message: Kept,
+    ) -> Result<Option<u64>, CallError> {
+        if !self.has_room()? {
             return Ok(None);
         }
         let call = self.next_call;
         let header = header(call, kind, name);
-        let message = self.account.concat(&[&header, name.as_bytes(), input]);
-        let charge = self.account.charge(size_of::<Entry>());
-        let (Ok(message), Ok(charge)) = (message, charge) else {
+        message.as_mut()[..header.len()].copy_from_slice(&header);
+        let Ok(charge) = self.account.charge(size_of::<Entry>()) else {
             return Err(CallError::LimitReached(name.into()));
         };
         self.next_call += 1;
         let pending = Pending::Waiting {
-            parts: None,
+            parts: Parts::default(),
             waker: None,
         };
         self.pending.insert(call, Entry { pending, charge });
@@ -247,7 +258,7 @@ impl Mailbox {
         let Pending::Waiting { parts, .. } = &entry.pending else {
             return Err(Status::InvalidInput);
         };
-        if len.saturating_add(parts.as_ref().map_or(0, |parts| parts.len())) <= MESSAGE_MAX {
+        if len.saturating_add(parts.len()) <= MESSAGE_MAX {
             return Ok(true);
         }
         let waker = entry.end(Pending::TooLarge);
@@ -265,26 +276,27 @@ impl Mailbox {
         let Pending::Waiting { parts, .. } = &mut entry.pending else {
             return Err(Status::InvalidInput);
         };
-        let joined = match parts.take() {
-            None if bytes.is_empty() && kind == ReplyKind::Part => return Ok(()),
-            None => Ok(bytes),
-            Some(before) if before.len() + bytes.len() > MESSAGE_MAX => Err(Pending::TooLarge),
-            Some(mut before) => match before.append(&bytes) {
-                Ok(()) => Ok(before),
-                Err(_) => Err(Pending::LimitReached),
-            },
+        let added = if parts.len() + bytes.len() > MESSAGE_MAX {
+            Err(Pending::TooLarge)
+        } else if bytes.is_empty() && (kind == ReplyKind::Part || parts.len() > 0) {
+            Ok(())
+        } else {
+            parts.add(bytes).map_err(|_| Pending::LimitReached)
         };
-        let end = match (joined, kind) {
-            (Ok(joined), ReplyKind::Part) => {
-                *parts = Some(joined);
-                return Ok(());
-            }
-            (Ok(joined), ReplyKind::Result) => Pending::Done(Ok(joined)),
-            (Ok(_), other) => Pending::Done(Err(other)),
-            (Err(end), _) => end,
+        if matches!((&added, kind), (Ok(()), ReplyKind::Part)) {
+            return Ok(());
+        }
+        let parts = std::mem::take(parts);
+        let (end, gone) = match (added, kind) {
+            (Ok(()), ReplyKind::Result) => (Pending::Done(Ok(parts)), None),
+            (Ok(()), other) => (Pending::Done(Err(other)), Some(parts)),
+            (Err(end), _) => (end, Some(parts)),
         };
         let waker = entry.end(end);
         drop(queue);
+        if let Some(gone) = gone.filter(|parts| parts.len() > PIECE) {
+            let_go(gone);
+        }
         waker.into_iter().for_each(outside::wake);
         Ok(())
     }
@@ -328,7 +340,9 @@ impl Mailbox {
             wakers.extend(queue.callers.drain());
             (wakers, gone)
         };
-        drop(gone);
+        if !gone.0.is_empty() {
+            let_go(gone);
+        }
         wakers.into_iter().for_each(outside::wake);
     }
 }
@@ -537,8 +551,19 @@ impl Caller {
         name: &str,
         input: &[u8],
     ) -> Result<Option<PendingCall>, CallError> {
+        let account = {
+            let queue = self.mailbox.queue();
+            if !queue.has_room()? {
+                return Ok(None);
+            }
+            queue.account.clone()
+        };
+        // Without the lock, for which a driver may wait.
+        let message = account
+            .concat(&[&header(0, kind, name), name.as_bytes(), input])
+            .map_err(|_| CallError::LimitReached(name.into()))?;
         let mut queue = self.mailbox.queue();
-        let Some(call) = queue.push(kind, name, input)? else {
+        let Some(call) = queue.push(kind, name, message)? else {
             return Ok(None);
         };
         let taker = queue.takers.pop();
@@ -619,6 +644,14 @@ impl PendingCall {
 
     /// The serialized result.
     async fn result(self, name: &str) -> Result<Kept, CallError> {
+        let parts = self.parts(name).await?;
+        let account = self.mailbox.queue().account.clone();
+        // By whoever has called, and without the lock.
+        let joined = parts.join(&account);
+        joined.map_err(|_| CallError::LimitReached(name.into()))
+    }
+
+    async fn parts(&self, name: &str) -> Result<Parts, CallError> {
         poll_fn(|context| {
             let mut queue = self.mailbox.queue();
             let ended = queue.ended.clone();
@@ -654,24 +687,24 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        let (unseen, parts, taker, caller) = {
+        let (unseen, pending, taker, caller) = {
             let mut queue = self.mailbox.queue();
             let unseen = queue.calls.remove(&self.call);
             let entry = queue.pending.remove(&self.call);
             let caller = queue.callers.pop();
             match entry.map(|entry| (entry.pending, entry.charge)) {
-                Some((Pending::Waiting { parts, .. }, charge))
+                Some((pending @ Pending::Waiting { .. }, charge))
                     if unseen.is_none() && queue.ended.is_none() =>
                 {
                     queue.cancels.push_back((self.call, charge));
-                    (None, parts, queue.takers.pop(), caller)
+                    (None, Some(pending), queue.takers.pop(), caller)
                 }
-                _ => (unseen, None, None, caller),
+                ended => (unseen, ended.map(|(pending, _)| pending), None, caller),
             }
         };
         taker.into_iter().chain(caller).for_each(outside::wake);
         // Without the lock, as it may take a moment.
-        drop((unseen, parts));
+        drop((unseen, pending));
     }
 }
 
