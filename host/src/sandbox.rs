@@ -843,7 +843,7 @@ impl Sandbox {
         run.sandbox.close_in_pieces().await;
         drop(run);
         if let Ok(outcome) = &mut result {
-            self.examine(outcome);
+            self.examine(outcome).await;
         }
         if let Some(tracing) = &mut self.tracing {
             match &result {

@@ -23,6 +23,9 @@ pub(crate) mod limits {
     /// The calls on a stopped guest's stack, which are looked for before its outcome is known: some
     /// milliseconds. A stack of 1 MiB holds no more calls than these find.
     pub(crate) const UNWIND: u64 = 1 << 18;
+    /// As many of them as are looked for on the thread that ran the guest: some tenths of a millisecond.
+    /// A stack that nobody made up needs no more.
+    pub(crate) const UNWIND_AT_ONCE: u64 = 1 << 13;
     /// Names and lines of one backtrace, which are looked up by whoever asks for them: a tenth of
     /// a second. A release build with 10 MB of debug information takes a quarter of that.
     pub(crate) const SYMBOLS: u64 = 1 << 24;

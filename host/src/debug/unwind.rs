@@ -4,7 +4,7 @@
 //! supplement, 3.7 and 4.2) where the caller's registers are. Code without tables is assumed to
 //! keep frame pointers. Stack and registers are the guest's to make up: a step must move the stack
 //! pointer up, so there is an end. It comes soon: each call and each word of the guest's memory costs
-//! a step of [`limits::UNWIND`], as each read of the tables does.
+//! a step of [`UNWIND`](super::fuel::limits::UNWIND), as each read of the tables does.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use gimli::{
 };
 
 use super::elf::{EhFrameHdr, Elf};
-use super::fuel::{Fuel, Metered, limits};
+use super::fuel::{Fuel, Metered};
 use crate::report::Registers;
 
 /// Frames that are kept: so many innermost ones, ...
@@ -95,17 +95,7 @@ enum Saved {
 }
 
 /// Walks the stack of a guest whose file is `elf`, loaded `bias` bytes above the addresses for
-/// which it was linked.
-pub(crate) fn unwind(
-    registers: &Registers,
-    memory: &dyn Memory,
-    elf: Option<&Elf<'_>>,
-    bias: u64,
-) -> Calls {
-    unwind_with(&Fuel::new(limits::UNWIND), registers, memory, elf, bias)
-}
-
-/// The same, with so much fuel.
+/// which it was linked, as far as the fuel lasts.
 pub(crate) fn unwind_with(
     fuel: &Fuel,
     registers: &Registers,
@@ -360,7 +350,17 @@ impl<'a> Tables<'a> {
 mod tests {
     use super::*;
     use crate::debug::elf::Symbol;
+    use crate::debug::fuel::limits;
     use proptest::prelude::*;
+
+    fn unwind(
+        registers: &Registers,
+        memory: &dyn Memory,
+        elf: Option<&Elf<'_>>,
+        bias: u64,
+    ) -> Calls {
+        unwind_with(&Fuel::new(limits::UNWIND), registers, memory, elf, bias)
+    }
 
     /// Memory of a few words.
     struct Words(HashMap<u64, u64>);

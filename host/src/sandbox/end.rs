@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use super::Sandbox;
 use crate::debug::backtrace::Backtrace;
 use crate::debug::dump::CrashDump;
-use crate::debug::unwind::unwind;
+use crate::debug::fuel::{Fuel, limits};
+use crate::debug::symbols::Symbols;
+use crate::debug::unwind::unwind_with;
 use crate::error::Result;
+use crate::outside::{Panicked, guarded};
 use crate::report::{Instruction, LONGEST_INSTRUCTION, Outcome, Registers};
+use crate::vm::memory::View;
 
 impl Sandbox {
     /// Where the guest stands, or stood when it ended: the calls that led there.
@@ -19,7 +25,8 @@ impl Sandbox {
     ///
     /// KVM did not give the registers.
     pub fn backtrace(&self) -> Result<Backtrace> {
-        Ok(self.backtrace_from(&self.vcpu.registers()?))
+        let stopped = self.stopped_at(self.vcpu.registers()?);
+        Ok(stopped.backtrace(&Fuel::new(limits::UNWIND)))
     }
 
     /// What a debugger needs to look at the guest as it stands, or stood when it ended.
@@ -37,15 +44,16 @@ impl Sandbox {
         ))
     }
 
-    fn backtrace_from(&self, registers: &Registers) -> Backtrace {
-        let view = self.memory.view(&self.image);
-        let elf = self.symbols.elf();
-        let calls = unwind(registers, &view, elf.as_ref(), self.symbols.bias());
-        Backtrace::new(calls, Arc::clone(&self.symbols))
+    fn stopped_at(&self, registers: Registers) -> Stopped {
+        Stopped {
+            view: self.memory.view(&self.image),
+            symbols: self.symbols.clone(),
+            registers,
+        }
     }
 
     /// Adds to an outcome what the guest's memory and registers tell about it.
-    pub(super) fn examine(&mut self, outcome: &mut Outcome) {
+    pub(super) async fn examine(&mut self, outcome: &mut Outcome) {
         self.signal = signal(outcome);
         match outcome {
             Outcome::Fault(fault) if fault.has_registers() => {
@@ -57,13 +65,45 @@ impl Sandbox {
                     .read(registers.rip, &mut bytes);
                 bytes.truncate(len);
                 fault.instruction = Instruction::new(registers.rip, bytes);
-                fault.backtrace = self.backtrace_from(&registers);
+                fault.backtrace = self.stopped_at(registers).look().await;
             }
-            Outcome::Panic(panic) => match self.backtrace() {
-                Ok(backtrace) => panic.backtrace = backtrace,
+            Outcome::Panic(panic) => match self.vcpu.registers() {
+                Ok(registers) => panic.backtrace = self.stopped_at(registers).look().await,
                 Err(error) => tracing::warn!(%error, "a panic has no backtrace"),
             },
             _ => {}
+        }
+    }
+}
+
+/// Where a guest has stopped, and what tells of the calls that led there.
+struct Stopped {
+    view: View,
+    symbols: Arc<Symbols>,
+    registers: Registers,
+}
+
+impl Stopped {
+    /// As many of the calls as the fuel lasts for.
+    fn backtrace(&self, fuel: &Fuel) -> Backtrace {
+        let (elf, bias) = (self.symbols.elf(), self.symbols.bias());
+        let calls = unwind_with(fuel, &self.registers, &self.view, elf.as_ref(), bias);
+        Backtrace::new(calls, Arc::clone(&self.symbols))
+    }
+
+    /// The calls: here if they are soon found, else on a thread for blocking calls, so that nobody else
+    /// waits for a stack or for tables that a guest has made up.
+    async fn look(self) -> Backtrace {
+        let fuel = Fuel::new(limits::UNWIND_AT_ONCE);
+        let first = self.backtrace(&fuel);
+        if !fuel.is_empty() {
+            return first;
+        }
+        let whole = move || self.backtrace(&Fuel::new(limits::UNWIND));
+        // Tokio panics where it cannot start a thread.
+        match guarded(|| spawn_blocking(whole)) {
+            Ok(found) => found.await.unwrap_or(first),
+            Err(Panicked) => first,
         }
     }
 }
