@@ -77,7 +77,7 @@
 //!
 //! # Where to look
 //!
-//! `sandbox.rs` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
+//! `sandbox/` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
 //! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation; `trace/` what
 //! can be seen of all that; [`telemetry`] what an embedder's tools see;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
@@ -107,7 +107,6 @@ pub mod probe;
 pub mod proof;
 mod pulse;
 mod report;
-mod running;
 mod sandbox;
 mod signals;
 mod stats;
@@ -131,8 +130,7 @@ pub use report::{
     Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
     Shutdown, Stack, printable_line,
 };
-pub use running::Running;
-pub use sandbox::{Builder, Guest, KillHandle, Sandbox};
+pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, LostOutput, Output};
 pub use wakebox_abi::wake::Mode as WakeMode;

@@ -8,7 +8,7 @@ use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 
 use crate::calls::guest::Mailbox;
 use crate::driver::inflight::Ready;
-use crate::driver::thread::Seat;
+use crate::driver::poller::Poller;
 use crate::vm::memory::Shared;
 
 /// Looks at a sandbox from beside: [`Sandbox::pulse`](crate::Sandbox::pulse). It disturbs nobody and
@@ -20,7 +20,7 @@ pub struct Pulse {
     pub(crate) control: Shared<MappedControl>,
     pub(crate) ready: Arc<Ready>,
     /// None if the task that runs the guest is its own driver.
-    pub(crate) seat: Option<Arc<Seat>>,
+    pub(crate) poller: Option<Arc<Poller>>,
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
@@ -51,9 +51,9 @@ impl fmt::Display for Pulse {
             writeln!(f, "{:<20} {value}", format!("{counter:?}"))?;
         }
         writeln!(f, "ready                {:?}", self.ready)?;
-        match &self.seat {
-            Some(seat) => writeln!(f, "seat                 {seat}")?,
-            None => writeln!(f, "seat                 none: the runner is the driver")?,
+        match &self.poller {
+            Some(poller) => writeln!(f, "poller               {poller}")?,
+            None => writeln!(f, "poller               none: the runner is the driver")?,
         }
         writeln!(f, "calls                {}", self.mailbox)
     }

@@ -1,12 +1,14 @@
 //! What a sandbox has done so far, in numbers.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::op::Opcode;
 use wakebox_abi::wake::Mode;
 
+use crate::trace::ExitReason;
 use crate::units;
 
 /// Exits from the guest, by reason.
@@ -30,6 +32,74 @@ impl Exits {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.submit + self.wait + self.halt + self.kick + self.end
+    }
+}
+
+/// A number that one thread at a time counts up and others may read meanwhile. It orders nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(AtomicU64);
+
+impl Tally {
+    pub(crate) fn add(&self, more: u64) {
+        self.set(self.get() + more);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The same of nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Stopwatch(Tally);
+
+impl Stopwatch {
+    pub(crate) fn add(&self, more: Duration) {
+        self.0.add(more.as_nanos() as u64);
+    }
+
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_nanos(self.0.get())
+    }
+}
+
+/// What a run counts.
+#[derive(Debug, Default)]
+pub(crate) struct RunCounts {
+    /// Exits, by [`ExitReason`].
+    exits: [Tally; ExitReason::ALL.len()],
+    /// Interrupts injected.
+    pub(crate) interrupts: Tally,
+    pub(crate) in_guest: Stopwatch,
+    pub(crate) in_host: Stopwatch,
+    pub(crate) parked: Stopwatch,
+}
+
+impl RunCounts {
+    /// The guest was left.
+    pub(crate) fn exited(&self, reason: ExitReason) {
+        self.exits[reason as usize].add(1);
+    }
+
+    /// How often, by reason.
+    pub(crate) fn exits(&self) -> Exits {
+        let mut exits = Exits::default();
+        for (reason, count) in ExitReason::ALL.iter().zip(&self.exits) {
+            let sum = match reason {
+                ExitReason::Submit => &mut exits.submit,
+                ExitReason::Wait => &mut exits.wait,
+                ExitReason::Halt => &mut exits.halt,
+                ExitReason::Quantum | ExitReason::Kick => &mut exits.kick,
+                // The others end the guest.
+                _ => &mut exits.end,
+            };
+            *sum += count.get();
+        }
+        exits
     }
 }
 

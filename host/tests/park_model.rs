@@ -18,8 +18,8 @@
 #[path = "park_model/primitives.rs"]
 mod primitives;
 
-#[path = "../src/driver/bell.rs"]
-mod bell;
+#[path = "../src/driver/notify.rs"]
+mod notify;
 #[path = "../src/driver/ready.rs"]
 mod ready;
 #[path = "../src/stop.rs"]
@@ -33,7 +33,7 @@ use std::task::Poll;
 
 use loom::thread;
 
-use bell::Bell;
+use notify::Notify;
 use primitives::{
     Arc, AtomicBool, AtomicWaker, Condvar, Mutex, Ordering, block_on, without_fences,
 };
@@ -289,7 +289,7 @@ fn of_two_ends_the_first_counts_and_both_are_told_the_same() {
 /// takes the slot: the helper, or the driver's task, which is woken for it.
 fn help(without: Without) {
     let ready = Arc::new(Ready::<Cpu>::new(None));
-    let bell = Arc::new(Bell::new());
+    let notified = Arc::new(Notify::new());
     let operation = thread::spawn({
         let ready = ready.clone();
         move || {
@@ -298,7 +298,7 @@ fn help(without: Without) {
         }
     });
     let helper = thread::spawn({
-        let (ready, bell) = (ready.clone(), bell.clone());
+        let (ready, notified) = (ready.clone(), notified.clone());
         move || {
             without_fences(without.runner);
             let holds = ready.hold();
@@ -309,12 +309,12 @@ fn help(without: Without) {
             drop(holds);
             if !batch.is_empty() {
                 // For this model's own end.
-                bell.ring();
+                notified.notify();
             }
         }
     });
     block_on(poll_fn(|context| {
-        if bell.heard_else_wake(context) {
+        if notified.taken_else_wake(context) {
             return Poll::Ready(());
         }
         ready.register(context.waker());
@@ -347,17 +347,17 @@ fn what_becomes_ready_is_forgotten_without_the_wakers_fence() {
 }
 
 /// A turn of a helper's ends early: what it took from the queue lies in the driver's batch, behind the
-/// driver's lock. Nobody is woken for that once more, so the helper rings.
-fn leave(rings: bool) {
+/// driver's lock. Nobody is woken for that once more, so the helper notifies the poller.
+fn leave(notifies: bool) {
     let ready = Arc::new(Ready::<Cpu>::new(None));
-    let bell = Arc::new(Bell::new());
+    let notified = Arc::new(Notify::new());
     let batch = Arc::new(Mutex::new(Vec::new()));
     let operation = thread::spawn({
         let ready = ready.clone();
         move || ready.push(7)
     });
     let helper = thread::spawn({
-        let (ready, bell, batch) = (ready.clone(), bell.clone(), batch.clone());
+        let (ready, notified, batch) = (ready.clone(), notified.clone(), batch.clone());
         move || {
             let holds = ready.hold();
             let unfinished = {
@@ -368,13 +368,13 @@ fn leave(rings: bool) {
                 !batch.is_empty()
             };
             drop(holds);
-            if unfinished && rings {
-                bell.ring();
+            if unfinished && notifies {
+                notified.notify();
             }
         }
     });
     block_on(poll_fn(|context| {
-        bell.heard_else_wake(context);
+        notified.taken_else_wake(context);
         ready.register(context.waker());
         let mut batch = batch.lock().unwrap();
         if batch.is_empty() && ready.is_some() {
@@ -395,7 +395,7 @@ fn what_a_turn_that_ends_early_leaves_is_taken() {
 }
 
 #[test]
-fn what_a_turn_that_ends_early_leaves_is_forgotten_by_who_does_not_ring() {
+fn what_a_turn_that_ends_early_leaves_is_forgotten_by_who_does_not_notify() {
     refuses(|| leave(false));
 }
 
@@ -438,25 +438,25 @@ fn a_completion_is_missed_by_who_looks_before_it_registers() {
 }
 
 #[test]
-fn a_bell_that_rings_is_heard_whenever_it_rings() {
+fn a_notification_is_taken_whenever_it_comes() {
     explore(|| {
-        let bell = Arc::new(Bell::new());
+        let notified = Arc::new(Notify::new());
         let word = Arc::new(AtomicBool::new(false));
-        let rings = thread::spawn({
-            let (bell, word) = (bell.clone(), word.clone());
+        let notifies = thread::spawn({
+            let (notified, word) = (notified.clone(), word.clone());
             move || {
                 word.store(true, Ordering::Relaxed);
-                bell.ring();
+                notified.notify();
             }
         });
-        block_on(poll_fn(|context| match bell.heard_else_wake(context) {
+        block_on(poll_fn(|context| match notified.taken_else_wake(context) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }));
         assert!(
             word.load(Ordering::Relaxed),
-            "what came before the ring is seen"
+            "what came before the notification is seen"
         );
-        rings.join().unwrap();
+        notifies.join().unwrap();
     });
 }

@@ -282,7 +282,7 @@ async fn ends_with(builder: Builder, code: i32) -> Result<()> {
 /// Kills it when it is there, or after others have had a turn.
 async fn killed(builder: Builder, here: Option<Arc<Semaphore>>) -> Result<()> {
     let mut sandbox = builder.build()?;
-    let handle = sandbox.kill_handle();
+    let handle = sandbox.handle();
     let run = tokio::spawn(async move { sandbox.run().await });
     match here {
         Some(here) => here.acquire().await?.forget(),

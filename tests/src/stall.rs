@@ -187,7 +187,7 @@ impl Stall {
         }
         let is_killed = random.below(4) == 0;
         if is_killed {
-            let (kill, millis) = (running.kill_handle(), random.below(100));
+            let (kill, millis) = (running.handle(), random.below(100));
             tokio::spawn(async move {
                 sleep(Duration::from_millis(millis)).await;
                 kill.kill();

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use kvm_bindings::{KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, kvm_run};
 use rustix::thread::CapabilitySet;
 use tokio::sync::Semaphore;
-use wakebox::{Builder, Error, KillHandle, Outcome, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Error, Handle, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::{alone, guest, leaks, require_kvm, run, runtime};
 
@@ -95,7 +95,7 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -
 /// A guest that tells the host again and again that it is there, on a thread of its own.
 struct Neighbour {
     ticks: Arc<Semaphore>,
-    kill: KillHandle,
+    kill: Handle,
     run: Option<JoinHandle<Outcome>>,
 }
 
@@ -114,7 +114,7 @@ impl Neighbour {
             })
             .build()
             .unwrap();
-        let kill = sandbox.kill_handle();
+        let kill = sandbox.handle();
         let run = std::thread::spawn(move || sandbox.run_blocking().unwrap());
         let neighbour = Self {
             ticks,

@@ -41,7 +41,6 @@ const KNOWN: &[&[&str]] = &[
         "wakebox/report",
         "wakebox/vm",
     ],
-    &["wakebox/running", "wakebox/sandbox"],
 ];
 
 /// From room to room, and the files that say so.

@@ -223,7 +223,7 @@ pub(super) fn run_beside<T, F: Future<Output = T>>(
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut sandbox = builder.build()?;
-        let kill = sandbox.kill_handle();
+        let kill = sandbox.handle();
         let stopped = tokio::spawn(async move {
             tokio::select! {
                 () = signals::first() => {}

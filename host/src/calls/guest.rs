@@ -19,7 +19,7 @@ use wakebox_abi::status::Status;
 use super::{MESSAGE_MAX, read};
 use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
-use crate::driver::thread::Seat;
+use crate::driver::poller::Poller;
 use crate::later::let_go;
 use crate::outside;
 use crate::report::Outcome;
@@ -453,15 +453,15 @@ impl Drop for Take {
 pub struct Caller {
     mailbox: Arc<Mailbox>,
     /// Weak: a host function that keeps what calls its guest does not keep the sandbox.
-    seat: Option<Weak<Seat>>,
+    poller: Option<Weak<Poller>>,
 }
 
 impl Caller {
-    /// `seat` is the seat of a driver that the caller may help, in wake mode `poll`.
-    pub(crate) fn new(mailbox: Arc<Mailbox>, seat: Option<&Arc<Seat>>) -> Self {
+    /// `poller` is the poller of a driver that the caller may help, in wake mode `poll`.
+    pub(crate) fn new(mailbox: Arc<Mailbox>, poller: Option<&Arc<Poller>>) -> Self {
         Self {
             mailbox,
-            seat: seat.map(Arc::downgrade),
+            poller: poller.map(Arc::downgrade),
         }
     }
 
@@ -519,10 +519,10 @@ impl Caller {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
-        let call = match self.seat.as_ref().and_then(Weak::upgrade) {
+        let call = match self.poller.as_ref().and_then(Weak::upgrade) {
             // This thread looks after the rings itself for a moment: the way to the guest and back
             // then takes no other thread.
-            Some(seat) => seat.help(
+            Some(poller) => poller.help(
                 HELP,
                 || self.try_submit(kind, name, input),
                 |call| {

@@ -2,7 +2,7 @@
 //!
 //! The driver does not care who polls it. In modes `out` and `irq` it is the task that runs the
 //! guest, between two entries (*inline*). In modes `poll` and `auto` a thread looks at the ring
-//! while the guest runs ([`thread`], *exitless*). Either calls [`Driver::turn`].
+//! while the guest runs ([`poller`], *exitless*). Either calls [`Driver::turn`].
 //!
 //! # What bounds it
 //!
@@ -18,25 +18,26 @@
 //! the turn sees to the next, and until then neither lets the guest sleep on nor sleeps itself:
 //!
 //! - the task that runs the guest *inline* takes turns until one is done, before it enters the guest
-//!   or decides that this is parked or stuck (`sandbox.rs`), and lets others of its thread have theirs
+//!   or decides that this is parked or stuck (`sandbox/serve.rs`), and lets others of its thread have theirs
 //!   after a quantum;
-//! - the thread of the *exitless* seat takes the next one when the other sandboxes on it have had
+//! - the *poller* takes the next one when the other sandboxes on it have had
 //!   theirs, before it arms the doorbell;
-//! - who takes a turn beside that thread (the runner after an exit, a caller that helps) rings its
-//!   bell, or goes on itself as the inline task does.
+//! - who takes a turn beside it (the runner after an exit, a caller that helps) notifies it,
+//!   or goes on itself as the inline task does.
 //!
 //! The work of the turns together is bounded as that of one was: [`Queue::begin`] and
 //! [`InFlight::begin_turn`] come again only when all of it is done. So they end, also if the guest
 //! submits while they last.
 
-pub(crate) mod bell;
 mod closing;
 pub(crate) mod handles;
 pub(crate) mod inflight;
 #[cfg(test)]
 mod model;
+pub(crate) mod notify;
+pub(crate) mod placement;
+pub(crate) mod poller;
 pub(crate) mod ready;
-pub(crate) mod thread;
 #[cfg(test)]
 mod turns;
 

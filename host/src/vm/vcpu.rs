@@ -60,8 +60,17 @@ pub(crate) enum Exit {
     Wait,
     /// It halted in ring 0 to be woken by an interrupt.
     Halt,
+    /// It was kicked, or can now be interrupted.
+    Interrupted(Reasons),
+    /// It is not entered again.
+    End(End),
+}
+
+/// Why a guest is not entered again.
+#[derive(Debug)]
+pub(crate) enum End {
     /// It rang [`port::EXIT`].
-    End,
+    Exit,
     /// It rang [`port::ABORT`].
     Abort,
     /// It raised an exception.
@@ -70,8 +79,6 @@ pub(crate) enum Exit {
     Shutdown,
     /// It did what no guest may do.
     Violation(String),
-    /// It was kicked, or can now be interrupted.
-    Interrupted(Reasons),
 }
 
 impl Exit {
@@ -81,14 +88,18 @@ impl Exit {
             Self::Submit => ExitReason::Submit,
             Self::Wait => ExitReason::Wait,
             Self::Halt => ExitReason::Halt,
-            Self::End => ExitReason::Exit,
-            Self::Abort => ExitReason::Abort,
-            Self::Fault(_) | Self::Shutdown => ExitReason::Fault,
-            Self::Violation(_) => ExitReason::Violation,
+            Self::End(End::Exit) => ExitReason::Exit,
+            Self::End(End::Abort) => ExitReason::Abort,
+            Self::End(End::Fault(_) | End::Shutdown) => ExitReason::Fault,
+            Self::End(End::Violation(_)) => ExitReason::Violation,
             Self::Interrupted(reasons) if reasons.has(Reasons::QUANTUM) => ExitReason::Quantum,
             Self::Interrupted(_) => ExitReason::Kick,
         }
     }
+}
+
+fn violation(what: String) -> Exit {
+    Exit::End(End::Violation(what))
 }
 
 /// What KVM was told of the signals that a thread holds back.
@@ -301,22 +312,22 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(at, _)) => Ok(match at {
                 port::SUBMIT => Exit::Submit,
                 port::WAIT => Exit::Wait,
-                port::EXIT => Exit::End,
-                port::ABORT => Exit::Abort,
+                port::EXIT => Exit::End(End::Exit),
+                port::ABORT => Exit::End(End::Abort),
                 port::FAULT => self.fault()?,
-                other => Exit::Violation(format!("it wrote to the port {other:#x}")),
+                other => violation(format!("it wrote to the port {other:#x}")),
             }),
-            Ok(VcpuExit::IoIn(at, _)) => Ok(Exit::Violation(format!("it read the port {at:#x}"))),
+            Ok(VcpuExit::IoIn(at, _)) => Ok(violation(format!("it read the port {at:#x}"))),
             Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
             Ok(VcpuExit::IrqWindowOpen) => Ok(Exit::Interrupted(reasons)),
             Ok(VcpuExit::Intr) => Ok(self.interrupted(reasons)),
-            Ok(VcpuExit::MmioRead(at, _)) => Ok(Exit::Violation(format!(
+            Ok(VcpuExit::MmioRead(at, _)) => Ok(violation(format!(
                 "it read the physical address {at:#x}, where nothing is"
             ))),
-            Ok(VcpuExit::MmioWrite(at, _)) => Ok(Exit::Violation(format!(
+            Ok(VcpuExit::MmioWrite(at, _)) => Ok(violation(format!(
                 "it wrote the physical address {at:#x}, where nothing is"
             ))),
-            Ok(VcpuExit::Shutdown) => Ok(Exit::Shutdown),
+            Ok(VcpuExit::Shutdown) => Ok(Exit::End(End::Shutdown)),
             Ok(VcpuExit::FailEntry(reason, cpu)) => Err(Error::KvmStopped(format!(
                 "entering the guest failed on processor {cpu} for the hardware's reason {reason:#x}"
             ))),
@@ -346,7 +357,7 @@ impl Vcpu {
         ))
     }
 
-    /// What [`Exit::Shutdown`] left behind, of a guest that was loaded from `image`.
+    /// What [`End::Shutdown`] left behind, of a guest that was loaded from `image`.
     ///
     /// # Errors
     ///
@@ -373,12 +384,12 @@ impl Vcpu {
         let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
         let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
         if sregs.cs.selector & 3 != 0 {
-            return Ok(Exit::Violation(
+            return Ok(violation(
                 "it rang the doorbell of the exception stubs itself".into(),
             ));
         }
         let Some(frame) = self.frame::<7>(regs.rsp, |at| at) else {
-            return Ok(Exit::Violation(
+            return Ok(violation(
                 "an exception stub ran on a stack that is not its own".into(),
             ));
         };
@@ -387,7 +398,7 @@ impl Vcpu {
         let address = kind.is_page_fault().then_some(sregs.cr2);
         let registers = registers(&regs, rip, rflags, rsp);
         let fault = Fault::new(kind, address, error_code, registers);
-        Ok(Exit::Fault(Box::new(fault)))
+        Ok(Exit::End(End::Fault(Box::new(fault))))
     }
 
     /// Words of a ring-0 stack into which `rsp` points: from where `place` says, given the

@@ -267,6 +267,19 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
+    /// All of them, each at the place of its number.
+    pub const ALL: &[Self] = &[
+        Self::Submit,
+        Self::Wait,
+        Self::Halt,
+        Self::Quantum,
+        Self::Kick,
+        Self::Exit,
+        Self::Abort,
+        Self::Fault,
+        Self::Violation,
+    ];
+
     /// The word for it, as in files.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -447,7 +447,7 @@ fn calls_that_panic_when_a_guest_is_killed_or_its_run_is_dropped_end_nothing_els
                 runtime.block_on(async {
                     let (builder, dropped, begun) = mined(mode);
                     let mut sandbox = builder.build().unwrap();
-                    let kill = sandbox.kill_handle();
+                    let kill = sandbox.handle();
                     let run = tokio::spawn(async move { ends(&mut sandbox).await });
                     begun.acquire_many(2).await.unwrap().forget();
                     if is_killed {

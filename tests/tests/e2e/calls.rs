@@ -254,7 +254,7 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
         );
 
         let running = calls("serve", WakeMode::Out).build().unwrap().start();
-        let (caller, kill) = (running.caller(), running.kill_handle());
+        let (caller, kill) = (running.caller(), running.handle());
         let never = tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await });
         assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
         kill.kill();

@@ -33,7 +33,7 @@ fn is_ended() {
         );
         runtime_of(2).block_on(async {
             let mut sandbox = computes(mode).timeout(Duration::MAX).build().unwrap();
-            let kill = sandbox.kill_handle();
+            let kill = sandbox.handle();
             let run = tokio::spawn(async move { ends(&mut sandbox).await });
             kill.kill();
             assert_eq!(run.await.unwrap(), Outcome::Cancelled, "{mode}");

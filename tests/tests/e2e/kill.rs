@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak, mpsc};
 
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore};
-use wakebox::{Builder, HostContext, KillHandle, Outcome, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Handle, HostContext, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::{ends, guest, require_kvm, run_here, runtime, runtime_of};
 
@@ -72,7 +72,7 @@ async fn settled(verb: &str, seen: &Seen) {
 const VERBS: [&str; 4] = ["compute", "park", "call", "work"];
 
 /// Kills it from a task or from a thread that knows nothing of any runtime.
-async fn kill(handle: KillHandle, from_a_thread: bool) {
+async fn kill(handle: Handle, from_a_thread: bool) {
     if from_a_thread {
         std::thread::spawn(move || handle.kill()).join().unwrap();
     } else {
@@ -99,7 +99,7 @@ fn a_kill_ends_it_whatever_it_does_and_the_neighbours_go_on() {
                 runtime_of(1).block_on(async {
                     let (builder, seen) = killme(verb, mode);
                     let mut sandbox = granted(builder, verb, &dir).build().unwrap();
-                    let handle = sandbox.kill_handle();
+                    let handle = sandbox.handle();
                     let run = tokio::spawn(async move { ends(&mut sandbox).await });
                     settled(verb, &seen).await;
                     kill(handle, from_a_thread).await;
@@ -211,7 +211,7 @@ fn a_kill_does_not_wait_for_a_call_that_blocks_in_a_thread_pool() {
                 })
                 .build()
                 .unwrap();
-            let handle = sandbox.kill_handle();
+            let handle = sandbox.handle();
             let run = tokio::spawn(async move { ends(&mut sandbox).await });
             began.notified().await;
             handle.kill();
@@ -235,7 +235,7 @@ fn a_kill_does_not_wait_for_the_disk() {
             let occupied = tokio::task::spawn_blocking(move || receiver.recv());
             let (builder, seen) = killme("work", mode);
             let mut sandbox = granted(builder, "work", &dir).build().unwrap();
-            let handle = sandbox.kill_handle();
+            let handle = sandbox.handle();
             let run = tokio::spawn(async move { ends(&mut sandbox).await });
             settled("work", &seen).await;
             handle.kill();

@@ -404,7 +404,7 @@ fn calls_that_are_given_up_before_the_guest_takes_them_leave_nothing() {
                 let call = caller.call_bytes("f", &input);
                 assert_eq!(call.now_or_never(), None);
             }
-            running.kill_handle().kill();
+            running.handle().kill();
             let (outcome, stats) = running.ended().await.unwrap();
             assert_eq!(outcome, Outcome::Cancelled, "mode {mode}");
             assert_eq!(stats.host_memory, 0, "{stats}");
@@ -432,7 +432,7 @@ fn calls_that_wait_are_kept_up_to_the_limit_and_refused_beyond() {
             let reached = Some(Err(CallError::LimitReached("f".into())));
             assert!(refused.iter().all(|end| *end == reached), "mode {mode}");
             drop(calls);
-            running.kill_handle().kill();
+            running.handle().kill();
             let (_, stats) = running.ended().await.unwrap();
             assert!(stats.host_memory_peak <= LIMIT, "{stats}");
             assert!(stats.to_string().contains("host       keeps"), "{stats}");

@@ -106,7 +106,7 @@ fn a_computing_guest_lets_others_run_after_each_quantum() {
     for mode in WakeMode::ALL {
         runtime().block_on(async {
             let mut sandbox = small(&code::spin()).wake(mode).build().unwrap();
-            let kill = sandbox.kill_handle();
+            let kill = sandbox.handle();
             let computes = tokio::spawn(async move {
                 let outcome = ends(&mut sandbox).await;
                 (outcome, sandbox.stats().exits.kick)
@@ -153,7 +153,7 @@ fn a_guest_is_ended_from_elsewhere_whatever_it_does() {
         for guest in [code::spin(), sleeps()] {
             runtime_of(2).block_on(async {
                 let mut sandbox = small(&guest).wake(mode).build().unwrap();
-                let kill = sandbox.kill_handle();
+                let kill = sandbox.handle();
                 let run = tokio::spawn(async move { ends(&mut sandbox).await });
                 // Before, during or after its first instruction: all must do.
                 let other = [waits(), code::exit(0)].concat();
@@ -171,7 +171,7 @@ fn a_guest_is_ended_from_elsewhere_whatever_it_does() {
 fn one_that_is_ended_before_it_starts_never_runs() {
     require_kvm();
     let mut sandbox = small(&code::exit(1)).build().unwrap();
-    sandbox.kill_handle().kill();
+    sandbox.handle().kill();
     assert_eq!(runtime().block_on(ends(&mut sandbox)), Outcome::Cancelled);
     assert_eq!(sandbox.stats().exits.total(), 0);
 }

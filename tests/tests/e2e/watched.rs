@@ -231,7 +231,7 @@ fn the_demo_http() {
             let paths = ["/greet/you", "/wait/5", "/wait/1", "/nowhere"];
             let answers = try_join_all(paths.map(ask)).await.unwrap();
             assert!(answers[0].contains("{\"hello\":\"you\"}"), "{answers:?}");
-            sandbox.kill_handle().kill();
+            sandbox.handle().kill();
             let (outcome, _) = sandbox.ended().await.unwrap();
             assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
         });

@@ -60,7 +60,7 @@ fn kill(runtime: &Runtime, verb: &str) -> Result<f64> {
             std::future::pending::<()>()
         })
         .build()?;
-    let handle = sandbox.kill_handle();
+    let handle = sandbox.handle();
     let run = runtime.spawn(async move {
         let outcome = sandbox.run().await;
         (outcome, Instant::now())

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use wakebox::{Captured, KillHandle, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
+use wakebox::{Captured, Handle, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
 use wakebox_tests::limits::allow_descriptors;
 
@@ -235,7 +235,7 @@ fn in_guest(
     protocol: Protocol,
     mode: WakeMode,
     connections: usize,
-) -> Result<(SocketAddr, KillHandle, JoinHandle<Ended>)> {
+) -> Result<(SocketAddr, Handle, JoinHandle<Ended>)> {
     let stdout = Captured::new();
     let (program, begin, end) = match protocol {
         Protocol::Echo => ("echo", "listening on ", ""),
@@ -249,7 +249,7 @@ fn in_guest(
         .policy(Policy::new().allow_listen("127.0.0.1:0".parse()?))
         .stdout(Output::Capture(stdout.clone()))
         .build()?;
-    let kill = sandbox.kill_handle();
+    let kill = sandbox.handle();
     let server = thread::spawn(move || {
         let outcome = wakebox_tests::runtime().block_on(sandbox.run())?;
         Ok((outcome, sandbox.stats()))

@@ -150,7 +150,7 @@ impl One<'_> {
         let mut sandbox = hostile::builder(self.case, self.mode, &data, &socket)
             .guest(self.image)
             .build()?;
-        let handle = sandbox.kill_handle();
+        let handle = sandbox.handle();
         let run = self.runtime.spawn(async move {
             let outcome = sandbox.run().await;
             (outcome, Instant::now())

@@ -1,13 +1,13 @@
-//! The exitless seat: a thread that looks at the rings while guests run.
+//! The poller: a thread that looks at the rings while guests run (submission queue polling).
 //!
 //! One thread for the process, with a Tokio runtime of its own, so that it works beside any
 //! runtime of the embedder's; all sockets and timers of exitless sandboxes live in its
-//! reactor. Each sandbox has one task there ([`look`]).
+//! reactor. Each sandbox has one task there ([`poll`]).
 //!
 //! While there is activity, the task looks at the submission ring again and again and says so in
 //! [`Word::DriverLooks`](wakebox_abi::memory::Word::DriverLooks): a turn of the guest costs
 //! no exit. After a quiet time it arms the doorbell and sleeps until an operation can go on
-//! or somebody rings. The quiet time adapts: it doubles when looking has paid, and halves when it
+//! or somebody notifies it. The quiet time adapts: it doubles when looking has paid, and halves when it
 //! has not.
 //!
 //! The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
@@ -25,8 +25,8 @@ use tokio::runtime::Handle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
 
-use super::bell::Bell;
 use super::inflight::Ready;
+use super::notify::Notify;
 use super::{Driver, Ended, Turn, Violation};
 use crate::embedded::Home;
 use crate::error::{Error, Result};
@@ -40,10 +40,10 @@ use crate::vm::signal::VcpuKick;
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
 
-/// Least quiet time after a ring: whoever rang has just paid for an exit, and until this thread is
+/// Least quiet time after a notification: whoever notifies has just paid for an exit, and until this thread is
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
 /// each other again and again.
-const RUNG: Duration = Duration::from_micros(150);
+const NOTIFIED: Duration = Duration::from_micros(150);
 
 /// How long tasks of the embedder's may wait to begin while the guest that has called them is on a
 /// thread of their runtime. A thread that sleeps needs about a tenth to take one.
@@ -59,7 +59,7 @@ fn patience(mode: Mode) -> (Duration, Duration) {
 
 /// What the runner of a guest and the thread share about one sandbox.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Poller {
     driver: Mutex<Driver>,
     /// The thread's runtime.
     runtime: Handle,
@@ -71,7 +71,7 @@ pub(crate) struct Seat {
     /// Makes the guest leave.
     kick: Arc<VcpuKick>,
     /// Makes the thread's task look.
-    bell: Bell,
+    notified: Notify,
     /// Wakes the task that runs the guest.
     runner: AtomicWaker,
     /// Whether that task waits for a completion, whatever the guest says of its sleep.
@@ -79,8 +79,8 @@ pub(crate) struct Seat {
     stop: AtomicBool,
 }
 
-impl Seat {
-    /// Seats a driver on the thread, which is started at the first call.
+impl Poller {
+    /// Pollers a driver on the thread, which is started at the first call.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Seat {
         kick: Arc<VcpuKick>,
     ) -> Result<Arc<Self>> {
         let runtime = runtime()?;
-        let seat = Arc::new(Self {
+        let poller = Arc::new(Self {
             runtime: runtime.clone(),
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
@@ -101,13 +101,13 @@ impl Seat {
             mode,
             home,
             kick,
-            bell: Bell::new(),
+            notified: Notify::new(),
             runner: AtomicWaker::new(),
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        runtime.spawn(look(seat.clone()));
-        Ok(seat)
+        runtime.spawn(poll(poller.clone()));
+        Ok(poller)
     }
 
     fn driver(&self) -> Holds<'_> {
@@ -162,7 +162,7 @@ impl Seat {
             (driver.taken(), driver.is_unfinished())
         };
         if !wake::driver_may_sleep(&self.control, taken) || unfinished {
-            self.ring();
+            self.notify();
         }
         value
     }
@@ -197,14 +197,14 @@ impl Seat {
     }
 
     /// Makes the thread look.
-    pub(crate) fn ring(&self) {
-        self.bell.ring();
+    pub(crate) fn notify(&self) {
+        self.notified.notify();
     }
 
-    /// Ends the thread's task; the driver goes when the last user of the seat does.
+    /// Ends the thread's task; the driver goes when the last user of the poller does.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.ring();
+        self.notify();
     }
 
     /// One turn by the thread's task.
@@ -218,14 +218,14 @@ impl Seat {
 }
 
 /// What a watchdog wants to know. It does not wait for the driver.
-impl std::fmt::Display for Seat {
+impl std::fmt::Display for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
             "runner parked {}, stopped {}, {}; ",
             self.parked.load(Ordering::Relaxed),
             self.stop.load(Ordering::Relaxed),
-            self.bell,
+            self.notified,
         )?;
         match self.driver.try_lock() {
             Ok(driver) => write!(
@@ -301,40 +301,44 @@ struct Impatience {
 }
 
 impl Impatience {
-    fn look(&mut self, seat: &Seat) {
-        if !seat.home.has_waiting() || !seat.kick.is_in_guest() {
+    fn look(&mut self, poller: &Poller) {
+        if !poller.home.has_waiting() || !poller.kick.is_in_guest() {
             self.since = None;
             return;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        if seat.home.is_narrow() || since.elapsed() > WAITS {
-            seat.kick.kick(Reasons::QUANTUM);
+        if poller.home.is_narrow() || since.elapsed() > WAITS {
+            poller.kick.kick(Reasons::QUANTUM);
             self.since = None;
         }
     }
 }
 
 /// The task of one sandbox on the thread.
-async fn look(seat: Arc<Seat>) {
-    if look_until_stopped(&seat).await.is_err() {
+async fn poll(poller: Arc<Poller>) {
+    if poll_until_stopped(&poller).await.is_err() {
         // The driver remembers it, and says it again to who runs the guest.
-        seat.wake_runner();
+        poller.wake_runner();
     }
 }
 
-async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
-    let (least, most) = patience(seat.mode);
+async fn poll_until_stopped(poller: &Poller) -> Result<(), Violation> {
+    let (least, most) = patience(poller.mode);
     let mut patience = least;
-    let mut rung = false;
-    while !seat.stop.load(Ordering::Acquire) {
+    let mut notified = false;
+    while !poller.stop.load(Ordering::Acquire) {
         // Look for as long as it pays.
-        wake::driver_looks(&seat.control);
+        wake::driver_looks(&poller.control);
         let mut active_at = Instant::now();
         let mut paid = false;
-        let quiet = if rung { patience.max(RUNG) } else { patience };
+        let quiet = if notified {
+            patience.max(NOTIFIED)
+        } else {
+            patience
+        };
         let mut impatience = Impatience::default();
         loop {
-            let turn = std::future::poll_fn(|context| Poll::Ready(seat.turn(context))).await?;
+            let turn = std::future::poll_fn(|context| Poll::Ready(poller.turn(context))).await?;
             if turn.ended == Ended::Stopped {
                 // Who runs the guest was woken to end it.
                 return Ok(());
@@ -342,11 +346,11 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
             if turn.is_active() {
                 active_at = Instant::now();
                 paid = true;
-            } else if active_at.elapsed() > quiet || seat.stop.load(Ordering::Acquire) {
+            } else if active_at.elapsed() > quiet || poller.stop.load(Ordering::Acquire) {
                 break;
             }
-            impatience.look(seat);
-            watch(seat);
+            impatience.look(poller);
+            watch(poller);
             // Lets the reactor and the other sandboxes on this thread have their turn.
             tokio::task::yield_now().await;
         }
@@ -357,18 +361,18 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
         };
 
         // Arm the doorbell, look once more, sleep.
-        let taken = seat.driver().taken();
-        if !wake::driver_may_sleep(&seat.control, taken) {
+        let taken = poller.driver().taken();
+        if !wake::driver_may_sleep(&poller.control, taken) {
             continue;
         }
-        rung = std::future::poll_fn(|context| {
-            if seat.bell.heard_else_wake(context) || seat.stop.load(Ordering::Acquire) {
+        notified = std::future::poll_fn(|context| {
+            if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
                 return Poll::Ready(Ok(true));
             }
-            match seat.turn(context) {
+            match poller.turn(context) {
                 // An operation went on, or will: its guest will want more.
                 Ok(turn) if turn.is_active() => Poll::Ready(Ok(false)),
-                // One that is to end is left alone; who runs it rings at the end.
+                // One that is to end is left alone; who runs it notifies at the end.
                 Ok(_) => Poll::Pending,
                 Err(violation) => Poll::Ready(Err(violation)),
             }
@@ -379,10 +383,10 @@ async fn look_until_stopped(seat: &Seat) -> Result<(), Violation> {
 }
 
 /// Watches the ring for a moment, before the reactor has its turn.
-fn watch(seat: &Seat) {
+fn watch(poller: &Poller) {
     for _ in 0..LOOKS_A_VISIT {
         {
-            let driver = seat.driver();
+            let driver = poller.driver();
             if driver.has_submissions() || driver.has_ready() {
                 return;
             }

@@ -4,41 +4,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
+use super::Handle;
 use crate::calls::guest::{CallError, Caller};
 use crate::error::{Error, Result};
 use crate::report::Outcome;
-use crate::sandbox::KillHandle;
 use crate::stats::Stats;
 
 /// A sandbox that runs as a task of its own. Dropping it ends the guest.
 #[derive(Debug)]
 pub struct Running {
-    caller: Caller,
-    kill: KillHandle,
+    handle: Handle,
     /// None if there was no runtime for it.
     task: Option<JoinHandle<(Result<Outcome>, Stats)>>,
 }
 
 impl Running {
-    pub(crate) fn new(
-        caller: Caller,
-        kill: KillHandle,
-        task: JoinHandle<(Result<Outcome>, Stats)>,
-    ) -> Self {
-        Self {
-            caller,
-            kill,
-            task: Some(task),
-        }
-    }
-
-    /// What [`Sandbox::start`](crate::Sandbox::start) gives where nothing can run.
-    pub(crate) fn without_runtime(caller: Caller, kill: KillHandle) -> Self {
-        Self {
-            caller,
-            kill,
-            task: None,
-        }
+    pub(crate) fn new(handle: Handle, task: Option<JoinHandle<(Result<Outcome>, Stats)>>) -> Self {
+        Self { handle, task }
     }
 
     /// Calls a function that the guest exports: [`Caller::call`].
@@ -54,19 +36,19 @@ impl Running {
         if self.task.is_none() {
             return Err(CallError::NoRuntime);
         }
-        self.caller.call(name, input).await
+        self.handle.caller().call(name, input).await
     }
 
     /// What calls it, to be given to others.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        self.caller.clone()
+        self.handle.caller().clone()
     }
 
-    /// What ends it at once.
+    /// The sandbox from beside: what ends it at once, and tells its numbers while it runs.
     #[must_use]
-    pub fn kill_handle(&self) -> KillHandle {
-        self.kill.clone()
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Lets the guest answer the calls under way and end by itself, and waits for that.
@@ -75,7 +57,7 @@ impl Running {
     ///
     /// As [`Sandbox::run`](crate::Sandbox::run).
     pub async fn close(self) -> Result<(Outcome, Stats)> {
-        self.caller.close();
+        self.handle.caller().close();
         self.ended().await
     }
 
@@ -102,6 +84,6 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.kill.kill();
+        self.handle.kill();
     }
 }

@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_micros(250);
 
 /// The time that one guest was on a processor.
 #[derive(Debug, Default)]
-pub(super) struct ProcessorTime {
+pub(super) struct CpuTime {
     used: Duration,
     asked: Option<Reading>,
 }
@@ -31,7 +31,7 @@ struct Reading {
     time: Duration,
 }
 
-impl ProcessorTime {
+impl CpuTime {
     pub(super) fn used(&self) -> Duration {
         self.used
     }
@@ -88,8 +88,8 @@ mod tests {
         })
     }
 
-    fn asked(time: Duration) -> ProcessorTime {
-        ProcessorTime {
+    fn asked(time: Duration) -> CpuTime {
+        CpuTime {
             used: Duration::ZERO,
             asked: reading(time),
         }

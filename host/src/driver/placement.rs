@@ -1,0 +1,158 @@
+//! Who takes the driver's turns.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use wakebox_abi::wake::Mode;
+
+use super::inflight::Ready;
+use super::poller::Poller;
+use super::{Driver, Ended, Turn, Violation};
+
+/// Two exits closer than this make it likely that a poller would pay.
+const DENSE: Duration = Duration::from_micros(200);
+/// A turn longer than this would outlast the watch of a guest in mode `auto`, whoever took it.
+const LONG: Duration = Duration::from_micros(50);
+
+/// Who takes the driver's turns.
+#[derive(Debug)]
+pub(crate) enum Placement {
+    /// The task that runs the guest, between two entries.
+    Inline(Box<Driver>),
+    /// A thread that looks while the guest runs, and the task that runs the guest beside it.
+    Poller(Arc<Poller>),
+}
+
+/// Where a driver stands after a turn of the task that has parked its guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) ended: Ended,
+    /// Free-running count of completions published.
+    pub(crate) published: u32,
+    pub(crate) in_flight: u32,
+}
+
+impl Placement {
+    /// The poller, if there is one.
+    pub(crate) fn poller(&self) -> Option<&Arc<Poller>> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Poller(poller) => Some(poller),
+        }
+    }
+
+    /// The queue of operations that can go on.
+    pub(crate) fn ready(&self) -> &Arc<Ready> {
+        match self {
+            Self::Inline(driver) => driver.ready(),
+            Self::Poller(poller) => poller.ready(),
+        }
+    }
+
+    /// A turn of the task that runs the guest. Without a poller, the task is woken when an operation
+    /// can go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::turn`].
+    pub(crate) fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Violation> {
+        match self {
+            Self::Inline(driver) => driver.turn(Some(context)),
+            Self::Poller(poller) => poller.with(|driver| driver.turn(None)),
+        }
+    }
+
+    /// The same if nobody else would take it.
+    pub(crate) fn turn_if_inline(
+        &mut self,
+        context: &Context<'_>,
+    ) -> Option<Result<Turn, Violation>> {
+        match self {
+            Self::Inline(driver) => Some(driver.turn(Some(context))),
+            Self::Poller(_) => None,
+        }
+    }
+
+    /// A turn beside the poller, which sees to what is left. If the guest goes on at once, the
+    /// poller is notified where that saves exits. `None` without a poller.
+    pub(crate) fn turn_beside_poller(
+        &self,
+        mode: Mode,
+        goes_on: bool,
+    ) -> Option<Result<Turn, Violation>> {
+        let poller = self.poller()?;
+        let began = Instant::now();
+        let turn = poller.with(|driver| driver.turn(None));
+        // After a long turn the next is likely to be long, too. The guest would leave before a
+        // poller has done it: no exit is saved, and the thread has to be woken. What a turn has left
+        // wants another.
+        let pays = goes_on && (mode == Mode::Poll || began.elapsed() < LONG);
+        if turn
+            .as_ref()
+            .is_ok_and(|turn| pays || turn.ended == Ended::Spent)
+        {
+            poller.notify();
+        }
+        Some(turn)
+    }
+
+    /// Says whether the task that runs the guest waits for a completion.
+    pub(crate) fn set_parked(&self, parked: bool) {
+        if let Self::Poller(poller) = self {
+            poller.set_parked(parked);
+        }
+    }
+
+    /// A turn of the task that has parked its guest, which is woken when there is more for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::turn`].
+    pub(crate) fn turn_parked(&mut self, context: &Context<'_>) -> Result<Standing, Violation> {
+        let turn = |driver: &mut Driver, register: Option<&Context<'_>>| {
+            driver.turn(register).map(|turn| Standing {
+                ended: turn.ended,
+                published: driver.published(),
+                in_flight: driver.in_flight(),
+            })
+        };
+        match self {
+            Self::Inline(driver) => turn(driver, Some(context)),
+            Self::Poller(poller) => {
+                // Registered before the rings are looked at; partner of the poller's wake.
+                poller.runner().register(context.waker());
+                poller.with(|driver| turn(driver, None))
+            }
+        }
+    }
+
+    /// The guest has left and was not parked, because what it waits for was done on the spot so long
+    /// after it had left: a poller would have saved it the exit, if that was short.
+    pub(crate) fn left_in_vain(&self, waited: Option<Duration>) {
+        if let Self::Poller(poller) = self
+            && waited.is_some_and(|waited| waited < DENSE)
+        {
+            poller.notify();
+        }
+    }
+
+    /// As [`Driver::close_some`].
+    pub(crate) fn close_some(&mut self) -> bool {
+        match self {
+            Self::Inline(driver) => driver.close_some(),
+            Self::Poller(poller) => poller.with(Driver::close_some),
+        }
+    }
+
+    /// Drops every operation in flight and every open resource, and ends the poller's task.
+    pub(crate) fn close(&mut self) {
+        match self {
+            Self::Inline(driver) => driver.close(),
+            Self::Poller(poller) => {
+                poller.with(Driver::close);
+                poller.stop();
+            }
+        }
+    }
+}

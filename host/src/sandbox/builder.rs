@@ -1,0 +1,363 @@
+//! What a sandbox is built with.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wakebox_abi::wake::Mode;
+
+use super::{QUANTUM, Sandbox, create};
+use crate::calls::host::{Functions, HostContext};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::loader::Image;
+use crate::observe::Sinks;
+use crate::policy::Policy;
+use crate::stdio::{Input, Output};
+use crate::trace::{self, Sink};
+
+/// Where a guest's program comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Path(PathBuf),
+    Bytes(Vec<u8>),
+    Image(Image),
+}
+
+/// Something that [`Builder::guest`] takes: a path, the bytes of a file, or an [`Image`].
+#[derive(Clone, Debug)]
+pub struct Guest(Source);
+
+impl Guest {
+    /// Where it came from, if that is a file, and what is in it.
+    pub(super) fn load(self) -> Result<(Option<String>, Image)> {
+        Ok(match self.0 {
+            Source::Path(path) => (Some(path.display().to_string()), Image::from_path(path)?),
+            Source::Bytes(bytes) => (None, Image::from_bytes(bytes)?),
+            Source::Image(image) => (None, image),
+        })
+    }
+}
+
+impl From<&str> for Guest {
+    fn from(path: &str) -> Self {
+        Self(Source::Path(path.into()))
+    }
+}
+
+impl From<&Path> for Guest {
+    fn from(path: &Path) -> Self {
+        Self(Source::Path(path.into()))
+    }
+}
+
+impl From<PathBuf> for Guest {
+    fn from(path: PathBuf) -> Self {
+        Self(Source::Path(path))
+    }
+}
+
+impl From<&PathBuf> for Guest {
+    fn from(path: &PathBuf) -> Self {
+        Self(Source::Path(path.clone()))
+    }
+}
+
+impl From<Vec<u8>> for Guest {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Source::Bytes(bytes))
+    }
+}
+
+impl From<&[u8]> for Guest {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Source::Bytes(bytes.into()))
+    }
+}
+
+impl From<Image> for Guest {
+    fn from(image: Image) -> Self {
+        Self(Source::Image(image))
+    }
+}
+
+impl From<&Image> for Guest {
+    fn from(image: &Image) -> Self {
+        Self(Source::Image(image.clone()))
+    }
+}
+
+/// Settings of a sandbox. All but the guest have defaults; nothing is granted.
+#[derive(Debug)]
+pub struct Builder {
+    guest: Option<Guest>,
+    pub(super) symbols: Option<PathBuf>,
+    pub(super) limits: Limits,
+    pub(super) arena: Option<u64>,
+    pub(super) stack: Option<u64>,
+    pub(super) quantum: Duration,
+    pub(super) mode: Mode,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) policy: Policy,
+    pub(super) functions: Functions,
+    pub(super) stdin: Input,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    pub(super) sinks: Sinks,
+    pub(super) trace_records: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            guest: None,
+            symbols: None,
+            limits: Limits::new(),
+            arena: None,
+            stack: None,
+            quantum: QUANTUM,
+            mode: Mode::default(),
+            args: Vec::new(),
+            env: Vec::new(),
+            policy: Policy::new(),
+            functions: Functions::default(),
+            stdin: Input::Null,
+            stdout: Output::Null,
+            stderr: Output::Null,
+            sinks: Sinks::default(),
+            trace_records: trace::RECORDS,
+        }
+    }
+}
+
+impl Builder {
+    /// The program: a path, the bytes of a file, or an [`Image`] that is parsed already.
+    #[must_use]
+    pub fn guest(mut self, guest: impl Into<Guest>) -> Self {
+        self.guest = Some(guest.into());
+        self
+    }
+
+    /// A file with the guest's debug information, if the guest is stripped: what `objcopy
+    /// --only-keep-debug` wrote, or the binary as it was before. It is only used to name places in
+    /// backtraces. Where both files have a build ID, it must be the same.
+    #[must_use]
+    pub fn symbols(mut self, path: impl Into<PathBuf>) -> Self {
+        self.symbols = Some(path.into());
+        self
+    }
+
+    /// How much the guest may use. What is set here counts before what the policy says, and that
+    /// before the defaults.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits.or(&self.limits);
+        self
+    }
+
+    /// RAM of the guest in bytes: [`Limits::memory`].
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.limits = self.limits.memory(bytes);
+        self
+    }
+
+    /// The part of the memory through which operations' bytes travel, in bytes. An eighth of the
+    /// memory by default, at least 256 KiB, at most 64 MiB.
+    #[must_use]
+    pub fn arena(mut self, bytes: u64) -> Self {
+        self.arena = Some(bytes);
+        self
+    }
+
+    /// The stack in bytes. An eighth of the memory by default, at most 1 MiB.
+    #[must_use]
+    pub fn stack(mut self, bytes: u64) -> Self {
+        self.stack = Some(bytes);
+        self
+    }
+
+    /// Most operations in flight: [`Limits::in_flight`].
+    #[must_use]
+    pub fn in_flight(mut self, most: u32) -> Self {
+        self.limits = self.limits.in_flight(most);
+        self
+    }
+
+    /// Most open sockets, files and directories: [`Limits::handles`].
+    #[must_use]
+    pub fn handles(mut self, most: u32) -> Self {
+        self.limits = self.limits.handles(most);
+        self
+    }
+
+    /// How long the guest may compute before other tasks of its thread get a turn, rounded
+    /// up to milliseconds. 2 ms by default.
+    #[must_use]
+    pub fn quantum(mut self, quantum: Duration) -> Self {
+        self.quantum = quantum;
+        self
+    }
+
+    /// How long a run may take: [`Limits::wall_clock`].
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limits = self.limits.wall_clock(limit);
+        self
+    }
+
+    /// How the guest sleeps and is woken. [`Mode::Auto`] by default.
+    #[must_use]
+    pub fn wake(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a variable to the environment, which is empty otherwise. The last one of a name counts.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let key = key.into();
+        self.env.retain(|(known, _)| *known != key);
+        self.env.push((key, value.into()));
+        self
+    }
+
+    /// What the guest may reach. Nothing by default.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Gives the guest a function of this program to call, and grants it thereby.
+    ///
+    /// `function` gets a context and the arguments: any serde type, a tuple for several. What
+    /// it returns is any serde type too; its own errors arrive typed if that is a `Result`.
+    /// Calls go on concurrently, each as a task of the runtime in which the sandbox runs
+    /// ([threads and signals](crate#threads-and-signals)); work that blocks belongs into
+    /// `spawn_blocking`. A guest that drops its call drops the future. A panic ends the call with an
+    /// error in the guest.
+    ///
+    /// State is shared through [`Self::state`] (or captured by a closure that clones what it
+    /// moves into its future):
+    ///
+    /// ```
+    /// # use wakebox::{HostContext, Sandbox};
+    /// # use std::{collections::HashMap, sync::Mutex};
+    /// type Store = Mutex<HashMap<String, String>>;
+    ///
+    /// let builder = Sandbox::builder()
+    ///     .state(Store::default())
+    ///     .host_fn("kv.get", async |ctx: HostContext, key: String| -> Option<String> {
+    ///         ctx.state::<Store>().lock().unwrap().get(&key).cloned()
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn host_fn<A, R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        F: Fn(HostContext, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+    {
+        self.functions.add_call(name, function);
+        self
+    }
+
+    /// Gives the guest a function that yields a stream of items, one whenever the guest asks for
+    /// it. Otherwise as [`Self::host_fn`].
+    #[must_use]
+    pub fn host_stream<A, T, F, S>(mut self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize,
+        F: Fn(HostContext, A) -> S + Send + Sync + 'static,
+        S: Stream<Item = T> + Send + 'static,
+    {
+        self.functions.add_stream(name, function);
+        self
+    }
+
+    /// A value for host functions, found by its type with [`HostContext::state`].
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.functions.state.insert(value);
+        self
+    }
+
+    /// How long one call of a host function may take, `None` for no limit:
+    /// [`Limits::host_fn_time`].
+    #[must_use]
+    pub fn host_fn_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.limits = self.limits.host_fn_time(limit);
+        self
+    }
+
+    /// Where standard input comes from. It is at its end by default.
+    #[must_use]
+    pub fn stdin(mut self, input: Input) -> Self {
+        self.stdin = input;
+        self
+    }
+
+    /// Where standard output goes. Nowhere by default.
+    #[must_use]
+    pub fn stdout(mut self, output: Output) -> Self {
+        self.stdout = output;
+        self
+    }
+
+    /// Where standard error goes. Nowhere by default.
+    #[must_use]
+    pub fn stderr(mut self, output: Output) -> Self {
+        self.stderr = output;
+        self
+    }
+
+    /// Watches the run: `sink` gets every event of both sides ([`crate::trace`]). Called several
+    /// times, each sink gets them all.
+    ///
+    /// A sandbox that is watched takes memory for the guest's records
+    /// ([`Self::trace_records`]) beyond [`Self::memory`], has a quantum of at most 2 ms, after which they are
+    /// taken out, and a thread `wakebox-trace`.
+    #[must_use]
+    pub fn trace(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.0.push(Box::new(sink));
+        self
+    }
+
+    /// Places of the ring in which the guest's records wait, 32 bytes each, rounded up to a power
+    /// of two; 131,072 by default. What finds it full is lost, and counted.
+    #[must_use]
+    pub fn trace_records(mut self, places: u32) -> Self {
+        self.trace_records = places;
+        self
+    }
+
+    /// Makes the machine and loads the guest. No instruction of it has run yet.
+    ///
+    /// It blocks the thread for about a millisecond with an [`Image`], as long as there are few
+    /// relocations, and longer with a file, which is read first ([`Image::from_path`]).
+    ///
+    /// # Errors
+    ///
+    /// The guest cannot be read or is refused; a setting cannot be; KVM is missing,
+    /// forbidden, or could not do its part.
+    pub fn build(mut self) -> Result<Sandbox> {
+        let guest = self
+            .guest
+            .take()
+            .ok_or_else(|| Error::Setting("a sandbox needs a guest: Builder::guest".into()))?;
+        create::create(guest, self)
+    }
+}

@@ -1,0 +1,448 @@
+//! From a builder's settings to a machine whose guest has not begun.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wakebox_abi::boot::{self, Boot, Features, Range};
+use wakebox_abi::wake::Mode;
+use wakebox_abi::{ABI_VERSION, layout};
+
+use super::builder::{Builder, Guest};
+use super::cpu_time::CpuTime;
+use super::handle::Live;
+use super::{QUANTUM, Sandbox};
+use crate::account::Account;
+use crate::calls::guest::Mailbox;
+use crate::calls::host::{Callables, Functions};
+use crate::debug::symbols::Symbols;
+use crate::driver::handles::{self, Handles};
+use crate::driver::inflight::Ready;
+use crate::driver::placement::Placement;
+use crate::driver::poller::Poller;
+use crate::driver::{Driver, OpCounts};
+use crate::error::{Error, Result};
+use crate::limits::{LimitKind, Limits};
+use crate::loader::Image;
+use crate::meter::Meter;
+use crate::observe::{Sinks, Tracing};
+use crate::ops::Resources;
+use crate::ops::blocking::Lanes;
+use crate::ops::lookup::Resolver;
+use crate::policy::check::Guard;
+use crate::stdio::{Console, Input, Output, Stdin};
+use crate::stop::Stop;
+use crate::telemetry::Telemetry;
+use crate::tree::Tree;
+use crate::vm;
+use crate::vm::clock::Clocks;
+use crate::vm::memory::GuestMemory;
+use crate::vm::space::{Sizes, Space};
+use crate::vm::system::System;
+use crate::vm::vcpu::Vcpu;
+
+/// Calls of one sandbox that may wait for a disk, at once.
+const DISK_CALLS_AT_ONCE: usize = 16;
+/// Names of one sandbox that are resolved at once.
+const NAMES_AT_ONCE: usize = 8;
+/// How long a guest watches the completion ring before it leaves, at most.
+const SPIN: Duration = Duration::from_millis(1);
+
+/// Makes the machine, loads the guest, and readies the host's side of it.
+pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
+    let (name, image) = guest.load()?;
+    let symbols = Symbols::of(&image, builder.symbols.as_deref())?;
+    let policy = Arc::new(Guard::new(builder.policy));
+    let limits = builder.limits.or(policy.policy().limits());
+    let tree = Tree::open(&policy)?;
+    let words = Words::new(&builder.args, &environment(&policy, builder.env)?)?;
+    let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
+    let sizes = sizes(&limits, builder.arena, builder.stack, &words, trace_records)?;
+    let mut machine = Machine::new(image, &sizes, builder.mode)?;
+    machine.write_boot_page(builder.mode, &words)?;
+    let quantum = match trace_records {
+        0 => builder.quantum,
+        _ => builder.quantum.min(QUANTUM),
+    };
+    let telemetry = Telemetry::new(name.as_deref(), builder.mode);
+    let tracing = machine.watched_by(builder.sinks, builder.mode, name)?;
+    let stop = Arc::new(Stop::new(machine.vcpu.kick().clone()));
+    let host = Host::new(
+        &limits,
+        builder.functions,
+        (builder.stdin, builder.stdout, builder.stderr),
+    )?;
+    let meter = Meter::new(limits);
+    let live = Arc::new(Live::new(
+        builder.mode,
+        &machine.memory,
+        stop,
+        policy,
+        meter,
+        host.account.clone(),
+    ));
+    let resources = host.resources(&machine, &live, &limits, tree);
+    let placement = machine.place(
+        resources,
+        &live.operations,
+        tracing.as_ref(),
+        &telemetry,
+        builder.mode,
+        &host.callables,
+    )?;
+    let Machine {
+        image,
+        memory,
+        vcpu,
+        clocks,
+        ..
+    } = machine;
+    Ok(Sandbox {
+        image,
+        symbols: Arc::new(symbols),
+        signal: 0,
+        control: memory.control(),
+        live,
+        vcpu,
+        clocks,
+        memory,
+        placement,
+        mode: builder.mode,
+        tracing,
+        telemetry,
+        quantum,
+        ended: false,
+        computed: limits.time(LimitKind::CpuTime).map(|_| CpuTime::default()),
+        limits,
+        left_at: None,
+        turn_began: Instant::now(),
+        callables: host.callables,
+        mailbox: host.mailbox,
+        console: host.console,
+        stdin: host.stdin,
+        lost: Vec::new(),
+    })
+}
+
+/// The policy's variables and those of the builder, which count before them.
+fn environment(policy: &Guard, own: Vec<(String, String)>) -> Result<Vec<(String, String)>> {
+    let mut all = policy.policy().environment()?;
+    all.retain(|(granted, _)| own.iter().all(|(key, _)| key != granted));
+    all.extend(own);
+    Ok(all)
+}
+
+/// A machine with its guest.
+struct Machine {
+    image: Image,
+    memory: Arc<GuestMemory>,
+    vcpu: Vcpu,
+    clocks: Clocks,
+    /// The guest's stack.
+    stack: Range,
+    /// Whether a poller takes the driver's turns while the guest runs.
+    is_polled: bool,
+}
+
+impl Machine {
+    fn new(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
+        let space = Space::plan(&image, sizes)?;
+        let bytes = space.ram;
+        let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
+        // Watching pays only if somebody else can fill the ring meanwhile.
+        let processors = System::get()?.processors;
+        let is_polled = matches!(mode, Mode::Poll | Mode::Auto) && processors > 1;
+        let stack = Range {
+            start: layout::STACK,
+            len: memory.space().stack.len,
+        };
+        // What the C runtime's entry code expects of a stack: no arguments, no environment, no
+        // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
+        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
+        let clocks = Clocks::new(vcpu.fd());
+        vm::install(&memory, &image);
+        Ok(Self {
+            image,
+            memory,
+            vcpu,
+            clocks,
+            stack,
+            is_polled,
+        })
+    }
+
+    /// Writes what the guest is told of itself before it begins.
+    fn write_boot_page(&self, mode: Mode, words: &Words) -> Result<()> {
+        let space = self.memory.space();
+        let mut features = if self.is_polled {
+            Features::EXITLESS
+        } else {
+            0
+        };
+        if self.clocks.has_counter() {
+            features |= Features::TSC_CLOCK;
+        }
+        let boot = Boot {
+            magic: boot::MAGIC,
+            version: ABI_VERSION,
+            vcpus: 1,
+            features,
+            wake_mode: mode as u32,
+            spin_ns: SPIN.as_nanos() as u32,
+            submissions: space.submission_entries,
+            completions: space.completion_entries,
+            image: self.image.span(),
+            stack: self.stack,
+            arena: Range {
+                start: layout::ARENA,
+                len: space.arena.len,
+            },
+            heap: Range {
+                start: layout::HEAP,
+                len: space.heap.len,
+            },
+            args: words.args_range(),
+            env: words.env_range(),
+            seed: seed()?,
+            trace_records: space.trace_records,
+            reserved: 0,
+        };
+        let offset = space.boot.offset;
+        self.memory.write(offset, boot.as_bytes());
+        self.memory.write(offset + Words::OFFSET, &words.bytes);
+        Ok(())
+    }
+
+    /// Has the sinks get what both sides do, if there are any.
+    fn watched_by(
+        &mut self,
+        sinks: Sinks,
+        mode: Mode,
+        guest: Option<String>,
+    ) -> Result<Option<Tracing>> {
+        if sinks.0.is_empty() {
+            return Ok(None);
+        }
+        let tracing = Tracing::new(&self.memory, &self.clocks, mode.to_string(), guest, sinks)?;
+        self.vcpu.recorder = Some(tracing.recorder().clone());
+        Ok(Some(tracing))
+    }
+
+    /// Makes the driver, and gives it to whom takes its turns.
+    fn place(
+        &self,
+        resources: Resources,
+        operations: &Arc<OpCounts>,
+        tracing: Option<&Tracing>,
+        telemetry: &Telemetry,
+        mode: Mode,
+        callables: &Callables,
+    ) -> Result<Placement> {
+        let kick = self.vcpu.kick();
+        let driver = Driver::new(
+            &self.memory,
+            resources,
+            operations.clone(),
+            Arc::new(Ready::new((mode == Mode::Irq).then(|| kick.clone()))),
+            tracing.map(Tracing::recorder).cloned(),
+            telemetry,
+        );
+        if !self.is_polled {
+            return Ok(Placement::Inline(Box::new(driver)));
+        }
+        let home = callables.home().clone();
+        let poller = Poller::new(driver, self.memory.control(), mode, home, kick.clone())?;
+        Ok(Placement::Poller(poller))
+    }
+}
+
+/// What of the host's side both the run and the operations work with.
+struct Host {
+    account: Account,
+    callables: Callables,
+    mailbox: Arc<Mailbox>,
+    console: Console,
+    stdin: Stdin,
+}
+
+impl Host {
+    fn new(
+        limits: &Limits,
+        functions: Functions,
+        (stdin, stdout, stderr): (Input, Output, Output),
+    ) -> Result<Self> {
+        let account = Account::new(limits.value(LimitKind::HostMemory));
+        let time = limits.time(LimitKind::HostFnTime);
+        let callables = Callables::new(functions, time, account.clone());
+        let stdio = |source| Error::Stdio { source };
+        Ok(Self {
+            mailbox: Arc::new(Mailbox::new(account.clone())),
+            console: Console::new(stdout, stderr, callables.home()).map_err(stdio)?,
+            stdin: Stdin::new(stdin, callables.home()).map_err(stdio)?,
+            callables,
+            account,
+        })
+    }
+
+    /// What operations work with.
+    fn resources(&self, machine: &Machine, live: &Live, limits: &Limits, tree: Tree) -> Resources {
+        Resources {
+            arena: machine.memory.arena(),
+            handles: Handles::new(handles::most(limits)),
+            policy: live.policy.clone(),
+            resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
+            tree,
+            disk: Lanes::new(DISK_CALLS_AT_ONCE),
+            console: self.console.clone(),
+            stdin: self.stdin.clone(),
+            callables: self.callables.clone(),
+            mailbox: self.mailbox.clone(),
+            account: self.account.clone(),
+            meter: live.meter.clone(),
+            stop: live.stop.clone(),
+            start: machine.clocks.start(),
+        }
+    }
+}
+
+/// Places of the trace ring; zero if nobody watches.
+fn ring_of_trace(sinks: &Sinks, places: u32) -> Result<u32> {
+    let most = layout::TRACE_RECORDS_MAX;
+    match places {
+        _ if sinks.0.is_empty() => Ok(0),
+        places if (1..=most).contains(&places) => Ok(places.next_power_of_two().max(64)),
+        places => Err(Error::Setting(format!(
+            "a trace ring of {places} places cannot be: from 1 to {most}"
+        ))),
+    }
+}
+
+fn sizes(
+    limits: &Limits,
+    arena: Option<u64>,
+    stack: Option<u64>,
+    words: &Words,
+    trace_records: u32,
+) -> Result<Sizes> {
+    let memory = limits.value(LimitKind::Memory);
+    let in_flight = match limits.get(LimitKind::InFlight) {
+        Some(_) => limits.count(LimitKind::InFlight),
+        None => layout::COMPLETIONS_MAX,
+    };
+    let available = memory_of_the_machine();
+    if memory > available {
+        return Err(Error::MemoryTooLarge {
+            asked: memory,
+            available,
+        });
+    }
+    if in_flight == 0 || in_flight > layout::COMPLETIONS_MAX {
+        return Err(Error::Setting(format!(
+            "{in_flight} operations in flight cannot be: from 1 to {}",
+            layout::COMPLETIONS_MAX
+        )));
+    }
+    let arena = arena.unwrap_or((memory / 8).clamp(256 << 10, 64 << 20));
+    let stack = stack.unwrap_or((memory / 8).clamp(64 << 10, 1 << 20));
+    Ok(Sizes {
+        memory,
+        arena: bounded("an arena", arena, layout::ARENA_MAX)?,
+        stack: bounded("a stack", stack, layout::STACK_MAX)?,
+        in_flight,
+        boot: Words::OFFSET + words.bytes.len() as u64,
+        trace_records,
+    })
+}
+
+/// A size, if it is neither nothing nor too much.
+fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
+    if value == 0 || value > most {
+        return Err(Error::Setting(format!(
+            "{name} of {} cannot be: from 1 byte to {}",
+            crate::units::bytes(value),
+            crate::units::bytes(most)
+        )));
+    }
+    Ok(value)
+}
+
+/// Bytes of RAM of the machine that this runs on.
+fn memory_of_the_machine() -> u64 {
+    let available = rustix::system::sysinfo();
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the field's type differs by platform"
+    )]
+    let bytes = u64::from(available.totalram) * u64::from(available.mem_unit);
+    bytes
+}
+
+/// Arguments and environment, as they lie behind the boot page's structure.
+struct Words {
+    bytes: Vec<u8>,
+    args_len: usize,
+}
+
+impl Words {
+    /// Where they begin in the boot page.
+    const OFFSET: u64 = 256;
+
+    fn new(args: &[String], env: &[(String, String)]) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let mut push = |word: &str, what: &str| {
+            if word.contains('\0') {
+                return Err(Error::Setting(format!("{what} contains a NUL: {word:?}")));
+            }
+            bytes.extend_from_slice(word.as_bytes());
+            bytes.push(0);
+            Ok(bytes.len())
+        };
+        let mut args_len = 0;
+        for arg in args {
+            args_len = push(arg, "an argument")?;
+        }
+        for (key, value) in env {
+            if key.is_empty() || key.contains('=') {
+                return Err(Error::Setting(format!(
+                    "a variable cannot be named {key:?}"
+                )));
+            }
+            push(&format!("{key}={value}"), "a variable")?;
+        }
+        if Self::OFFSET + bytes.len() as u64 > layout::BOOT_MAX {
+            return Err(Error::Setting(format!(
+                "arguments and environment take {}; there is room for {}",
+                crate::units::bytes(bytes.len() as u64),
+                crate::units::bytes(layout::BOOT_MAX - Self::OFFSET)
+            )));
+        }
+        Ok(Self { bytes, args_len })
+    }
+
+    fn args_range(&self) -> Range {
+        Range {
+            start: layout::BOOT + Self::OFFSET,
+            len: self.args_len as u64,
+        }
+    }
+
+    fn env_range(&self) -> Range {
+        let args = self.args_range();
+        Range {
+            start: args.end(),
+            len: (self.bytes.len() - self.args_len) as u64,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Boot>() as u64 <= Words::OFFSET);
+
+/// Random words for the guest's own generators.
+fn seed() -> Result<[u64; 4]> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::Setting(format!("the kernel gives no random bytes: {error}")))?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok(std::array::from_fn(|index| {
+        u64::from_le_bytes(words[index])
+    }))
+}

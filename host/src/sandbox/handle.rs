@@ -1,0 +1,136 @@
+//! A sandbox as it is seen from beside its run.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use wakebox_abi::wake::Mode;
+
+use super::Sandbox;
+use crate::account::Account;
+use crate::calls::guest::Caller;
+use crate::driver::OpCounts;
+use crate::meter::Meter;
+use crate::policy::check::Guard;
+use crate::stats::{GuestCounts, RunCounts, Stats};
+use crate::stop::{Stop, Why};
+use crate::vm::memory::GuestMemory;
+use crate::vm::signal::RunPage;
+
+/// What is counted of a sandbox, and what ends it.
+#[derive(Debug)]
+pub(super) struct Live {
+    mode: Mode,
+    pub(super) stop: Arc<Stop<RunPage>>,
+    pub(super) run: RunCounts,
+    pub(super) operations: Arc<OpCounts>,
+    pub(super) policy: Arc<Guard>,
+    pub(super) meter: Arc<Meter>,
+    account: Account,
+    /// Weak: whoever keeps a handle after the end does not keep the guest's memory.
+    memory: Weak<GuestMemory>,
+    /// What the guest had counted when its sandbox was dropped.
+    last: OnceLock<GuestCounts>,
+}
+
+impl Live {
+    pub(super) fn new(
+        mode: Mode,
+        memory: &Arc<GuestMemory>,
+        stop: Arc<Stop<RunPage>>,
+        policy: Arc<Guard>,
+        meter: Arc<Meter>,
+        account: Account,
+    ) -> Self {
+        Self {
+            mode,
+            stop,
+            run: RunCounts::default(),
+            operations: Arc::default(),
+            policy,
+            meter,
+            account,
+            memory: Arc::downgrade(memory),
+            last: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let refused = self.policy.refusals();
+        let guest = match (self.last.get(), self.memory.upgrade()) {
+            (Some(last), _) => *last,
+            (None, Some(memory)) => GuestCounts::read(&memory.control()),
+            (None, None) => GuestCounts::default(),
+        };
+        Stats {
+            mode: self.mode,
+            exits: self.run.exits(),
+            interrupts: self.run.interrupts.get(),
+            operations: Stats::name_operations(&self.operations),
+            refusals: refused.iter().map(|(_, count)| count).sum(),
+            refused,
+            bytes: self.meter.bytes(),
+            host_memory: self.account.kept(),
+            host_memory_peak: self.account.peak(),
+            guest,
+            in_guest: self.run.in_guest.time(),
+            in_host: self.run.in_host.time(),
+            parked: self.run.parked.time(),
+        }
+    }
+
+    /// Keeps what the guest has counted beyond its memory.
+    pub(super) fn keep_guest_counts(&self, memory: &Arc<GuestMemory>) {
+        let _ = self.last.set(GuestCounts::read(&memory.control()));
+    }
+}
+
+/// A sandbox from beside, while it runs and after: ends it, looks at its numbers, calls its guest.
+/// Clones are about the same one. It keeps neither the guest nor its memory.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    live: Arc<Live>,
+    caller: Caller,
+}
+
+impl Handle {
+    /// Ends the sandbox: its run returns [`Outcome::Cancelled`](crate::Outcome::Cancelled), whether
+    /// the guest computes, is parked, waits for a host function, or has not started. Does nothing
+    /// after the end.
+    ///
+    /// The guest executes nothing more from then on, and the tasks of host functions are aborted:
+    /// their runtime drops the futures. What blocks goes on elsewhere: a call that is under way on a
+    /// thread for blocking calls runs to its end there, and what it gives is dropped; a host function
+    /// that blocks inside its `poll` holds up its thread, and the run only if that has no other.
+    pub fn kill(&self) {
+        self.live.stop.end(Why::Killed);
+    }
+
+    /// What the sandbox has done so far. While it runs, the numbers are of moments that lie close
+    /// together, not of one.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.live.stats()
+    }
+
+    /// What calls functions that the guest exports.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Sandbox {
+    /// The sandbox from beside: what ends it, tells its numbers and calls its guest while it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            live: self.live.clone(),
+            caller: self.caller(),
+        }
+    }
+
+    /// What the sandbox has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.live.stats()
+    }
+}

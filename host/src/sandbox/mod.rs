@@ -1,0 +1,139 @@
+//! The life of a sandbox: built, run, ended.
+//!
+//! [`Builder`] holds the settings, `create.rs` makes the machine of them, `run.rs` enters the guest
+//! and sees to what it was left for, `serve.rs` has its submissions done and parks it,
+//! `termination.rs` tells how it ended, and `postmortem.rs` what is found out about it then.
+//! [`Handle`] is the sandbox as it is seen from beside.
+
+mod builder;
+mod cpu_time;
+mod create;
+mod handle;
+mod postmortem;
+mod run;
+mod running;
+mod serve;
+mod termination;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wakebox_abi::memory::MappedControl;
+use wakebox_abi::wake::Mode;
+
+pub use self::builder::{Builder, Guest};
+use self::cpu_time::CpuTime;
+pub use self::handle::Handle;
+use self::handle::Live;
+pub use self::running::Running;
+use crate::calls::guest::{Caller, Mailbox};
+use crate::calls::host::Callables;
+use crate::debug::symbols::Symbols;
+use crate::driver::placement::Placement;
+use crate::limits::Limits;
+use crate::loader::Image;
+use crate::observe::{Recorder, Tracing};
+use crate::pulse::Pulse;
+use crate::stdio::{Console, LostOutput, Stdin};
+use crate::telemetry::Telemetry;
+use crate::vm::clock::Clocks;
+use crate::vm::memory::{GuestMemory, Shared};
+use crate::vm::vcpu::Vcpu;
+
+/// How long a guest may compute before others get a turn, unless it is said.
+const QUANTUM: Duration = Duration::from_millis(2);
+
+/// A virtual machine with its guest, ready to run.
+#[derive(Debug)]
+pub struct Sandbox {
+    image: Image,
+    symbols: Arc<Symbols>,
+    /// What a debugger is told that ended the guest.
+    signal: i32,
+    vcpu: Vcpu,
+    clocks: Clocks,
+    memory: Arc<GuestMemory>,
+    control: Shared<MappedControl>,
+    placement: Placement,
+    mode: Mode,
+    tracing: Option<Tracing>,
+    telemetry: Telemetry,
+    quantum: Duration,
+    limits: Limits,
+    ended: bool,
+    /// Time on a processor in the guest, if that is limited.
+    computed: Option<CpuTime>,
+    /// When the guest was left last.
+    left_at: Option<Instant>,
+    /// When others on this thread had a turn last.
+    turn_began: Instant,
+    live: Arc<Live>,
+    callables: Callables,
+    mailbox: Arc<Mailbox>,
+    console: Console,
+    stdin: Stdin,
+    /// What did not arrive of the guest's output, known at the end.
+    lost: Vec<LostOutput>,
+}
+
+impl Sandbox {
+    /// Settings to begin with.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// What calls functions that the guest exports. They are answered while the sandbox runs.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        let poller = self.placement.poller().filter(|_| self.mode == Mode::Poll);
+        Caller::new(self.mailbox.clone(), poller)
+    }
+
+    /// Where its rings stand, to be looked at from elsewhere when nothing seems to move.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            control: self.control.clone(),
+            ready: self.placement.ready().clone(),
+            poller: self.placement.poller().cloned(),
+            mailbox: self.mailbox.clone(),
+        }
+    }
+
+    /// Its number: from 1 on, in the order in which this process built its sandboxes. As in the span
+    /// that [`telemetry`](crate::telemetry) describes.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.telemetry.id()
+    }
+
+    /// Why a sink of the trace got no more events, if that happened. Known when the run has ended.
+    #[must_use]
+    pub fn trace_error(&self) -> Option<&std::io::Error> {
+        self.tracing.as_ref()?.error.as_ref()
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.tracing.as_ref().map(Tracing::recorder)
+    }
+
+    /// Drops every operation in flight and every open resource, here or, if they are many, soon after on
+    /// a thread for blocking calls. A copy in a child after `fork` leaves
+    /// alone what is its parent's, and what a thread of its parent's may have held.
+    fn close(&mut self) {
+        if !self.vcpu.is_of_this_process() {
+            return;
+        }
+        self.live.keep_guest_counts(&self.memory);
+        self.placement.close();
+        self.console.close();
+        self.stdin.close();
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

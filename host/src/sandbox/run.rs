@@ -1,0 +1,270 @@
+//! The run: the guest is entered, and what it was left for is seen to, until it ends.
+//!
+//! [`Sandbox::run`] is the whole story as one `async fn`: enter the guest, see why it was
+//! left, serve what it submitted, enter again; when the guest has nothing to do and nothing
+//! has completed, await.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tracing::Instrument;
+
+use super::serve::Parked;
+use super::{QUANTUM, Running, Sandbox};
+use crate::calls::guest::GuestEnd;
+use crate::driver::Violation;
+use crate::error::{Error, Result};
+use crate::limits::LimitKind;
+use crate::report::{Limit, Outcome};
+use crate::trace::ExitReason;
+use crate::vm::kick::Reasons;
+use crate::vm::vcpu::Exit;
+
+/// A run under way: when it is dropped, early or at the end, nothing stays open.
+struct Run<'a> {
+    sandbox: &'a mut Sandbox,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.sandbox.close();
+    }
+}
+
+impl Sandbox {
+    /// Runs the guest to its end.
+    ///
+    /// The future enters the guest when it is polled, for at most a quantum, and is pending
+    /// while the guest has nothing to do. It wants a Tokio runtime with I/O and time enabled,
+    /// of whichever flavour; many run side by side on few threads. Dropping it stops the guest
+    /// where it is; nothing of it runs any more, and the sandbox cannot be run again.
+    ///
+    /// What the guest has left open is closed before the outcome is known, except the rest of
+    /// hundreds, which a thread for blocking calls closes soon after.
+    ///
+    /// # Errors
+    ///
+    /// What the host could not do, or [`Error::Ended`] at a second call. What the guest does is
+    /// an [`Outcome`].
+    pub async fn run(&mut self) -> Result<Outcome> {
+        let span = self.telemetry.span().clone();
+        self.run_in_span().instrument(span).await
+    }
+
+    async fn run_in_span(&mut self) -> Result<Outcome> {
+        if !self.vcpu.is_of_this_process() {
+            return Err(Error::Forked);
+        }
+        if std::mem::replace(&mut self.ended, true) {
+            return Err(Error::Ended);
+        }
+        let runtime = runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        self.callables.enter(runtime, self.telemetry.span().clone());
+        let run = Run { sandbox: self };
+        let result = match run.sandbox.limits.time(LimitKind::WallClock) {
+            None => run.sandbox.drive().await,
+            Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
+                Ok(result) => result,
+                Err(_) => {
+                    run.sandbox.flush_in_haste().await;
+                    Ok(Outcome::Limit(Limit::WallClock(limit)))
+                }
+            },
+        };
+        let mut result = run.sandbox.account_for_output(result);
+        run.sandbox.mailbox.end(GuestEnd::of(&result));
+        run.sandbox.close_in_pieces().await;
+        drop(run);
+        if let Ok(outcome) = &mut result {
+            self.examine(outcome).await;
+        }
+        if let Some(tracing) = &mut self.tracing {
+            match &result {
+                Ok(outcome) => tracing.end(outcome.to_string(), outcome.exit_status()),
+                Err(error) => tracing.end(error.to_string(), 1),
+            }
+            tracing.ended().await;
+        }
+        self.telemetry.ended(&result, self.live.run.exits().total());
+        result
+    }
+
+    /// Runs the guest to its end, for callers without a runtime of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`]; besides, a runtime could not be made.
+    ///
+    /// # Panics
+    ///
+    /// If called inside a Tokio runtime.
+    pub fn run_blocking(&mut self) -> Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Thread {
+                name: "Tokio runtime",
+                source,
+            })?;
+        let outcome = runtime.block_on(self.run());
+        // A read of standard input that never ends must not keep the caller.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    /// Runs the sandbox as a task of the current Tokio runtime, for a guest that serves calls.
+    ///
+    /// Outside a runtime nothing runs, and whoever asks is told: [`Running::call`] gives
+    /// [`CallError::NoRuntime`](crate::CallError::NoRuntime), [`Running::ended`] and
+    /// [`Running::close`] give [`Error::NoRuntime`].
+    #[must_use]
+    pub fn start(mut self) -> Running {
+        let handle = self.handle();
+        // Not `tokio::spawn`: outside a runtime that drops the sandbox while it holds on to what the
+        // sandbox's own end needs.
+        let Ok(runtime) = runtime::Handle::try_current() else {
+            return Running::new(handle, None);
+        };
+        let task = runtime.spawn(async move {
+            let outcome = self.run().await;
+            (outcome, self.stats())
+        });
+        Running::new(handle, Some(task))
+    }
+
+    /// Enters the guest for `most` and counts the time on either side.
+    fn enter(&mut self, most: Duration) -> Result<Exit> {
+        if let Some(moment) = self.clocks.refresh() {
+            self.memory.write_clock(&moment);
+        }
+        let entered = Instant::now();
+        if let Some(left) = self.left_at {
+            self.live.run.in_host.add(entered - left);
+        }
+        if let Some(computed) = &mut self.computed {
+            computed.enter(entered);
+        }
+        let exit = self.vcpu.enter(most);
+        let left = Instant::now();
+        if let Some(computed) = &mut self.computed {
+            computed.leave(entered, left);
+        }
+        self.live.run.in_guest.add(left - entered);
+        self.left_at = Some(left);
+        self.exited(&exit);
+        exit
+    }
+
+    /// Tells of an exit whoever counts or watches them.
+    fn exited(&mut self, exit: &Result<Exit>) {
+        let reason = exit.as_ref().map_or(ExitReason::Violation, Exit::reason);
+        self.telemetry.exited(reason);
+        if let Some(tracing) = &mut self.tracing {
+            tracing.exited(reason);
+        }
+        self.live.run.interrupts.set(self.vcpu.interrupts);
+        if exit.is_ok() {
+            self.live.run.exited(reason);
+        }
+    }
+
+    /// How long the guest may stay in its next turn.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is reached.
+    fn turn_length(&self, began: Instant) -> Result<Duration, Limit> {
+        let mut most = self.quantum;
+        if let (Some(limit), Some(computed)) =
+            (self.limits.time(LimitKind::CpuTime), &self.computed)
+        {
+            match limit.checked_sub(computed.used()) {
+                None | Some(Duration::ZERO) => return Err(Limit::CpuTime(limit)),
+                Some(left) => most = most.min(left),
+            }
+        }
+        if let Some(limit) = self.limits.time(LimitKind::WallClock) {
+            let now = self.left_at.unwrap_or(began);
+            match limit.checked_sub(now - began) {
+                None | Some(Duration::ZERO) => return Err(Limit::WallClock(limit)),
+                Some(left) => most = most.min(left),
+            }
+        }
+        Ok(most)
+    }
+
+    async fn drive(&mut self) -> Result<Outcome> {
+        let began = Instant::now();
+        self.turn_began = began;
+        loop {
+            if let Some(why) = self.live.stop.why() {
+                return Ok(self.stopped(why).await);
+            }
+            self.let_sinks_catch_up().await;
+            self.let_others_run().await;
+            let most = match self.turn_length(began) {
+                Ok(most) => most,
+                Err(limit) => return Ok(self.limited(limit).await),
+            };
+            let exit = self.enter(most)?;
+            if let Break(outcome) = self.see_to(exit).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Sees to what the guest was left for, until it can be entered again or has ended.
+    async fn see_to(&mut self, exit: Exit) -> Result<ControlFlow<Outcome>> {
+        let served = match exit {
+            Exit::Submit => self.serve(true).await,
+            Exit::Wait => match self.park().await {
+                Parked::Completion => Ok(()),
+                parked => return Ok(Break(self.not_woken(parked).await)),
+            },
+            Exit::Halt => match self.park().await {
+                Parked::Completion => {
+                    self.vcpu.interrupt();
+                    Ok(())
+                }
+                parked => return Ok(Break(self.not_woken(parked).await)),
+            },
+            Exit::Interrupted(reasons) => {
+                if reasons.has(Reasons::QUANTUM) {
+                    tokio::task::yield_now().await;
+                    self.turn_began = Instant::now();
+                }
+                self.serve(false).await
+            }
+            Exit::End(end) => return self.terminated(end).await.map(Break),
+        };
+        Ok(match served.and(self.let_tasks_begin().await) {
+            Ok(()) => Continue(()),
+            Err(Violation(what)) => Break(Outcome::Violation(what)),
+        })
+    }
+
+    /// Waits as long as too many events wait for the trace's sinks; not beyond the end.
+    async fn let_sinks_catch_up(&mut self) {
+        let (stop, Some(tracing)) = (&self.live.stop, &mut self.tracing) else {
+            return;
+        };
+        poll_fn(|context| match stop.why_else_wake(context) {
+            Some(_) => Poll::Ready(()),
+            None => tracing.poll_room(context),
+        })
+        .await;
+    }
+
+    /// Lets others of this thread have a turn after a quantum, however often the guest was left
+    /// meanwhile, and whether it was the guest that took the time or its driver.
+    pub(super) async fn let_others_run(&mut self) {
+        // Limits of time are looked at in between, so a long quantum is no excuse on this side.
+        if self.turn_began.elapsed() >= self.quantum.min(QUANTUM) {
+            tokio::task::yield_now().await;
+            self.turn_began = Instant::now();
+        }
+    }
+}

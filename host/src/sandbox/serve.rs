@@ -1,0 +1,136 @@
+//! What the guest submits is done, and a guest that waits is parked.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use wakebox_abi::wake::{self, Mode};
+
+use super::Sandbox;
+use crate::driver::{Ended, Violation};
+use crate::stop::Why;
+
+/// How often in a row a runtime may turn to its other tasks before a guest goes on, if the guest's
+/// calls are among them. Tokio's runtime of one thread takes 61 tasks a turn: four for 256 calls.
+const TURNS_FOR_TASKS: u32 = 8;
+
+/// Why a guest is no longer parked.
+pub(super) enum Parked {
+    Completion,
+    Deadlock,
+    /// The turn that was to tell has ended early.
+    Unfinished,
+    Stopped(Why),
+    Broken(Violation),
+}
+
+impl Sandbox {
+    /// A turn of the driver. If the guest goes on at once, a poller is notified, where that saves
+    /// exits.
+    pub(super) async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
+        let completed = match self.placement.turn_beside_poller(self.mode, goes_on) {
+            Some(turn) => turn?.completed > 0,
+            None => self.take_turns().await?,
+        };
+        if self.mode == Mode::Irq && completed {
+            self.vcpu.interrupt();
+        }
+        Ok(())
+    }
+
+    /// As many turns on this task as there is work for. Returns whether anything was completed.
+    async fn take_turns(&mut self) -> Result<bool, Violation> {
+        let mut completed = false;
+        loop {
+            let turn = poll_fn(|context| Poll::Ready(self.placement.turn(context))).await?;
+            completed |= turn.completed > 0;
+            if turn.ended != Ended::Spent {
+                return Ok(completed);
+            }
+            self.let_others_run().await;
+        }
+    }
+
+    /// Takes all that a guest has submitted before it ended.
+    pub(super) async fn serve_last(&mut self) -> Result<(), Violation> {
+        self.take_turns().await.map(|_| ())
+    }
+
+    /// Lets tasks of the embedder's that the guest has set going begin before the guest is entered
+    /// again: they may need the very thread that it would be on. What they come to at once goes to the
+    /// guest together.
+    pub(super) async fn let_tasks_begin(&mut self) -> Result<(), Violation> {
+        let mut turns = 0;
+        while turns < TURNS_FOR_TASKS && self.callables.home().has_waiting() {
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+        if turns == 0 {
+            return Ok(());
+        }
+        self.turn_began = Instant::now();
+        self.serve(false).await
+    }
+
+    /// Waits until there is a completion that the guest has not seen. Pending without a thread.
+    pub(super) async fn park(&mut self) -> Parked {
+        let asleep_since = self.left_at;
+        let mut pended = false;
+        self.placement.set_parked(true);
+        let parked = loop {
+            let parked = poll_fn(|context| {
+                let poll = self.poll_parked(context);
+                if poll.is_pending()
+                    && !pended
+                    && let Some(recorder) = self.recorder()
+                {
+                    recorder.parked();
+                }
+                pended |= poll.is_pending();
+                poll
+            })
+            .await;
+            match parked {
+                Parked::Unfinished => self.let_others_run().await,
+                parked => break parked,
+            }
+        };
+        self.placement.set_parked(false);
+        let now = Instant::now();
+        if pended {
+            if let Some(recorder) = self.recorder() {
+                recorder.resumed();
+            }
+            let parked = asleep_since.map_or(Duration::ZERO, |since| now - since);
+            self.live.run.parked.add(parked);
+            self.left_at = Some(now);
+            self.turn_began = now;
+        } else {
+            let waited = asleep_since.map(|since| now - since);
+            self.placement.left_in_vain(waited);
+        }
+        parked
+    }
+
+    fn poll_parked(&mut self, context: &Context<'_>) -> Poll<Parked> {
+        if let Some(why) = self.live.stop.why_else_wake(context) {
+            return Poll::Ready(Parked::Stopped(why));
+        }
+        let standing = match self.placement.turn_parked(context) {
+            Ok(standing) => standing,
+            Err(violation) => return Poll::Ready(Parked::Broken(violation)),
+        };
+        if standing.ended != Ended::Done {
+            // What is left may complete, be in flight or wake; or it is to end.
+            return Poll::Ready(Parked::Unfinished);
+        }
+        // S4 of `wakebox_abi::wake`, on this side of the exit.
+        if standing.published != wake::guest_has_seen(&self.control) {
+            Poll::Ready(Parked::Completion)
+        } else if standing.in_flight == 0 {
+            Poll::Ready(Parked::Deadlock)
+        } else {
+            Poll::Pending
+        }
+    }
+}
