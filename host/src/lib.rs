@@ -114,7 +114,6 @@ mod stdio;
 mod stop;
 pub mod telemetry;
 pub mod trace;
-mod tree;
 mod vm;
 
 pub use calls::guest::{CallError, Caller, GuestEnd};

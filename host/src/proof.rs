@@ -3,6 +3,11 @@
 //! Not a part of the interface. It is there with the feature `proof`, which the fuzzers in
 //! `tests/fuzz` set, and in this crate's own tests.
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod turns;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -26,15 +31,16 @@ use crate::debug::backtrace::Frame;
 use crate::debug::fuel::{Fuel, limits};
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
-use crate::driver::handles::Handles;
 use crate::driver::inflight::Ready;
 use crate::driver::{Driver, Ended, OpCounts};
 use crate::limits::Limits;
 use crate::loader::{Image, LoadError};
 use crate::meter::Meter;
-use crate::ops::Resources;
+use crate::ops::TokioBackend;
 use crate::ops::blocking::Lanes;
+use crate::ops::handles::Handles;
 use crate::ops::lookup::Resolver;
+use crate::ops::mounts::Tree;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
 use crate::probe;
@@ -42,7 +48,6 @@ use crate::report::Registers;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::tree::Tree;
 use crate::vm;
 use crate::vm::memory::GuestMemory;
 use crate::vm::paging::Rights;
@@ -371,7 +376,7 @@ fn untouched(memory: &GuestMemory) {
 
 /// A driver over the rings of a guest's memory with so many bytes of arena.
 #[cfg(test)]
-pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver) {
+pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver<TokioBackend>) {
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let memory = memory_with(&image, arena);
     let resources = resources_with(&memory, policy, 64 << 20);
@@ -386,7 +391,7 @@ pub(crate) fn driver_over<C, S, R>(
     queue: Queue<C, S, R>,
     memory: &Arc<GuestMemory>,
     policy: &Policy,
-) -> Driver<C, S, R>
+) -> Driver<TokioBackend, C, S, R>
 where
     C: Control + Clone,
     S: Slots<{ Submission::WORDS }>,
@@ -399,19 +404,19 @@ where
     Driver::over(queue, resources, counts, ready, None, telemetry)
 }
 
-fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> Resources {
+fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> TokioBackend {
     resources_with(memory, policy, 1 << 20)
 }
 
-/// Resources of a sandbox for which the host keeps at most so many bytes.
-fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> Resources {
+/// TokioBackend of a sandbox for which the host keeps at most so many bytes.
+fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> TokioBackend {
     let policy = Arc::new(Guard::new(policy.clone()));
     let account = Account::new(account);
     let mut functions = Functions::default();
     functions.add_call("echo", |_, text: String| async move { text });
     functions.add_stream("count", |_, to: u32| stream::iter(0..to));
     let callables = Callables::new(functions, None, account.clone());
-    Resources {
+    TokioBackend {
         arena: memory.arena(),
         handles: Handles::new(16),
         resolver: Resolver::new(policy.clone(), 1),

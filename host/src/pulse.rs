@@ -9,6 +9,7 @@ use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 use crate::calls::guest::Mailbox;
 use crate::driver::inflight::Ready;
 use crate::driver::poller::Poller;
+use crate::ops::TokioBackend;
 use crate::vm::memory::Shared;
 
 /// Looks at a sandbox from beside: [`Sandbox::pulse`](crate::Sandbox::pulse). It disturbs nobody and
@@ -20,7 +21,7 @@ pub struct Pulse {
     pub(crate) control: Shared<MappedControl>,
     pub(crate) ready: Arc<Ready>,
     /// None if the task that runs the guest is its own driver.
-    pub(crate) poller: Option<Arc<Poller>>,
+    pub(crate) poller: Option<Arc<Poller<TokioBackend>>>,
     pub(crate) mailbox: Arc<Mailbox>,
 }
 

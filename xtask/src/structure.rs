@@ -27,13 +27,6 @@ const PACKAGES: [(&str, &str); 3] = [
 /// Circles that are there and wait to be cut, each as its rooms in order.
 const KNOWN: &[&[&str]] = &[
     &[
-        "wakebox/calls",
-        "wakebox/driver",
-        "wakebox/ops",
-        "wakebox/proof",
-        "wakebox/tree",
-    ],
-    &[
         "wakebox/debug",
         "wakebox/error",
         "wakebox/loader",

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
+use super::help::{Errand, Help};
 use super::{MESSAGE_MAX, read};
 use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
-use crate::driver::poller::Poller;
 use crate::later::let_go;
 use crate::outside;
 use crate::report::Outcome;
@@ -453,16 +453,13 @@ impl Drop for Take {
 pub struct Caller {
     mailbox: Arc<Mailbox>,
     /// Weak: a host function that keeps what calls its guest does not keep the sandbox.
-    poller: Option<Weak<Poller>>,
+    helper: Option<Weak<dyn Help>>,
 }
 
 impl Caller {
-    /// `poller` is the poller of a driver that the caller may help, in wake mode `poll`.
-    pub(crate) fn new(mailbox: Arc<Mailbox>, poller: Option<&Arc<Poller>>) -> Self {
-        Self {
-            mailbox,
-            poller: poller.map(Arc::downgrade),
-        }
+    /// `helper` takes turns of a driver that the caller may help, in wake mode `poll`.
+    pub(crate) fn new(mailbox: Arc<Mailbox>, helper: Option<Weak<dyn Help>>) -> Self {
+        Self { mailbox, helper }
     }
 
     /// Calls the function that the guest exports by this name, and gives what it returns.
@@ -519,17 +516,18 @@ impl Caller {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
-        let call = match self.poller.as_ref().and_then(Weak::upgrade) {
+        let call = match self.helper.as_ref().and_then(Weak::upgrade) {
             // This thread looks after the rings itself for a moment: the way to the guest and back
             // then takes no other thread.
-            Some(poller) => poller.help(
-                HELP,
-                || self.try_submit(kind, name, input),
-                |call| {
-                    call.as_ref()
-                        .map_or(true, |call| call.as_ref().is_none_or(PendingCall::is_done))
-                },
-            )?,
+            Some(helper) => {
+                let mut submission = Submission {
+                    caller: self,
+                    message: (kind, name, input),
+                    submitted: Ok(None),
+                };
+                helper.help(HELP, &mut submission);
+                submission.submitted?
+            }
             None => self.try_submit(kind, name, input)?,
         };
         let call = match call {
@@ -596,6 +594,27 @@ impl Caller {
             }
         })
         .await
+    }
+}
+
+/// A call that is submitted by a thread that helps.
+struct Submission<'a> {
+    caller: &'a Caller,
+    message: (CallKind, &'a str, &'a [u8]),
+    submitted: Result<Option<PendingCall>, CallError>,
+}
+
+impl Errand for Submission<'_> {
+    fn begin(&mut self) {
+        let (kind, name, input) = self.message;
+        self.submitted = self.caller.try_submit(kind, name, input);
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.submitted {
+            Ok(Some(call)) => call.is_done(),
+            Ok(None) | Err(_) => true,
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod counted;
 pub(crate) mod guest;
+pub(crate) mod help;
 pub(crate) mod host;
 mod message;
 

@@ -1,42 +1,41 @@
 //! The end of a driver: what is in flight and open is dropped, in pieces that are as long as a turn.
 
-use super::handles::{Handles, Resource, Vacancy};
-use super::inflight::{InFlight, Operation};
+use super::backend::Backend;
+use super::inflight::InFlight;
 use crate::allowance::{self, Allowance, Quota};
 use crate::later::let_go;
 
 /// What is to be dropped.
 #[allow(dead_code, reason = "held until it is dropped")]
-enum One {
-    Operation(Operation),
-    Open(Resource, Vacancy),
+enum One<B: Backend> {
+    Operation(B::Operation),
+    Open(B::Open),
 }
 
-impl One {
+impl<B: Backend> One<B> {
     /// What dropping it costs of an allowance.
     fn price(&self) -> usize {
         match self {
             Self::Operation(_) => allowance::LIGHT,
-            Self::Open(..) => allowance::CALL / 4,
+            Self::Open(_) => allowance::CALL / 4,
         }
     }
 }
 
 /// What has not been dropped yet.
-pub(super) struct Remains(Box<dyn Iterator<Item = One> + Send>);
+pub(super) struct Remains<B: Backend>(Box<dyn Iterator<Item = One<B>> + Send>);
 
-impl std::fmt::Debug for Remains {
+impl<B: Backend> std::fmt::Debug for Remains<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Remains")
     }
 }
 
-impl Remains {
-    /// All that these tables hold. Operations come first, which hold what they are on.
-    pub(super) fn of(inflight: &mut InFlight, handles: &mut Handles) -> Self {
+impl<B: Backend> Remains<B> {
+    /// All that there is. Operations come first, which hold what they are on.
+    pub(super) fn of(inflight: &mut InFlight<B::Operation>, backend: &mut B) -> Self {
         let operations = inflight.take_all().map(One::Operation);
-        let open = handles.take_all();
-        let open = open.map(|(resource, place)| One::Open(resource, place));
+        let open = backend.end().map(One::Open);
         Self(Box::new(operations.chain(open)))
     }
 

@@ -5,7 +5,6 @@
 //! the ready and wakes whoever polls the driver. A future that is woken ten times is polled
 //! once.
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::op::Handle;
+use wakebox_abi::op::Request;
 use wakebox_abi::status::Status;
 
 use super::Violation;
+use super::backend::Operation;
 use crate::observe::Recorder;
-use crate::ops::End;
-use crate::ops::blocking::Reach;
 use crate::vm::signal::RunPage;
-
-/// An operation that could not be done at once.
-pub(crate) type Operation = Pin<Box<dyn Future<Output = End> + Send>>;
 
 /// The queue of operations that can go on, of a driver beside a vCPU of KVM.
 pub(crate) type Ready = super::ready::Ready<RunPage>;
@@ -55,22 +50,21 @@ impl Wake for SlotWaker {
 }
 
 /// What lies in a slot.
-struct Slot {
+struct Slot<O> {
     /// Made at the slot's first use.
     waker: Option<(Arc<SlotWaker>, Waker)>,
     generation: u32,
-    handle: Option<Handle>,
-    operation: Option<Operation>,
-    /// Whether the operation may not be dropped, if that can be.
-    reach: Option<Reach>,
+    operation: Option<O>,
+    /// What was asked for, so that it can be issued again.
+    request: Request,
 }
 
 /// Rounds of polls in one turn: what an operation that is done makes ready is mostly done in the next.
 const BATCHES: u32 = 8;
 
 /// The table.
-pub(crate) struct InFlight {
-    slots: Vec<Slot>,
+pub(crate) struct InFlight<O> {
+    slots: Vec<Slot<O>>,
     most: u32,
     len: u32,
     ready: Arc<Ready>,
@@ -82,7 +76,7 @@ pub(crate) struct InFlight {
     recorder: Option<Recorder>,
 }
 
-impl std::fmt::Debug for InFlight {
+impl<O> std::fmt::Debug for InFlight<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InFlight")
             .field("len", &self.len)
@@ -91,7 +85,7 @@ impl std::fmt::Debug for InFlight {
     }
 }
 
-impl InFlight {
+impl<O: Operation<End: From<Status>>> InFlight<O> {
     /// An empty table of at most `most` slots; memory grows with the highest slot used.
     pub(crate) fn new(most: u32, ready: Arc<Ready>, recorder: Option<Recorder>) -> Self {
         Self {
@@ -108,13 +102,7 @@ impl InFlight {
     /// The operations in flight.
     #[cfg(test)]
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        let used = (0..).zip(&self.slots);
-        used.filter(|(_, slot)| slot.operation.is_some())
-            .map(|(index, slot)| Token {
-                slot: index,
-                generation: slot.generation,
-            })
-            .collect()
+        self.requests().map(|(token, _)| token).collect()
     }
 
     /// Operations in flight.
@@ -152,18 +140,17 @@ impl InFlight {
     pub(crate) fn insert(
         &mut self,
         token: Token,
-        handle: Option<Handle>,
-        operation: Operation,
-    ) -> Result<Option<End>, Violation> {
+        request: Request,
+        operation: O,
+    ) -> Result<Option<O::End>, Violation> {
         self.check_slot(token)?;
         let index = token.slot as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || Slot {
                 waker: None,
                 generation: 0,
-                handle: None,
                 operation: None,
-                reach: None,
+                request,
             });
         }
         let slot = &mut self.slots[index];
@@ -174,42 +161,47 @@ impl InFlight {
             )));
         }
         slot.generation = token.generation;
-        slot.handle = handle;
+        slot.request = request;
         slot.operation = Some(operation);
-        slot.reach = None;
         self.len += 1;
         Ok(self.poll(token.slot).map(|(_, _, end)| end))
     }
 
-    /// The operation that was put into this slot last is not dropped once it reaches into the arena.
-    pub(crate) fn respect(&mut self, slot: u32, reach: Reach) {
-        if let Some(slot) = self.slots.get_mut(slot as usize) {
-            slot.reach = Some(reach);
-        }
+    /// The operation in a slot.
+    pub(crate) fn get(&self, slot: u32) -> Option<&O> {
+        self.slots.get(slot as usize)?.operation.as_ref()
     }
 
-    /// Drops an operation if it is still in flight and may be dropped. Returns its handle, if it had one, inside.
-    #[allow(
-        clippy::option_option,
-        reason = "whether it was there, and what it held"
-    )]
-    pub(crate) fn cancel(&mut self, token: Token) -> Option<Option<Handle>> {
+    /// What the operations in flight were started with, to issue them again elsewhere.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a backend that takes over"))]
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (Token, Request)> {
+        let used = (0..).zip(&self.slots);
+        used.filter(|(_, slot)| slot.operation.is_some())
+            .map(|(index, slot)| {
+                let generation = slot.generation;
+                let slot_of = Token {
+                    slot: index,
+                    generation,
+                };
+                (slot_of, slot.request)
+            })
+    }
+
+    /// Takes an operation out, to be dropped, if it is still in flight and may be dropped.
+    pub(crate) fn cancel(&mut self, token: Token) -> Option<O> {
         let slot = self.slots.get_mut(token.slot as usize)?;
         if slot.generation != token.generation {
             return None;
         }
-        if slot.reach.as_ref().is_some_and(Reach::is_begun) {
-            // It completes by itself when the kernel is done with its buffer.
-            return None;
-        }
-        let operation = slot.operation.take()?;
-        drop(operation);
+        let operation = slot
+            .operation
+            .take_if(|operation| operation.may_be_dropped())?;
         self.len -= 1;
-        Some(slot.handle.take())
+        Some(operation)
     }
 
     /// All operations. Given up when they are dropped.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Operation> + Send + use<> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = O> + Send + use<O> {
         self.len = 0;
         let slots = std::mem::take(&mut self.slots).into_iter();
         slots.filter_map(|slot| slot.operation)
@@ -236,7 +228,7 @@ impl InFlight {
     }
 
     /// Polls the operation in a slot. Returns its end if that came.
-    pub(crate) fn poll(&mut self, index: u32) -> Option<(Token, Option<Handle>, End)> {
+    pub(crate) fn poll(&mut self, index: u32) -> Option<(Token, O, O::End)> {
         let slot = self.slots.get_mut(index as usize)?;
         let (ready, recorder) = (&self.ready, &self.recorder);
         let (state, waker) = slot.waker.get_or_insert_with(|| {
@@ -255,41 +247,86 @@ impl InFlight {
         let operation = slot.operation.as_mut()?;
         // Tokio panics where it cannot start a thread for a blocking call. One operation ends of
         // that, not the sandbox, and nobody else's task.
-        let poll = || operation.as_mut().poll(&mut Context::from_waker(waker));
+        let poll = || Pin::new(&mut *operation).poll(&mut Context::from_waker(waker));
         let poll = catch_unwind(AssertUnwindSafe(poll));
         let Poll::Ready(end) = poll.unwrap_or(Poll::Ready(Status::OutOfMemory.into())) else {
             return None;
         };
-        slot.operation = None;
+        let operation = slot.operation.take()?;
         self.len -= 1;
         let token = Token {
             slot: index,
             generation: slot.generation,
         };
-        Some((token, slot.handle.take(), end))
+        Some((token, operation, end))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::future::Future;
+
     use tokio::sync::oneshot;
+    use wakebox_abi::op;
+
+    use super::*;
+
+    /// How an operation of these tests ends.
+    #[derive(Debug, PartialEq, Eq)]
+    enum End {
+        Value(u32),
+        Status(Status),
+    }
+
+    impl From<Status> for End {
+        fn from(status: Status) -> Self {
+            Self::Status(status)
+        }
+    }
+
+    struct Boxed(Pin<Box<dyn Future<Output = End> + Send>>);
+
+    impl Boxed {
+        fn new(future: impl Future<Output = End> + Send + 'static) -> Self {
+            Self(Box::pin(future))
+        }
+    }
+
+    impl std::fmt::Debug for Boxed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Boxed")
+        }
+    }
+
+    impl Future for Boxed {
+        type Output = End;
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+            self.0.as_mut().poll(context)
+        }
+    }
+
+    impl Operation for Boxed {
+        type End = End;
+    }
+
+    const NOP: Request = Request::Nop(op::Nop {});
 
     fn token(slot: u32, generation: u32) -> Token {
         Token { slot, generation }
     }
 
-    fn operation(gate: oneshot::Receiver<u32>) -> Operation {
-        Box::pin(async move { End::Done(Status::Ok, gate.await.unwrap_or(0)) })
+    fn operation(gate: oneshot::Receiver<u32>) -> Boxed {
+        Boxed::new(async move { End::Value(gate.await.unwrap_or(0)) })
     }
 
-    fn ended(table: &mut InFlight) -> Vec<(u32, u32)> {
+    fn ended(table: &mut InFlight<Boxed>) -> Vec<(u32, u32)> {
         table.begin_turn();
         std::iter::from_fn(|| table.next_ready().map(|slot| table.poll(slot)))
             .flatten()
             .map(|(token, _, end)| match end {
-                End::Done(_, value) => (token.slot, value),
-                other => unreachable!("no operation here opens anything: {other:?}"),
+                End::Value(value) => (token.slot, value),
+                End::Status(status) => unreachable!("no operation here ends with {status:?}"),
             })
             .collect()
     }
@@ -302,7 +339,7 @@ mod tests {
             let (open, gate) = oneshot::channel();
             assert!(
                 table
-                    .insert(token(slot, 1), None, operation(gate))
+                    .insert(token(slot, 1), NOP, operation(gate))
                     .unwrap()
                     .is_none()
             );
@@ -320,7 +357,7 @@ mod tests {
     fn a_cancel_for_a_former_user_of_a_slot_changes_nothing() {
         let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
-        table.insert(token(5, 2), None, operation(gate)).unwrap();
+        table.insert(token(5, 2), NOP, operation(gate)).unwrap();
         assert!(table.cancel(token(5, 1)).is_none());
         assert!(table.cancel(token(6, 2)).is_none());
         open.send(7).unwrap();
@@ -332,10 +369,9 @@ mod tests {
     fn a_cancelled_operation_is_dropped_at_once() {
         let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel::<u32>();
-        table
-            .insert(token(0, 1), Some(Handle(3)), operation(gate))
-            .unwrap();
-        assert_eq!(table.cancel(token(0, 1)), Some(Some(Handle(3))));
+        table.insert(token(0, 1), NOP, operation(gate)).unwrap();
+        assert_eq!(table.requests().next(), Some((token(0, 1), NOP)));
+        drop(table.cancel(token(0, 1)).unwrap());
         assert!(open.is_closed());
         assert_eq!((table.len(), ended(&mut table)), (0, vec![]));
     }
@@ -343,13 +379,13 @@ mod tests {
     #[test]
     fn an_operation_that_always_wakes_itself_does_not_keep_its_driver() {
         let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
-        let restless: Operation = Box::pin(std::future::poll_fn(|context| {
+        let restless: Boxed = Boxed::new(std::future::poll_fn(|context| {
             context.waker().wake_by_ref();
             std::task::Poll::Pending
         }));
-        table.insert(token(0, 1), None, restless).unwrap();
+        table.insert(token(0, 1), NOP, restless).unwrap();
         let (open, gate) = oneshot::channel();
-        table.insert(token(1, 1), None, operation(gate)).unwrap();
+        table.insert(token(1, 1), NOP, operation(gate)).unwrap();
         assert_eq!(ended(&mut table), []);
         open.send(7).unwrap();
         assert_eq!(ended(&mut table), [(1, 7)]);
@@ -363,10 +399,10 @@ mod tests {
     fn an_operation_that_panics_ends_alone() {
         let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
-        table.insert(token(0, 1), None, operation(gate)).unwrap();
-        let panics: Operation = Box::pin(async { panic!("a panic that a test asked for") });
-        let end = table.insert(token(1, 1), None, panics).unwrap();
-        assert!(matches!(end, Some(End::Done(Status::OutOfMemory, 0))));
+        table.insert(token(0, 1), NOP, operation(gate)).unwrap();
+        let panics: Boxed = Boxed::new(async { panic!("a panic that a test asked for") });
+        let end = table.insert(token(1, 1), NOP, panics).unwrap();
+        assert!(matches!(end, Some(End::Status(Status::OutOfMemory))));
         open.send(5).unwrap();
         assert_eq!(ended(&mut table), [(0, 5)]);
     }
@@ -374,9 +410,9 @@ mod tests {
     #[test]
     fn a_slot_out_of_range_or_taken_is_a_violation() {
         let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
-        let pending = || -> Operation { Box::pin(std::future::pending()) };
-        assert!(table.insert(token(8, 0), None, pending()).is_err());
-        assert!(table.insert(token(7, 0), None, pending()).is_ok());
-        assert!(table.insert(token(7, 1), None, pending()).is_err());
+        let pending = || -> Boxed { Boxed::new(std::future::pending()) };
+        assert!(table.insert(token(8, 0), NOP, pending()).is_err());
+        assert!(table.insert(token(7, 0), NOP, pending()).is_ok());
+        assert!(table.insert(token(7, 1), NOP, pending()).is_err());
     }
 }

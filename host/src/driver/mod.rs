@@ -29,17 +29,13 @@
 //! [`InFlight::begin_turn`] come again only when all of it is done. So they end, also if the guest
 //! submits while they last.
 
+pub(crate) mod backend;
 mod closing;
-pub(crate) mod handles;
 pub(crate) mod inflight;
-#[cfg(test)]
-mod model;
 pub(crate) mod notify;
 pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod ready;
-#[cfg(test)]
-mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,16 +43,15 @@ use std::task::Context;
 
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
-use wakebox_abi::op::Opcode;
+use wakebox_abi::op::{Opcode, Request};
 use wakebox_abi::queue::{Broken, Queue};
+use wakebox_abi::status::Status;
 
+use self::backend::{Backend, Started};
 use self::closing::Remains;
-use self::handles::Closed;
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
-use crate::calls::guest::GuestEnd;
 use crate::observe::Recorder;
-use crate::ops::{self, End, Resources, Started};
 use crate::outside::{Panicked, guarded};
 use crate::telemetry::{OpTelemetry, Telemetry};
 use crate::vm::memory::{GuestMemory, Shared};
@@ -126,37 +121,50 @@ impl OpCounts {
 }
 
 /// A close under way: as many operations as there may be can be in flight on one resource.
-#[derive(Debug)]
-struct Closing {
+struct Closing<O> {
     /// The operation that closes.
     close: Token,
-    /// With those that are to be cancelled yet.
-    closed: Closed,
+    request: Request,
+    /// Those that are to be cancelled yet.
+    operations: Vec<Token>,
+    /// What it goes on with then.
+    then: Option<O>,
+}
+
+impl<O> std::fmt::Debug for Closing<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Closing")
+            .field("close", &self.close)
+            .field("request", &self.request)
+            .field("operations", &self.operations)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The host's side of one sandbox's rings, and its operations in flight. Whose memory the rings
 /// lie in is a parameter, so that they can be tried on one that says anything.
 #[derive(Debug)]
 pub(crate) struct Driver<
+    B: Backend,
     C = Shared<MappedControl>,
     S = Shared<MappedSlots<{ Submission::WORDS }>>,
     R = Shared<MappedSlots<{ Completion::WORDS }>>,
 > {
     queue: Queue<C, S, R>,
-    inflight: InFlight,
-    resources: Resources,
+    pub(crate) inflight: InFlight<B::Operation>,
+    pub(crate) backend: B,
     counts: Arc<OpCounts>,
     /// What one turn may do.
-    quota: Quota,
+    pub(crate) quota: Quota,
     /// Whether the last turn has left something of what it knew.
     unfinished: bool,
     /// A resource that was closed and on which operations were in flight.
-    closing: Option<Closing>,
+    closing: Option<Closing<B::Operation>>,
     /// Bytes that the last turn has spent.
     #[cfg(test)]
-    spent: u64,
+    pub(crate) spent: u64,
     /// What the end of the sandbox has not dropped yet, from its end on.
-    remains: Option<Remains>,
+    remains: Option<Remains<B>>,
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
     /// break the ring must not take what it left for a healthy one.
     broken: Option<Violation>,
@@ -168,11 +176,11 @@ pub(crate) struct Driver<
     unseen: Vec<Token>,
 }
 
-impl Driver {
+impl<B: Backend> Driver<B> {
     /// A driver for the rings in `memory`.
     pub(crate) fn new(
         memory: &Arc<GuestMemory>,
-        resources: Resources,
+        backend: B,
         counts: Arc<OpCounts>,
         ready: Arc<Ready>,
         recorder: Option<Recorder>,
@@ -180,12 +188,13 @@ impl Driver {
     ) -> Self {
         let queue = Queue::new(memory.control(), memory.submissions(), memory.completions());
         let telemetry = telemetry.ops(queue.places());
-        Self::over(queue, resources, counts, ready, recorder, telemetry)
+        Self::over(queue, backend, counts, ready, recorder, telemetry)
     }
 }
 
-impl<C, S, R> Driver<C, S, R>
+impl<B, C, S, R> Driver<B, C, S, R>
 where
+    B: Backend,
     C: Control + Clone,
     S: Slots<{ Submission::WORDS }>,
     R: Slots<{ Completion::WORDS }>,
@@ -193,7 +202,7 @@ where
     /// A driver for these rings.
     pub(crate) fn over(
         queue: Queue<C, S, R>,
-        resources: Resources,
+        backend: B,
         counts: Arc<OpCounts>,
         ready: Arc<Ready>,
         recorder: Option<Recorder>,
@@ -202,7 +211,7 @@ where
         Self {
             inflight: InFlight::new(queue.places(), ready, recorder.clone()),
             queue,
-            resources,
+            backend,
             counts,
             quota: Quota::TURN,
             unfinished: false,
@@ -275,6 +284,7 @@ where
         {
             self.spent = allowance.spent();
         }
+        self.backend.flush();
         drop(allowance);
         if let Some(recorder) = &self.recorder {
             recorder.written(&mut self.unseen);
@@ -291,7 +301,7 @@ where
     /// Whether the turn is to end before the next operation.
     #[inline]
     fn ends_early(&self) -> Option<Ended> {
-        if self.resources.stop.is_killed() {
+        if self.backend.is_killed() {
             return Some(Ended::Stopped);
         }
         allowance::is_spent().then_some(Ended::Spent)
@@ -311,7 +321,7 @@ where
                 return Ok((taken, Ended::Done));
             };
             taken += 1;
-            allowance::spend(ops::price(submission.opcode));
+            allowance::spend(B::price(submission.opcode));
             self.counts.count(submission.opcode);
             // For all operations alike, those that would be done before they needed a slot too:
             // what a guest can rely on does not depend on how quick the host is.
@@ -333,70 +343,64 @@ where
                 recorder.begins(token, submission.opcode, bytes);
             }
         }
-        match ops::start(submission, &mut self.resources) {
+        let request = match Request::decode(submission) {
+            Ok(Request::Cancel(cancel)) => return self.cancel(cancel.target),
+            Ok(request) => request,
+            Err(status) => return self.complete(token, status.into()),
+        };
+        match self.backend.start(request) {
             Started::Done(end) => self.complete(token, end),
-            Started::Cancel(target) => {
-                if let Some(handle) = self.inflight.cancel(target) {
-                    self.resources.handles.ended(handle, target);
-                    self.complete(target, End::CANCELLED)?;
-                }
-                Ok(())
-            }
-            Started::Closed(closed) => {
+            Started::Pending(operation) => self.go_on(token, request, operation),
+            Started::Closed { operations, then } => {
                 self.closing = Some(Closing {
                     close: token,
-                    closed,
+                    request,
+                    operations,
+                    then,
                 });
-                Ok(())
-            }
-            Started::Reaching(handle, future, reach) => {
-                match self.inflight.insert(token, Some(handle), future)? {
-                    Some(end) => self.complete(token, end)?,
-                    None => {
-                        self.inflight.respect(token.slot, reach);
-                        self.resources.handles.started(Some(handle), token);
-                    }
-                }
-                Ok(())
-            }
-            Started::Pending(handle, future) => {
-                match self.inflight.insert(token, handle, future)? {
-                    Some(end) => self.complete(token, end)?,
-                    None => self.resources.handles.started(handle, token),
-                }
                 Ok(())
             }
         }
     }
 
-    /// Cancels one of the operations on a resource that was closed; the close is done when all are.
-    fn go_on_closing(&mut self, mut closing: Closing) -> Result<(), Violation> {
-        allowance::spend(allowance::LIGHT);
-        let Some(target) = closing.closed.operations.pop() else {
-            return self.closed(closing);
-        };
-        self.closing = Some(closing);
-        if self.inflight.cancel(target).is_some() {
-            self.complete(target, End::CANCELLED)?;
+    /// Cancels an operation, if it is in flight yet and may be dropped.
+    fn cancel(&mut self, target: Token) -> Result<(), Violation> {
+        match self.inflight.cancel(target) {
+            Some(operation) => {
+                self.backend.ended(target, operation);
+                self.complete(target, Status::Cancelled.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts an operation into its slot, unless it is done at its first poll.
+    fn go_on(
+        &mut self,
+        token: Token,
+        request: Request,
+        operation: B::Operation,
+    ) -> Result<(), Violation> {
+        if let Some(end) = self.inflight.insert(token, request, operation)? {
+            return self.complete(token, end);
+        }
+        if let Some(operation) = self.inflight.get(token.slot) {
+            self.backend.goes_on(token, operation);
         }
         Ok(())
     }
 
-    /// The close is done when what was closed is gone.
-    fn closed(&mut self, closing: Closing) -> Result<(), Violation> {
-        let Closing { close, closed } = closing;
-        let Some(file) = closed.file else {
-            return self.complete(close, End::OK);
-        };
-        let disk = self.resources.disk.clone();
-        let dropped = async move {
-            // What becomes of it is known to nobody, as ever when something is closed.
-            let _ = disk.run(move || drop(file)).await;
-            End::OK
-        };
-        match self.inflight.insert(close, None, Box::pin(dropped))? {
-            Some(end) => self.complete(close, end),
-            None => Ok(()),
+    /// Cancels one of the operations on something that was closed; the close is done when all are, and
+    /// what was closed is gone.
+    fn go_on_closing(&mut self, mut closing: Closing<B::Operation>) -> Result<(), Violation> {
+        allowance::spend(allowance::LIGHT);
+        if let Some(target) = closing.operations.pop() {
+            self.closing = Some(closing);
+            return self.cancel(target);
+        }
+        match closing.then {
+            Some(operation) => self.go_on(closing.close, closing.request, operation),
+            None => self.complete(closing.close, Status::Ok.into()),
         }
     }
 
@@ -409,15 +413,15 @@ where
                 return Ok(Ended::Done);
             };
             allowance::spend(allowance::POLL);
-            if let Some((token, handle, end)) = self.inflight.poll(slot) {
-                self.resources.handles.ended(handle, token);
+            if let Some((token, operation, end)) = self.inflight.poll(slot) {
+                self.backend.ended(token, operation);
                 self.complete(token, end)?;
             }
         }
     }
 
-    fn complete(&mut self, token: Token, end: End) -> Result<(), Violation> {
-        let (status, value) = self.resources.settle(end);
+    fn complete(&mut self, token: Token, end: B::End) -> Result<(), Violation> {
+        let (status, value) = self.backend.settle(end);
         self.telemetry.ends(token, status, value);
         if let Some(recorder) = &self.recorder {
             recorder.ends(token, status, value);
@@ -470,11 +474,10 @@ where
     /// turn lets it. Returns whether all are gone.
     pub(crate) fn close_some(&mut self) -> bool {
         self.closing = None;
-        self.resources.mailbox.end(GuestEnd::Dropped);
-        let tables = (&mut self.inflight, &mut self.resources.handles);
+        let (inflight, backend) = (&mut self.inflight, &mut self.backend);
         let remains = self
             .remains
-            .get_or_insert_with(|| Remains::of(tables.0, tables.1));
+            .get_or_insert_with(|| Remains::of(inflight, backend));
         remains.drop_some(self.quota)
     }
 
@@ -485,5 +488,138 @@ where
         {
             remains.let_go();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use wakebox_abi::op::{self, Operation as _};
+    use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
+
+    use super::*;
+    use crate::driver::backend::Operation;
+    use crate::proof;
+
+    /// A backend without Tokio: all but `Nop` go on, and end at their second poll.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        told: Vec<(&'static str, u32)>,
+        starts: u32,
+        flushes: u32,
+    }
+
+    /// Goes on until it is polled for the second time.
+    #[derive(Debug, Default)]
+    struct Twice(bool);
+
+    impl Future for Twice {
+        type Output = Status;
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Status> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Ready(Status::NotFound);
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    impl Operation for Twice {
+        type End = Status;
+    }
+
+    impl Backend for Scripted {
+        type Operation = Twice;
+        type End = Status;
+        type Open = ();
+
+        fn price(_: u16) -> usize {
+            allowance::LIGHT
+        }
+
+        fn start(&mut self, request: Request) -> Started<Self> {
+            self.starts += 1;
+            match request {
+                Request::Nop(_) => Started::Done(Status::Ok),
+                _ => Started::Pending(Twice::default()),
+            }
+        }
+
+        fn goes_on(&mut self, token: Token, _: &Twice) {
+            self.told.push(("goes on", token.slot));
+        }
+
+        fn ended(&mut self, token: Token, _: Twice) {
+            self.told.push(("ended", token.slot));
+        }
+
+        fn settle(&mut self, end: Status) -> (Status, u32) {
+            (end, self.starts)
+        }
+
+        fn flush(&mut self) {
+            self.flushes += 1;
+        }
+
+        fn is_killed(&self) -> bool {
+            false
+        }
+
+        fn end(&mut self) -> impl Iterator<Item = ()> + Send + 'static {
+            std::iter::empty()
+        }
+    }
+
+    #[test]
+    fn a_backend_hears_of_every_operation_that_goes_on_and_is_flushed_once_a_turn() {
+        let (memory, _) = proof::driver(4096, &crate::Policy::new());
+        let mut submissions =
+            SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
+        let mut completions =
+            CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
+        let mut driver = Driver::new(
+            &memory,
+            Scripted::default(),
+            Arc::default(),
+            Arc::new(Ready::new(None)),
+            None,
+            &Telemetry::new(None, wakebox_abi::wake::Mode::Out),
+        );
+        let token = |slot| Token {
+            slot,
+            generation: 1,
+        };
+        let clock = op::NextCall {
+            into: op::Buf { offset: 0, len: 0 },
+        };
+        let cancel = op::Cancel { target: token(2) };
+        for entry in [
+            op::Nop {}.submission(token(0)),
+            clock.submission(token(1)),
+            clock.submission(token(2)),
+            cancel.submission(token(0)),
+        ] {
+            assert_eq!(submissions.push(entry), Ok(true));
+        }
+        submissions.publish();
+        let turn = driver.turn(None).unwrap();
+        assert_eq!((turn.submitted, turn.completed), (4, 3));
+        let told = [("goes on", 1), ("goes on", 2), ("ended", 2), ("ended", 1)];
+        assert_eq!(driver.backend.told, told);
+        assert_eq!((driver.backend.starts, driver.backend.flushes), (3, 1));
+        let mut ends = Vec::new();
+        while let Ok(Some(completion)) = completions.pop() {
+            ends.push((completion.token.slot, completion.status));
+        }
+        let all = [
+            (0, Status::Ok),
+            (2, Status::Cancelled),
+            (1, Status::NotFound),
+        ];
+        assert_eq!(ends, all);
+        driver.close();
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use wakebox_abi::wake::Mode;
 
+use super::backend::Backend;
 use super::inflight::Ready;
 use super::poller::Poller;
 use super::{Driver, Ended, Turn, Violation};
@@ -17,11 +18,11 @@ const LONG: Duration = Duration::from_micros(50);
 
 /// Who takes the driver's turns.
 #[derive(Debug)]
-pub(crate) enum Placement {
+pub(crate) enum Placement<B: Backend> {
     /// The task that runs the guest, between two entries.
-    Inline(Box<Driver>),
+    Inline(Box<Driver<B>>),
     /// A thread that looks while the guest runs, and the task that runs the guest beside it.
-    Poller(Arc<Poller>),
+    Poller(Arc<Poller<B>>),
 }
 
 /// Where a driver stands after a turn of the task that has parked its guest.
@@ -33,9 +34,9 @@ pub(crate) struct Standing {
     pub(crate) in_flight: u32,
 }
 
-impl Placement {
+impl<B: Backend> Placement<B> {
     /// The poller, if there is one.
-    pub(crate) fn poller(&self) -> Option<&Arc<Poller>> {
+    pub(crate) fn poller(&self) -> Option<&Arc<Poller<B>>> {
         match self {
             Self::Inline(_) => None,
             Self::Poller(poller) => Some(poller),
@@ -110,7 +111,7 @@ impl Placement {
     ///
     /// As [`Driver::turn`].
     pub(crate) fn turn_parked(&mut self, context: &Context<'_>) -> Result<Standing, Violation> {
-        let turn = |driver: &mut Driver, register: Option<&Context<'_>>| {
+        let turn = |driver: &mut Driver<B>, register: Option<&Context<'_>>| {
             driver.turn(register).map(|turn| Standing {
                 ended: turn.ended,
                 published: driver.published(),

@@ -25,9 +25,11 @@ use tokio::runtime::Handle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
 
+use super::backend::Backend;
 use super::inflight::Ready;
 use super::notify::Notify;
 use super::{Driver, Ended, Turn, Violation};
+use crate::calls::help::{Errand, Help};
 use crate::embedded::Home;
 use crate::error::{Error, Result};
 use crate::outside::{self, Locked};
@@ -59,8 +61,8 @@ fn patience(mode: Mode) -> (Duration, Duration) {
 
 /// What the runner of a guest and the thread share about one sandbox.
 #[derive(Debug)]
-pub(crate) struct Poller {
-    driver: Mutex<Driver>,
+pub(crate) struct Poller<B: Backend> {
+    driver: Mutex<Driver<B>>,
     /// The thread's runtime.
     runtime: Handle,
     ready: Arc<Ready>,
@@ -79,14 +81,14 @@ pub(crate) struct Poller {
     stop: AtomicBool,
 }
 
-impl Poller {
+impl<B: Backend> Poller<B> {
     /// Pollers a driver on the thread, which is started at the first call.
     ///
     /// # Errors
     ///
     /// [`Error::Thread`].
     pub(crate) fn new(
-        driver: Driver,
+        driver: Driver<B>,
         control: Shared<MappedControl>,
         mode: Mode,
         home: Home,
@@ -110,7 +112,7 @@ impl Poller {
         Ok(poller)
     }
 
-    fn driver(&self) -> Holds<'_> {
+    fn driver(&self) -> Holds<'_, B> {
         let locked = Locked::new();
         Holds {
             driver: self.driver.lock().unwrap_or_else(PoisonError::into_inner),
@@ -119,52 +121,9 @@ impl Poller {
     }
 
     /// Runs `act` on the driver from another thread than its own.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> T {
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
         let _context = self.runtime.enter();
         act(&mut self.driver())
-    }
-
-    /// Takes turns on the calling thread from `begin` until `done` or for `limit`, so that what
-    /// `begin` sets going crosses the boundary and comes back without another thread.
-    pub(crate) fn help<T>(
-        &self,
-        limit: Duration,
-        begin: impl FnOnce() -> T,
-        done: impl Fn(&T) -> bool,
-    ) -> T {
-        let _context = self.runtime.enter();
-        let _helper = self.ready.hold();
-        let value = begin();
-        wake::driver_looks(&self.control);
-        let started = Instant::now();
-        while !done(&value) && started.elapsed() < limit {
-            let turn = self.driver().turn(None);
-            match turn {
-                Ok(turn) if turn.completed > 0 && self.must_wake() => {
-                    // The guest sleeps: another thread has to run it.
-                    self.wake_runner();
-                    break;
-                }
-                Ok(Turn {
-                    ended: Ended::Stopped,
-                    ..
-                }) => break,
-                Ok(_) => std::hint::spin_loop(),
-                Err(_) => {
-                    // The driver remembers it, and says it again to who runs the guest.
-                    self.wake_runner();
-                    break;
-                }
-            }
-        }
-        let (taken, unfinished) = {
-            let driver = self.driver();
-            (driver.taken(), driver.is_unfinished())
-        };
-        if !wake::driver_may_sleep(&self.control, taken) || unfinished {
-            self.notify();
-        }
-        value
     }
 
     /// Says whether the task that runs the guest waits for a completion.
@@ -217,8 +176,45 @@ impl Poller {
     }
 }
 
+impl<B: Backend> Help for Poller<B> {
+    fn help(&self, limit: Duration, errand: &mut dyn Errand) {
+        let _context = self.runtime.enter();
+        let _helper = self.ready.hold();
+        errand.begin();
+        wake::driver_looks(&self.control);
+        let started = Instant::now();
+        while !errand.is_done() && started.elapsed() < limit {
+            let turn = self.driver().turn(None);
+            match turn {
+                Ok(turn) if turn.completed > 0 && self.must_wake() => {
+                    // The guest sleeps: another thread has to run it.
+                    self.wake_runner();
+                    break;
+                }
+                Ok(Turn {
+                    ended: Ended::Stopped,
+                    ..
+                }) => break,
+                Ok(_) => std::hint::spin_loop(),
+                Err(_) => {
+                    // The driver remembers it, and says it again to who runs the guest.
+                    self.wake_runner();
+                    break;
+                }
+            }
+        }
+        let (taken, unfinished) = {
+            let driver = self.driver();
+            (driver.taken(), driver.is_unfinished())
+        };
+        if !wake::driver_may_sleep(&self.control, taken) || unfinished {
+            self.notify();
+        }
+    }
+}
+
 /// What a watchdog wants to know. It does not wait for the driver.
-impl std::fmt::Display for Poller {
+impl<B: Backend> std::fmt::Display for Poller<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -243,22 +239,22 @@ impl std::fmt::Display for Poller {
 }
 
 /// The driver, held by this thread.
-struct Holds<'a> {
+struct Holds<'a, B: Backend> {
     // Dropped in this order: what was put off meanwhile comes after the lock was let go.
-    driver: MutexGuard<'a, Driver>,
+    driver: MutexGuard<'a, Driver<B>>,
     _locked: Locked,
 }
 
-impl Deref for Holds<'_> {
-    type Target = Driver;
+impl<B: Backend> Deref for Holds<'_, B> {
+    type Target = Driver<B>;
 
-    fn deref(&self) -> &Driver {
+    fn deref(&self) -> &Driver<B> {
         &self.driver
     }
 }
 
-impl DerefMut for Holds<'_> {
-    fn deref_mut(&mut self) -> &mut Driver {
+impl<B: Backend> DerefMut for Holds<'_, B> {
+    fn deref_mut(&mut self) -> &mut Driver<B> {
         &mut self.driver
     }
 }
@@ -301,7 +297,7 @@ struct Impatience {
 }
 
 impl Impatience {
-    fn look(&mut self, poller: &Poller) {
+    fn look<B: Backend>(&mut self, poller: &Poller<B>) {
         if !poller.home.has_waiting() || !poller.kick.is_in_guest() {
             self.since = None;
             return;
@@ -315,14 +311,14 @@ impl Impatience {
 }
 
 /// The task of one sandbox on the thread.
-async fn poll(poller: Arc<Poller>) {
+async fn poll<B: Backend>(poller: Arc<Poller<B>>) {
     if poll_until_stopped(&poller).await.is_err() {
         // The driver remembers it, and says it again to who runs the guest.
         poller.wake_runner();
     }
 }
 
-async fn poll_until_stopped(poller: &Poller) -> Result<(), Violation> {
+async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
     let (least, most) = patience(poller.mode);
     let mut patience = least;
     let mut notified = false;
@@ -383,7 +379,7 @@ async fn poll_until_stopped(poller: &Poller) -> Result<(), Violation> {
 }
 
 /// Watches the ring for a moment, before the reactor has its turn.
-fn watch(poller: &Poller) {
+fn watch<B: Backend>(poller: &Poller<B>) {
     for _ in 0..LOOKS_A_VISIT {
         {
             let driver = poller.driver();

@@ -3,12 +3,12 @@
 use wakebox_abi::op::{End as Side, SocketAddress, SocketName};
 use wakebox_abi::status::Status;
 
+use super::handles::Resource;
 use super::stream::Stream;
-use super::{End, Resources, Start, Started, status_of};
-use crate::driver::handles::Resource;
+use super::{End, Start, Started, TokioBackend, status_of};
 
 impl Start for SocketName {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if into.len() < SocketAddress::SIZE {
             return Err(Status::InvalidInput);

@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
 
-use super::{End, Started};
+use super::{End, Pending, Started};
 
 /// Places for blocking calls of one kind in one sandbox.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl Lanes {
     ) -> Started {
         let lanes = self.clone();
         let operation = async move { lanes.run(call).await.flatten().unwrap_or_else(End::from) };
-        Started::Pending(handle, Box::pin(operation))
+        Started::boxed(handle, Box::pin(operation))
     }
 
     /// An operation that is a call which has the kernel read or write the arena.
@@ -94,7 +94,11 @@ impl Lanes {
                 Err(_) => Status::Other.into(),
             }
         };
-        Started::Reaching(handle, Box::pin(operation), reach)
+        Started::Pending(Pending {
+            handle: Some(handle),
+            reach: Some(reach),
+            future: Box::pin(operation),
+        })
     }
 }
 

@@ -8,13 +8,13 @@ use wakebox_abi::op::{
 };
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::handles::Resource;
+use super::{End, Start, Started, TokioBackend};
 use crate::account::{Account, Kept};
 use crate::allowance::{self, PIECE};
 use crate::calls::MESSAGE_MAX;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Found;
-use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::Refusal;
@@ -38,7 +38,7 @@ async fn deliver(message: Kept, into: ArenaSlice, extra: u32, meter: &Meter) -> 
 /// The function that the guest names and where the arguments lie that it gives, if it may call it
 /// with so many. Nothing of them is copied before that is known.
 fn function(
-    resources: &Resources,
+    resources: &TokioBackend,
     name: Buf,
     input: Buf,
     is_stream: bool,
@@ -56,7 +56,7 @@ fn function(
 }
 
 impl Start for CallHost {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let (found, input) = function(resources, self.function, self.input, false)?;
         let callables = resources.callables.clone();
@@ -75,7 +75,7 @@ impl Start for CallHost {
 }
 
 impl Start for OpenHostStream {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let (found, input) = function(resources, self.function, self.input, true)?;
         let vacancy = resources.vacancy()?;
         let callables = resources.callables.clone();
@@ -97,7 +97,7 @@ impl Start for OpenHostStream {
 }
 
 impl Start for NextItem {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let Resource::HostStream(stream) = resources.handles.any(self.stream)? else {
             return Err(Status::BadHandle);
@@ -115,7 +115,7 @@ impl Start for NextItem {
 }
 
 impl Start for ReadMessage {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let Resource::Message(message) = resources.handles.any(self.message)? else {
             return Err(Status::BadHandle);
@@ -143,7 +143,7 @@ impl Drop for Delivery {
 }
 
 impl Start for NextCall {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let meter = resources.meter.clone();
         let mailbox = resources.mailbox.clone();
@@ -166,7 +166,7 @@ impl Start for NextCall {
 }
 
 impl Start for Reply {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
         if !resources.mailbox.expects(self.call, from.len())? {
             return Ok(Started::Done(End::OK));

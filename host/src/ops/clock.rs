@@ -5,11 +5,11 @@ use std::time::Instant;
 use wakebox_abi::op::ReadClock;
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 use crate::vm::clock::{monotonic_ns, wall_ns};
 
 impl Start for ReadClock {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let mut bytes = [0; 16];
         if into.len() < bytes.len() {

@@ -3,12 +3,12 @@
 use wakebox_abi::op::{Stream, WriteConsole};
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 use crate::limits::LimitKind;
 use crate::stop::Why;
 
 impl Start for WriteConsole {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
         let kind = match self.stream {
             Stream::Out => LimitKind::Stdout,

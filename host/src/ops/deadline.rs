@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use wakebox_abi::op::Deadline;
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 use crate::limits::LimitKind;
 
 impl Start for Deadline {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let at = resources
             .start
             .checked_add(Duration::from_nanos(self.at_ns));

@@ -9,16 +9,16 @@ use wakebox_abi::file::DirectoryEntry;
 use wakebox_abi::op::{OpenDirectory, ReadDirectory};
 use wakebox_abi::status::Status;
 
+use super::handles::{Resource, Vacancy};
 use super::path::{kind_of, path};
-use super::{End, Resources, Start, Started, status_of};
-use crate::driver::handles::{Resource, Vacancy};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::limits::LimitKind;
 
 /// Most bytes of a batch.
 const MOST: usize = 64 << 10;
 
 impl Start for OpenDirectory {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let place = resources.tree.find(path(resources, self.path)?)?;
         let vacancy = resources.vacancy()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -36,7 +36,7 @@ fn open(directory: OwnedFd, vacancy: Vacancy) -> End {
 }
 
 impl Start for ReadDirectory {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if into.len() < DirectoryEntry::BATCH_MIN {
             return Err(Status::InvalidInput);

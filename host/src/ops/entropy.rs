@@ -3,13 +3,13 @@
 use wakebox_abi::op::Entropy;
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 
 /// Most bytes an operation gives: what `getrandom(2)` fills without being interrupted.
 const MOST: usize = 256;
 
 impl Start for Entropy {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let mut bytes = [0; MOST];
         let wanted = into.len().min(MOST);

@@ -15,22 +15,22 @@ use wakebox_abi::op::{
 };
 use wakebox_abi::status::Status;
 
+use super::handles::{Resource, Vacancy};
+use super::mounts::Opened;
 use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
-use super::{End, Resources, Start, Started, status_of};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::allowance::PIECE;
-use crate::driver::handles::{Resource, Vacancy};
 use crate::later::Later;
 use crate::limits::LimitKind;
 use crate::signals;
-use crate::tree::Opened;
 use crate::vm::memory::ArenaSlice;
 
 /// Most bytes that one operation moves, so that a large one does not keep a thread from others.
 const MOST: usize = 1 << 20;
 
 impl Start for OpenFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let place = resources.tree.find(path(resources, self.path)?)?;
         let changes = OpenFlags::WRITE | OpenFlags::APPEND;
         let place = if self.flags.has(changes) {
@@ -137,7 +137,7 @@ fn count(returned: isize) -> io::Result<usize> {
 /// Moves `len` bytes: tries without waiting for a disk if that is short enough for a turn of the
 /// driver, and else with. Calls `transfer` with the kernel's flags.
 fn transfer(
-    resources: &Resources,
+    resources: &TokioBackend,
     handle: Handle,
     len: usize,
     transfer: impl Fn(i32) -> io::Result<usize> + Send + 'static,
@@ -158,7 +158,7 @@ fn transfer(
 }
 
 impl Start for ReadFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?.at_most(MOST);
         let file = resources.handles.file(self.file)?.clone();
         let meter = resources.meter.clone();
@@ -174,7 +174,7 @@ impl Start for ReadFile {
 }
 
 impl Start for WriteFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?.at_most(MOST);
         let file = resources.handles.file(self.file)?.clone();
         let meter = resources.meter.clone();
@@ -196,7 +196,7 @@ impl Start for WriteFile {
 }
 
 impl Start for StatFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if into.len() < FileStat::SIZE {
             return Err(Status::InvalidInput);
@@ -209,7 +209,7 @@ impl Start for StatFile {
 }
 
 impl Start for SetFileLength {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let file = resources.handles.file(self.file)?.clone();
         let meter = resources.meter.clone();
         if i64::try_from(self.len).is_err() {
@@ -228,7 +228,7 @@ impl Start for SetFileLength {
 }
 
 impl Start for SyncFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let file = resources.handles.file(self.file)?.clone();
         Ok(resources.disk.start(Some(self.file), move || {
             let done = match self.what {

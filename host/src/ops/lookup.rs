@@ -8,7 +8,7 @@ use wakebox_abi::status::Status;
 
 use super::blocking::Lanes;
 use super::tcp::host_text;
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 use crate::policy::check::{Guard, Protocol, Refusal};
 use crate::policy::{HostPort, zone};
 
@@ -99,7 +99,7 @@ impl Resolver {
 }
 
 impl Start for Lookup {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let name = host_text(resources, self.name)?;
         // Parsed as what it is a part of, and brought into the same form.

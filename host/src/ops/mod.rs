@@ -1,7 +1,7 @@
-//! The operations, one file a kind. This one only dispatches.
+//! The backend of Tokio: the operations, one file a kind. This one only dispatches.
 //!
 //! To add a kind: a row in `wakebox_abi::op`, a file here with an `impl Start` for the row's
-//! struct, and a line in [`start`].
+//! struct, and a line in [`dispatch`].
 
 mod address;
 pub(crate) mod blocking;
@@ -13,7 +13,9 @@ mod deadline;
 mod directory;
 mod entropy;
 mod file;
+pub(crate) mod handles;
 pub(crate) mod lookup;
+pub(crate) mod mounts;
 mod nop;
 mod option;
 mod path;
@@ -25,34 +27,37 @@ pub(crate) mod udp;
 mod unix;
 mod wait;
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use wakebox_abi::entry::{Submission, Token};
+use wakebox_abi::entry::Token;
 use wakebox_abi::file::PATH_MAX;
 use wakebox_abi::op::{self, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
 
 use self::blocking::{Lanes, Reach};
+use self::handles::{Handles, Resource, Vacancy};
 use self::lookup::Resolver;
+use self::mounts::Tree;
 use crate::account::{Account, Charged};
 use crate::allowance;
-use crate::calls::guest::Mailbox;
+use crate::calls::guest::{GuestEnd, Mailbox};
 use crate::calls::host::Callables;
-use crate::driver::handles::{Closed, Handles, Resource, Vacancy};
-use crate::driver::inflight::Operation;
+use crate::driver::backend::{self, Backend};
 use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Stdin};
 use crate::stop::Stop;
-use crate::tree::Tree;
 use crate::vm::memory::{Arena, ArenaSlice};
 use crate::vm::signal::RunPage;
 
-/// What operations work with.
+/// Does operations with Tokio: what they work with.
 #[derive(Debug)]
-pub(crate) struct Resources {
+pub(crate) struct TokioBackend {
     pub(crate) arena: Arena,
     pub(crate) handles: Handles,
     pub(crate) policy: Arc<Guard>,
@@ -72,27 +77,7 @@ pub(crate) struct Resources {
     pub(crate) start: Instant,
 }
 
-impl Resources {
-    /// Turns an operation's end into what stands in its completion.
-    pub(crate) fn settle(&mut self, end: End) -> (Status, u32) {
-        match end {
-            End::Done(status, value) => (status, value),
-            End::Open(resource, vacancy) => (Status::Ok, self.handles.open(resource, vacancy).0),
-            End::Overflow(message, into) => match self.handles.vacancies().take() {
-                Ok(vacancy) => {
-                    let handle = self.handles.open(message, vacancy);
-                    if into.fill(&handle.0.to_le_bytes()) == 4 {
-                        return (Status::Ok, op::OVERFLOW);
-                    }
-                    // No room even for the handle.
-                    let _ = self.handles.close(handle);
-                    (Status::MessageTooLarge, 0)
-                }
-                Err(status) => (status, 0),
-            },
-        }
-    }
-
+impl TokioBackend {
     /// The text of at most `most` bytes that a buffer holds, charged for as long as it is kept.
     fn text(&self, buf: op::Buf, most: usize) -> Result<Charged<String>, Status> {
         if buf.len as usize > most {
@@ -131,7 +116,6 @@ pub(crate) enum End {
 
 impl End {
     pub(crate) const OK: Self = Self::Done(Status::Ok, 0);
-    pub(crate) const CANCELLED: Self = Self::Done(Status::Cancelled, 0);
 
     /// With a count of bytes.
     fn bytes(count: usize) -> Self {
@@ -152,43 +136,160 @@ impl From<io::Error> for End {
 }
 
 /// How an operation began.
-pub(crate) enum Started {
-    /// It is done already.
-    Done(End),
-    /// It goes on, perhaps on an open resource.
-    Pending(Option<Handle>, Operation),
-    /// It goes on with an open resource, and is not dropped once it has begun to reach into the
-    /// arena.
-    Reaching(Handle, Operation, Reach),
-    /// It cancels another one, and has no completion.
-    Cancel(Token),
-    /// It closed a resource on which operations were in flight, perhaps.
-    Closed(Closed),
+pub(crate) type Started = backend::Started<TokioBackend>;
+
+type Boxed = Pin<Box<dyn Future<Output = End> + Send>>;
+
+/// An operation that could not be done at once.
+pub(crate) struct Pending {
+    /// What it is on: it is cancelled when that is closed.
+    handle: Option<Handle>,
+    /// If it reaches into the arena: it is not dropped once it has begun to.
+    reach: Option<Reach>,
+    future: Boxed,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending")
+            .field("handle", &self.handle)
+            .field("reach", &self.reach)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pending {
+    fn new(handle: Option<Handle>, future: impl Future<Output = End> + Send + 'static) -> Self {
+        Self {
+            handle,
+            reach: None,
+            future: Box::pin(future),
+        }
+    }
+}
+
+impl Future for Pending {
+    type Output = End;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.future.as_mut().poll(context)
+    }
+}
+
+impl backend::Operation for Pending {
+    type End = End;
+
+    fn may_be_dropped(&self) -> bool {
+        !self.reach.as_ref().is_some_and(Reach::is_begun)
+    }
 }
 
 impl Started {
     /// Something that goes on.
     fn pending(future: impl Future<Output = End> + Send + 'static) -> Self {
-        Self::Pending(None, Box::pin(future))
+        Self::boxed(None, Box::pin(future))
     }
 
     /// Something that goes on with an open resource, and is cancelled when that is closed.
     fn pending_on(handle: Handle, future: impl Future<Output = End> + Send + 'static) -> Self {
-        Self::Pending(Some(handle), Box::pin(future))
+        Self::boxed(Some(handle), Box::pin(future))
+    }
+
+    fn boxed(handle: Option<Handle>, future: Boxed) -> Self {
+        Self::Pending(Pending {
+            handle,
+            reach: None,
+            future,
+        })
     }
 
     /// With something that is held until it is done.
     fn holding(self, held: impl Send + 'static) -> Self {
         match self {
-            Self::Pending(handle, operation) => {
-                let holding = async move {
-                    let _held = held;
-                    operation.await
-                };
-                Self::Pending(handle, Box::pin(holding))
-            }
+            Self::Pending(Pending {
+                handle,
+                reach: None,
+                future,
+            }) => Self::pending_with(handle, async move {
+                let _held = held;
+                future.await
+            }),
             other => other,
         }
+    }
+
+    fn pending_with(
+        handle: Option<Handle>,
+        future: impl Future<Output = End> + Send + 'static,
+    ) -> Self {
+        Self::Pending(Pending::new(handle, future))
+    }
+}
+
+impl Backend for TokioBackend {
+    type Operation = Pending;
+    type End = End;
+    type Open = (Resource, Vacancy);
+
+    #[inline]
+    fn price(opcode: u16) -> usize {
+        price(opcode)
+    }
+
+    #[inline]
+    fn start(&mut self, request: Request) -> Started {
+        let started = match path_bytes(&request) {
+            0 => dispatch(request, self),
+            // The whole path, and what lies beneath the granted directory.
+            bytes => self
+                .account
+                .charge(2 * bytes)
+                .map_err(Into::into)
+                .and_then(|charge| Ok(dispatch(request, self)?.holding(charge))),
+        };
+        started.unwrap_or_else(Into::into)
+    }
+
+    #[inline]
+    fn goes_on(&mut self, token: Token, operation: &Pending) {
+        self.handles.started(operation.handle, token);
+    }
+
+    #[inline]
+    fn ended(&mut self, token: Token, operation: Pending) {
+        let handle = operation.handle;
+        drop(operation);
+        self.handles.ended(handle, token);
+    }
+
+    fn settle(&mut self, end: End) -> (Status, u32) {
+        match end {
+            End::Done(status, value) => (status, value),
+            End::Open(resource, vacancy) => (Status::Ok, self.handles.open(resource, vacancy).0),
+            End::Overflow(message, into) => match self.handles.vacancies().take() {
+                Ok(vacancy) => {
+                    let handle = self.handles.open(message, vacancy);
+                    if into.fill(&handle.0.to_le_bytes()) == 4 {
+                        return (Status::Ok, op::OVERFLOW);
+                    }
+                    // No room even for the handle.
+                    let _ = self.handles.close(handle);
+                    (Status::MessageTooLarge, 0)
+                }
+                Err(status) => (status, 0),
+            },
+        }
+    }
+
+    #[inline]
+    fn is_killed(&self) -> bool {
+        self.stop.is_killed()
+    }
+
+    fn end(&mut self) -> impl Iterator<Item = Self::Open> + Send + 'static {
+        self.mailbox.end(GuestEnd::Dropped);
+        self.handles.take_all()
     }
 }
 
@@ -205,7 +306,7 @@ trait Start: op::Operation {
     /// # Errors
     ///
     /// The status with which it ends at once.
-    fn start(self, resources: &mut Resources) -> Result<Started, Status>;
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status>;
 }
 
 /// What starting an operation costs of the turn's allowance, besides the bytes that it moves. Those
@@ -238,24 +339,11 @@ fn path_bytes(request: &Request) -> usize {
     }
 }
 
-/// Starts what a submission asks for.
-#[inline]
-pub(crate) fn start(submission: &Submission, resources: &mut Resources) -> Started {
-    let started = Request::decode(submission).and_then(|request| match path_bytes(&request) {
-        0 => dispatch(request, resources),
-        bytes => {
-            // The whole path, and what lies beneath the granted directory.
-            let charge = resources.account.charge(2 * bytes)?;
-            Ok(dispatch(request, resources)?.holding(charge))
-        }
-    });
-    started.unwrap_or_else(Into::into)
-}
-
-fn dispatch(request: Request, resources: &mut Resources) -> Result<Started, Status> {
+fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, Status> {
     match request {
         Request::Nop(operation) => operation.start(resources),
-        Request::Cancel(cancel) => Ok(Started::Cancel(cancel.target)),
+        // The driver's own.
+        Request::Cancel(_) => Err(Status::InvalidInput),
         Request::Deadline(operation) => operation.start(resources),
         Request::ReadClock(operation) => operation.start(resources),
         Request::Entropy(operation) => operation.start(resources),

@@ -7,13 +7,13 @@ use wakebox_abi::op::{SetSocketOption, SocketOption};
 use wakebox_abi::status::Status;
 
 use super::stream::Stream;
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 
 /// Most seconds that the kernel takes (`MAX_TCP_KEEPIDLE` in its net/tcp.h).
 const KEEP_ALIVE_MAX: u32 = 32_767;
 
 impl Start for SetSocketOption {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let Stream::Tcp(stream) = &**resources.handles.stream(self.socket)? else {
             return Err(Status::InvalidInput);
         };

@@ -14,7 +14,7 @@ use wakebox_abi::op::{
 use wakebox_abi::status::Status;
 
 use super::regular::ENTRY;
-use super::{End, Resources, Start, Started, status_of};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::limits::LimitKind;
 use crate::vm::memory::ArenaSlice;
 
@@ -26,7 +26,7 @@ const MODE: Mode = Mode::from_raw_mode(0o777);
 /// # Errors
 ///
 /// `InvalidInput` if it is longer than a path can be, is not UTF-8, or has a NUL.
-pub(super) fn path(resources: &Resources, buf: Buf) -> Result<String, Status> {
+pub(super) fn path(resources: &TokioBackend, buf: Buf) -> Result<String, Status> {
     // What the operation keeps of it is charged where operations are started.
     let path = resources.text(buf, PATH_MAX)?.hand_over();
     if path.contains('\0') {
@@ -67,7 +67,7 @@ fn tell(stat: &Statx) -> FileStat {
 
 /// Tells what an open file is, into a buffer that is large enough.
 pub(super) fn encode_stat<F: AsFd>(
-    resources: &Resources,
+    resources: &TokioBackend,
     handle: Option<Handle>,
     into: ArenaSlice,
     open: impl FnOnce() -> Result<F, Status> + Send + 'static,
@@ -83,11 +83,11 @@ pub(super) fn encode_stat<F: AsFd>(
             Err(status) => status.into(),
         }
     };
-    Started::Pending(handle, Box::pin(stat))
+    Started::boxed(handle, Box::pin(stat))
 }
 
 impl Start for StatPath {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if into.len() < FileStat::SIZE {
             return Err(Status::InvalidInput);
@@ -103,7 +103,7 @@ impl Start for StatPath {
 }
 
 impl Start for Rename {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.tree.find(path(resources, self.from)?)?;
         let to = resources.tree.find(path(resources, self.to)?)?;
         let (from, to) = (from.for_change()?, to.for_change()?);
@@ -117,18 +117,18 @@ impl Start for Rename {
 }
 
 impl Start for RemoveFile {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         remove(resources, self.path, AtFlags::empty())
     }
 }
 
 impl Start for RemoveDirectory {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         remove(resources, self.path, AtFlags::REMOVEDIR)
     }
 }
 
-fn remove(resources: &Resources, buf: Buf, flags: AtFlags) -> Result<Started, Status> {
+fn remove(resources: &TokioBackend, buf: Buf, flags: AtFlags) -> Result<Started, Status> {
     let place = resources.tree.find(path(resources, buf)?)?.for_change()?;
     Ok(resources.disk.start(None, move || {
         let (parent, name) = place.open_parent()?;
@@ -138,7 +138,7 @@ fn remove(resources: &Resources, buf: Buf, flags: AtFlags) -> Result<Started, St
 }
 
 impl Start for CreateDirectory {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let place = resources
             .tree
             .find(path(resources, self.path)?)?

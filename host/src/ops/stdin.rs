@@ -3,11 +3,11 @@
 use wakebox_abi::op::ReadStdin;
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started};
+use super::{End, Start, Started, TokioBackend};
 use crate::limits::LimitKind;
 
 impl Start for ReadStdin {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if resources.stdin.is_null() {
             resources.meter.take(LimitKind::Stdin, into.len())?;

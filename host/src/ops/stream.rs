@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
-use super::{End, Resources, Start, Started, status_of, wait};
+use super::{End, Start, Started, TokioBackend, status_of, wait};
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::vm::memory::ArenaSlice;
@@ -79,7 +79,7 @@ fn send(stream: BorrowedFd<'_>, from: &ArenaSlice, most: usize) -> io::Result<us
 
 /// Tries at once, and else whenever the socket is ready.
 fn transfer(
-    resources: &mut Resources,
+    resources: &mut TokioBackend,
     handle: wakebox_abi::op::Handle,
     slice: ArenaSlice,
     kind: LimitKind,
@@ -111,21 +111,21 @@ fn transfer(
 }
 
 impl Start for ReadStream {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         transfer(resources, self.stream, into, LimitKind::NetworkIn)
     }
 }
 
 impl Start for WriteStream {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
         transfer(resources, self.stream, from, LimitKind::NetworkOut)
     }
 }
 
 impl Start for ShutdownStream {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let how = match self.how {
             Shutdown::Read => rustix::net::Shutdown::Read,
             Shutdown::Write => rustix::net::Shutdown::Write,

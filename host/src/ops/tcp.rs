@@ -10,10 +10,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use wakebox_abi::op::{Buf, TcpAccept, TcpConnect, TcpListen};
 use wakebox_abi::status::Status;
 
+use super::handles::{Resource, Vacancies, Vacancy};
 use super::stream::Stream;
-use super::{End, Resources, Start, Started, status_of, wait};
+use super::{End, Start, Started, TokioBackend, status_of, wait};
 use crate::account::Charged;
-use crate::driver::handles::{Resource, Vacancies, Vacancy};
 use crate::policy::check::{Protocol, Refusal};
 use crate::policy::{HostPort, LocalAddress};
 
@@ -21,24 +21,24 @@ use crate::policy::{HostPort, LocalAddress};
 const ADDRESS_MAX: usize = 255 + 6;
 
 /// The text of an address, or of the name of a host.
-pub(super) fn host_text(resources: &Resources, buf: Buf) -> Result<Charged<String>, Status> {
+pub(super) fn host_text(resources: &TokioBackend, buf: Buf) -> Result<Charged<String>, Status> {
     resources.text(buf, ADDRESS_MAX)
 }
 
 /// The host and the port that a buffer names.
-pub(super) fn host_port(resources: &Resources, buf: Buf) -> Result<HostPort, Status> {
+pub(super) fn host_port(resources: &TokioBackend, buf: Buf) -> Result<HostPort, Status> {
     let text = host_text(resources, buf)?;
     text.parse().map_err(|_| Status::InvalidInput)
 }
 
 /// The address of this host that a buffer names. A number: resolving a name could block.
-pub(super) fn local_address(resources: &Resources, buf: Buf) -> Result<LocalAddress, Status> {
+pub(super) fn local_address(resources: &TokioBackend, buf: Buf) -> Result<LocalAddress, Status> {
     let text = host_text(resources, buf)?;
     text.parse().map_err(|_| Status::InvalidInput)
 }
 
 impl Start for TcpConnect {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let to = host_port(resources, self.address)?;
         let vacancy = resources.vacancy()?;
         let resolver = resources.resolver.clone();
@@ -63,7 +63,7 @@ impl Start for TcpConnect {
 }
 
 impl Start for TcpListen {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         if !resources.policy.grants_listening() {
             // Before an interface is looked for.
             let address = host_port(resources, self.address)?;
@@ -151,7 +151,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 impl Start for TcpAccept {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let listener = resources.handles.listener(self.listener)?.clone();
         let vacancies = resources.handles.vacancies().clone();
         Ok(Started::pending_on(self.listener, async move {

@@ -13,10 +13,10 @@ use tokio::net::UdpSocket;
 use wakebox_abi::op::{Buf, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
 use wakebox_abi::status::Status;
 
+use super::handles::Resource;
 use super::tcp::{host_port, local_address};
-use super::{End, Resources, Start, Started, status_of, wait};
+use super::{End, Start, Started, TokioBackend, status_of, wait};
 use crate::allowance;
-use crate::driver::handles::Resource;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::{Guard, Protocol, Refusal};
@@ -46,7 +46,7 @@ impl Udp {
 }
 
 impl Start for UdpBind {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         if !resources.policy.grants_binding() {
             // Before an interface is looked for.
             let address = host_port(resources, self.address)?;
@@ -76,7 +76,7 @@ fn bind(address: SocketAddr) -> io::Result<Udp> {
 }
 
 impl Start for UdpConnect {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let to = host_port(resources, self.address)?;
         let udp = resources.handles.udp(self.socket)?.clone();
         let resolver = resources.resolver.clone();
@@ -106,7 +106,7 @@ fn connect(udp: &Udp, addresses: &[SocketAddr]) -> End {
 }
 
 /// A datagram's addressee, if it is not the socket's peer.
-fn addressee(resources: &Resources, to: Buf) -> Result<Option<SocketAddr>, Status> {
+fn addressee(resources: &TokioBackend, to: Buf) -> Result<Option<SocketAddr>, Status> {
     if to.len == 0 {
         return Ok(None);
     }
@@ -117,7 +117,7 @@ fn addressee(resources: &Resources, to: Buf) -> Result<Option<SocketAddr>, Statu
 }
 
 impl Start for UdpSend {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
         let to = addressee(resources, self.to)?;
         let udp = resources.handles.udp(self.socket)?.clone();
@@ -176,7 +176,7 @@ fn send(udp: &Udp, from: &ArenaSlice, to: Option<&SockAddr>) -> io::Result<usize
 }
 
 impl Start for UdpReceive {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         if into.len() < SocketAddress::SIZE {
             return Err(Status::InvalidInput);

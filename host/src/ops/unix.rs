@@ -7,14 +7,14 @@ use tokio::net::UnixStream;
 use wakebox_abi::op::UnixConnect;
 use wakebox_abi::status::Status;
 
+use super::handles::Resource;
 use super::path::path;
 use super::stream::Stream;
-use super::{End, Resources, Start, Started};
-use crate::driver::handles::Resource;
+use super::{End, Start, Started, TokioBackend};
 use crate::policy::check::Refusal;
 
 impl Start for UnixConnect {
-    fn start(self, resources: &mut Resources) -> Result<Started, Status> {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let path = path(resources, self.path)?;
         if !path.starts_with('/') {
             return Err(Status::InvalidInput);

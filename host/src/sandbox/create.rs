@@ -15,7 +15,6 @@ use crate::account::Account;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
-use crate::driver::handles::{self, Handles};
 use crate::driver::inflight::Ready;
 use crate::driver::placement::Placement;
 use crate::driver::poller::Poller;
@@ -25,14 +24,15 @@ use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
 use crate::meter::Meter;
 use crate::observe::{Sinks, Tracing};
-use crate::ops::Resources;
+use crate::ops::TokioBackend;
 use crate::ops::blocking::Lanes;
+use crate::ops::handles::{self, Handles};
 use crate::ops::lookup::Resolver;
+use crate::ops::mounts::Tree;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::tree::Tree;
 use crate::vm;
 use crate::vm::clock::Clocks;
 use crate::vm::memory::GuestMemory;
@@ -230,13 +230,13 @@ impl Machine {
     /// Makes the driver, and gives it to whom takes its turns.
     fn place(
         &self,
-        resources: Resources,
+        resources: TokioBackend,
         operations: &Arc<OpCounts>,
         tracing: Option<&Tracing>,
         telemetry: &Telemetry,
         mode: Mode,
         callables: &Callables,
-    ) -> Result<Placement> {
+    ) -> Result<Placement<TokioBackend>> {
         let kick = self.vcpu.kick();
         let driver = Driver::new(
             &self.memory,
@@ -284,8 +284,14 @@ impl Host {
     }
 
     /// What operations work with.
-    fn resources(&self, machine: &Machine, live: &Live, limits: &Limits, tree: Tree) -> Resources {
-        Resources {
+    fn resources(
+        &self,
+        machine: &Machine,
+        live: &Live,
+        limits: &Limits,
+        tree: Tree,
+    ) -> TokioBackend {
+        TokioBackend {
             arena: machine.memory.arena(),
             handles: Handles::new(handles::most(limits)),
             policy: live.policy.clone(),

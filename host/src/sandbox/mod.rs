@@ -15,7 +15,7 @@ mod running;
 mod serve;
 mod termination;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use wakebox_abi::memory::MappedControl;
@@ -27,12 +27,14 @@ pub use self::handle::Handle;
 use self::handle::Live;
 pub use self::running::Running;
 use crate::calls::guest::{Caller, Mailbox};
+use crate::calls::help::Help;
 use crate::calls::host::Callables;
 use crate::debug::symbols::Symbols;
 use crate::driver::placement::Placement;
 use crate::limits::Limits;
 use crate::loader::Image;
 use crate::observe::{Recorder, Tracing};
+use crate::ops::TokioBackend;
 use crate::pulse::Pulse;
 use crate::stdio::{Console, LostOutput, Stdin};
 use crate::telemetry::Telemetry;
@@ -54,7 +56,7 @@ pub struct Sandbox {
     clocks: Clocks,
     memory: Arc<GuestMemory>,
     control: Shared<MappedControl>,
-    placement: Placement,
+    placement: Placement<TokioBackend>,
     mode: Mode,
     tracing: Option<Tracing>,
     telemetry: Telemetry,
@@ -87,7 +89,11 @@ impl Sandbox {
     #[must_use]
     pub fn caller(&self) -> Caller {
         let poller = self.placement.poller().filter(|_| self.mode == Mode::Poll);
-        Caller::new(self.mailbox.clone(), poller)
+        let helper = poller.map(|poller| {
+            let poller: Weak<dyn Help> = Arc::downgrade(poller) as _;
+            poller
+        });
+        Caller::new(self.mailbox.clone(), helper)
     }
 
     /// Where its rings stand, to be looked at from elsewhere when nothing seems to move.

@@ -14,12 +14,12 @@ use wakebox_abi::op::{self, Buf, Handle, Opcode, Param, Request, Stream};
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
 
-use super::{Driver, Ended, Turn};
+use super::PLACES;
 use crate::allowance::{self, PIECE, Quota};
 use crate::calls::guest::Caller;
-use crate::ops;
+use crate::driver::{Driver, Ended, Turn};
+use crate::ops::{self, TokioBackend};
 use crate::policy::{DirGrant, Policy};
-use crate::proof::{self, PLACES};
 use crate::stdio::{Captured, Console, Output};
 use crate::stop::{Stop, Why};
 use crate::vm::memory::{GuestMemory, Shared};
@@ -37,7 +37,7 @@ const WHOLE: Buf = Buf {
 struct Rig {
     runtime: Runtime,
     memory: Arc<GuestMemory>,
-    driver: Driver,
+    driver: Driver<TokioBackend>,
     submissions:
         SubmissionProducer<Shared<MappedControl>, Shared<MappedSlots<{ Submission::WORDS }>>>,
     completions:
@@ -52,7 +52,7 @@ impl Rig {
     }
 
     fn granting(policy: &Policy, bytes: u64) -> Self {
-        let (memory, mut driver) = proof::driver(ARENA.into(), policy);
+        let (memory, mut driver) = super::driver(ARENA.into(), policy);
         driver.quota = Quota {
             bytes,
             time: Duration::MAX,
@@ -62,7 +62,7 @@ impl Rig {
             .max_blocking_threads(2)
             .build()
             .unwrap();
-        let callables = &driver.resources.callables;
+        let callables = &driver.backend.callables;
         callables.enter(runtime.handle().clone(), tracing::Span::none());
         Self {
             runtime,
@@ -249,7 +249,7 @@ fn what_is_ready_goes_on_in_the_next_turn() {
     rig.submit(vec![next_call(); 5]);
     assert_eq!(rig.turns(), [(5, 0)]);
     rig.driver.quota.bytes = 2 * allowance::POLL as u64;
-    rig.driver.resources.mailbox.close();
+    rig.driver.backend.mailbox.close();
     let first = rig.turn();
     assert_eq!((first.completed, first.ended), (2, Ended::Spent));
     assert!(first.is_active() && rig.driver.has_ready() && rig.driver.is_unfinished());
@@ -264,7 +264,7 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
     let mut rig = Rig::new(u64::MAX);
     rig.submit([next_call()]);
     assert_eq!(rig.turns(), [(1, 0)]);
-    rig.driver.resources.mailbox.close();
+    rig.driver.backend.mailbox.close();
     let one = ops::price(Opcode::Nop as u16) as u64;
     rig.driver.quota.bytes = one;
     let slots = PLACES / 2;
@@ -295,8 +295,8 @@ impl Wake for Killer {
 fn a_kill_is_seen_between_two_operations() {
     let mut rig = Rig::new(u64::MAX);
     // Whoever calls the guest kills it when the answer comes.
-    let caller = Caller::new(rig.driver.resources.mailbox.clone(), None);
-    let killer = Waker::from(Arc::new(Killer(rig.driver.resources.stop.clone())));
+    let caller = Caller::new(rig.driver.backend.mailbox.clone(), None);
+    let killer = Waker::from(Arc::new(Killer(rig.driver.backend.stop.clone())));
     let mut call = std::pin::pin!(caller.call_bytes("f", &[]));
     let polled = call.as_mut().poll(&mut Context::from_waker(&killer));
     assert!(polled.is_pending());
@@ -322,8 +322,8 @@ fn a_kill_is_seen_between_two_polls() {
     let mut rig = Rig::new(u64::MAX);
     rig.submit(vec![next_call(); 5]);
     assert_eq!(rig.turns(), [(5, 0)]);
-    rig.driver.resources.mailbox.close();
-    rig.driver.resources.stop.end(Why::Killed);
+    rig.driver.backend.mailbox.close();
+    rig.driver.backend.stop.end(Why::Killed);
     let turn = rig.turn();
     assert_eq!((turn.completed, turn.ended), (0, Ended::Stopped));
 }
@@ -355,7 +355,7 @@ fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     let mut rig = Rig::new(4 * PIECE as u64);
     let captured = Captured::new();
     let output = Output::Capture(captured.clone());
-    let resources = &mut rig.driver.resources;
+    let resources = &mut rig.driver.backend;
     resources.console = Console::new(output, Output::Null, resources.callables.home()).unwrap();
     let bytes: Vec<u8> = (0..ARENA).map(|at| (at % 251) as u8).collect();
     rig.put(0, &bytes);
@@ -402,7 +402,7 @@ fn what_takes_long_to_close_is_closed_on_another_thread_and_its_place_is_free_th
         ("/data/file", OpenFlags::READ, true),
     ] {
         let handle = open(&mut rig, path, flags);
-        let left = rig.driver.resources.handles.vacancies().left();
+        let left = rig.driver.backend.handles.vacancies().left();
         rig.submit_at(0, Request::Close(op::Close { handle }));
         assert_eq!(rig.turns(), [(1, u32::from(!is_heavy))], "{path}");
         if !is_heavy {
@@ -418,7 +418,7 @@ fn what_takes_long_to_close_is_closed_on_another_thread_and_its_place_is_free_th
             }));
             assert_eq!(rig.completed(), [(0, Status::Ok, 0)]);
         }
-        assert_eq!(rig.driver.resources.handles.vacancies().left(), left + 1);
+        assert_eq!(rig.driver.backend.handles.vacancies().left(), left + 1);
     }
 }
 
@@ -426,7 +426,7 @@ fn what_takes_long_to_close_is_closed_on_another_thread_and_its_place_is_free_th
 fn the_end_drops_as_much_as_a_turn_may_and_a_thread_the_rest() {
     let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
     let mut rig = Rig::granting(&policy, u64::MAX);
-    let all = rig.driver.resources.handles.vacancies().left();
+    let all = rig.driver.backend.handles.vacancies().left();
     let listeners: Vec<_> = (0..4).map(|_| rig.listener()).collect();
     let accept = |listener: &Handle| {
         Request::TcpAccept(op::TcpAccept {
@@ -438,7 +438,7 @@ fn the_end_drops_as_much_as_a_turn_may_and_a_thread_the_rest() {
     // The operations, and one of the handles.
     rig.driver.quota.bytes = (4 * allowance::LIGHT + 1) as u64;
     assert!(!rig.driver.close_some());
-    let vacancies = rig.driver.resources.handles.vacancies().clone();
+    let vacancies = rig.driver.backend.handles.vacancies().clone();
     assert_eq!(vacancies.left(), all - 3);
     // Nothing is begun any more.
     rig.submit([nop()]);
@@ -484,7 +484,7 @@ fn a_receiver_gives_way_between_the_datagrams_of_strangers() {
     };
     rig.driver.quota.bytes = 4 * allowance::CALL as u64;
     rig.submit([Request::UdpReceive(receive)]);
-    let policy = rig.driver.resources.policy.clone();
+    let policy = rig.driver.backend.policy.clone();
     let refused = || policy.refusals().first().map_or(0, |(_, count)| *count);
     let driver = &mut rig.driver;
     let mut most = 0;

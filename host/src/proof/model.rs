@@ -14,10 +14,10 @@ use wakebox_abi::queue::Queue;
 use wakebox_proofs::memory::{Geometry, Liar};
 use wakebox_proofs::{Any, Choices, reach};
 
-use super::Ended;
+use super::{Bench, driver_over};
 use crate::allowance::Quota;
+use crate::driver::Ended;
 use crate::policy::Policy;
-use crate::proof::{Bench, driver_over};
 
 const PLACES: u32 = 2;
 

@@ -12,14 +12,14 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::Handle;
 use wakebox_abi::status::Status;
 
+use super::regular::Regular;
+use super::stream::Stream;
+use super::tcp::Listener;
+use super::udp::Udp;
 use crate::account::Kept;
 use crate::calls::host::ItemStream;
 use crate::later::{Heavy, Later};
 use crate::limits::{LimitKind, Limits};
-use crate::ops::regular::Regular;
-use crate::ops::stream::Stream;
-use crate::ops::tcp::Listener;
-use crate::ops::udp::Udp;
 
 /// Something open.
 #[derive(Clone, Debug)]
