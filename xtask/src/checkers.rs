@@ -20,7 +20,7 @@ const NOT_UNDER_VALGRIND: [&str; 3] = ["every_turn", "cut_off_anywhere", "tree::
 pub(crate) fn model(args: Args) -> Result<ExitCode> {
     args.all_done()?;
     let mut counts = [("combinations", 0), ("states", 0), ("steps", 0)];
-    for (package, tests) in [("wakebox-proofs", ""), ("wakebox", "driver::model")] {
+    for (package, tests) in [("wakebox-proofs", ""), ("wakebox", "proof::model")] {
         let mut command = cargo();
         command
             .args(["test", "--profile", "fuzz", "--package", package, "--lib"])

@@ -25,16 +25,14 @@ const PACKAGES: [(&str, &str); 3] = [
 ];
 
 /// Circles that are there and wait to be cut, each as its rooms in order.
-const KNOWN: &[&[&str]] = &[
-    &[
-        "wakebox/debug",
-        "wakebox/error",
-        "wakebox/loader",
-        "wakebox/observe",
-        "wakebox/report",
-        "wakebox/vm",
-    ],
-];
+const KNOWN: &[&[&str]] = &[&[
+    "wakebox/debug",
+    "wakebox/error",
+    "wakebox/loader",
+    "wakebox/observe",
+    "wakebox/report",
+    "wakebox/vm",
+]];
 
 /// From room to room, and the files that say so.
 type Arrows = BTreeMap<(String, String), BTreeSet<PathBuf>>;
