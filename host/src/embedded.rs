@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Sleep;
 use tracing::Span;
@@ -38,6 +39,21 @@ struct House {
     span: OnceLock<Span>,
     /// Tasks that have not been polled yet.
     waiting: AtomicU32,
+    slow: Slow,
+}
+
+/// Beginnings of one sandbox's that may take long, at once. The threads for them are the embedder's, and
+/// as many as there are calls would leave nobody else a processor.
+const SLOW_AT_ONCE: usize = 4;
+
+/// Places for them.
+#[derive(Debug)]
+struct Slow(Arc<Semaphore>);
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SLOW_AT_ONCE)))
+    }
 }
 
 impl Home {
@@ -69,8 +85,8 @@ impl Home {
         Ok(Task(Some(runtime.spawn(work))))
     }
 
-    /// As [`Self::run`], but `begin` takes long: it runs on a thread for blocking calls, so that it
-    /// keeps nobody else from theirs.
+    /// As [`Self::run`], but `begin` takes long: it runs on a thread for blocking calls, when a few
+    /// others of the sandbox at most are under way, so that it keeps nobody else from theirs.
     ///
     /// # Errors
     ///
@@ -84,11 +100,14 @@ impl Home {
         T: Send + 'static,
         B: FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
     {
+        let places = self.0.slow.0.clone();
         let begins = move |_: Inside| -> Result<Theirs<T>, Status> {
-            let begun = tokio::task::spawn_blocking(move || {
-                guarded(|| begin(Inside(()))).unwrap_or(Err(Status::Panicked))
-            });
             Ok(Box::pin(async move {
+                let place = places.acquire_owned().await;
+                let begun = tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    guarded(|| begin(Inside(()))).unwrap_or(Err(Status::Panicked))
+                });
                 // What it gives up is dropped here or there, in the runtime either way.
                 begun.await.map_err(|_| Status::Cancelled)??.await
             }))
@@ -339,5 +358,41 @@ impl<T, B> Drop for Work<T, B> {
             let state = std::mem::replace(&mut self.state, State::Over);
             let _ = guarded(|| drop(state));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_slow_beginnings_are_under_way_at_once() {
+        use std::sync::Barrier;
+        use std::sync::atomic::AtomicUsize;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let home = Home::default();
+        home.enter(runtime.handle().clone(), Span::none());
+        let shared = Arc::new((
+            Barrier::new(SLOW_AT_ONCE),
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+        ));
+        let tasks: Vec<_> = (0..5 * SLOW_AT_ONCE)
+            .map(|_| {
+                let shared = shared.clone();
+                let begin = move |_: Inside| -> Result<Theirs<()>, Status> {
+                    let (all, now, most) = &*shared;
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    all.wait();
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(Box::pin(async { Ok(()) }))
+                };
+                home.run_slow(begin, None).unwrap()
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(runtime.block_on(task), Ok(()));
+        }
+        assert_eq!(shared.2.load(Ordering::SeqCst), SLOW_AT_ONCE);
     }
 }
