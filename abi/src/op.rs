@@ -236,6 +236,24 @@ param_enum! {
         Cancel = 1,
         /// A call whose arguments and result are JSON text: for callers without the types.
         Json = 2,
+        /// A call whose arguments are typed: the record of their types follows them, as the crate
+        /// `wakebox-typed` makes it.
+        Typed = 3,
+        /// Not a call: the result is to be the types of the function, in words.
+        Signature = 4,
+    }
+}
+
+param_enum! {
+    /// What a guest gives a function of the host.
+    CallForm {
+        /// Arguments.
+        Plain = 0,
+        /// Typed arguments, as [`CallKind::Typed`]; the result, or each item of a stream, is to be
+        /// typed too.
+        Typed = 1,
+        /// Nothing: the result is to be the types of the function, in words.
+        Signature = 2,
     }
 }
 
@@ -248,8 +266,10 @@ param_enum! {
         Part = 1,
         /// Nothing: there is no function of that name.
         NoSuchFunction = 2,
-        /// Nothing: the arguments are not what the function takes.
+        /// The arguments are not what the function takes: its types, in words, or nothing.
         BadInput = 3,
+        /// As `Result`, and at its end the record of its types.
+        Typed = 4,
     }
 }
 
@@ -704,6 +724,8 @@ operations! {
         input: Buf,
         /// Where the reply goes.
         into: Buf,
+        /// What the arguments are.
+        form: CallForm,
     }
 
     /// Calls a function of the embedding program that gives a stream. The value is its handle.
@@ -712,6 +734,8 @@ operations! {
         function: Buf,
         /// Its arguments, serialized.
         input: Buf,
+        /// What the arguments are.
+        form: CallForm,
     }
 
     /// Waits for the next item of a stream. The value is the item's length plus one, zero at the
@@ -992,10 +1016,12 @@ mod tests {
             function: buf,
             input: Buf::default(),
             into: buf,
+            form: CallForm::Typed,
         });
         survives(OpenHostStream {
             function: buf,
             input: buf,
+            form: CallForm::Plain,
         });
         survives(NextItem {
             stream: handle,

@@ -18,6 +18,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::Future;
@@ -29,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, NextCall, Reply, ReplyKind};
 use wakebox_abi::status::Status;
+use wakebox_typed::{Typed, signature};
 
 use crate::buf::IoBuf;
 use crate::host::receive;
@@ -53,6 +55,8 @@ type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
 pub enum Format {
     /// Postcard, a tuple of the arguments.
     Postcard,
+    /// The same, with the record of its types behind it.
+    Typed,
     /// JSON, an array of several arguments, one by itself, anything for none.
     #[cfg(feature = "json")]
     Json,
@@ -62,6 +66,7 @@ impl Format {
     fn of(kind: CallKind) -> Option<Self> {
         match kind {
             CallKind::Call => Some(Self::Postcard),
+            CallKind::Typed => Some(Self::Typed),
             #[cfg(feature = "json")]
             CallKind::Json => Some(Self::Json),
             _ => None,
@@ -71,6 +76,7 @@ impl Format {
     fn read<T: DeserializeOwned>(self, input: &[u8]) -> Option<T> {
         match self {
             Self::Postcard => crate::host::read(input),
+            Self::Typed => crate::host::read_typed(input),
             #[cfg(feature = "json")]
             Self::Json => serde_json::from_slice(input).ok(),
         }
@@ -79,8 +85,17 @@ impl Format {
     fn write<T: Serialize>(self, result: &T) -> Option<Vec<u8>> {
         match self {
             Self::Postcard => postcard::to_allocvec(result).ok(),
+            Self::Typed => postcard::to_allocvec(&Typed(result)).ok(),
             #[cfg(feature = "json")]
             Self::Json => serde_json::to_vec(result).ok(),
+        }
+    }
+
+    /// What a result in it is to the host.
+    fn reply(self) -> ReplyKind {
+        match self {
+            Self::Typed => ReplyKind::Typed,
+            _ => ReplyKind::Result,
         }
     }
 }
@@ -91,6 +106,8 @@ impl Format {
 pub struct Export {
     name: &'static str,
     begin: fn(Format, &[u8]) -> Option<Call>,
+    /// Its types, in words.
+    signature: fn() -> String,
     next: AtomicPtr<Export>,
 }
 
@@ -99,10 +116,15 @@ static EXPORTS: AtomicPtr<Export> = AtomicPtr::new(null_mut());
 
 impl Export {
     /// An export that is not in the list yet.
-    pub const fn new(name: &'static str, begin: fn(Format, &[u8]) -> Option<Call>) -> Self {
+    pub const fn new(
+        name: &'static str,
+        begin: fn(Format, &[u8]) -> Option<Call>,
+        signature: fn() -> String,
+    ) -> Self {
         Self {
             name,
             begin,
+            signature,
             next: AtomicPtr::new(null_mut()),
         }
     }
@@ -139,10 +161,13 @@ impl Export {
 pub trait Exported<Arguments>: Copy + 'static {
     /// Reads the arguments and makes the call's future.
     fn begin(self, format: Format, input: &[u8]) -> Option<Call>;
+
+    /// What it takes and gives, in words: one argument by itself, several as a tuple.
+    fn signature(self) -> String;
 }
 
 macro_rules! exported {
-    (($($parameter:ident)*), $read:expr) => {
+    (($($parameter:ident)*) $input:ty, $read:expr) => {
         impl<Function, Output, $($parameter,)*> Exported<($($parameter,)*)> for Function
         where
             Function: AsyncFn($($parameter),*) -> Output + Copy + 'static,
@@ -155,21 +180,25 @@ macro_rules! exported {
                 let ($($parameter,)*) = read(format, input)?;
                 Some(Box::pin(async move { format.write(&self($($parameter),*).await) }))
             }
+
+            fn signature(self) -> String {
+                signature::<$input, Output>().to_string()
+            }
         }
     };
 }
 
 // In JSON anything stands for no arguments.
-exported!((), |format, input| match format {
-    Format::Postcard => format.read(input),
+exported!(()(), |format, input| match format {
+    Format::Postcard | Format::Typed => format.read(input),
     #[cfg(feature = "json")]
     Format::Json => Some(()),
 });
 // One argument stands by itself; in postcard that is the same as a tuple of one.
-exported!((A), |format, input| format.read(input).map(|only| (only,)));
-exported!((A B), |format, input| format.read(input));
-exported!((A B C), |format, input| format.read(input));
-exported!((A B C D), |format, input| format.read(input));
+exported!((A) A, |format, input| format.read(input).map(|only| (only,)));
+exported!((A B) (A, B), |format, input| format.read(input));
+exported!((A B C) (A, B, C), |format, input| format.read(input));
+exported!((A B C D) (A, B, C, D), |format, input| format.read(input));
 
 /// Calls under way, by number.
 type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
@@ -213,7 +242,7 @@ async fn take_calls(under_way: UnderWay) {
             continue;
         };
         match header.kind {
-            CallKind::Call | CallKind::Json => {
+            CallKind::Call | CallKind::Json | CallKind::Typed | CallKind::Signature => {
                 let (name, input) = rest.split_at(rest.len().min(header.name_len as usize));
                 begin(header, name, input, &under_way);
             }
@@ -233,20 +262,27 @@ fn begin(header: CallHeader, name: &[u8], input: &[u8], under_way: &UnderWay) {
         drop(spawn(answer(call, ReplyKind::NoSuchFunction, Vec::new())));
         return;
     };
+    if header.kind == CallKind::Signature {
+        let words = (export.signature)().into_bytes();
+        drop(spawn(answer(call, ReplyKind::Result, words)));
+        return;
+    }
     let format = Format::of(header.kind);
+    let reply = format.map_or(ReplyKind::Result, Format::reply);
     let Some(future) = format.and_then(|format| (export.begin)(format, input)) else {
+        let words = (export.signature)().into_bytes();
         drop(spawn_named(
             export.name,
-            answer(call, ReplyKind::BadInput, Vec::new()),
+            answer(call, ReplyKind::BadInput, words),
         ));
         return;
     };
     let done = under_way.clone();
     let task = spawn_named(export.name, async move {
         match future.await {
-            Some(bytes) => answer(call, ReplyKind::Result, bytes).await,
+            Some(bytes) => answer(call, reply, bytes).await,
             // What cannot be serialized is no result.
-            None => answer(call, ReplyKind::BadInput, Vec::new()).await,
+            None => answer(call, ReplyKind::BadInput, (export.signature)().into_bytes()).await,
         }
         // Detaches this task; nobody takes the call back any more.
         drop(done.borrow_mut().remove(&call));

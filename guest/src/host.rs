@@ -12,6 +12,7 @@
 //! Arguments and results are any serde types. Many calls go on at once; a call that is dropped is
 //! cancelled on the host too.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
@@ -21,8 +22,11 @@ use core::task::{Context, Poll};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wakebox_abi::op::{Buf, CallHost, Handle, NextItem, OVERFLOW, OpenHostStream, ReadMessage};
+use wakebox_abi::op::{
+    Buf, CallForm, CallHost, Handle, NextItem, OVERFLOW, OpenHostStream, ReadMessage,
+};
 use wakebox_abi::status::Status;
+use wakebox_typed::{Record, Typed, Watched, signature};
 
 use crate::buf::IoBuf;
 use crate::io::{Error, Result};
@@ -40,27 +44,87 @@ const REPLY: usize = 1024;
 /// # Errors
 ///
 /// `NotFound` if the host has no such function, `PermissionDenied` by the policy, `InvalidData` if the
-/// types on the two sides do not fit, `TimedOut`, `Panicked`, `MessageTooLarge`; `OutOfMemory` if the
+/// types on the two sides do not fit, which the error names; `TimedOut`, `Panicked`, `MessageTooLarge`; `OutOfMemory` if the
 /// arguments do not fit into the arena. Errors of the function itself are part of its result.
+///
+/// Types fit if they are written alike and mean the same. Names do not count, nor do tuples and
+/// structs; `u32` and `u64` differ, as do `Page` and `Option<Page>`. What is absent from a value, in a
+/// list that is empty or an option that is `None`, is not compared.
 pub async fn call<A, R>(function: &str, input: &A) -> Result<R>
 where
     A: Serialize + ?Sized,
     R: DeserializeOwned,
 {
-    let what = |status| Error::new(status, alloc::format!("call `{function}`"));
+    let what = || alloc::format!("call `{function}`");
     let (buf, name, input) = encode(function, input).await?;
     let into = buf.whole();
     let request = CallHost {
         function: name,
         input,
         into,
+        form: CallForm::Typed,
     };
     let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
-    let value = outcome.map_err(what)?;
-    receive(value, value as usize, buf)
-        .await?
-        .decode()
-        .ok_or_else(|| what(Status::InvalidData))
+    let status = match outcome {
+        Ok(value) => match receive(value, value as usize, buf).await?.decode() {
+            Some(result) => return Ok(result),
+            None => Status::InvalidData,
+        },
+        Err(status) => status,
+    };
+    if status != Status::InvalidData {
+        return Err(Error::new(status, what()));
+    }
+    let here = signature::<A, R>().to_string();
+    Err(Telling::begin(what(), function, here).await)
+}
+
+/// An error about types, once the host has said which it has.
+struct Telling(Pin<Box<dyn Future<Output = Error>>>);
+
+impl Telling {
+    fn begin(what: String, function: &str, here: String) -> Self {
+        let function = function.to_string();
+        Self(Box::pin(async move {
+            let there = host_types(&function).await;
+            let there = there.map_or(String::new(), |there| {
+                alloc::format!(", which is `{there}` on the host")
+            });
+            let what = alloc::format!("{what}{there}, as `{here}`");
+            Error::new(Status::InvalidData, what)
+        }))
+    }
+}
+
+impl core::fmt::Debug for Telling {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Telling")
+    }
+}
+
+impl Future for Telling {
+    type Output = Error;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// The types of a function of the host, in its words.
+async fn host_types(function: &str) -> Result<String> {
+    let mut buf = IoBuf::with_capacity(REPLY.max(function.len())).await?;
+    buf.extend_from_slice(function.as_bytes());
+    let name = buf.filled();
+    let request = CallHost {
+        function: name,
+        input: Buf { len: 0, ..name },
+        into: buf.whole(),
+        form: CallForm::Signature,
+    };
+    let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
+    let value = outcome?;
+    let words = receive(value, value as usize, buf).await?;
+    Ok(String::from_utf8_lossy(words.bytes()).into_owned())
 }
 
 /// Opens a stream of items that a function of the host gives. Cancel-safe in that a stream that
@@ -78,11 +142,21 @@ where
     let request = OpenHostStream {
         function: name,
         input,
+        form: CallForm::Typed,
     };
     let (outcome, _) = Op::with_buf(request, buf).giving_handle().await;
-    let handle =
-        outcome.map_err(|status| Error::new(status, alloc::format!("call `{function}`")))?;
+    let what = || alloc::format!("call `{function}`");
+    let handle = match outcome {
+        Ok(handle) => handle,
+        Err(Status::InvalidData) => {
+            let here = signature::<A, T>().to_string();
+            return Err(Telling::begin(what(), function, here).await);
+        }
+        Err(status) => return Err(Error::new(status, what())),
+    };
     Ok(HostStream {
+        telling: None,
+        types: || signature::<A, T>().to_string(),
         next: None,
         long: None,
         ended: false,
@@ -92,18 +166,19 @@ where
     })
 }
 
-/// A buffer with the function's name and the serialized input.
+/// A buffer with the function's name and the serialized input, typed.
 async fn encode<A: Serialize + ?Sized>(function: &str, input: &A) -> Result<(IoBuf, Buf, Buf)> {
     let name_len = function.len();
     let mut buf = IoBuf::with_capacity(REPLY.max(name_len)).await?;
     buf.set_len(buf.capacity());
     buf[..name_len].copy_from_slice(function.as_bytes());
-    let serialized = postcard::to_slice(input, &mut buf[name_len..]).map(|bytes| bytes.len());
+    let serialized =
+        postcard::to_slice(&Typed(input), &mut buf[name_len..]).map(|bytes| bytes.len());
     let input_len = match serialized {
         Ok(len) => len,
         // Too little room: once more, to measure.
         Err(postcard::Error::SerializeBufferFull) => {
-            let bytes = postcard::to_allocvec(input).map_err(|_| Status::InvalidData)?;
+            let bytes = postcard::to_allocvec(&Typed(input)).map_err(|_| Status::InvalidData)?;
             drop(buf);
             buf = IoBuf::with_capacity(name_len + bytes.len()).await?;
             buf.extend_from_slice(function.as_bytes());
@@ -141,7 +216,7 @@ impl Message {
 
     /// What it says, if it says that.
     fn decode<T: DeserializeOwned>(&self) -> Option<T> {
-        read(self.bytes())
+        read_typed(self.bytes())
     }
 }
 
@@ -151,6 +226,16 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
         Ok((value, [])) => Some(value),
         _ => None,
     }
+}
+
+/// Reads a typed value, whose record says whether it is of this type.
+pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (bytes, said) = Record::split(bytes)?;
+    let mut reader = postcard::Deserializer::from_bytes(bytes);
+    let record = Record::new();
+    let value = T::deserialize(Watched::new(&mut reader, &record)).ok()?;
+    let is_read = matches!(reader.finalize(), Ok([]));
+    (is_read && record.to_bytes() == said).then_some(value)
 }
 
 /// Takes delivery of a message of `len` bytes, or of one that did not fit.
@@ -236,8 +321,12 @@ pub struct HostStream<T> {
     next: Option<Op>,
     /// An item that did not fit, half read.
     long: Option<LongMessage>,
+    /// The error about an item that was of another type.
+    telling: Option<Telling>,
     ended: bool,
     function: String,
+    /// What is expected of the function, in words.
+    types: fn() -> String,
     items: PhantomData<fn() -> T>,
     handle: OwnedHandle,
 }
@@ -255,6 +344,9 @@ impl<T: DeserializeOwned> HostStream<T> {
 
     async fn take(&mut self) -> Result<Option<T>> {
         let what = |status| Error::new(status, alloc::format!("next item of `{}`", self.function));
+        if let Some(telling) = self.telling.take() {
+            return self.tell(telling).await;
+        }
         if self.long.is_none() {
             if self.next.is_none() {
                 let buf = IoBuf::with_capacity(REPLY).await?;
@@ -270,12 +362,7 @@ impl<T: DeserializeOwned> HostStream<T> {
                 return Ok(None);
             };
             match delivered(value, len as usize, buf)? {
-                Delivery::Short(message) => {
-                    return message
-                        .decode()
-                        .map(Some)
-                        .ok_or_else(|| what(Status::InvalidData));
-                }
+                Delivery::Short(message) => return self.item(&message).await,
                 Delivery::Long(long) => self.long = Some(long),
             }
         }
@@ -284,10 +371,23 @@ impl<T: DeserializeOwned> HostStream<T> {
         };
         let bytes = long.collect().await?;
         self.long = None;
-        Message::Long(bytes)
-            .decode()
-            .map(Some)
-            .ok_or_else(|| what(Status::InvalidData))
+        self.item(&Message::Long(bytes)).await
+    }
+
+    async fn item(&mut self, message: &Message) -> Result<Option<T>> {
+        if let Some(item) = message.decode() {
+            return Ok(Some(item));
+        }
+        let what = alloc::format!("next item of `{}`", self.function);
+        let telling = Telling::begin(what, &self.function, (self.types)());
+        self.tell(telling).await
+    }
+
+    /// Ends with the error. The future may be dropped; it is told to who asks next.
+    async fn tell(&mut self, telling: Telling) -> Result<Option<T>> {
+        let error = self.telling.insert(telling).await;
+        self.telling = None;
+        Err(error)
     }
 }
 

@@ -116,7 +116,7 @@ pub mod telemetry;
 pub mod trace;
 mod vm;
 
-pub use calls::guest::{CallError, Caller, GuestEnd};
+pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;

@@ -456,6 +456,7 @@ mod tests {
         let arena = b"echo\x03hey";
         let buf = |offset, len| Buf { offset, len };
         let call = op::CallHost {
+            form: op::CallForm::Plain,
             function: buf(0, 4),
             input: buf(4, 4),
             into: buf(100, 100),

@@ -48,7 +48,7 @@ pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
                 static EXPORT: ::wakebox_guest::__private::Export =
                     ::wakebox_guest::__private::Export::new({name:?}, |format, input| {{
                         ::wakebox_guest::__private::Exported::begin({name}, format, input)
-                    }});
+                    }}, || ::wakebox_guest::__private::Exported::signature({name}));
                 extern \"C\" fn register() {{
                     EXPORT.register();
                 }}

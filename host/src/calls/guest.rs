@@ -15,17 +15,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
+use wakebox_typed::{Typed, signature};
 
 use super::help::{Errand, Help};
-use super::{MESSAGE_MAX, read};
+use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
 use crate::later::let_go;
 use crate::outside;
-use crate::report::Outcome;
+use crate::report::{Outcome, Quoted};
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
 const CALLS_MAX: usize = 4096;
+
+/// Bytes of a guest's words that are looked at for an error, of which it has fewer.
+const WORDS_MAX: usize = 1024;
 
 /// For how long a caller looks after the rings itself before it awaits (wake mode `poll`).
 const HELP: Duration = Duration::from_micros(50);
@@ -46,13 +50,12 @@ pub enum CallError {
     /// The guest has no function of this name.
     #[error("the guest exports no function `{0}`")]
     NoSuchFunction(String),
-    /// The guest could not read the arguments. Not every wrong type is noticed: postcard carries no
-    /// types, so both sides have to declare the same ones.
-    #[error("the function `{0}` of the guest takes other arguments than it was given")]
-    BadInput(String),
+    /// The arguments are not what the function takes.
+    #[error("the function `{}` of the guest takes other arguments than it was given{}", .0.function, .0)]
+    BadInput(Box<Mismatch>),
     /// The result is not what the caller expects.
-    #[error("the function `{0}` of the guest gave a result of another type than is expected")]
-    BadOutput(String),
+    #[error("the function `{}` of the guest gave a result of another type than is expected{}", .0.function, .0)]
+    BadOutput(Box<Mismatch>),
     /// The arguments or the result are too large, or cannot be serialized.
     #[error("the arguments or the result of `{0}` are larger than {MESSAGE_MAX} bytes")]
     TooLarge(String),
@@ -63,6 +66,49 @@ pub enum CallError {
         "a limit of the guest (calls-in, calls-out or host-memory) does not allow the call of `{0}`"
     )]
     LimitReached(String),
+}
+
+/// What both sides say that the types of a function are: see
+/// [`Caller::call`] for what is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The name of the function.
+    pub function: String,
+    /// What the caller has called, as in `u32 -> Option<Page>`: the arguments, a tuple if they are
+    /// several, and the result. `None` if the call was one without types.
+    pub caller: Option<String>,
+    /// What the guest has, in its own words: escaped, and cut off if they are long. `None` if it
+    /// does not say.
+    pub guest: Option<String>,
+}
+
+impl Mismatch {
+    fn new(function: &str) -> Self {
+        Self {
+            function: function.into(),
+            caller: None,
+            guest: None,
+        }
+    }
+}
+
+/// What a guest says in an error: no more of it is looked at than is quoted.
+fn words(bytes: &[u8]) -> String {
+    let bytes = bytes.get(..WORDS_MAX).unwrap_or(bytes);
+    Quoted(String::from_utf8_lossy(bytes)).to_string()
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(guest) = &self.guest {
+            write!(f, "; in the guest it is `{guest}`")?;
+        }
+        match &self.caller {
+            Some(caller) => write!(f, "; it was called as `{caller}`"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why a guest takes no more calls.
@@ -102,10 +148,18 @@ enum Pending {
         parts: Parts,
         waker: Option<Waker>,
     },
-    /// The end.
-    Done(Result<Parts, ReplyKind>),
+    /// The end: what kind of reply it was, and what came with it.
+    Done(ReplyKind, Parts),
     TooLarge,
     LimitReached,
+}
+
+/// A serialized result.
+#[derive(Debug)]
+struct Answer {
+    bytes: Kept,
+    /// Whether a record of its types is at its end.
+    is_typed: bool,
 }
 
 /// A call that has a caller.
@@ -287,10 +341,9 @@ impl Mailbox {
             return Ok(());
         }
         let parts = std::mem::take(parts);
-        let (end, gone) = match (added, kind) {
-            (Ok(()), ReplyKind::Result) => (Pending::Done(Ok(parts)), None),
-            (Ok(()), other) => (Pending::Done(Err(other)), Some(parts)),
-            (Err(end), _) => (end, Some(parts)),
+        let (end, gone) = match added {
+            Ok(()) => (Pending::Done(kind, parts), None),
+            Err(end) => (end, Some(parts)),
         };
         let waker = entry.end(end);
         drop(queue);
@@ -471,6 +524,11 @@ impl Caller {
     /// that never does keeps its callers waiting, so put a time-out around a call to a guest
     /// that is not trusted to answer.
     ///
+    /// Postcard, the format, carries no types; so a record of the types of what is written goes with
+    /// it and is compared with what is read. It has the kind of each number, text, list, option and
+    /// enum. Names, tuples and structs are not in it, so they may differ; nor is what is absent from
+    /// the value: in a list that is empty, an option that is `None`, another variant.
+    ///
     /// # Errors
     ///
     /// [`CallError`].
@@ -479,14 +537,38 @@ impl Caller {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let input = postcard::to_stdvec(input).map_err(|_| CallError::TooLarge(name.into()))?;
-        let bytes = self.carry(CallKind::Call, name, &input).await?;
+        let input = postcard::to_stdvec(&Typed(input));
+        let input = input.map_err(|_| CallError::TooLarge(name.into()))?;
+        let caller = || Some(signature::<A, R>().to_string());
+        let answer = match self.carry(CallKind::Typed, name, &input).await {
+            Err(CallError::BadInput(mut mismatch)) => {
+                mismatch.caller = caller();
+                return Err(CallError::BadInput(mismatch));
+            }
+            other => other?,
+        };
         let account = self.mailbox.queue().account.clone();
-        match read::<R>(&bytes, &account) {
-            Ok(result) => Ok(result.hand_over()),
-            Err(Status::LimitReached) => Err(CallError::LimitReached(name.into())),
-            Err(_) => Err(CallError::BadOutput(name.into())),
+        let message = Message {
+            bytes: &answer.bytes,
+            is_typed: answer.is_typed,
+        };
+        let status = match read::<R>(message, &account) {
+            Ok(result) => return Ok(result.hand_over()),
+            Err(status) => status,
+        };
+        let is_typed = answer.is_typed;
+        drop(answer);
+        if status == Status::LimitReached {
+            return Err(CallError::LimitReached(name.into()));
         }
+        let mut mismatch = Mismatch::new(name);
+        mismatch.caller = caller();
+        if is_typed {
+            // So it knows the question, too.
+            let asked = self.carry(CallKind::Signature, name, &[]);
+            mismatch.guest = asked.await.ok().map(|answer| words(&answer.bytes));
+        }
+        Err(CallError::BadOutput(Box::new(mismatch)))
     }
 
     /// Calls with arguments that are serialized already, in postcard's format, and gives the
@@ -496,8 +578,8 @@ impl Caller {
     ///
     /// As [`Self::call`].
     pub async fn call_bytes(&self, name: &str, input: &[u8]) -> Result<Vec<u8>, CallError> {
-        let bytes = self.carry(CallKind::Call, name, input).await?;
-        Ok(bytes.hand_over())
+        let answer = self.carry(CallKind::Call, name, input).await?;
+        Ok(answer.bytes.hand_over())
     }
 
     /// Calls with arguments in JSON (an array for several, `null` for none) and gives the result in
@@ -508,11 +590,12 @@ impl Caller {
     ///
     /// As [`Self::call`]; [`CallError::BadInput`] also if the guest does not take JSON.
     pub async fn call_json(&self, name: &str, input: &str) -> Result<String, CallError> {
-        let bytes = self.carry(CallKind::Json, name, input.as_bytes()).await?;
-        String::from_utf8(bytes.hand_over()).map_err(|_| CallError::BadOutput(name.into()))
+        let answer = self.carry(CallKind::Json, name, input.as_bytes()).await?;
+        let text = String::from_utf8(answer.bytes.hand_over());
+        text.map_err(|_| CallError::BadOutput(Box::new(Mismatch::new(name))))
     }
 
-    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Kept, CallError> {
+    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Answer, CallError> {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
@@ -662,15 +745,25 @@ impl PendingCall {
     }
 
     /// The serialized result.
-    async fn result(self, name: &str) -> Result<Kept, CallError> {
-        let parts = self.parts(name).await?;
+    async fn result(self, name: &str) -> Result<Answer, CallError> {
+        let (kind, parts) = self.parts(name).await?;
+        if kind == ReplyKind::NoSuchFunction {
+            return Err(CallError::NoSuchFunction(name.into()));
+        }
         let account = self.mailbox.queue().account.clone();
         // By whoever has called, and without the lock.
         let joined = parts.join(&account);
-        joined.map_err(|_| CallError::LimitReached(name.into()))
+        let bytes = joined.map_err(|_| CallError::LimitReached(name.into()))?;
+        let is_typed = kind == ReplyKind::Typed;
+        if is_typed || kind == ReplyKind::Result {
+            return Ok(Answer { bytes, is_typed });
+        }
+        let mut mismatch = Mismatch::new(name);
+        mismatch.guest = (!bytes.is_empty()).then(|| words(&bytes));
+        Err(CallError::BadInput(Box::new(mismatch)))
     }
 
-    async fn parts(&self, name: &str) -> Result<Parts, CallError> {
+    async fn parts(&self, name: &str) -> Result<(ReplyKind, Parts), CallError> {
         poll_fn(|context| {
             let mut queue = self.mailbox.queue();
             let ended = queue.ended.clone();
@@ -684,18 +777,14 @@ impl PendingCall {
                 *waker = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            let name = || name.into();
+            let owned = || name.into();
             // What is left in its place is not looked at again.
             Poll::Ready(
                 match std::mem::replace(&mut entry.pending, Pending::LimitReached) {
-                    Pending::Done(Ok(result)) => Ok(result),
-                    Pending::Done(Err(ReplyKind::NoSuchFunction)) => {
-                        Err(CallError::NoSuchFunction(name()))
-                    }
-                    Pending::Done(Err(_)) => Err(CallError::BadInput(name())),
-                    Pending::TooLarge => Err(CallError::TooLarge(name())),
+                    Pending::Done(kind, parts) => Ok((kind, parts)),
+                    Pending::TooLarge => Err(CallError::TooLarge(owned())),
                     Pending::LimitReached | Pending::Waiting { .. } => {
-                        Err(CallError::LimitReached(name()))
+                        Err(CallError::LimitReached(owned()))
                     }
                 },
             )

@@ -16,9 +16,11 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::Span;
+use wakebox_abi::op::CallForm;
 use wakebox_abi::status::Status;
+use wakebox_typed::{Typed, signature};
 
-use super::{MESSAGE_MAX, read};
+use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Kept};
 use crate::embedded::{Embedded, Home, Inside, Task, Theirs};
 
@@ -31,10 +33,10 @@ type Call = Theirs<Vec<u8>>;
 /// The stream of one call: its serialized items.
 type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
-type CallFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Call, Status> + Send + Sync;
-type StreamFn = dyn Fn(HostContext, &[u8], &Account) -> Result<Items, Status> + Send + Sync;
+type CallFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Call, Status> + Send + Sync;
+type StreamFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Items, Status> + Send + Sync;
 
-pub(crate) enum Function {
+enum Function {
     Call(Box<CallFn>),
     Stream(Box<StreamFn>),
 }
@@ -85,10 +87,16 @@ impl State {
     }
 }
 
+/// A function and its types, in words.
+struct Declared {
+    function: Function,
+    signature: String,
+}
+
 /// The functions of a sandbox, by name, and what they share.
 #[derive(Default)]
 pub(crate) struct Functions {
-    by_name: HashMap<Arc<str>, Function>,
+    by_name: HashMap<Arc<str>, Declared>,
     pub(crate) state: State,
 }
 
@@ -98,8 +106,13 @@ impl std::fmt::Debug for Functions {
     }
 }
 
-fn serialize<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
-    let bytes = postcard::to_stdvec(value).map_err(|_| Status::InvalidData)?;
+/// Writes what goes back, typed if what came was.
+fn serialize<T: Serialize>(value: &T, is_typed: bool) -> Result<Vec<u8>, Status> {
+    let bytes = match is_typed {
+        true => postcard::to_stdvec(&Typed(value)),
+        false => postcard::to_stdvec(value),
+    };
+    let bytes = bytes.map_err(|_| Status::InvalidData)?;
     if bytes.len() > MESSAGE_MAX {
         Err(Status::MessageTooLarge)
     } else {
@@ -116,17 +129,21 @@ impl Functions {
         F: Fn(HostContext, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = R> + Send + 'static,
     {
-        let call = move |context: HostContext, input: &[u8], account: &Account| {
+        let call = move |context: HostContext, input: Message<'_>, account: &Account| {
+            let is_typed = input.is_typed;
             let (input, charge) = read::<A>(input, account)?.split();
             let future = function(context, input);
             Ok(Box::pin(async move {
                 // What the arguments take is charged until the call ends.
                 let _charge = charge;
-                serialize(&future.await)
+                serialize(&future.await, is_typed)
             }) as Call)
         };
-        self.by_name
-            .insert(name.into(), Function::Call(Box::new(call)));
+        let declared = Declared {
+            function: Function::Call(Box::new(call)),
+            signature: signature::<A, R>().to_string(),
+        };
+        self.by_name.insert(name.into(), declared);
     }
 
     /// Adds a function that gives a stream, in place of one of the same name.
@@ -137,17 +154,21 @@ impl Functions {
         F: Fn(HostContext, A) -> S + Send + Sync + 'static,
         S: Stream<Item = T> + Send + 'static,
     {
-        let open = move |context: HostContext, input: &[u8], account: &Account| {
+        let open = move |context: HostContext, input: Message<'_>, account: &Account| {
+            let is_typed = input.is_typed;
             let (input, charge) = read::<A>(input, account)?.split();
             let items = function(context, input).map(move |item| {
                 // What the argument takes is charged for as long as the stream is there.
                 let _charge = &charge;
-                serialize(&item)
+                serialize(&item, is_typed)
             });
             Ok(Box::pin(items) as Items)
         };
-        self.by_name
-            .insert(name.into(), Function::Stream(Box::new(open)));
+        let declared = Declared {
+            function: Function::Stream(Box::new(open)),
+            signature: signature::<A, T>().to_string(),
+        };
+        self.by_name.insert(name.into(), declared);
     }
 }
 
@@ -157,6 +178,7 @@ struct Entry {
     name: Arc<str>,
     place: usize,
     is_stream: bool,
+    signature: Arc<str>,
 }
 
 /// A function that was found.
@@ -184,14 +206,15 @@ impl Callables {
         let home = Home::default();
         let mut names = HashMap::new();
         let mut all = Vec::new();
-        for (name, function) in functions.by_name {
+        for (name, declared) in functions.by_name {
             let entry = Entry {
                 name: name.clone(),
                 place: all.len(),
-                is_stream: matches!(function, Function::Stream(_)),
+                is_stream: matches!(declared.function, Function::Stream(_)),
+                signature: declared.signature.into(),
             };
             names.insert(name, entry);
-            all.push(function);
+            all.push(declared.function);
         }
         Self {
             names: Arc::new(names),
@@ -222,10 +245,10 @@ impl Callables {
     ///
     /// # Errors
     ///
-    /// There is none that gives a stream, or none that does not, as is asked for.
-    pub(crate) fn find(&self, name: &str, is_stream: bool) -> Result<Found, Status> {
+    /// There is none, or none that gives a stream or does not, if that is asked for.
+    pub(crate) fn find(&self, name: &str, is_stream: Option<bool>) -> Result<Found, Status> {
         let entry = self.names.get(name);
-        let entry = entry.filter(|entry| entry.is_stream == is_stream);
+        let entry = entry.filter(|entry| is_stream.is_none_or(|is| is == entry.is_stream));
         Ok(Found {
             entry: entry.ok_or(Status::NotFound)?.clone(),
             functions: self.functions.clone(),
@@ -240,14 +263,19 @@ impl Callables {
     ///
     /// The sandbox does not run. What the call comes to, the task gives: the arguments may not be
     /// what the function takes, and it may panic.
-    pub(crate) fn call(&self, found: Found, input: Kept) -> Result<Task<Kept>, Status> {
+    pub(crate) fn call(
+        &self,
+        found: Found,
+        input: Kept,
+        form: CallForm,
+    ) -> Result<Task<Kept>, Status> {
         let account = self.account.clone();
         let is_long = input.len() > LONG;
         let begin = move |inside: Inside| -> Result<Theirs<Kept>, Status> {
             let Function::Call(function) = &found.functions.get(inside)[found.entry.place] else {
                 return Err(Status::NotFound);
             };
-            let call = function(found.context(), &input, &account)?;
+            let call = function(found.context(), Message::of(form, &input), &account)?;
             Ok(Box::pin(async move { account.keep(call.await?) }))
         };
         self.start(begin, is_long, self.limit)
@@ -258,7 +286,12 @@ impl Callables {
     /// # Errors
     ///
     /// As [`Self::call`].
-    pub(crate) fn open(&self, found: Found, input: Kept) -> Result<ItemStream, Status> {
+    pub(crate) fn open(
+        &self,
+        found: Found,
+        input: Kept,
+        form: CallForm,
+    ) -> Result<ItemStream, Status> {
         let account = self.account.clone();
         let is_long = input.len() > LONG;
         let (tell, said) = mpsc::channel(1);
@@ -268,7 +301,7 @@ impl Callables {
             let Function::Stream(function) = &found.functions.get(inside)[found.entry.place] else {
                 return Err(Status::NotFound);
             };
-            let mut items = function(found.context(), &input, &account)?;
+            let mut items = function(found.context(), Message::of(form, &input), &account)?;
             Ok(Box::pin(async move {
                 if tell.send(Said::Open).await.is_err() {
                     return Ok(());
@@ -308,6 +341,11 @@ impl Callables {
 }
 
 impl Found {
+    /// Its types, in words.
+    pub(crate) fn signature(&self) -> &str {
+        &self.entry.signature
+    }
+
     fn context(&self) -> HostContext {
         HostContext {
             function: self.entry.name.clone(),

@@ -10,7 +10,9 @@ use std::cell::Cell;
 use postcard::de_flavors::Flavor;
 use postcard::{Deserializer, Error, Result};
 use serde::de::DeserializeOwned;
+use wakebox_abi::op::CallForm;
 use wakebox_abi::status::Status;
+use wakebox_typed::{Record, Watch, Watched};
 
 use super::counted::Cost;
 use crate::account::{Account, Charged};
@@ -19,26 +21,51 @@ use crate::account::{Account, Charged};
 /// otherwise; and what has been read may be as deep once more when it is written or dropped.
 const STACK_MAX: usize = 128 << 10;
 
+/// A serialized value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Whether a record of its types is at its end.
+    pub(super) is_typed: bool,
+}
+
+impl<'a> Message<'a> {
+    /// The arguments of a host function.
+    pub(super) fn of(form: CallForm, bytes: &'a [u8]) -> Self {
+        let is_typed = form == CallForm::Typed;
+        Self { bytes, is_typed }
+    }
+}
+
 /// Reads a value in postcard's format, and nothing else: bytes behind it say that the value is of
-/// another type. What the value takes is charged to the account before it is made.
+/// another type, and so does a record of another. What the value takes is charged to the account
+/// before it is made.
 ///
 /// # Errors
 ///
-/// `InvalidData` if the bytes are not those of such a value alone, or it is nested too deeply;
+/// `InvalidData` if the message is not such a value alone, or it is nested too deeply;
 /// `LimitReached` if it is larger than the account allows.
 pub(super) fn read<T: DeserializeOwned>(
-    bytes: &[u8],
+    message: Message<'_>,
     account: &Account,
 ) -> std::result::Result<Charged<T>, Status> {
+    let (bytes, record) = match message.is_typed {
+        true => {
+            let (bytes, record) = Record::split(message.bytes).ok_or(Status::InvalidData)?;
+            (bytes, Some(record))
+        }
+        false => (message.bytes, None),
+    };
     let cost = Cost::new(account.charge(0)?, bytes.len());
     let mut reader = Deserializer::from_flavor(Bounded {
         rest: bytes,
         unread: &cost.unread,
         began_at: stack_at(),
     });
-    match T::deserialize(cost.count(&mut reader)) {
+    match T::deserialize(Watched::new(&mut reader, &cost)) {
         Ok(value) => {
-            if !matches!(reader.finalize(), Ok([])) {
+            let is_other = record.is_some_and(|record| record != cost.record().to_bytes());
+            if is_other || !matches!(reader.finalize(), Ok([])) {
                 return Err(Status::InvalidData);
             }
             let charge = cost.into_charge().ok_or(Status::LimitReached)?;
@@ -116,6 +143,14 @@ impl<'de, 'c: 'de> Flavor<'de> for Bounded<'de, 'c> {
 mod tests {
     use super::*;
     use serde::{Deserialize, Serialize};
+
+    fn read<T: DeserializeOwned>(
+        bytes: &[u8],
+        account: &Account,
+    ) -> std::result::Result<Charged<T>, Status> {
+        let is_typed = false;
+        super::read(Message { bytes, is_typed }, account)
+    }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     enum Nested {

@@ -10,8 +10,10 @@ pub(crate) mod guest;
 pub(crate) mod help;
 pub(crate) mod host;
 mod message;
+#[cfg(test)]
+mod types;
 
-use self::message::read;
+use self::message::{Message, read};
 
 /// Most bytes of one message.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;

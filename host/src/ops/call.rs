@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use wakebox_abi::op::{
-    Buf, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply, ReplyKind,
+    Buf, CallForm, CallHeader, CallHost, NextCall, NextItem, OpenHostStream, ReadMessage, Reply,
+    ReplyKind,
 };
 use wakebox_abi::status::Status;
 
@@ -41,7 +42,7 @@ fn function(
     resources: &TokioBackend,
     name: Buf,
     input: Buf,
-    is_stream: bool,
+    is_stream: Option<bool>,
 ) -> Result<(Found, ArenaSlice), Status> {
     let (name, input) = (resources.text(name, NAME_MAX)?, resources.slice(input)?);
     if input.len() > MESSAGE_MAX {
@@ -58,13 +59,20 @@ fn function(
 impl Start for CallHost {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        let (found, input) = function(resources, self.function, self.input, false)?;
+        let is_stream = (self.form != CallForm::Signature).then_some(false);
+        let (found, input) = function(resources, self.function, self.input, is_stream)?;
         let callables = resources.callables.clone();
         let meter = resources.meter.clone();
+        if self.form == CallForm::Signature {
+            let text = resources.account.keep(found.signature().into())?;
+            return Ok(Started::pending(async move {
+                deliver(text, into, 0, &meter).await
+            }));
+        }
         Ok(Started::pending(async move {
             let call = async {
                 let input = input.copy_out(callables.account()).await?;
-                callables.call(found, input)?.await
+                callables.call(found, input, self.form)?.await
             };
             match call.await {
                 Ok(reply) => deliver(reply, into, 0, &meter).await,
@@ -76,13 +84,16 @@ impl Start for CallHost {
 
 impl Start for OpenHostStream {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let (found, input) = function(resources, self.function, self.input, true)?;
+        if self.form == CallForm::Signature {
+            return Err(Status::InvalidInput);
+        }
+        let (found, input) = function(resources, self.function, self.input, Some(true))?;
         let vacancy = resources.vacancy()?;
         let callables = resources.callables.clone();
         Ok(Started::pending(async move {
             let opened = async {
                 let input = input.copy_out(callables.account()).await?;
-                let mut stream = callables.open(found, input)?;
+                let mut stream = callables.open(found, input, self.form)?;
                 stream.opened().await.map(|()| stream)
             };
             match opened.await {

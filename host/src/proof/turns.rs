@@ -532,6 +532,7 @@ impl Worst {
         let input = rig.put(64 << 10, &text);
         let function = rig.put(0, b"echo");
         let call = |into| op::CallHost {
+            form: op::CallForm::Plain,
             function,
             input,
             into,
@@ -582,7 +583,11 @@ impl Worst {
         let path = rig.put(0, b"/data");
         let directory = rig.open(Request::OpenDirectory(op::OpenDirectory { path }));
         let (function, input) = (rig.put(0, b"count"), rig.put(16, b"\x7f"));
-        let stream = Request::OpenHostStream(op::OpenHostStream { function, input });
+        let stream = Request::OpenHostStream(op::OpenHostStream {
+            form: op::CallForm::Plain,
+            function,
+            input,
+        });
         let items = rig.open(stream);
         [listener, writer, reader, udp, file, directory, items]
     }

@@ -71,7 +71,7 @@ fn a_guest_calls_the_host_in_every_mode() {
                 "echo 300000 true",
                 "too long Err(OutOfMemory (a buffer of 33554440 bytes: the host is out of memory or descriptors))",
                 "absent Err(NotFound (call `absent`: there is no such thing))",
-                "wrong type Err(InvalidData (call `add`: the data is not valid))",
+                "wrong type Err(InvalidData (call `add`, which is `(u64, u64) -> u64` on the host, as `u8 -> u64`: the data is not valid))",
                 "panics Err(Panicked (call `panics`: the function panicked))",
                 "given up true",
                 "five hundred 125250",
@@ -149,6 +149,121 @@ fn a_policy_that_names_functions_narrows_what_the_program_gives() {
     );
 }
 
+/// The arguments were not what the function takes.
+#[track_caller]
+fn assert_input<T: std::fmt::Debug>(result: Result<T, CallError>, function: &str) {
+    match result {
+        Err(CallError::BadInput(mismatch)) => assert_eq!(mismatch.function, function),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_guest_that_means_other_types_than_the_host_is_told_both() {
+    for mode in WakeMode::ALL {
+        let builder = calls("mismatch", mode)
+            .host_fn("page", async |_, number: u32| format!("article {number}"))
+            .host_stream("numbers", |_, to: u32| stream::iter(0..to));
+        let ended = run(builder).success();
+        let string = std::any::type_name::<String>();
+        let invalid = |what: &str, host: &str, guest: &str| {
+            format!(
+                "InvalidData ({what}, which is `u32 -> {host}` on the host, as `{guest}`: the data \
+                 is not valid)"
+            )
+        };
+        assert_eq!(
+            ended.lines(),
+            [
+                // The bytes of the text are those of 1 and 55.
+                format!(
+                    "Err({})",
+                    invalid("call `page`", string, &format!("str -> {string}"))
+                ),
+                format!(
+                    "Err({})",
+                    invalid(
+                        "call `page`",
+                        string,
+                        "u32 -> core::option::Option<calls::Page>"
+                    )
+                ),
+                format!(
+                    "Err({})",
+                    invalid("call `numbers`", "u32", &format!("str -> {string}"))
+                ),
+                format!(
+                    "Some(Err({}))",
+                    invalid(
+                        "next item of `numbers`",
+                        "u32",
+                        "u32 -> core::option::Option<bool>"
+                    )
+                ),
+                "after the end true".to_owned(),
+                "end".to_owned(),
+            ],
+            "mode {mode}"
+        );
+    }
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct Article {
+    title: String,
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn a_host_that_means_other_types_than_the_guest_is_told_both() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        runtime_of(2).block_on(async {
+            let running = calls("serve", mode).build().unwrap().start();
+            // Names do not count.
+            let article = running.call("article", &7_u32).await;
+            let title = "article 7".to_owned();
+            assert_eq!(article, Ok(Some(Article { title })), "mode {mode}");
+            let guest = "u32 -> core::option::Option<alloc::string::String>";
+            let told = running.call::<_, Option<Article>>("article", "\x01\x01").await;
+            let article = std::any::type_name::<Article>();
+            assert_eq!(
+                told.unwrap_err().to_string(),
+                format!(
+                    "the function `article` of the guest takes other arguments than it was given; in \
+                     the guest it is `{guest}`; it was called as `str -> \
+                     core::option::Option<{article}>`"
+                )
+            );
+            // A number without a type is not a `u32`.
+            assert_input(running.call::<_, Option<String>>("article", &7).await, "article");
+            let told = running.call::<_, (u8, String)>("article", &7_u32).await;
+            assert_eq!(
+                told.unwrap_err().to_string(),
+                format!(
+                    "the function `article` of the guest gave a result of another type than is \
+                     expected; in the guest it is `{guest}`; it was called as `u32 -> (u8, \
+                     alloc::string::String)`"
+                )
+            );
+            // Without types there is nothing to compare: the text "7" is the number 1.
+            let untyped = running.caller().call_bytes("article", &[1]).await;
+            assert_eq!(untyped.unwrap(), b"\x01\x09article 1");
+            let told = running.caller().call_bytes("article", b"\x01\x37").await;
+            assert_eq!(
+                told.unwrap_err().to_string(),
+                format!(
+                    "the function `article` of the guest takes other arguments than it was given; in \
+                     the guest it is `{guest}`"
+                )
+            );
+            let (outcome, _) = running.close().await.unwrap();
+            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+        });
+    }
+}
+
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn the_host_calls_a_guest_in_every_mode() {
@@ -176,12 +291,12 @@ fn the_host_calls_a_guest_in_every_mode() {
             let missing = running.call::<_, ()>("missing", &()).await;
             assert_eq!(missing, Err(CallError::NoSuchFunction("missing".into())));
             let bad = running.call::<_, u64>("greet", &()).await;
-            assert_eq!(bad, Err(CallError::BadInput("greet".into())));
+            assert_input(bad, "greet");
             // A text of one byte is not the number one and something else, nor is any argument none.
             let bad = running.call::<_, u64>("slow", "7").await;
-            assert_eq!(bad, Err(CallError::BadInput("slow".into())));
+            assert_input(bad, "slow");
             let bad = running.call::<_, ()>("sleep_for_ever", &1_u8).await;
-            assert_eq!(bad, Err(CallError::BadInput("sleep_for_ever".into())));
+            assert_input(bad, "sleep_for_ever");
             let bad = running
                 .call::<_, u8>("add_on_the_host", &(1_u64, 2_u64))
                 .await;

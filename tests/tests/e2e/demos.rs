@@ -84,7 +84,7 @@ fn callme_is_called_hundreds_of_times_at_once() {
         "Ok(Unknown { item: \"hat\" })",
         "a call with a time-out: Err(",
         "no such function: Err(NoSuchFunction(\"nonesuch\"))",
-        "wrong arguments: Err(BadInput(\"checkout\"))",
+        "wrong arguments: Err(BadInput(Mismatch { function: \"checkout\",",
         "guest: a call was given up, its task is dropped",
         "guest: no more calls will come",
     ] {

@@ -54,6 +54,7 @@ fn call(guest: &mut Guest, [which, ..]: Args) {
     let function = guest.arena(0x1000, function);
     let input = guest.arena(0x2000, input);
     let (status, _) = guest.call(op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input,
         into: INTO,
@@ -65,7 +66,11 @@ fn open_stream(guest: &mut Guest, [which, ..]: Args) {
     let (_, function, input, _) = CALLS[which as usize];
     let function = guest.arena(0x1000, function);
     let input = guest.arena(0x2000, input);
-    let (status, _) = guest.call(op::OpenHostStream { function, input });
+    let (status, _) = guest.call(op::OpenHostStream {
+        form: op::CallForm::Plain,
+        function,
+        input,
+    });
     guest.exit_with(status);
 }
 
@@ -81,6 +86,7 @@ fn deep(guest: &mut Guest, _: Args) {
     }
     guest.poke(input.offset + input.len - 1, 0);
     let (status, _) = guest.call(op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input,
         into: Buf::default(),
@@ -96,6 +102,7 @@ fn calls_taken_back(guest: &mut Guest, _: Args) {
         for token in tokens {
             let input = Buf::default();
             let call = op::CallHost {
+                form: op::CallForm::Plain,
                 function,
                 input,
                 into: INTO,
@@ -119,6 +126,7 @@ fn messages(guest: &mut Guest, _: Args) {
         let into = Buf { len: 8, ..INTO };
         let input = Buf::default();
         let (status, _) = guest.call(op::CallHost {
+            form: op::CallForm::Plain,
             function,
             input,
             into,

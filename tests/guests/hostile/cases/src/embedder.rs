@@ -31,6 +31,7 @@ const STREAMS: &[&[u8]] = &[b"stream-panics", b"stream-writes-badly"];
 fn call(guest: &mut Guest, name: &[u8], token: Token) {
     let function = guest.arena(0x1000, name);
     let call = op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input: Buf::default(),
         into: INTO,
@@ -79,7 +80,11 @@ fn panics(guest: &mut Guest, [which, ..]: Args) {
 fn stream_panics(guest: &mut Guest, [which, ..]: Args) {
     let function = guest.arena(0x1000, STREAMS[which as usize]);
     let input = Buf::default();
-    let stream = guest.open(op::OpenHostStream { function, input });
+    let stream = guest.open(op::OpenHostStream {
+        form: op::CallForm::Plain,
+        function,
+        input,
+    });
     let mut next = || guest.call(op::NextItem { stream, into: INTO });
     assert_eq!(next().0, Status::Panicked);
     assert_eq!(next(), (Status::Ok, 0));
@@ -90,7 +95,11 @@ fn streams_dropped(guest: &mut Guest, [closes, ..]: Args) {
     for _ in 0..10 {
         let function = guest.arena(0x1000, b"stream-of-bombs");
         let input = Buf::default();
-        let stream = guest.open(op::OpenHostStream { function, input });
+        let stream = guest.open(op::OpenHostStream {
+            form: op::CallForm::Plain,
+            function,
+            input,
+        });
         let (status, _) = guest.call(op::NextItem { stream, into: INTO });
         assert_eq!(status, Status::Ok);
         if closes == 1 {

@@ -73,7 +73,11 @@ impl Kind {
             Self::HostStream => {
                 let function = text(guest, "numbers");
                 let input = Buf::default();
-                guest.open(op::OpenHostStream { function, input })
+                guest.open(op::OpenHostStream {
+                    form: op::CallForm::Plain,
+                    function,
+                    input,
+                })
             }
             Self::Message => {
                 let function = text(guest, "big");
@@ -83,6 +87,7 @@ impl Kind {
                 };
                 let input = Buf::default();
                 let (status, value) = guest.call(op::CallHost {
+                    form: op::CallForm::Plain,
                     function,
                     input,
                     into,

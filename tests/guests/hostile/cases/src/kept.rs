@@ -60,6 +60,7 @@ fn bomb(guest: &mut Guest, [which, ..]: Args) {
     let function = function(guest, name);
     let into = INTO;
     let call = op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input,
         into,
@@ -95,6 +96,7 @@ fn calls(guest: &mut Guest, _: Args) {
         for token in tokens {
             let into = INTO;
             let call = op::CallHost {
+                form: op::CallForm::Plain,
                 function,
                 input,
                 into,
@@ -120,6 +122,7 @@ fn calls(guest: &mut Guest, _: Args) {
     let function = function(guest, b"bytes");
     let into = INTO;
     let call = op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input,
         into,
@@ -135,7 +138,11 @@ fn streams(guest: &mut Guest, _: Args) {
         let mut open = [Handle(0); 16];
         let mut count = 0;
         let status = loop {
-            match guest.call(op::OpenHostStream { function, input }) {
+            match guest.call(op::OpenHostStream {
+                form: op::CallForm::Plain,
+                function,
+                input,
+            }) {
                 (Status::Ok, handle) => {
                     open[count] = Handle(handle);
                     count += 1;
@@ -157,6 +164,7 @@ fn messages(guest: &mut Guest, _: Args) {
     let into = Buf { len: 8, ..INTO };
     let input = Buf::default();
     let call = op::CallHost {
+        form: op::CallForm::Plain,
         function,
         input,
         into,

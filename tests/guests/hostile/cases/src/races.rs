@@ -171,6 +171,7 @@ fn argument(guest: &mut Guest, [which, ..]: Args) {
                 let function = guest.arena(0x1000, b"echo");
                 let input = guest.arena(0x1800, b"\x03abc");
                 let entry = op::CallHost {
+                    form: op::CallForm::Plain,
                     function,
                     input,
                     into,

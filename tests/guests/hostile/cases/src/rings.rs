@@ -286,6 +286,7 @@ fn end_in_flight(guest: &mut Guest, [how, ..]: Args) {
             }
             .submission(token(5)),
             op::CallHost {
+                form: op::CallForm::Plain,
                 function,
                 input: Buf::default(),
                 into,

@@ -2,7 +2,7 @@
 //!
 //! `serve` answers calls of the host until there are no more; `call` calls the host; `large` has it
 //! send more than fits into the arena, and tries the same; `busy` is `call` beside a task that never
-//! rests; `hold` has two calls under way for ever.
+//! rests; `mismatch` calls it with other types; `hold` has two calls under way for ever.
 #![no_std]
 #![no_main]
 
@@ -11,6 +11,7 @@ extern crate alloc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::Deserialize;
 use wakebox_guest::time::{Duration, sleep, timeout};
 use wakebox_guest::{env, host, println, spawn};
 
@@ -23,6 +24,21 @@ wakebox_guest::host_fns! {
     async fn panics() -> () = "panics";
     async fn absent() -> () = "absent";
     async fn one_of_two(only: u8) -> u64 = "add";
+    async fn page(number: &str) -> String = "page";
+    async fn title(number: u32) -> Option<Page> = "page";
+}
+
+/// What is not an option on the host.
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "is only shown")]
+struct Page {
+    title: String,
+}
+
+/// An article by its number.
+#[wakebox_guest::export]
+async fn article(number: u32) -> Option<String> {
+    Some(alloc::format!("article {number}"))
 }
 
 #[wakebox_guest::export]
@@ -97,6 +113,7 @@ async fn main() {
             }
             core::future::pending::<()>().await;
         }
+        Some("mismatch") => mismatch().await,
         Some("large") => {
             let bytes = large(5_000_000).await.expect("the bytes");
             let same = bytes
@@ -106,9 +123,22 @@ async fn main() {
             println!("large {} {same}", bytes.len());
             println!("echo {:?}", echo(&bytes).await.map(|back| back.len()));
         }
-        other => panic!("serve, call, large, busy or hold, not {other:?}"),
+        other => panic!("serve, call, mismatch, large, busy or hold, not {other:?}"),
     }
     println!("end");
+}
+
+/// Calls with types that are not the host's, whose bytes would fit.
+async fn mismatch() {
+    println!("{:?}", page("7").await);
+    println!("{:?}", title(7).await);
+    let opened = host::stream::<_, String>("numbers", "\x01").await;
+    println!("{:?}", opened.map(drop));
+    let mut items = host::stream::<_, Option<bool>>("numbers", &2_u32)
+        .await
+        .expect("a stream");
+    println!("{:?}", items.next().await);
+    println!("after the end {:?}", items.next().await.is_none());
 }
 
 async fn call() {
