@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::loader::LoadError;
-use crate::stdio::LostOutput;
+use crate::report::LostOutput;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -126,11 +126,11 @@ pub use loader::{Image, LoadError, Segment};
 pub use policy::Policy;
 pub use pulse::Pulse;
 pub use report::{
-    Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
-    Shutdown, Stack, printable_line,
+    Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, LostOutput, Outcome,
+    Panic, Registers, Shutdown, Stack, printable_line,
 };
 pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
 pub use stats::{Exits, GuestCounts, Stats};
-pub use stdio::{Captured, Input, LostOutput, Output};
+pub use stdio::{Captured, Input, Output};
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;

@@ -1,6 +1,7 @@
 //! How a sandbox ended.
 
 mod fault;
+mod lost;
 mod panic;
 mod shutdown;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 pub(crate) use self::fault::LONGEST_INSTRUCTION;
 pub use self::fault::{Cause, Fault, FaultKind, Instruction, Registers};
+pub use self::lost::LostOutput;
 pub use self::panic::Panic;
 pub use self::shutdown::{Change, ExceptionFrame, Shutdown, Stack};
 

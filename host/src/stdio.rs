@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use self::console::Console;
-pub use self::ledger::LostOutput;
 pub(crate) use self::stdin::Stdin;
 
 /// What an embedding program gives to write to.

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ const WHOLE: Buf = Buf {
     len: ARENA,
 };
 
+/// Threads of the runtime for blocking calls.
+const BLOCKING_THREADS: usize = 2;
+
 /// A driver and the guest's ends of its rings.
 struct Rig {
     runtime: Runtime,
@@ -59,7 +62,7 @@ impl Rig {
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(2)
+            .max_blocking_threads(BLOCKING_THREADS)
             .build()
             .unwrap();
         let callables = &driver.backend.callables;
@@ -98,6 +101,22 @@ impl Rig {
         for (slot, request) in (0..).zip(requests) {
             self.submit_at(slot, request);
         }
+    }
+
+    /// Keeps all threads for blocking calls busy until what this gives is dropped.
+    fn hold_blocking_threads(&self) -> Vec<mpsc::Sender<()>> {
+        let hold = |_| {
+            let (gate, opens) = mpsc::channel::<()>();
+            let (busy, is_busy) = mpsc::channel();
+            self.runtime.spawn_blocking(move || {
+                busy.send(()).expect("somebody waits for this");
+                // Ends when the gate is dropped.
+                let _ = opens.recv();
+            });
+            is_busy.recv().expect("a thread was started");
+            gate
+        };
+        (0..BLOCKING_THREADS).map(hold).collect()
     }
 
     /// One turn, inside the runtime.
@@ -403,8 +422,11 @@ fn what_takes_long_to_close_is_closed_on_another_thread_and_its_place_is_free_th
     ] {
         let handle = open(&mut rig, path, flags);
         let left = rig.driver.backend.handles.vacancies().left();
+        // No thread for blocking calls is free until the gate is gone.
+        let gate = rig.hold_blocking_threads();
         rig.submit_at(0, Request::Close(op::Close { handle }));
         assert_eq!(rig.turns(), [(1, u32::from(!is_heavy))], "{path}");
+        drop(gate);
         if !is_heavy {
             rig.completed();
         } else {

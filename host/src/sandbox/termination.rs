@@ -15,8 +15,7 @@ use super::serve::Parked;
 use crate::driver::{Ended, Violation};
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
-use crate::report::{Limit, Outcome, Panic};
-use crate::stdio::LostOutput;
+use crate::report::{Limit, LostOutput, Outcome, Panic};
 use crate::stop::Why;
 use crate::vm::vcpu::End;
 

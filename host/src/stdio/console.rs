@@ -13,10 +13,11 @@ use wakebox_abi::op::Stream;
 use wakebox_abi::status::Status;
 
 use super::descriptor::Descriptor;
-use super::ledger::{Accepted, Ledger, LostOutput, index};
+use super::ledger::{Accepted, Ledger, index};
 use super::{Captured, Output, Writer};
 use crate::allowance;
 use crate::embedded::{Embedded, Home, Inside, Theirs};
+use crate::report::LostOutput;
 use crate::vm::memory::ArenaSlice;
 
 /// Where a stream leads.
