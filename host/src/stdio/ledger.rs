@@ -1,5 +1,6 @@
 //! What was taken from a guest to be written, and what of it was not.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
