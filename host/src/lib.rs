@@ -130,6 +130,11 @@ pub use report::{
     Panic, Registers, Shutdown, Stack, printable_line,
 };
 pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
+
+/// A [`Handle`], by its former name.
+#[deprecated = "it is `Handle` now"]
+pub type KillHandle = Handle;
+
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
 pub use wakebox_abi::wake::Mode as WakeMode;

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod scripted;
+#[cfg(test)]
 mod turns;
 
 use std::future::poll_fn;

@@ -36,8 +36,6 @@ pub(crate) mod notify;
 pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod ready;
-#[cfg(test)]
-mod scripted;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

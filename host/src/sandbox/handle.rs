@@ -128,6 +128,13 @@ impl Sandbox {
         }
     }
 
+    /// As [`Self::handle`], by its former name.
+    #[deprecated = "it is `handle` now"]
+    #[must_use]
+    pub fn kill_handle(&self) -> Handle {
+        self.handle()
+    }
+
     /// What the sandbox has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

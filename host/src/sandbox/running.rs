@@ -51,6 +51,13 @@ impl Running {
         self.handle.clone()
     }
 
+    /// As [`Self::handle`], by its former name.
+    #[deprecated = "it is `handle` now"]
+    #[must_use]
+    pub fn kill_handle(&self) -> Handle {
+        self.handle()
+    }
+
     /// Lets the guest answer the calls under way and end by itself, and waits for that.
     ///
     /// # Errors

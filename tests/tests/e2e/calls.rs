@@ -69,7 +69,7 @@ fn a_guest_calls_the_host_in_every_mode() {
                 "echo 1024 true",
                 "echo 5000 true",
                 "echo 300000 true",
-                "too long Err(OutOfMemory (a buffer of 33554440 bytes: the host is out of memory or descriptors))",
+                "too long Err(OutOfMemory (a buffer of 33554444 bytes: the host is out of memory or descriptors))",
                 "absent Err(NotFound (call `absent`: there is no such thing))",
                 "wrong type Err(InvalidData (call `add`, which is `(u64, u64) -> u64` on the host, as `u8 -> u64`: the data is not valid))",
                 "panics Err(Panicked (call `panics`: the function panicked))",
@@ -179,7 +179,7 @@ fn a_guest_that_means_other_types_than_the_host_is_told_both() {
                 // The bytes of the text are those of 1 and 55.
                 format!(
                     "Err({})",
-                    invalid("call `page`", string, &format!("str -> {string}"))
+                    invalid("call `page`", string, &format!("&str -> {string}"))
                 ),
                 format!(
                     "Err({})",

@@ -36,7 +36,12 @@ const CALLS: &[(&str, &[u8], &[u8], Status)] = &[
         b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01",
         Status::InvalidData,
     ),
-    ("input-too-long", b"echo", b"\x03abcdef", Status::Ok),
+    (
+        "input-too-long",
+        b"echo",
+        b"\x03abcdef",
+        Status::InvalidData,
+    ),
     (
         "text-not-utf8",
         b"text",

@@ -243,12 +243,17 @@ const ROWS: &[Row] = &[
             ("function", Text("echo")),
             ("input", Bytes(b"\x01x")),
             ("into", Room(64)),
+            ("form", Choice(0, [3, 4])),
         ],
         OK,
     ),
     row(
         op::Opcode::OpenHostStream,
-        &[("function", Text("numbers")), ("input", Bytes(b""))],
+        &[
+            ("function", Text("numbers")),
+            ("input", Bytes(b"")),
+            ("form", Choice(0, [3, 4])),
+        ],
         OK,
     ),
     row(
@@ -273,7 +278,7 @@ const ROWS: &[Row] = &[
         op::Opcode::Reply,
         &[
             ("call", U64(0)),
-            ("kind", Choice(0, [4, 5])),
+            ("kind", Choice(0, [5, 6])),
             ("from", Bytes(b"text")),
         ],
         OK,

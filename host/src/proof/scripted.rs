@@ -1,14 +1,19 @@
 //! The driver with a backend that is not Tokio's.
 
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use wakebox_abi::op::{self, Operation as _};
+use wakebox_abi::entry::Token;
+use wakebox_abi::op::{self, Operation as _, Request};
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
+use wakebox_abi::status::Status;
 
-use super::*;
-use crate::driver::backend::Operation;
-use crate::proof;
+use crate::allowance;
+use crate::driver::Driver;
+use crate::driver::backend::{Backend, Operation, Started};
+use crate::driver::inflight::Ready;
+use crate::telemetry::Telemetry;
 
 /// A backend without Tokio: all but `Nop` go on, and end at their second poll.
 #[derive(Debug, Default)]
@@ -82,7 +87,7 @@ impl Backend for Scripted {
 
 #[test]
 fn a_backend_hears_of_every_operation_that_goes_on_and_is_flushed_once_a_turn() {
-    let (memory, _) = proof::driver(4096, &crate::Policy::new());
+    let (memory, _) = super::driver(4096, &crate::Policy::new());
     let mut submissions =
         SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
     let mut completions =
