@@ -245,7 +245,6 @@ impl Backend for TokioBackend {
             bytes => self
                 .account
                 .charge(2 * bytes)
-                .map_err(Into::into)
                 .and_then(|charge| Ok(dispatch(request, self)?.holding(charge))),
         };
         started.unwrap_or_else(Into::into)
