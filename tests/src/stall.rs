@@ -5,7 +5,7 @@
 //! connections that ask it, callers that call it directly and give some calls up, and timers in the
 //! guest. It ends with a close or a kill in the middle. While a caller waits, the watchdog looks
 //! whether anything came back; when nothing did for a second, it says where both rings, the wake words
-//! and the driver stand, and when nothing does for [`PATIENCE`], the run has failed. What a busy
+//! and the driver stand, and when nothing does for `PATIENCE`, the run has failed. What a busy
 //! machine holds up moves again; what has lost its wake-up does not.
 
 use std::net::SocketAddr;
