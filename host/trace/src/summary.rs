@@ -10,7 +10,7 @@ use super::sink::Sink;
 use super::tasks::TASKS;
 
 /// What happened how often, and where the time went: counted event by event. At most
-/// [`TASKS`](super::TASKS) tasks are told apart.
+/// [`TASKS`] tasks are told apart.
 ///
 /// It is a [`Sink`], and takes what a [`Reader`](super::json::Reader) reads as well
 /// ([`Self::count`]).

@@ -3,7 +3,7 @@
 //!
 //! A file is a whole guest: its code stops at once (`ud2`), so that whoever runs it wants to know
 //! where it stood. Around that, [`File`] has what a test puts there: debug information
-//! ([`Debug`]), relocations, segments, notes, sections.
+//! ([`struct@Debug`]), relocations, segments, notes, sections.
 
 mod cases;
 mod random;
