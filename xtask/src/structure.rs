@@ -6,6 +6,7 @@
 //! one of [`KNOWN`], and on a known one that is gone.
 
 mod imports;
+mod papers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,15 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         println!("circle: {}", circle.join(", "));
     }
     compare(&circles)?;
+    let page = workspace::root().join("docs/ARCHITECTURE.md");
+    let missing = papers::missing(&workspace::root(), &page)?;
+    if let Some(path) = missing.first() {
+        bail!(
+            "{} names {}, which is not there",
+            page.display(),
+            path.display()
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
