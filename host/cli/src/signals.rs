@@ -27,8 +27,9 @@ static FIRST_AT: AtomicU64 = AtomicU64::new(0);
 /// Rung by the handler; -1 before there is one.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 
-/// Catches the signals from now on, except those that whoever started the process wants ignored (as
-/// `nohup` does).
+/// Catches the signals from now on, except a SIGHUP that whoever started the process wants ignored, as
+/// `nohup` does. A shell has what it puts into the background ignore SIGINT, so that no key ends it;
+/// whoever sends that by name means it.
 ///
 /// # Errors
 ///
@@ -53,7 +54,7 @@ fn handle(signal: libc::c_int) -> io::Result<()> {
         if libc::sigaction(signal, std::ptr::null(), &raw mut action) != 0 {
             return Err(io::Error::last_os_error());
         }
-        if action.sa_sigaction == libc::SIG_IGN {
+        if signal == libc::SIGHUP && action.sa_sigaction == libc::SIG_IGN {
             return Ok(());
         }
         action.sa_sigaction = heard as extern "C" fn(libc::c_int) as libc::sighandler_t;

@@ -434,6 +434,20 @@ fn signals_that_end_commands_end_a_run_in_order() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn an_interrupt_ends_also_what_a_shell_has_put_into_the_background() {
+    require_kvm();
+    let folder = tempfile::tempdir().unwrap();
+    let ignoring = ["sh", "-c", "trap '' INT; exec \"$0\" \"$@\""];
+    let mut run = spinning(&ignoring, folder.path()).spawn().unwrap();
+    let _out = first_line(&mut run);
+    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", text(&ended.stderr));
+    is_whole(folder.path(), 130);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn signals_that_end_commands_end_the_first_process_of_a_namespace() {
     require_kvm();
     for (signal, status) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
