@@ -6,10 +6,10 @@
 //! is described at its threshold ([`Thresholds`]) or at its [`FindingKind`].
 //!
 //! ```no_run
-//! use wakebox::trace::json::Reader;
-//! use wakebox::trace::lint::{Lint, Thresholds};
+//! use wakebox_trace::json::Reader;
+//! use wakebox_trace::lint::{Lint, Thresholds};
 //!
-//! # fn example() -> Result<(), wakebox::trace::json::ReadError> {
+//! # fn example() -> Result<(), wakebox_trace::json::ReadError> {
 //! let mut lint = Lint::new(Thresholds::default());
 //! for event in Reader::open("run.json")? {
 //!     lint.look(&event?);
