@@ -119,6 +119,11 @@ pub(crate) fn image(
             let is_wanted = kind != Kind::Vtx || built.names(&name, profile);
             if is_program && !name.starts_with('.') && is_wanted {
                 archive.copy(text(&entry.path())?, &entry.path())?;
+                // Which sources it is made of: the jail lets these be read.
+                let sources = entry.path().with_extension("d");
+                if sources.is_file() {
+                    archive.copy(text(&sources)?, &sources)?;
+                }
             }
         }
     }
