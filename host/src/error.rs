@@ -3,11 +3,15 @@
 //!
 //! An error's `Display` does not repeat its source: print the chain, as `anyhow`'s `{:#}` does.
 
+mod load;
+mod lost;
+
 use std::io;
 use std::path::PathBuf;
 
-use crate::loader::LoadError;
-use crate::report::LostOutput;
+pub use self::load::LoadError;
+pub(crate) use self::load::MOST_HEADERS;
+pub use self::lost::LostOutput;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -239,12 +243,19 @@ fn advice_on_threads(source: &io::Error) -> &'static str {
     }
 }
 
-impl Error {
-    /// An error of a KVM call.
-    pub(crate) fn kvm(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| Self::Kvm {
-            action,
-            source: io::Error::from_raw_os_error(error.errno()),
+/// The same, with what a person can do about it.
+impl From<wakebox_vmm::Error> for Error {
+    fn from(error: wakebox_vmm::Error) -> Self {
+        use wakebox_vmm::Error as E;
+        match error {
+            E::KvmMissing => Self::KvmMissing,
+            E::KvmForbidden => Self::KvmForbidden,
+            E::KvmUnsuitable(why) => Self::KvmUnsuitable(why),
+            E::Kvm { action, source } => Self::Kvm { action, source },
+            E::KvmStopped(why) => Self::KvmStopped(why),
+            E::MemoryTooSmall { asked, least } => Self::MemoryTooSmall { asked, least },
+            E::Map { bytes, source } => Self::Map { bytes, source },
+            E::Thread { name, source } => Self::Thread { name, source },
         }
     }
 }

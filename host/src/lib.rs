@@ -77,16 +77,18 @@
 //!
 //! # Where to look
 //!
-//! `sandbox/` is the life of one; `vm/` the machine; `loader.rs` what is a guest;
+//! `sandbox/` is the life of one; the crate `wakebox-vmm` the machine; `loader.rs` what is a guest;
 //! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation; `trace/` what
 //! can be seen of all that; [`telemetry`] what an embedder's tools see;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
 
 mod account;
 mod allowance;
+mod arena;
 mod calls;
 mod debug;
 mod driver;
+mod elf;
 mod embedded;
 mod error;
 mod interned;
@@ -113,21 +115,21 @@ mod stats;
 mod stdio;
 mod stop;
 pub mod telemetry;
+mod text;
 pub mod trace;
-mod vm;
 
 pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;
-pub use error::{Error, Result};
+pub use error::{Error, LoadError, LostOutput, Result};
 pub use limits::{InvalidLimit, LimitKind, Limits};
-pub use loader::{Image, LoadError, Segment};
+pub use loader::{Image, Segment};
 pub use policy::Policy;
 pub use pulse::Pulse;
 pub use report::{
-    Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, LostOutput, Outcome,
-    Panic, Registers, Shutdown, Stack, printable_line,
+    Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
+    Shutdown, Stack,
 };
 pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
 
@@ -137,5 +139,6 @@ pub type KillHandle = Handle;
 
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
+pub use text::printable_line;
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;

@@ -14,7 +14,6 @@
 //!
 //! (ELF gABI, chapters 4 and 5; System V ABI, AMD64 supplement, 4.4.)
 
-mod error;
 mod relocations;
 
 use std::io::Read;
@@ -29,19 +28,16 @@ use goblin::elf::{header, program_header as ph};
 use wakebox_abi::boot::{Features, Range as VirtualRange};
 use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, IMAGE_PIE_BASE, PAGE_SIZE};
 use wakebox_abi::{ABI_VERSION, note};
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::Pages;
+use wakebox_vmm::x86_64::paging::Rights;
 
-pub use self::error::LoadError;
 use self::relocations::{DynamicSection, Parts};
-use crate::debug::elf::find_note;
-use crate::debug::fuel::Fuel;
-use crate::error::{Error, Result};
+use crate::elf::find_note;
+use crate::elf::fuel::Fuel;
+use crate::error::{Error, LoadError, MOST_HEADERS, Result};
 use crate::interned::interned;
 use crate::units;
-use crate::vm::memory::GuestMemory;
-use crate::vm::paging::Rights;
-
-/// Most program headers of a guest. Linkers write about ten.
-pub(crate) const MOST_HEADERS: u16 = 256;
 
 /// A segment of an image.
 #[derive(Clone, Debug)]
@@ -201,15 +197,19 @@ impl Image {
         }
     }
 
-    /// Its pages: address, length and rights, disjoint.
-    pub(crate) fn pages(&self) -> Vec<(u64, u64, Rights)> {
+    /// Its pages, disjoint.
+    pub(crate) fn pages(&self) -> Vec<Pages> {
         let mut pages = Vec::with_capacity(self.segments.len() + 1);
         // Only whole pages can be made read-only; the linker rounds the range to them.
         let relro = self.read_only_after.start / PAGE_SIZE * PAGE_SIZE
             ..self.read_only_after.end / PAGE_SIZE * PAGE_SIZE;
         let mut push = |range: Range<u64>, rights: Rights| {
             if range.start < range.end {
-                pages.push((range.start, range.end - range.start, rights));
+                pages.push(Pages {
+                    start: range.start,
+                    len: range.end - range.start,
+                    rights,
+                });
             }
         };
         for segment in &*self.segments {
@@ -229,8 +229,7 @@ impl Image {
 
     /// Copies the segments into the RAM that was planned for them and relocates them.
     pub(crate) fn load(&self, memory: &GuestMemory) {
-        let space = memory.space();
-        let at = |virt: u64| space.image.offset + (virt - space.image_start);
+        let at = |address| memory.plan().image_offset(address);
         for segment in &*self.segments {
             memory.write(
                 at(segment.addresses.start),

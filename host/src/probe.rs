@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use wakebox_abi::note::Note;
 use wakebox_abi::{layout, port};
+use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Plan, Sizes};
+use wakebox_vmm::system::System;
+use wakebox_vmm::vcpu::{Exit, Vcpu};
 
 use crate::error::{Error, Result};
 use crate::loader::Image;
-use crate::vm;
-use crate::vm::clock::Clocks;
-use crate::vm::memory::GuestMemory;
-use crate::vm::space::{Sizes, Space};
-use crate::vm::system::System;
-use crate::vm::vcpu::{Exit, Vcpu};
 
 /// Whether this machine is itself emulated by QEMU, instruction by instruction: nothing that is
 /// measured here says anything about another one. `false` where KVM cannot be used.
@@ -55,12 +54,11 @@ impl Probe {
             boot: layout::PAGE_SIZE,
             trace_records: 0,
         };
-        let space = Space::plan(&image, &sizes)?;
-        let bytes = space.ram;
-        let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
-        let stack = layout::STACK + memory.space().stack.len;
+        let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes)?)?;
+        let stack = layout::STACK + memory.plan().stack.len;
         let vcpu = Vcpu::new(&memory, image.entry(), stack)?;
-        vm::install(&memory, &image);
+        memory.write_tables();
+        image.load(&memory);
         let has_counter = Clocks::new(vcpu.fd()).has_counter();
         let mut probe = Self { vcpu, has_counter };
         probe.ring()?;

@@ -25,18 +25,25 @@ use wakebox_abi::queue::Queue;
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Pages, Plan, Region, Sizes};
+use wakebox_vmm::signal::{RunPage, VcpuKick};
+use wakebox_vmm::x86_64::paging::Rights;
+use wakebox_vmm::x86_64::registers::Registers;
 
 use crate::account::Account;
+use crate::arena::Arena;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::backtrace::Frame;
-use crate::debug::fuel::{Fuel, limits};
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
 use crate::driver::inflight::Ready;
 use crate::driver::{Driver, Ended, OpCounts};
+use crate::elf::fuel::{Fuel, limits};
+use crate::error::LoadError;
 use crate::limits::Limits;
-use crate::loader::{Image, LoadError};
+use crate::loader::Image;
 use crate::meter::Meter;
 use crate::ops::TokioBackend;
 use crate::ops::blocking::Lanes;
@@ -46,15 +53,9 @@ use crate::ops::mounts::Tree;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
 use crate::probe;
-use crate::report::Registers;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::vm;
-use crate::vm::memory::GuestMemory;
-use crate::vm::paging::Rights;
-use crate::vm::signal::{RunPage, VcpuKick};
-use crate::vm::space::{Part, Sizes, Space};
 
 /// Bytes of the arena of a [`Bench`].
 pub const ARENA: usize = 16 << 10;
@@ -135,8 +136,8 @@ impl Bench {
     #[must_use]
     pub fn operations(&self, arena: &[u8], entries: &[Submission]) -> Option<usize> {
         let memory = memory(&self.image);
-        let space = memory.space();
-        memory.write(space.arena.offset, &arena[..arena.len().min(ARENA)]);
+        let plan = memory.plan();
+        memory.write(plan.arena.offset, &arena[..arena.len().min(ARENA)]);
         let resources = resources(&memory, &self.policy);
         let callables = &resources.callables;
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
@@ -192,8 +193,8 @@ impl Bench {
     #[must_use]
     pub fn complete(&self, arena: &[u8], entry: Submission) -> (Status, u32, Vec<u8>) {
         let memory = memory(&self.image);
-        let space = memory.space();
-        memory.write(space.arena.offset, &arena[..arena.len().min(ARENA)]);
+        let plan = memory.plan();
+        memory.write(plan.arena.offset, &arena[..arena.len().min(ARENA)]);
         let resources = resources(&memory, &self.policy);
         let ready = Arc::new(Ready::new(None));
         let telemetry = Telemetry::new(None, Mode::Out);
@@ -219,7 +220,7 @@ impl Bench {
         }));
         self.runtime.block_on(async { driver.close() });
         let mut arena = vec![0; ARENA];
-        memory.read(space.arena.offset, &mut arena);
+        memory.read(plan.arena.offset, &mut arena);
         (completion.status, completion.value, arena)
     }
 }
@@ -270,8 +271,8 @@ pub fn examine(file: &[u8]) -> Result<Examined, LoadError> {
     let image = Image::parse("guest", file.to_vec(), &fuel)?;
     let mut last = IMAGE_MIN;
     let mut pages = image.pages();
-    pages.sort_by_key(|(start, ..)| *start);
-    for (start, len, rights) in pages {
+    pages.sort_by_key(|pages| pages.start);
+    for Pages { start, len, rights } in pages {
         assert!(
             start >= last && start.is_multiple_of(PAGE_SIZE),
             "{start:#x} behind {last:#x}"
@@ -281,7 +282,8 @@ pub fn examine(file: &[u8]) -> Result<Examined, LoadError> {
     }
     assert!(last <= IMAGE_MAX);
     let memory = memory(&image);
-    vm::install(&memory, &image);
+    memory.write_tables();
+    image.load(&memory);
     let mut examined = Examined {
         load: fuel.spent(),
         unwind: 0,
@@ -291,7 +293,7 @@ pub fn examine(file: &[u8]) -> Result<Examined, LoadError> {
     find_calls(&image, &Stack(file), layout::STACK, &mut examined);
     // What the guest itself has as a stack.
     if let Some(data) = image.segments().last() {
-        let view = memory.view(&image);
+        let view = memory.view();
         find_calls(&image, &view, data.addresses.start, &mut examined);
     }
     Ok(examined)
@@ -349,29 +351,23 @@ fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
         boot: PAGE_SIZE,
         trace_records: 0,
     };
-    let space = Space::plan(image, &sizes).expect("there is room for the rest");
-    GuestMemory::new(space).expect("memory")
+    let plan = Plan::new(&image.pages(), &sizes).expect("there is room for the rest");
+    GuestMemory::new(plan).expect("memory")
 }
 
 /// Sees that nothing stands around the arena, nor where the host has no business.
 fn untouched(memory: &GuestMemory) {
-    let space = memory.space();
+    let plan = memory.plan();
     let mut page = [0; PAGE_SIZE as usize];
-    let before = space.arena.offset - PAGE_SIZE;
-    let behind = space.arena.offset + space.arena.len;
-    let Part { offset: report, .. } = space.report;
-    for offset in [
-        before,
-        behind,
-        report,
-        space.stack.offset,
-        space.heap.offset,
-    ] {
+    let before = plan.arena.offset - PAGE_SIZE;
+    let behind = plan.arena.offset + plan.arena.len;
+    let Region { offset: report, .. } = plan.report;
+    for offset in [before, behind, report, plan.stack.offset, plan.heap.offset] {
         memory.read(offset, &mut page);
         assert!(
             page.iter().all(|byte| *byte == 0),
             "the host has written at {offset:#x}; the arena begins at {:#x}",
-            space.arena.offset
+            plan.arena.offset
         );
     }
 }
@@ -419,7 +415,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
     functions.add_stream("count", |_, to: u32| stream::iter(0..to));
     let callables = Callables::new(functions, None, account.clone());
     TokioBackend {
-        arena: memory.arena(),
+        arena: Arena::of(memory),
         handles: Handles::new(16),
         resolver: Resolver::new(policy.clone(), 1),
         tree: Tree::open(&policy).expect("the granted directories are there"),

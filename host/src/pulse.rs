@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
+use wakebox_vmm::memory::Shared;
 
 use crate::calls::guest::Mailbox;
 use crate::driver::inflight::Ready;
 use crate::driver::poller::Poller;
 use crate::ops::TokioBackend;
-use crate::vm::memory::Shared;
 
 /// Looks at a sandbox from beside: [`Sandbox::pulse`](crate::Sandbox::pulse). It disturbs nobody and
 /// outlives the run.

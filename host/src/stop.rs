@@ -3,7 +3,7 @@
 //! ```text
 //! runner                                    whoever ends it
 //! R1 before it enters: look at why          E1 why = reason
-//! R2 enter the guest (`vm/kick.rs`)         E2 wake the runner's waker
+//! R2 enter the guest (`vmm/kick.rs`)        E2 wake the runner's waker
 //! R3 before it is pending: register its     E3 kick the processor
 //!    waker, then look at why
 //! ```
@@ -12,9 +12,9 @@
 //! kick is not lost. One that is pending has registered its waker before it looked: if it
 //! missed E1, E2 finds the waker.
 
-use crate::primitives::{Arc, AtomicU32, AtomicWaker, Ordering, wake};
-use crate::vm::kick::{Kick, Processor, Reasons};
 use std::task::Context;
+
+use crate::primitives::{Arc, AtomicU32, AtomicWaker, Kick, Ordering, Processor, Reasons, wake};
 
 /// Why a sandbox ends before its guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

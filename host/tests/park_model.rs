@@ -12,20 +12,21 @@
 
 #![allow(
     dead_code,
+    unreachable_pub,
     reason = "the host uses more of these files than the models"
 )]
 
 #[path = "park_model/primitives.rs"]
 mod primitives;
 
+#[path = "../vmm/src/kick.rs"]
+mod kick;
 #[path = "../src/driver/notify.rs"]
 mod notify;
 #[path = "../src/driver/ready.rs"]
 mod ready;
 #[path = "../src/stop.rs"]
 mod stop;
-#[path = "park_model/vm.rs"]
-mod vm;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,13 +34,13 @@ use std::task::Poll;
 
 use loom::thread;
 
+use kick::{Kick, Processor, Reasons};
 use notify::Notify;
 use primitives::{
     Arc, AtomicBool, AtomicWaker, Condvar, Mutex, Ordering, block_on, without_fences,
 };
 use ready::Ready;
 use stop::{Stop, Why};
-use vm::kick::{Kick, Processor, Reasons};
 
 /// Runs a model over all its executions.
 fn explore(model: impl Fn() + Sync + Send + 'static) {

@@ -93,7 +93,7 @@ pub(crate) fn valgrind(args: Args) -> Result<ExitCode> {
     if !succeeds(Command::new("valgrind").arg("--version")) {
         bail!("valgrind is not installed; on Debian, `apt-get install valgrind` gets it");
     }
-    let mut unit = under_valgrind(&["--package", "wakebox", "--lib"]);
+    let mut unit = under_valgrind(&["--package", "wakebox", "--package", "wakebox-vmm", "--lib"]);
     unit.arg("--");
     for test in NOT_UNDER_VALGRIND {
         unit.args(["--skip", test]);
@@ -134,14 +134,14 @@ pub(crate) fn sanitize(mut args: Args) -> Result<ExitCode> {
     let (flags, packages, options) = match kind.as_str() {
         "address" => (
             "-Zsanitizer=address",
-            ["wakebox", "wakebox-abi", "wakebox-fuzz"].as_slice(),
+            ["wakebox", "wakebox-vmm", "wakebox-abi", "wakebox-fuzz"].as_slice(),
             // It would move variables to the heap, where `calls::message` does not find the end of
             // the stack.
             ("ASAN_OPTIONS", "detect_stack_use_after_return=0".to_owned()),
         ),
         "thread" => (
             "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
-            ["wakebox", "wakebox-abi"].as_slice(),
+            ["wakebox", "wakebox-vmm", "wakebox-abi"].as_slice(),
             (
                 "TSAN_OPTIONS",
                 format!("suppressions={}", suppressions.display()),

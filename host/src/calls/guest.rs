@@ -23,7 +23,8 @@ use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
 use crate::later::let_go;
 use crate::outside;
-use crate::report::{Outcome, Quoted};
+use crate::report::Outcome;
+use crate::text::Quoted;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.
 const CALLS_MAX: usize = 4096;

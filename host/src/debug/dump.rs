@@ -7,13 +7,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::Path;
 
 use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_vmm::memory::View;
+use wakebox_vmm::x86_64::descriptors::{RING3_CODE, RING3_DATA};
+use wakebox_vmm::x86_64::paging::Rights;
+use wakebox_vmm::x86_64::registers::Registers;
 
-use super::elf::Elf;
+use crate::elf::Elf;
 use crate::error::{Error, Result};
 use crate::loader::Image;
-use crate::report::Registers;
-use crate::vm::descriptors::{RING3_CODE, RING3_DATA};
-use crate::vm::memory::View;
 
 /// Bytes that are copied out of the guest at a time.
 const PIECE: usize = 64 << 10;
@@ -120,11 +121,11 @@ impl CrashDump {
         program_header(&mut head, PT_NOTE, 0, notes_at, 0, notes.len() as u64);
         let mut places = Vec::with_capacity(mappings.len());
         for mapping in mappings {
-            let (start, len) = (mapping.start, mapping.part.len);
+            let (start, len) = (mapping.start, mapping.region.len);
             program_header(
                 &mut head,
                 PT_LOAD,
-                mapping.rights.elf_flags(),
+                elf_flags(mapping.rights),
                 offset,
                 start,
                 len,
@@ -358,13 +359,19 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
+/// The flags of a program header that stand for what a guest may do with pages.
+fn elf_flags(rights: Rights) -> u32 {
+    use goblin::elf::program_header::{PF_R, PF_W, PF_X};
+    let may = |may: bool, flag| if may { flag } else { 0 };
+    PF_R | may(rights.is_writable(), PF_W) | may(rights.is_executable(), PF_X)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::memory::{GuestMemory, View};
-    use crate::vm::paging::Rights;
-    use crate::vm::space::{Mapping, Part, Sizes, Space};
     use std::os::unix::fs::FileExt;
+    use wakebox_vmm::memory::{GuestMemory, View};
+    use wakebox_vmm::plan::{Mapping, Plan, Region, Sizes};
 
     /// A core file of a guest with so many ranges of memory: all show the same page.
     fn core_of(mappings: u64) -> File {
@@ -377,10 +384,10 @@ mod tests {
             boot: PAGE_SIZE,
             trace_records: 0,
         };
-        let memory = GuestMemory::new(Space::plan(&image, &sizes).unwrap()).unwrap();
+        let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes).unwrap()).unwrap();
         let mapping = |index| Mapping {
             start: 0x10_0000 + index * 2 * PAGE_SIZE,
-            part: Part {
+            region: Region {
                 offset: 0,
                 len: PAGE_SIZE,
             },

@@ -31,8 +31,8 @@ use gimli::{
 };
 
 use self::calls::Chain;
-use super::elf::Elf;
-use super::fuel::{Fuel, Metered};
+use crate::elf::Elf;
+use crate::elf::fuel::{Fuel, Metered};
 
 /// Most references from an entry to the one that has its name.
 const MOST_HOPS: usize = 16;

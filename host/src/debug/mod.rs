@@ -3,15 +3,13 @@
 //! debugger ([`dump`]).
 //!
 //! All of it reads two hostile things: the guest's memory, through checked copies, and the
-//! guest's ELF file with its debug information ([`elf`], [`dwarf`]). Each step of that costs
-//! [`fuel`]: however the tables refer to each other, the work ends. Nothing recurs over them, and
-//! what is kept does not grow with what they say. Nothing here happens before a guest has ended;
-//! its calls are looked for then, and their names only when somebody asks for them.
+//! guest's ELF file with its debug information ([`crate::elf`], [`dwarf`]). Each step of that costs
+//! [fuel](crate::elf::fuel): however the tables refer to each other, the work ends. Nothing recurs
+//! over them, and what is kept does not grow with what they say. Nothing here happens before a guest
+//! has ended; its calls are looked for then, and their names only when somebody asks for them.
 
 pub(crate) mod backtrace;
 pub(crate) mod dump;
 pub(crate) mod dwarf;
-pub(crate) mod elf;
-pub(crate) mod fuel;
 pub(crate) mod symbols;
 pub(crate) mod unwind;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::backtrace::{Frame, mark_runtime};
 use super::dwarf::{Place, places};
-use super::elf::Elf;
-use super::fuel::{Fuel, limits};
+use crate::elf::Elf;
+use crate::elf::fuel::{Fuel, limits};
 use crate::error::{Error, Result};
 use crate::interned::interned;
 use crate::loader::{Image, read_file};
-use crate::report::printable_line;
+use crate::text::printable_line;
 
 /// Longest name of a function that is shown, in bytes.
 const LONGEST_NAME: usize = 400;

@@ -12,10 +12,11 @@ use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameOffset, Register, RegisterRule, UnwindContext,
     UnwindContextStorage, UnwindSection, UnwindTableRow,
 };
+use wakebox_vmm::memory::View;
+use wakebox_vmm::x86_64::registers::Registers;
 
-use super::elf::{EhFrameHdr, Elf};
-use super::fuel::{Fuel, Metered};
-use crate::report::Registers;
+use crate::elf::fuel::{Fuel, Metered};
+use crate::elf::{EhFrameHdr, Elf};
 
 /// Frames that are kept: so many innermost ones, ...
 const KEPT_INNER: usize = 96;
@@ -26,6 +27,13 @@ const KEPT_OUTER: usize = 32;
 pub(crate) trait Memory {
     /// The eight bytes at a guest-virtual address, if the guest can read them.
     fn word(&self, address: u64) -> Option<u64>;
+}
+
+impl Memory for View {
+    fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.read(address, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
+    }
 }
 
 /// Memory that is read as long as the fuel lasts.
@@ -349,8 +357,8 @@ impl<'a> Tables<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debug::elf::Symbol;
-    use crate::debug::fuel::limits;
+    use crate::elf::Symbol;
+    use crate::elf::fuel::limits;
     use proptest::prelude::*;
 
     fn unwind(

@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Request;
 use wakebox_abi::status::Status;
+use wakebox_vmm::signal::RunPage;
 
 use super::Violation;
 use super::backend::Operation;
 use crate::observe::Recorder;
-use crate::vm::signal::RunPage;
 
 /// The queue of operations that can go on, of a driver beside a vCPU of KVM.
 pub(crate) type Ready = super::ready::Ready<RunPage>;

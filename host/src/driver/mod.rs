@@ -46,6 +46,7 @@ use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
 use wakebox_abi::op::{Opcode, Request};
 use wakebox_abi::queue::{Broken, Queue};
 use wakebox_abi::status::Status;
+use wakebox_vmm::memory::{GuestMemory, Shared};
 
 use self::backend::{Backend, Started};
 use self::closing::Remains;
@@ -54,7 +55,6 @@ use crate::allowance::{self, Allowance, Quota};
 use crate::observe::Recorder;
 use crate::outside::{Panicked, guarded};
 use crate::telemetry::{OpTelemetry, Telemetry};
-use crate::vm::memory::{GuestMemory, Shared};
 
 /// How a guest broke the interface, in words. Ends its sandbox.
 #[derive(Clone, Debug)]

@@ -24,6 +24,10 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
+use wakebox_vmm::kick::Reasons;
+use wakebox_vmm::memory::Shared;
+use wakebox_vmm::process::PerProcess;
+use wakebox_vmm::signal::VcpuKick;
 
 use super::backend::Backend;
 use super::inflight::Ready;
@@ -34,10 +38,6 @@ use crate::embedded::Home;
 use crate::error::{Error, Result};
 use crate::outside::{self, Locked};
 use crate::signals;
-use crate::vm::kick::Reasons;
-use crate::vm::memory::Shared;
-use crate::vm::process::PerProcess;
-use crate::vm::signal::VcpuKick;
 
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;

@@ -17,8 +17,9 @@
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use crate::primitives::{Arc, AtomicBool, AtomicU32, AtomicWaker, Mutex, Ordering, fence};
-use crate::vm::kick::{Kick, Processor, Reasons};
+use crate::primitives::{
+    Arc, AtomicBool, AtomicU32, AtomicWaker, Kick, Mutex, Ordering, Processor, Reasons, fence,
+};
 
 /// The queue of slots whose operations can go on, and who wants to know.
 #[derive(Debug)]

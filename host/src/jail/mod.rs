@@ -79,10 +79,11 @@ mod paths;
 use std::fmt;
 use std::path::PathBuf;
 
+use wakebox_vmm::system::System;
+
 pub use self::kernel::Kernel;
 use crate::error::{Error, Result};
 use crate::policy::Policy;
-use crate::vm::system::System;
 
 /// What a process keeps: what a policy needs, and what is added here.
 #[derive(Clone, Debug)]

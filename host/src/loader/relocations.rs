@@ -7,10 +7,11 @@
 
 use goblin::elf::program_header::{PT_DYNAMIC, ProgramHeader};
 use goblin::elf::{dynamic, reloc};
+use wakebox_vmm::x86_64::paging::Rights;
 
-use super::{LoadError, Segment, contents, damaged};
-use crate::debug::fuel::Fuel;
-use crate::vm::paging::Rights;
+use super::{Segment, contents, damaged};
+use crate::elf::fuel::Fuel;
+use crate::error::LoadError;
 
 /// Packed relative relocations (ELF gABI, "Relative Relocation Table").
 const DT_RELR: u64 = 36;

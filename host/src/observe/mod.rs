@@ -2,6 +2,8 @@
 //! [`crate::trace`].
 
 mod assembler;
+mod exit;
 mod recorder;
 
+pub(crate) use self::exit::exit_reason;
 pub(crate) use self::recorder::{Recorder, Sinks, Tracing};

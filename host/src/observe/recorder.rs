@@ -29,14 +29,14 @@ use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Word};
 use wakebox_abi::ring::{self, TraceConsumer};
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{Record, ticks};
+use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::memory::{GuestMemory, Shared};
 
 use super::assembler::Assembler;
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::signals;
 use crate::trace::{BACKLOG, Event, EventKind, ExitReason, RECORDS, Side, Sink};
-use crate::vm::clock::Clocks;
-use crate::vm::memory::{GuestMemory, Shared};
 
 /// Those of one sandbox.
 #[derive(Default)]
@@ -208,7 +208,7 @@ impl Recorder {
         self.put(&mut batch, Fact::Entered);
     }
 
-    /// An interrupt is about to be injected.
+    /// An interrupt was injected.
     pub(crate) fn injected(&self) {
         self.log(Fact::Injected);
     }

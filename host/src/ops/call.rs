@@ -13,13 +13,13 @@ use super::handles::Resource;
 use super::{End, Start, Started, TokioBackend};
 use crate::account::{Account, Kept};
 use crate::allowance::{self, PIECE};
+use crate::arena::ArenaSlice;
 use crate::calls::MESSAGE_MAX;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::Found;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::Refusal;
-use crate::vm::memory::ArenaSlice;
 
 /// Longest name of a function, in bytes.
 const NAME_MAX: usize = 256;

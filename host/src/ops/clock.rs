@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use wakebox_abi::op::ReadClock;
 use wakebox_abi::status::Status;
+use wakebox_vmm::clock::{monotonic_ns, wall_ns};
 
 use super::{End, Start, Started, TokioBackend};
-use crate::vm::clock::{monotonic_ns, wall_ns};
 
 impl Start for ReadClock {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {

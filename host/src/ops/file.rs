@@ -21,10 +21,10 @@ use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
 use super::{End, Start, Started, TokioBackend, status_of};
 use crate::allowance::PIECE;
+use crate::arena::ArenaSlice;
 use crate::later::Later;
 use crate::limits::LimitKind;
 use crate::signals;
-use crate::vm::memory::ArenaSlice;
 
 /// Most bytes that one operation moves, so that a large one does not keep a thread from others.
 const MOST: usize = 1 << 20;

@@ -38,6 +38,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::file::PATH_MAX;
 use wakebox_abi::op::{self, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
+use wakebox_vmm::signal::RunPage;
 
 use self::blocking::{Lanes, Reach};
 use self::handles::{Handles, Resource, Vacancy};
@@ -45,6 +46,7 @@ use self::lookup::Resolver;
 use self::mounts::Tree;
 use crate::account::{Account, Charged};
 use crate::allowance;
+use crate::arena::{Arena, ArenaSlice};
 use crate::calls::guest::{GuestEnd, Mailbox};
 use crate::calls::host::Callables;
 use crate::driver::backend::{self, Backend};
@@ -52,8 +54,6 @@ use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Stdin};
 use crate::stop::Stop;
-use crate::vm::memory::{Arena, ArenaSlice};
-use crate::vm::signal::RunPage;
 
 /// Does operations with Tokio: what they work with.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use wakebox_abi::status::Status;
 
 use super::regular::ENTRY;
 use super::{End, Start, Started, TokioBackend, status_of};
+use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
-use crate::vm::memory::ArenaSlice;
 
 /// Rights of a new directory, less what the process's umask takes away.
 const MODE: Mode = Mode::from_raw_mode(0o777);

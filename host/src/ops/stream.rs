@@ -12,9 +12,9 @@ use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::{End, Start, Started, TokioBackend, status_of, wait};
+use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
-use crate::vm::memory::ArenaSlice;
 
 /// A connection of whichever kind.
 #[derive(Debug)]

@@ -17,10 +17,10 @@ use super::handles::Resource;
 use super::tcp::{host_port, local_address};
 use super::{End, Start, Started, TokioBackend, status_of, wait};
 use crate::allowance;
+use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::{Guard, Protocol, Refusal};
-use crate::vm::memory::ArenaSlice;
 
 /// A bound UDP socket.
 #[derive(Debug)]

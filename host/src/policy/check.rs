@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use wakebox_abi::status::Status;
 
 use super::{LocalAddress, Policy, Target};
-use crate::report::Quoted;
+use crate::text::Quoted;
 
 /// Declares [`Refusal`] with its names.
 macro_rules! refusals {

@@ -13,6 +13,8 @@ use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::{self, Buf, Handle, Opcode, Param, Request, Stream};
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
+use wakebox_vmm::memory::{GuestMemory, Shared};
+use wakebox_vmm::signal::RunPage;
 
 use super::PLACES;
 use crate::allowance::{self, PIECE, Quota};
@@ -22,8 +24,6 @@ use crate::ops::{self, TokioBackend};
 use crate::policy::{DirGrant, Policy};
 use crate::stdio::{Captured, Console, Output};
 use crate::stop::{Stop, Why};
-use crate::vm::memory::{GuestMemory, Shared};
-use crate::vm::signal::RunPage;
 
 /// Bytes of the arena: many pieces, and more than a turn may move.
 const ARENA: u32 = 2 << 20;
@@ -187,7 +187,7 @@ impl Rig {
 
     /// Puts bytes into the arena.
     fn put(&self, offset: u32, bytes: &[u8]) -> Buf {
-        let start = self.memory.space().arena.offset;
+        let start = self.memory.plan().arena.offset;
         self.memory.write(start + u64::from(offset), bytes);
         Buf {
             offset,
@@ -198,7 +198,7 @@ impl Rig {
     /// A word of the arena.
     fn get(&self, offset: u32) -> u64 {
         let mut bytes = [0; 4];
-        let start = self.memory.space().arena.offset;
+        let start = self.memory.plan().arena.offset;
         self.memory.read(start + u64::from(offset), &mut bytes);
         u32::from_le_bytes(bytes).into()
     }

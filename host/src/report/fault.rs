@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 use wakebox_abi::layout;
+use wakebox_vmm::x86_64::exception::Exception;
+use wakebox_vmm::x86_64::registers::Registers;
+use wakebox_vmm::x86_64::shutdown::Shutdown;
 
-use super::Shutdown;
 use crate::debug::backtrace::Backtrace;
 
 /// What kind of exception a guest raised (Intel SDM vol. 3A, 6.15).
@@ -68,11 +70,6 @@ impl FaultKind {
             19 => Self::Simd,
             other => Self::Exception(other),
         }
-    }
-
-    /// Whether there is an address that could not be reached.
-    pub(crate) fn is_page_fault(self) -> bool {
-        matches!(self, Self::PageRead | Self::PageWrite | Self::PageExecute)
     }
 
     /// What was tried with an address.
@@ -168,12 +165,7 @@ pub struct Fault {
 
 impl Fault {
     /// What is known at once; the rest is for [`crate::sandbox`] to find out.
-    pub(crate) fn new(
-        kind: FaultKind,
-        address: Option<u64>,
-        error_code: u64,
-        registers: Registers,
-    ) -> Self {
+    fn new(kind: FaultKind, address: Option<u64>, error_code: u64, registers: Registers) -> Self {
         Self {
             kind,
             address,
@@ -183,6 +175,25 @@ impl Fault {
             backtrace: Backtrace::empty(),
             shutdown: None,
         }
+    }
+
+    /// What a processor tells of an exception.
+    pub(crate) fn of_exception(exception: &Exception) -> Self {
+        let Exception {
+            vector,
+            error_code,
+            address,
+            registers,
+        } = *exception;
+        let kind = FaultKind::from_vector(vector, error_code);
+        Self::new(kind, address, error_code, registers)
+    }
+
+    /// What is left of a processor that gave up.
+    pub(crate) fn of_shutdown(registers: Registers, shutdown: Shutdown) -> Self {
+        let mut fault = Self::new(FaultKind::TripleFault, None, 0, registers);
+        fault.shutdown = Some(Box::new(shutdown));
+        fault
     }
 
     /// Whether the registers are those with which the processor stopped: KVM may have reset it
@@ -360,74 +371,6 @@ impl Serialize for Instruction {
         }
         let (bytes, text) = (self.bytes(), self.text());
         Shape { bytes, text }.serialize(serializer)
-    }
-}
-
-/// The general registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the registers' own names")]
-pub struct Registers {
-    pub rip: u64,
-    pub rsp: u64,
-    pub rflags: u64,
-    pub rax: u64,
-    pub rbx: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rbp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-}
-
-/// All of them, four a line.
-impl fmt::Display for Registers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = [
-            [
-                ("rip", self.rip),
-                ("rsp", self.rsp),
-                ("rbp", self.rbp),
-                ("flg", self.rflags),
-            ],
-            [
-                ("rax", self.rax),
-                ("rbx", self.rbx),
-                ("rcx", self.rcx),
-                ("rdx", self.rdx),
-            ],
-            [
-                ("rsi", self.rsi),
-                ("rdi", self.rdi),
-                ("r8 ", self.r8),
-                ("r9 ", self.r9),
-            ],
-            [
-                ("r10", self.r10),
-                ("r11", self.r11),
-                ("r12", self.r12),
-                ("r13", self.r13),
-            ],
-            [("r14", self.r14), ("r15", self.r15), ("", 0), ("", 0)],
-        ];
-        for (index, row) in rows.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            let words = row.iter().filter(|(name, _)| !name.is_empty());
-            for (index, (name, value)) in words.enumerate() {
-                let gap = if index > 0 { "  " } else { "" };
-                write!(f, "{gap}{name} {value:016x}")?;
-            }
-        }
-        Ok(())
     }
 }
 

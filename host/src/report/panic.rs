@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use wakebox_abi::report::Reader;
 
-use super::{printable, printable_line};
 use crate::debug::backtrace::Backtrace;
+use crate::text::{printable, printable_line};
 
 /// A panic in a guest, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::vm::signal::thread_id;
+use wakebox_vmm::signal::thread_id;
 
 /// Longest stay that counts by the wall clock.
 const SHORT: Duration = Duration::from_micros(100);

@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 use wakebox_abi::boot::{self, Boot, Features, Range};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
+use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Plan, Sizes};
+use wakebox_vmm::system::System;
+use wakebox_vmm::vcpu::Vcpu;
 
 use super::builder::{Builder, Guest};
 use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
+use crate::arena::Arena;
 use crate::calls::guest::Mailbox;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
@@ -33,12 +39,6 @@ use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::vm;
-use crate::vm::clock::Clocks;
-use crate::vm::memory::GuestMemory;
-use crate::vm::space::{Sizes, Space};
-use crate::vm::system::System;
-use crate::vm::vcpu::Vcpu;
 
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
@@ -57,7 +57,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let words = Words::new(&builder.args, &environment(&policy, builder.env)?)?;
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
     let sizes = sizes(&limits, builder.arena, builder.stack, &words, trace_records)?;
-    let mut machine = Machine::new(image, &sizes, builder.mode)?;
+    let machine = Machine::new(image, &sizes, builder.mode)?;
     machine.write_boot_page(builder.mode, &words)?;
     let quantum = match trace_records {
         0 => builder.quantum,
@@ -145,21 +145,20 @@ struct Machine {
 
 impl Machine {
     fn new(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
-        let space = Space::plan(&image, sizes)?;
-        let bytes = space.ram;
-        let memory = GuestMemory::new(space).map_err(|source| Error::Map { bytes, source })?;
+        let memory = GuestMemory::new(Plan::new(&image.pages(), sizes)?)?;
         // Watching pays only if somebody else can fill the ring meanwhile.
         let processors = System::get()?.processors;
         let is_polled = matches!(mode, Mode::Poll | Mode::Auto) && processors > 1;
         let stack = Range {
             start: layout::STACK,
-            len: memory.space().stack.len,
+            len: memory.plan().stack.len,
         };
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
         let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
         let clocks = Clocks::new(vcpu.fd());
-        vm::install(&memory, &image);
+        memory.write_tables();
+        image.load(&memory);
         Ok(Self {
             image,
             memory,
@@ -172,7 +171,7 @@ impl Machine {
 
     /// Writes what the guest is told of itself before it begins.
     fn write_boot_page(&self, mode: Mode, words: &Words) -> Result<()> {
-        let space = self.memory.space();
+        let plan = self.memory.plan();
         let mut features = if self.is_polled {
             Features::EXITLESS
         } else {
@@ -188,25 +187,25 @@ impl Machine {
             features,
             wake_mode: mode as u32,
             spin_ns: SPIN.as_nanos() as u32,
-            submissions: space.submission_entries,
-            completions: space.completion_entries,
+            submissions: plan.submission_entries,
+            completions: plan.completion_entries,
             image: self.image.span(),
             stack: self.stack,
             arena: Range {
                 start: layout::ARENA,
-                len: space.arena.len,
+                len: plan.arena.len,
             },
             heap: Range {
                 start: layout::HEAP,
-                len: space.heap.len,
+                len: plan.heap.len,
             },
             args: words.args_range(),
             env: words.env_range(),
             seed: seed()?,
-            trace_records: space.trace_records,
+            trace_records: plan.trace_records,
             reserved: 0,
         };
-        let offset = space.boot.offset;
+        let offset = plan.boot.offset;
         self.memory.write(offset, boot.as_bytes());
         self.memory.write(offset + Words::OFFSET, &words.bytes);
         Ok(())
@@ -214,7 +213,7 @@ impl Machine {
 
     /// Has the sinks get what both sides do, if there are any.
     fn watched_by(
-        &mut self,
+        &self,
         sinks: Sinks,
         mode: Mode,
         guest: Option<String>,
@@ -223,7 +222,6 @@ impl Machine {
             return Ok(None);
         }
         let tracing = Tracing::new(&self.memory, &self.clocks, mode.to_string(), guest, sinks)?;
-        self.vcpu.recorder = Some(tracing.recorder().clone());
         Ok(Some(tracing))
     }
 
@@ -292,7 +290,7 @@ impl Host {
         tree: Tree,
     ) -> TokioBackend {
         TokioBackend {
-            arena: machine.memory.arena(),
+            arena: Arena::of(&machine.memory),
             handles: Handles::new(handles::most(limits)),
             policy: live.policy.clone(),
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),

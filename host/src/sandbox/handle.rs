@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::signal::RunPage;
 
 use super::Sandbox;
 use crate::account::Account;
@@ -12,8 +14,6 @@ use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stats::{GuestCounts, RunCounts, Stats};
 use crate::stop::{Stop, Why};
-use crate::vm::memory::GuestMemory;
-use crate::vm::signal::RunPage;
 
 /// What is counted of a sandbox, and what ends it.
 #[derive(Debug)]

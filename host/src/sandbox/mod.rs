@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::memory::{GuestMemory, Shared};
+use wakebox_vmm::vcpu::Vcpu;
 
 pub use self::builder::{Builder, Guest};
 use self::cpu_time::CpuTime;
@@ -31,17 +34,14 @@ use crate::calls::help::Help;
 use crate::calls::host::Callables;
 use crate::debug::symbols::Symbols;
 use crate::driver::placement::Placement;
+use crate::error::LostOutput;
 use crate::limits::Limits;
 use crate::loader::Image;
 use crate::observe::{Recorder, Tracing};
 use crate::ops::TokioBackend;
 use crate::pulse::Pulse;
-use crate::report::LostOutput;
 use crate::stdio::{Console, Stdin};
 use crate::telemetry::Telemetry;
-use crate::vm::clock::Clocks;
-use crate::vm::memory::{GuestMemory, Shared};
-use crate::vm::vcpu::Vcpu;
 
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);

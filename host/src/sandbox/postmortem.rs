@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
+use wakebox_vmm::memory::View;
+use wakebox_vmm::x86_64::registers::Registers;
 
 use super::Sandbox;
 use crate::debug::backtrace::Backtrace;
 use crate::debug::dump::CrashDump;
-use crate::debug::fuel::{Fuel, limits};
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind::unwind_with;
+use crate::elf::fuel::{Fuel, limits};
 use crate::error::Result;
 use crate::outside::{Panicked, guarded};
-use crate::report::{Instruction, LONGEST_INSTRUCTION, Outcome, Registers};
-use crate::vm::memory::View;
+use crate::report::{Instruction, LONGEST_INSTRUCTION, Outcome};
 
 impl Sandbox {
     /// Where the guest stands, or stood when it ended: the calls that led there.
@@ -36,7 +37,7 @@ impl Sandbox {
     /// KVM did not give the registers.
     pub fn crash_dump(&self) -> Result<CrashDump> {
         Ok(CrashDump::new(
-            self.memory.view(&self.image),
+            self.memory.view(),
             self.image.clone(),
             self.vcpu.registers()?,
             self.vcpu.floating_point(),
@@ -46,7 +47,7 @@ impl Sandbox {
 
     fn stopped_at(&self, registers: Registers) -> Stopped {
         Stopped {
-            view: self.memory.view(&self.image),
+            view: self.memory.view(),
             symbols: self.symbols.clone(),
             registers,
         }
@@ -59,10 +60,7 @@ impl Sandbox {
             Outcome::Fault(fault) if fault.has_registers() => {
                 let registers = fault.registers;
                 let mut bytes = vec![0; LONGEST_INSTRUCTION];
-                let len = self
-                    .memory
-                    .view(&self.image)
-                    .read(registers.rip, &mut bytes);
+                let len = self.memory.view().read(registers.rip, &mut bytes);
                 bytes.truncate(len);
                 fault.instruction = Instruction::new(registers.rip, bytes);
                 fault.backtrace = self.stopped_at(registers).look().await;

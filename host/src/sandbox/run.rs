@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tracing::Instrument;
+use wakebox_vmm::kick::Reasons;
+use wakebox_vmm::vcpu::Exit;
 
 use super::serve::Parked;
 use super::{QUANTUM, Running, Sandbox};
@@ -18,10 +20,9 @@ use crate::calls::guest::GuestEnd;
 use crate::driver::Violation;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
+use crate::observe::exit_reason;
 use crate::report::{Limit, Outcome};
 use crate::trace::ExitReason;
-use crate::vm::kick::Reasons;
-use crate::vm::vcpu::Exit;
 
 /// A run under way: when it is dropped, early or at the end, nothing stays open.
 struct Run<'a> {
@@ -147,7 +148,7 @@ impl Sandbox {
         if let Some(computed) = &mut self.computed {
             computed.enter(entered);
         }
-        let exit = self.vcpu.enter(most);
+        let exit = self.enter_vcpu(most);
         let left = Instant::now();
         if let Some(computed) = &mut self.computed {
             computed.leave(entered, left);
@@ -158,14 +159,28 @@ impl Sandbox {
         exit
     }
 
+    /// Enters the guest, with an interrupt if it is to have one, and tells who watches.
+    fn enter_vcpu(&mut self, most: Duration) -> Result<Exit> {
+        let is_interrupted = self.vcpu.inject()?;
+        if is_interrupted {
+            self.live.run.interrupts.add(1);
+        }
+        if let Some(recorder) = self.recorder() {
+            if is_interrupted {
+                recorder.injected();
+            }
+            recorder.entered();
+        }
+        Ok(self.vcpu.enter(most)?)
+    }
+
     /// Tells of an exit whoever counts or watches them.
     fn exited(&mut self, exit: &Result<Exit>) {
-        let reason = exit.as_ref().map_or(ExitReason::Violation, Exit::reason);
+        let reason = exit.as_ref().map_or(ExitReason::Violation, exit_reason);
         self.telemetry.exited(reason);
         if let Some(tracing) = &mut self.tracing {
             tracing.exited(reason);
         }
-        self.live.run.interrupts.set(self.vcpu.interrupts);
         if exit.is_ok() {
             self.live.run.exited(reason);
         }

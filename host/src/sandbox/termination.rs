@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::report;
+use wakebox_vmm::vcpu::End;
 
 use super::Sandbox;
 use super::serve::Parked;
 use crate::driver::{Ended, Violation};
-use crate::error::{Error, Result};
+use crate::error::{Error, LostOutput, Result};
 use crate::limits::LimitKind;
-use crate::report::{Limit, LostOutput, Outcome, Panic};
+use crate::report::{Fault, Limit, Outcome, Panic};
 use crate::stop::Why;
-use crate::vm::vcpu::End;
 
 /// What a guest has written within its limit on run time still leaves, if it does at once: to a
 /// reader that takes it, not to one that has stopped.
@@ -112,15 +112,19 @@ impl Sandbox {
             End::Abort => {
                 let panic = |sandbox: &Self| {
                     let mut page = [0; report::SIZE];
-                    let offset = sandbox.memory.space().report.offset;
+                    let offset = sandbox.memory.plan().report.offset;
                     sandbox.memory.read(offset, &mut page);
                     Outcome::Panic(Box::new(Panic::read(&page)))
                 };
                 self.ended_by_itself(panic).await
             }
-            End::Fault(fault) => self.ended_by_itself(|_| Outcome::Fault(fault)).await,
+            End::Exception(exception) => {
+                let fault = Box::new(Fault::of_exception(&exception));
+                self.ended_by_itself(|_| Outcome::Fault(fault)).await
+            }
             End::Shutdown => {
-                let fault = Box::new(self.vcpu.shut_down(&self.image)?);
+                let (registers, shutdown) = self.vcpu.shut_down()?;
+                let fault = Box::new(Fault::of_shutdown(registers, shutdown));
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }
             End::Violation(what) => Outcome::Violation(what),

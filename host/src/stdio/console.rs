@@ -16,9 +16,9 @@ use super::descriptor::Descriptor;
 use super::ledger::{Accepted, Ledger, index};
 use super::{Captured, Output, Writer};
 use crate::allowance;
+use crate::arena::ArenaSlice;
 use crate::embedded::{Embedded, Home, Inside, Theirs};
-use crate::report::LostOutput;
-use crate::vm::memory::ArenaSlice;
+use crate::error::LostOutput;
 
 /// Where a stream leads.
 enum Sink {

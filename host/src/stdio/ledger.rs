@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use wakebox_abi::op::Stream;
 
-use crate::report::LostOutput;
+use crate::error::LostOutput;
 
 /// One stream's bytes.
 #[derive(Debug, Default)]

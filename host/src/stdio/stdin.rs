@@ -11,10 +11,10 @@ use wakebox_abi::status::Status;
 
 use super::descriptor::Descriptor;
 use super::{Input, Reader};
+use crate::arena::ArenaSlice;
 use crate::embedded::{Embedded, Home, Inside, Theirs};
 use crate::limits::LimitKind;
 use crate::meter::Meter;
-use crate::vm::memory::ArenaSlice;
 
 /// Most bytes that one read gives.
 const READ_MAX: usize = 64 << 10;

@@ -8,6 +8,8 @@ pub(crate) use loom::sync::{Condvar, Mutex};
 // Loom's threads are one real thread; its own `Arc` would only add states to the search.
 pub(crate) use std::sync::Arc;
 
+pub(crate) use crate::kick::{Kick, Processor, Reasons};
+
 loom::thread_local! {
     static WITHOUT_FENCES: std::cell::Cell<bool> = std::cell::Cell::new(false);
 }

@@ -27,24 +27,24 @@ use crate::primitives::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Mutex, Orde
 
 /// Why a vCPU was kicked, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reasons(u32);
+pub struct Reasons(u32);
 
 impl Reasons {
     /// It has had its quantum.
-    pub(crate) const QUANTUM: Self = Self(1 << 0);
+    pub const QUANTUM: Self = Self(1 << 0);
     /// There are completions for it.
-    pub(crate) const COMPLETION: Self = Self(1 << 1);
+    pub const COMPLETION: Self = Self(1 << 1);
     /// The sandbox is to end.
-    pub(crate) const STOP: Self = Self(1 << 2);
+    pub const STOP: Self = Self(1 << 2);
 
     /// Whether the other's bits are all in this.
-    pub(crate) fn has(self, other: Self) -> bool {
+    pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
 /// What a kick does to a processor.
-pub(crate) trait Processor {
+pub trait Processor {
     /// Sets `kvm_run.immediate_exit`.
     fn set_immediate_exit(&self, on: bool);
     /// Sends the kick signal to a thread. It may have left the guest, or ended, meanwhile: then
@@ -54,7 +54,7 @@ pub(crate) trait Processor {
 
 /// The shared part of a vCPU that others may kick.
 #[derive(Debug)]
-pub(crate) struct Kick<P> {
+pub struct Kick<P> {
     /// As long as the vCPU exists.
     processor: Mutex<Option<P>>,
     reasons: AtomicU32,
@@ -65,7 +65,8 @@ pub(crate) struct Kick<P> {
 }
 
 impl<P: Processor> Kick<P> {
-    pub(crate) fn new(processor: P) -> Self {
+    /// Of a processor that exists.
+    pub fn new(processor: P) -> Self {
         Self {
             processor: Mutex::new(Some(processor)),
             reasons: AtomicU32::new(0),
@@ -87,7 +88,7 @@ impl<P: Processor> Kick<P> {
     }
 
     /// Forgets the vCPU: a later kick does nothing.
-    pub(crate) fn disarm(&self) {
+    pub fn disarm(&self) {
         *self
             .processor
             .lock()
@@ -95,7 +96,7 @@ impl<P: Processor> Kick<P> {
     }
 
     /// Makes the vCPU leave the guest, now or as soon as it enters.
-    pub(crate) fn kick(&self, why: Reasons) {
+    pub fn kick(&self, why: Reasons) {
         self.reasons.fetch_or(why.0, Ordering::Relaxed); // K1
         self.processor(|processor| {
             processor.set_immediate_exit(true); // K2
@@ -110,18 +111,18 @@ impl<P: Processor> Kick<P> {
     }
 
     /// Whether the vCPU runs now. A hint: it may change at any time.
-    pub(crate) fn is_in_guest(&self) -> bool {
+    pub fn is_in_guest(&self) -> bool {
         self.in_guest.load(Ordering::Relaxed)
     }
 
     /// The tick after which the guest is to be left.
-    pub(crate) fn until(&self) -> u64 {
+    pub fn until(&self) -> u64 {
         self.until.load(Ordering::Relaxed)
     }
 
     /// R1 and R2: `thread`, the calling one, is about to call `KVM_RUN`, and to stay in the guest
     /// until a tick.
-    pub(crate) fn enter(&self, thread: i32, until: u64) {
+    pub fn enter(&self, thread: i32, until: u64) {
         self.until.store(until, Ordering::Relaxed);
         self.thread.store(thread, Ordering::Relaxed);
         self.in_guest.store(true, Ordering::Relaxed); // R1
@@ -130,7 +131,7 @@ impl<P: Processor> Kick<P> {
 
     /// R4 to R6: `KVM_RUN` has returned, perhaps because it was interrupted. Returns why the
     /// vCPU was kicked, if it was.
-    pub(crate) fn leave(&self, interrupted: bool) -> Reasons {
+    pub fn leave(&self, interrupted: bool) -> Reasons {
         self.in_guest.store(false, Ordering::Relaxed); // R4
         if !interrupted && self.reasons.load(Ordering::Relaxed) == 0 {
             // A kick that is under way right now shows at the next exit, which its K2 causes.

@@ -11,98 +11,131 @@
 //! 2 MiB * k  trace ring, if there is one
 //! ```
 
+use std::sync::Arc;
+
 use wakebox_abi::layout::{self, LARGE_PAGE_SIZE, PAGE_SIZE};
 use wakebox_abi::trace::Record;
 
-use super::paging::{Rights, Tables};
 use crate::error::{Error, Result};
-use crate::loader::Image;
+use crate::x86_64::paging::{Rights, Tables};
+use crate::x86_64::{RING0_STACK, descriptors_at, fault_stack_at, ring0_stack_at, stubs_at};
 
 /// RAM starts at this guest-physical address when it is small enough to end below the
 /// addresses that x86 machines keep for devices, and above 4 GiB otherwise.
 const LOW_RAM_MAX: u64 = 3 << 30;
 const HIGH_RAM_BASE: u64 = 4 << 30;
 
-/// Bytes of the ring-0 stack, and of the double-fault stack.
-pub(crate) const RING0_STACK: u64 = PAGE_SIZE;
-
 /// A range of RAM.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Part {
+pub struct Region {
     /// Bytes from the start of RAM.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Length in bytes, whole pages.
-    pub(crate) len: u64,
+    pub len: u64,
 }
 
-/// A part at the guest-virtual addresses at which the guest can reach it.
+/// A region at the guest-virtual addresses at which the guest can reach it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     /// First guest-virtual address.
-    pub(crate) start: u64,
-    pub(crate) part: Part,
-    pub(crate) rights: Rights,
+    pub start: u64,
+    /// What lies there.
+    pub region: Region,
+    /// What the guest may do with it.
+    pub rights: Rights,
+}
+
+/// Pages that a guest is made of: the addresses at which it wants them, and what it may do there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// First guest-virtual address.
+    pub start: u64,
+    /// Length in bytes, whole pages.
+    pub len: u64,
+    /// What the guest may do with them.
+    pub rights: Rights,
 }
 
 /// Sizes that a sandbox asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
+pub struct Sizes {
     /// RAM in all, in bytes.
-    pub(crate) memory: u64,
+    pub memory: u64,
     /// The arena, in bytes.
-    pub(crate) arena: u64,
+    pub arena: u64,
     /// The stack, in bytes.
-    pub(crate) stack: u64,
+    pub stack: u64,
     /// Most operations in flight.
-    pub(crate) in_flight: u32,
+    pub in_flight: u32,
     /// Boot page, arguments and environment, in bytes.
-    pub(crate) boot: u64,
+    pub boot: u64,
     /// Places of the trace ring, a power of two, or zero.
-    pub(crate) trace_records: u32,
+    pub trace_records: u32,
 }
 
 /// What lies where.
 #[derive(Clone, Debug)]
-pub(crate) struct Space {
+pub struct Plan {
     /// Bytes of RAM to map.
-    pub(crate) ram: u64,
+    pub ram: u64,
     /// Guest-physical address of offset zero.
-    pub(crate) base: u64,
-    pub(crate) descriptors: Part,
-    pub(crate) stubs: Part,
-    pub(crate) ring0_stack: Part,
-    pub(crate) fault_stack: Part,
-    pub(crate) boot: Part,
-    pub(crate) clock: Part,
-    pub(crate) control: Part,
-    pub(crate) report: Part,
-    pub(crate) submissions: Part,
-    pub(crate) completions: Part,
-    pub(crate) stack: Part,
-    pub(crate) image: Part,
-    pub(crate) tables: Part,
-    pub(crate) arena: Part,
-    pub(crate) heap: Part,
-    pub(crate) trace: Part,
-    pub(crate) trace_records: u32,
-    pub(crate) submission_entries: u32,
-    pub(crate) completion_entries: u32,
+    pub base: u64,
+    /// The descriptor tables: supervisor, read-only.
+    pub descriptors: Region,
+    /// The stubs: supervisor, executable.
+    pub stubs: Region,
+    /// The stack of ring 0.
+    pub ring0_stack: Region,
+    /// The stack of double faults.
+    pub fault_stack: Region,
+    /// What the guest is told of itself.
+    pub boot: Region,
+    /// The clock page.
+    pub clock: Region,
+    /// The control page.
+    pub control: Region,
+    /// The page of a guest's last words.
+    pub report: Region,
+    /// The submission ring.
+    pub submissions: Region,
+    /// The completion ring.
+    pub completions: Region,
+    /// The guest's stack.
+    pub stack: Region,
+    /// What the guest is made of.
+    pub image: Region,
+    /// The page tables.
+    pub tables: Region,
+    /// The I/O arena.
+    pub arena: Region,
+    /// The heap.
+    pub heap: Region,
+    /// The trace ring; empty if nobody watches.
+    pub trace: Region,
+    /// Places of the trace ring.
+    pub trace_records: u32,
+    /// Places of the submission ring.
+    pub submission_entries: u32,
+    /// Places of the completion ring.
+    pub completion_entries: u32,
     /// Guest-virtual address of the image's first page.
-    pub(crate) image_start: u64,
+    pub image_start: u64,
+    /// The image's pages.
+    image_pages: Arc<[Pages]>,
 }
 
 /// Rounds up to whole pages.
-pub(crate) const fn pages(bytes: u64) -> u64 {
+pub const fn pages(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE_SIZE)
 }
 
-impl Space {
-    /// Plans the memory of a sandbox.
+impl Plan {
+    /// Plans the memory of a guest that is made of these pages, which do not overlap.
     ///
     /// # Errors
     ///
     /// [`Error::MemoryTooSmall`] if nothing is left for the heap.
-    pub(crate) fn plan(image: &Image, sizes: &Sizes) -> Result<Self> {
+    pub fn new(image_pages: &[Pages], sizes: &Sizes) -> Result<Self> {
         let completion_entries = sizes
             .in_flight
             .next_power_of_two()
@@ -113,14 +146,23 @@ impl Space {
 
         let mut next = 0;
         let mut take = |bytes: u64| {
-            let part = Part {
+            let region = Region {
                 offset: next,
                 len: pages(bytes),
             };
-            next += part.len;
-            part
+            next += region.len;
+            region
         };
-        let span = image.span();
+        let image_start = image_pages
+            .iter()
+            .map(|pages| pages.start)
+            .min()
+            .unwrap_or(0);
+        let image_end = image_pages
+            .iter()
+            .map(|pages| pages.start + pages.len)
+            .max();
+        let image_len = image_end.map_or(0, |end| end - image_start);
         let descriptors = take(PAGE_SIZE);
         let stubs = take(PAGE_SIZE);
         let ring0_stack = take(RING0_STACK);
@@ -132,11 +174,11 @@ impl Space {
         let submissions = take(u64::from(submission_entries) * 64);
         let completions = take(u64::from(completion_entries) * 16);
         let stack = take(sizes.stack);
-        let image_part = take(span.len);
-        let tables = take(Tables::most_pages(span.len, stack.len, sizes.memory) * PAGE_SIZE);
+        let image = take(image_len);
+        let tables = take(Tables::most_pages(image_len, stack.len, sizes.memory) * PAGE_SIZE);
 
         let lower = next;
-        let arena = Part {
+        let arena = Region {
             offset: lower.next_multiple_of(LARGE_PAGE_SIZE),
             len: pages(sizes.arena),
         };
@@ -150,12 +192,12 @@ impl Space {
                 asked: sizes.memory,
                 least: lower + arena.len + least_heap,
             })?;
-        let heap = Part {
+        let heap = Region {
             offset: (arena.offset + arena.len).next_multiple_of(LARGE_PAGE_SIZE),
             len: heap_len,
         };
         // Beyond what the guest was given: a guest that is watched has no less.
-        let trace = Part {
+        let trace = Region {
             offset: (heap.offset + heap.len).next_multiple_of(LARGE_PAGE_SIZE),
             len: pages(u64::from(sizes.trace_records) * Record::SIZE as u64),
         };
@@ -177,7 +219,7 @@ impl Space {
             submissions,
             completions,
             stack,
-            image: image_part,
+            image,
             tables,
             arena,
             heap,
@@ -185,18 +227,24 @@ impl Space {
             trace_records: sizes.trace_records,
             submission_entries,
             completion_entries,
-            image_start: span.start,
+            image_start,
+            image_pages: image_pages.into(),
         })
     }
 
-    /// Guest-physical address of a part.
-    pub(crate) fn physical(&self, part: Part) -> u64 {
-        self.base + part.offset
+    /// Guest-physical address of a region.
+    pub fn physical(&self, region: Region) -> u64 {
+        self.base + region.offset
+    }
+
+    /// Where in RAM an address of the image lies.
+    pub fn image_offset(&self, address: u64) -> u64 {
+        self.image.offset + (address - self.image_start)
     }
 
     /// What the guest itself can reach, in no particular order.
-    pub(crate) fn mappings(&self, image: &Image) -> Vec<Mapping> {
-        let parts = [
+    pub fn mappings(&self) -> Vec<Mapping> {
+        let regions = [
             (layout::BOOT, self.boot, Rights::READ),
             (layout::CLOCK, self.clock, Rights::READ),
             (layout::CONTROL, self.control, Rights::WRITE),
@@ -208,56 +256,37 @@ impl Space {
             (layout::HEAP, self.heap, Rights::WRITE),
             (layout::TRACE, self.trace, Rights::WRITE),
         ];
-        let image = image.pages().into_iter().map(|(start, len, rights)| {
+        let image = self.image_pages.iter().map(|pages| {
+            let Pages { start, len, rights } = *pages;
             debug_assert!(start % PAGE_SIZE == 0 && len % PAGE_SIZE == 0);
-            let offset = self.image.offset + (start - self.image_start);
-            (start, Part { offset, len }, rights)
+            let offset = self.image_offset(start);
+            (start, Region { offset, len }, rights)
         });
-        parts
+        regions
             .into_iter()
-            .filter(|(_, part, _)| part.len > 0)
+            .filter(|(_, region, _)| region.len > 0)
             .chain(image)
-            .map(|(start, part, rights)| Mapping {
+            .map(|(start, region, rights)| Mapping {
                 start,
-                part,
+                region,
                 rights,
             })
             .collect()
     }
 
-    /// The page tables for this plan: every part with exactly the rights that it needs.
-    pub(crate) fn tables(&self, image: &Image) -> Tables {
+    /// The page tables for this plan: every region with exactly the rights that it needs.
+    pub fn tables(&self) -> Tables {
         let mut tables = Tables::new(self.physical(self.tables));
-        let mut map = |virt: u64, part: Part, rights: Rights| {
-            tables.map(virt, self.physical(part), part.len, rights);
+        let mut map = |virt: u64, region: Region, rights: Rights| {
+            tables.map(virt, self.physical(region), region.len, rights);
         };
         map(descriptors_at(), self.descriptors, Rights::SUPERVISOR_READ);
         map(stubs_at(), self.stubs, Rights::SUPERVISOR_EXECUTE);
         map(ring0_stack_at(), self.ring0_stack, Rights::SUPERVISOR_WRITE);
         map(fault_stack_at(), self.fault_stack, Rights::SUPERVISOR_WRITE);
-        for mapping in self.mappings(image) {
-            map(mapping.start, mapping.part, mapping.rights);
+        for mapping in self.mappings() {
+            map(mapping.start, mapping.region, mapping.rights);
         }
         tables
     }
-}
-
-/// Virtual address of the descriptor tables.
-pub(crate) const fn descriptors_at() -> u64 {
-    layout::SUPERVISOR
-}
-
-/// Virtual address of the stubs.
-pub(crate) const fn stubs_at() -> u64 {
-    layout::SUPERVISOR + PAGE_SIZE
-}
-
-/// Virtual address of the ring-0 stack's lowest byte; an unmapped page lies below it.
-pub(crate) const fn ring0_stack_at() -> u64 {
-    layout::SUPERVISOR + 3 * PAGE_SIZE
-}
-
-/// Virtual address of the double-fault stack's lowest byte; an unmapped page lies below it.
-pub(crate) const fn fault_stack_at() -> u64 {
-    layout::SUPERVISOR + 5 * PAGE_SIZE
 }

@@ -17,7 +17,7 @@ use wakebox_abi::layout::CONTROL;
 use wakebox_abi::memory::Word;
 use wakebox_abi::port;
 
-use super::space::stubs_at;
+use super::stubs_at;
 
 /// Bytes between two stubs.
 const STRIDE: usize = 32;

@@ -14,6 +14,8 @@ use std::cell::Cell;
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
+use crate::error::LoadError;
+
 /// How many steps there are for what.
 pub(crate) mod limits {
     /// Notes and relocations of a file, whatever its length: 128 MiB of pointers.
@@ -43,6 +45,12 @@ pub(crate) struct Fuel {
 pub(crate) struct OutOfFuel {
     /// How many steps there were.
     pub(crate) given: u64,
+}
+
+impl From<OutOfFuel> for LoadError {
+    fn from(out: OutOfFuel) -> Self {
+        Self::TooMuchWork(out.given)
+    }
 }
 
 impl Fuel {

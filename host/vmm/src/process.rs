@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use wakebox_abi::layout;
 
 /// A number that no ancestor of this process has.
-pub(crate) fn generation() -> u32 {
+pub fn generation() -> u32 {
     static PAGE: OnceLock<Option<Page>> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -68,7 +68,7 @@ impl Page {
 /// A value of which each process has its own, made when it is first asked for. Nothing that a
 /// parent's threads may have held when the child was made is touched in the child.
 #[derive(Debug)]
-pub(crate) struct PerProcess<T>(AtomicPtr<Entry<T>>);
+pub struct PerProcess<T>(AtomicPtr<Entry<T>>);
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -76,14 +76,21 @@ struct Entry<T> {
     value: T,
 }
 
+impl<T: Send + Sync + 'static> Default for PerProcess<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Send + Sync + 'static> PerProcess<T> {
     /// None yet.
-    pub(crate) const fn new() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
     /// This process's own. Of two that are made at the same time one counts.
-    pub(crate) fn get_or_init(&'static self, make: impl FnOnce() -> T) -> &'static T {
+    pub fn get_or_init(&'static self, make: impl FnOnce() -> T) -> &'static T {
         let generation = generation();
         // Partner: the exchange below, which publishes what the entry holds.
         let known = self.0.load(Ordering::Acquire);

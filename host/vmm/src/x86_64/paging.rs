@@ -17,52 +17,52 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// What may be done with a page. There is no value for "write and execute".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rights(u64);
+pub struct Rights(u64);
 
 impl Rights {
     /// Ring 3 reads.
-    pub(crate) const READ: Self = Self(USER | NO_EXECUTE);
+    pub const READ: Self = Self(USER | NO_EXECUTE);
     /// Ring 3 reads and writes.
-    pub(crate) const WRITE: Self = Self(USER | WRITABLE | NO_EXECUTE);
+    pub const WRITE: Self = Self(USER | WRITABLE | NO_EXECUTE);
     /// Ring 3 reads and executes.
-    pub(crate) const EXECUTE: Self = Self(USER);
+    pub const EXECUTE: Self = Self(USER);
     /// Ring 0 reads.
-    pub(crate) const SUPERVISOR_READ: Self = Self(NO_EXECUTE);
+    pub const SUPERVISOR_READ: Self = Self(NO_EXECUTE);
     /// Ring 0 reads and writes.
-    pub(crate) const SUPERVISOR_WRITE: Self = Self(WRITABLE | NO_EXECUTE);
+    pub const SUPERVISOR_WRITE: Self = Self(WRITABLE | NO_EXECUTE);
     /// Ring 0 reads and executes.
-    pub(crate) const SUPERVISOR_EXECUTE: Self = Self(0);
+    pub const SUPERVISOR_EXECUTE: Self = Self(0);
 
     /// `r--`, `rw-` or `r-x`, as in `/proc/self/maps`.
-    pub(crate) fn letters(self) -> &'static str {
-        match (self.0 & WRITABLE != 0, self.0 & NO_EXECUTE == 0) {
+    pub fn letters(self) -> &'static str {
+        match (self.is_writable(), self.is_executable()) {
             (false, false) => "r--",
             (true, _) => "rw-",
             (false, true) => "r-x",
         }
     }
 
-    /// The flags of an ELF program header that stand for the same.
-    pub(crate) fn elf_flags(self) -> u32 {
-        use goblin::elf::program_header::{PF_R, PF_W, PF_X};
-        match (self.0 & WRITABLE != 0, self.0 & NO_EXECUTE == 0) {
-            (false, false) => PF_R,
-            (true, _) => PF_R | PF_W,
-            (false, true) => PF_R | PF_X,
-        }
+    /// Whether ring 3 may write, where it may do anything.
+    pub fn is_writable(self) -> bool {
+        self.0 & WRITABLE != 0
+    }
+
+    /// Whether it may execute.
+    pub fn is_executable(self) -> bool {
+        self.0 & NO_EXECUTE == 0
     }
 }
 
 /// Page tables under construction. The first page is the root.
 #[derive(Debug)]
-pub(crate) struct Tables {
+pub struct Tables {
     base: u64,
     pages: Vec<[u64; 512]>,
 }
 
 impl Tables {
     /// Empty tables that will lie at the guest-physical address `base`.
-    pub(crate) fn new(base: u64) -> Self {
+    pub fn new(base: u64) -> Self {
         Self {
             base,
             pages: vec![[0; 512]],
@@ -71,7 +71,7 @@ impl Tables {
 
     /// Most pages that the tables of a guest take, from the sizes of what is mapped in
     /// small pages and of what can be mapped in large ones.
-    pub(crate) fn most_pages(image: u64, stack: u64, memory: u64) -> u64 {
+    pub fn most_pages(image: u64, stack: u64, memory: u64) -> u64 {
         let small = |bytes: u64| bytes / LARGE_PAGE_SIZE + 2;
         // Root, one level-3 table, level-2 tables for the image's and the system's gigabyte;
         // supervisor and boot, control and rings (four), ends of arena and heap.
@@ -79,7 +79,7 @@ impl Tables {
     }
 
     /// Maps `len` bytes, in large pages where both addresses allow it.
-    pub(crate) fn map(&mut self, mut virt: u64, mut phys: u64, mut len: u64, rights: Rights) {
+    pub fn map(&mut self, mut virt: u64, mut phys: u64, mut len: u64, rights: Rights) {
         debug_assert!(
             virt.is_multiple_of(PAGE_SIZE)
                 && phys.is_multiple_of(PAGE_SIZE)
@@ -123,7 +123,7 @@ impl Tables {
     }
 
     /// The tables, in the order of their addresses.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         self.pages
             .as_flattened()
             .iter()
@@ -133,7 +133,7 @@ impl Tables {
 }
 
 /// Which entry lies at a byte of the tables.
-pub(crate) fn name(at: usize) -> String {
+pub fn name(at: usize) -> String {
     let (table, entry) = (at / PAGE_SIZE as usize, at % PAGE_SIZE as usize / 8);
     format!("entry {entry} of page table {table}")
 }

@@ -1,8 +1,11 @@
-//! What reports need of an ELF file: unwind tables, debug sections, symbols, build ID.
+//! What the host needs of a guest's ELF file besides its segments: notes, unwind tables, debug sections,
+//! symbols, build ID; and a [budget](fuel) for reading it.
 //!
 //! Any bytes will do: what is not there, or leads out of the file, is as if it was absent. So is what
 //! goes beyond what a linker writes ([`MOST_SECTIONS`], [`MOST_HEADERS`]): parsing takes constant
 //! memory, and finding a section or what lies at an address takes microseconds.
+
+pub(crate) mod fuel;
 
 use std::ops::Range;
 
@@ -11,8 +14,8 @@ use goblin::elf::header::Header;
 use goblin::elf::program_header::{PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, ProgramHeader};
 use goblin::elf::section_header::{SHF_COMPRESSED, SHT_NOBITS, SectionHeader};
 
-use super::fuel::{Fuel, OutOfFuel};
-use crate::loader::MOST_HEADERS;
+use self::fuel::{Fuel, OutOfFuel};
+use crate::error::MOST_HEADERS;
 
 /// Most sections of a file that are looked at. Linked programs have about forty.
 pub(crate) const MOST_SECTIONS: usize = 1024;

@@ -10,24 +10,24 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::kick::Reasons;
-use super::process::PerProcess;
-use super::signal::VcpuKick;
 use crate::error::{Error, Result};
-use crate::signals;
+use crate::kick::Reasons;
+use crate::process::PerProcess;
+use crate::signal::VcpuKick;
+use crate::thread;
 
 /// Its thread's name.
 const NAME: &str = "wakebox-tick";
 
 /// The ticker's grain.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+pub const TICK: Duration = Duration::from_millis(1);
 
 /// Idle ticks after which the ticker sleeps.
 const IDLE_TICKS: u32 = 20;
 
 /// The process's ticker.
 #[derive(Debug, Default)]
-pub(crate) struct Ticker {
+pub struct Ticker {
     tick: AtomicU64,
     asleep: AtomicBool,
     watched: Mutex<Vec<Weak<VcpuKick>>>,
@@ -42,13 +42,13 @@ impl Ticker {
     /// # Errors
     ///
     /// [`Error::Thread`] if its thread cannot start.
-    pub(crate) fn get() -> Result<&'static Self> {
+    pub fn get() -> Result<&'static Self> {
         static TICKER: PerProcess<Ticker> = PerProcess::new();
         let ticker = TICKER.get_or_init(Self::default);
         if ticker.thread.get().is_none() {
             let _one_at_a_time = ticker.starting.lock();
             if ticker.thread.get().is_none() {
-                let handle = signals::spawn(NAME, Some(64 << 10), || ticker.run())
+                let handle = thread::spawn(NAME, Some(64 << 10), || ticker.run())
                     .map_err(|source| Error::Thread { name: NAME, source })?;
                 let _ = ticker.thread.set(handle.thread().clone());
             }
@@ -57,7 +57,7 @@ impl Ticker {
     }
 
     /// Watches a vCPU until it is dropped.
-    pub(crate) fn watch(&self, kick: &Arc<VcpuKick>) {
+    pub fn watch(&self, kick: &Arc<VcpuKick>) {
         self.lock().push(Arc::downgrade(kick));
     }
 
@@ -67,7 +67,7 @@ impl Ticker {
 
     /// The tick after which a vCPU that enters its guest now has been there for `time`, rounded up
     /// to whole ticks.
-    pub(crate) fn after(&self, time: Duration) -> u64 {
+    pub fn after(&self, time: Duration) -> u64 {
         let ticks = time.as_nanos().div_ceil(TICK.as_nanos()).max(1);
         let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
         self.tick.load(Ordering::Relaxed).saturating_add(ticks)
@@ -76,7 +76,7 @@ impl Ticker {
     /// To be called right after [`Kick::enter`], whose fence is the partner of the one in
     /// [`Self::run`]: either the ticker sees the vCPU in its guest before it sleeps, or this
     /// sees the ticker asleep.
-    pub(crate) fn entered(&self) {
+    pub fn entered(&self) {
         if self.asleep.load(Ordering::Relaxed)
             && let Some(thread) = self.thread.get()
         {

@@ -13,7 +13,7 @@ use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use wakebox_abi::boot::Moment;
 
-use super::ioctl;
+use crate::ioctl;
 
 /// How old the clock page may be when a guest is entered.
 const REFRESH_AFTER: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ const MSR_IA32_TSC: u32 = 0x10;
 
 /// The clocks of one sandbox.
 #[derive(Debug)]
-pub(crate) struct Clocks {
+pub struct Clocks {
     /// Zero of the monotonic clock.
     start: Instant,
     /// Nanoseconds in a tick of the counter, times 2³²; zero if the guest cannot use it.
@@ -32,7 +32,7 @@ pub(crate) struct Clocks {
 
 impl Clocks {
     /// Starts the clocks, and lines the vCPU's counter up with the host's if that can be done.
-    pub(crate) fn new(vcpu: &VcpuFd) -> Self {
+    pub fn new(vcpu: &VcpuFd) -> Self {
         // One counter for all machines of the process: asked once.
         static MULTIPLIER: OnceLock<u64> = OnceLock::new();
         let multiplier = *MULTIPLIER.get_or_init(|| {
@@ -53,22 +53,22 @@ impl Clocks {
     }
 
     /// Whether the guest can tell the time by itself.
-    pub(crate) fn has_counter(&self) -> bool {
+    pub fn has_counter(&self) -> bool {
         self.multiplier != 0
     }
 
     /// Nanoseconds in a tick of the counter, times 2³²; zero if the guest cannot use it.
-    pub(crate) fn multiplier(&self) -> u64 {
+    pub fn multiplier(&self) -> u64 {
         self.multiplier
     }
 
     /// Zero of the monotonic clock, on the host's.
-    pub(crate) fn start(&self) -> Instant {
+    pub fn start(&self) -> Instant {
         self.start
     }
 
     /// What the clock page should say, if what it says is older than a moment.
-    pub(crate) fn refresh(&mut self) -> Option<Moment> {
+    pub fn refresh(&mut self) -> Option<Moment> {
         let now = Instant::now();
         if self
             .written
@@ -90,12 +90,12 @@ impl Clocks {
 }
 
 /// Nanoseconds on the guest's monotonic clock.
-pub(crate) fn monotonic_ns(start: Instant, now: Instant) -> u64 {
+pub fn monotonic_ns(start: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since 1970; zero on a machine that believes it is earlier.
-pub(crate) fn wall_ns() -> u64 {
+pub fn wall_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

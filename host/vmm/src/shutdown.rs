@@ -8,46 +8,48 @@
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-use super::memory::GuestMemory;
-use super::space::{Part, Space};
-use super::vcpu::Vcpu;
-use super::{descriptors, stubs};
 use crate::error::{Error, Result};
-use crate::loader::Image;
-use crate::report::{ExceptionFrame, Fault, FaultKind, Registers, Shutdown, Stack};
+use crate::memory::GuestMemory;
+use crate::plan::{Plan, Region};
+use crate::vcpu::Vcpu;
+use crate::x86_64::registers::Registers;
+use crate::x86_64::shutdown::{ExceptionFrame, Shutdown, Stack};
+use crate::x86_64::{descriptors, paging, stubs};
 
 /// Most frames of one stack.
 const MOST_FRAMES: usize = 4;
 
-/// What a triple fault left behind, of a guest that was loaded from `image`.
-///
-/// # Errors
-///
-/// [`Error::KvmStopped`] if nothing has changed by which exceptions are delivered, or what KVM could
-/// not do.
-pub(super) fn examine(vcpu: &Vcpu, memory: &GuestMemory, image: &Image) -> Result<Fault> {
-    let reading = "read the registers of a guest that faulted";
-    let regs = vcpu.fd().get_regs().map_err(Error::kvm(reading))?;
-    let sregs = vcpu.fd().get_sregs().map_err(Error::kvm(reading))?;
-    let mut shutdown = Shutdown {
-        reset: is_reset(&regs, &sregs),
-        frames: frames(memory),
-        ..Shutdown::default()
-    };
-    let mut registers = Registers::default();
-    if !shutdown.reset {
-        registers = vcpu.registers()?;
-        compare_registers(&vcpu.start(memory.space())?, &sregs, &mut shutdown);
+impl Vcpu {
+    /// What [`End::Shutdown`](crate::vcpu::End::Shutdown) left behind: the registers, which are zero if
+    /// KVM has [reset](Shutdown::reset) them, and what had changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KvmStopped`] if nothing has changed by which exceptions are delivered: then it is the
+    /// host's fault. Besides, what KVM could not do.
+    pub fn shut_down(&self) -> Result<(Registers, Shutdown)> {
+        let reading = "read the registers of a guest that faulted";
+        let regs = self.fd().get_regs().map_err(Error::kvm(reading))?;
+        let sregs = self.fd().get_sregs().map_err(Error::kvm(reading))?;
+        let memory = self.memory();
+        let mut shutdown = Shutdown {
+            reset: is_reset(&regs, &sregs),
+            frames: frames(memory),
+            ..Shutdown::default()
+        };
+        let mut registers = Registers::default();
+        if !shutdown.reset {
+            registers = self.registers()?;
+            compare_registers(&self.start()?, &sregs, &mut shutdown);
+        }
+        for (region, written, name) in written(memory.plan()) {
+            compare_memory(memory, region, &written, name, &mut shutdown);
+        }
+        if shutdown.changed.is_empty() {
+            return Err(Error::KvmStopped(stopped(&registers, &shutdown)));
+        }
+        Ok((registers, shutdown))
     }
-    for (part, written, name) in written(memory.space(), image) {
-        compare_memory(memory, part, &written, name, &mut shutdown);
-    }
-    if shutdown.changed.is_empty() {
-        return Err(Error::KvmStopped(stopped(&registers, &shutdown)));
-    }
-    let mut fault = Fault::new(FaultKind::TripleFault, None, 0, registers);
-    fault.shutdown = Some(Box::new(shutdown));
-    Ok(fault)
 }
 
 /// Whether this is how a processor is switched on (Intel SDM vol. 3A, 10.1.1; AMD APM vol. 2,
@@ -77,32 +79,32 @@ fn compare_registers(was: &kvm_sregs, is: &kvm_sregs, shutdown: &mut Shutdown) {
     }
 }
 
-/// A part of memory, what the host wrote there, and what lies at an offset in it, in words.
-type Written = (Part, Vec<u8>, fn(usize) -> String);
+/// A region of memory, what the host wrote there, and what lies at an offset in it, in words.
+type Written = (Region, Vec<u8>, fn(usize) -> String);
 
 /// What the host wrote before the start, where, and what a byte of it is called.
-fn written(space: &Space, image: &Image) -> [Written; 3] {
-    let tables = space.tables(image).to_bytes();
+fn written(plan: &Plan) -> [Written; 3] {
+    let tables = plan.tables().to_bytes();
     [
         (
-            space.descriptors,
+            plan.descriptors,
             descriptors::page().to_vec(),
             descriptors::name,
         ),
-        (space.stubs, stubs::code().to_vec(), stubs::name),
-        (space.tables, tables, super::paging::name),
+        (plan.stubs, stubs::code().to_vec(), stubs::name),
+        (plan.tables, tables, paging::name),
     ]
 }
 
 fn compare_memory(
     memory: &GuestMemory,
-    part: Part,
+    region: Region,
     written: &[u8],
     name: fn(usize) -> String,
     shutdown: &mut Shutdown,
 ) {
     let mut found = vec![0; written.len()];
-    memory.read(part.offset, &mut found);
+    memory.read(region.offset, &mut found);
     for (index, (was, is)) in words(written).zip(words(&found)).enumerate() {
         shutdown.compare(was, is, || name(index * 8));
     }
@@ -115,14 +117,14 @@ fn words(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u64> {
 
 /// What the processor pushed when it turned to ring 0, as far as it is still there.
 fn frames(memory: &GuestMemory) -> Vec<ExceptionFrame> {
-    let space = memory.space();
+    let plan = memory.plan();
     let stacks = [
-        (Stack::Ring0, space.ring0_stack),
-        (Stack::DoubleFault, space.fault_stack),
+        (Stack::Ring0, plan.ring0_stack),
+        (Stack::DoubleFault, plan.fault_stack),
     ];
-    let frames = stacks.map(|(stack, part)| {
-        let mut bytes = vec![0; part.len as usize];
-        memory.read(part.offset, &mut bytes);
+    let frames = stacks.map(|(stack, region)| {
+        let mut bytes = vec![0; region.len as usize];
+        memory.read(region.offset, &mut bytes);
         find_frames(stack, &words(&bytes).rev().collect::<Vec<_>>())
     });
     frames.concat()

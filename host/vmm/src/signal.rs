@@ -12,7 +12,7 @@
 //!   (signal(7)), so it is none;
 //! * *a disposition that somebody else has changed*: it is looked at before each kick ([`install`]);
 //! * *a thread that ended, or a process that forked*: thread ids are kept with the number of their
-//!   process ([`super::process`]).
+//!   process ([`crate::process`]).
 
 use std::cell::Cell;
 use std::io;
@@ -20,17 +20,17 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::kick::{Kick, Processor};
-use super::process;
-use crate::signals::Set;
+use crate::kick::{Kick, Processor};
+use crate::process;
+use crate::thread::Set;
 
 /// The signal whose only effect is that `KVM_RUN` returns. A standard one that Linux has no use
 /// for (signal(7)), so that nobody else has one either.
-pub(crate) const KICK: i32 = libc::SIGSTKFLT;
+pub const KICK: i32 = libc::SIGSTKFLT;
 
 /// A vCPU's `kvm_run` page, as far as a kick needs it.
 #[derive(Debug)]
-pub(crate) struct RunPage {
+pub struct RunPage {
     immediate_exit: NonNull<AtomicU8>,
 }
 
@@ -44,7 +44,7 @@ impl RunPage {
     /// # Safety
     ///
     /// The address stays mapped until the [`Kick`] that gets this is disarmed.
-    pub(crate) unsafe fn new(flag: NonNull<u8>) -> Self {
+    pub unsafe fn new(flag: NonNull<u8>) -> Self {
         Self {
             immediate_exit: flag.cast(),
         }
@@ -69,11 +69,11 @@ impl Processor for RunPage {
 }
 
 /// The kick of a vCPU of KVM.
-pub(crate) type VcpuKick = Kick<RunPage>;
+pub type VcpuKick = Kick<RunPage>;
 
 /// This thread's id, asked of the kernel once a thread. The thread that goes on in a child after
 /// `fork` is another one.
-pub(crate) fn thread_id() -> i32 {
+pub fn thread_id() -> i32 {
     thread_local! {
         static ID: Cell<(u32, i32)> = const { Cell::new((0, 0)) };
     }
@@ -89,14 +89,14 @@ pub(crate) fn thread_id() -> i32 {
 
 /// The signals that a vCPU's thread holds back while it is in the guest, as the kernel writes them:
 /// those that it holds back now, without the kick; and whether it holds that back now.
-pub(crate) fn held_back() -> (u64, bool) {
+pub fn held_back() -> (u64, bool) {
     let now = Set::blocked();
     let kick = Set::of(&[KICK]).bits();
     (now.bits() & !kick, now.has(KICK))
 }
 
 /// Takes a kick that the calling thread holds back, so that it does not end the next stay in a guest.
-pub(crate) fn swallow() {
+pub fn swallow() {
     Set::of(&[KICK]).take();
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn swallow() {
 /// # Errors
 ///
 /// What the kernel says.
-pub(crate) fn install() -> io::Result<()> {
+pub fn install() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
 
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();

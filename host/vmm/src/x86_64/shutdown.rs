@@ -9,8 +9,8 @@ use serde::Serialize;
 ///
 /// What delivers exceptions is the host's, and no guest can reach it: where all of it is as the host
 /// wrote it, KVM or the machine below has failed, and that is an
-/// [`Error::KvmStopped`](crate::Error::KvmStopped). Otherwise it is a
-/// [`Fault`](crate::Fault) with this in it.
+/// [`Error::KvmStopped`](crate::Error::KvmStopped). Otherwise it is a fault of the guest's with this
+/// in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Shutdown {
@@ -102,7 +102,7 @@ const MOST: usize = 8;
 
 impl Shutdown {
     /// Notes what is not as it was written.
-    pub(crate) fn compare(&mut self, was: u64, is: u64, what: impl FnOnce() -> String) {
+    pub fn compare(&mut self, was: u64, is: u64, what: impl FnOnce() -> String) {
         if was == is {
             return;
         }

@@ -7,13 +7,15 @@
 use kvm_bindings::{kvm_dtable, kvm_segment};
 use wakebox_abi::port;
 
-use super::space::{RING0_STACK, descriptors_at, fault_stack_at, ring0_stack_at};
 use super::stubs;
+use super::{RING0_STACK, descriptors_at, fault_stack_at, ring0_stack_at};
 
 const RING0_CODE: u16 = 0x08;
 const RING0_DATA: u16 = 0x10;
-pub(crate) const RING3_DATA: u16 = 0x18 | 3;
-pub(crate) const RING3_CODE: u16 = 0x20 | 3;
+/// Selector of the data and stack segment of ring 3.
+pub const RING3_DATA: u16 = 0x18 | 3;
+/// Selector of the code segment of ring 3.
+pub const RING3_CODE: u16 = 0x20 | 3;
 const TASK: u16 = 0x28;
 
 const GDT: usize = 0x000;

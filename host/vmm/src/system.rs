@@ -7,20 +7,20 @@ use std::sync::{Mutex, OnceLock};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use super::signal;
 use crate::error::{Error, Result};
+use crate::signal;
 
 /// An open `/dev/kvm`, checked once.
 #[derive(Debug)]
-pub(crate) struct System {
+pub struct System {
     kvm: Kvm,
     /// The CPUID leaves that every vCPU gets.
-    pub(crate) cpuid: CpuId,
+    pub cpuid: CpuId,
     /// Whether this machine is itself emulated by QEMU, instruction by instruction.
-    pub(crate) is_qemu: bool,
+    pub is_qemu: bool,
     /// Processors that this process may use; asked once, because the answer takes system
     /// calls and files.
-    pub(crate) processors: usize,
+    pub processors: usize,
 }
 
 impl System {
@@ -30,7 +30,7 @@ impl System {
     /// # Errors
     ///
     /// [`Error::KvmMissing`], [`Error::KvmForbidden`], [`Error::KvmUnsuitable`], or what KVM said.
-    pub(crate) fn get() -> Result<&'static Self> {
+    pub fn get() -> Result<&'static Self> {
         static SYSTEM: OnceLock<System> = OnceLock::new();
         static OPENING: Mutex<()> = Mutex::new(());
         if let Some(system) = SYSTEM.get() {
@@ -87,7 +87,7 @@ impl System {
     /// # Errors
     ///
     /// What KVM said.
-    pub(crate) fn create_vm(&self) -> Result<VmFd> {
+    pub fn create_vm(&self) -> Result<VmFd> {
         retry(|| self.kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))
     }
 }
@@ -104,7 +104,7 @@ fn is_qemu() -> bool {
 
 /// Calls again what a signal interrupted: the creation of machines and processors returns
 /// `EINTR` when one arrives meanwhile.
-pub(crate) fn retry<T>(
+pub fn retry<T>(
     mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
 ) -> Result<T, kvm_ioctls::Error> {
     loop {

@@ -2,8 +2,8 @@
 
 use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN};
 
-use super::MOST_HEADERS;
-use crate::debug::fuel::OutOfFuel;
+/// Most program headers of a guest. Linkers write about ten.
+pub(crate) const MOST_HEADERS: u16 = 256;
 
 /// Why a file is not a guest that can be loaded, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,10 +76,4 @@ pub enum LoadError {
     Relocation(u32, u64),
     #[error("it asks for executable stack: remove the flag (`-z noexecstack`)")]
     ExecutableStack,
-}
-
-impl From<OutOfFuel> for LoadError {
-    fn from(out: OutOfFuel) -> Self {
-        Self::TooMuchWork(out.given)
-    }
 }

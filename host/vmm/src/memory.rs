@@ -1,0 +1,297 @@
+//! Guest memory as the host sees it: hostile bytes behind checked copies.
+//!
+//! The guest (and other threads that serve it) may change any byte at any time, so the
+//! host never forms a `&[u8]` over guest memory. There are four ways to reach it: a
+//! volatile copy in or out, the atomics of [`MappedControl`] and [`MappedSlots`], and a
+//! raw pointer handed to a system call, which the kernel treats as it treats any user
+//! memory.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use vm_memory::{MmapRegion, VolatileMemory};
+use wakebox_abi::boot::Clock;
+use wakebox_abi::memory::{MappedControl, MappedSlots};
+
+use crate::error::{Error, Result};
+use crate::plan::{Mapping, Plan};
+use crate::x86_64::{descriptors, stubs};
+
+/// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
+#[derive(Debug)]
+pub struct GuestMemory {
+    mapping: MmapRegion<()>,
+    plan: Plan,
+}
+
+impl GuestMemory {
+    /// Maps the RAM that `plan` asks for, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn new(plan: Plan) -> Result<Arc<Self>> {
+        let mapping = MmapRegion::new(plan.ram as usize).map_err(|error| Error::Map {
+            bytes: plan.ram,
+            source: match error {
+                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
+                other => io::Error::other(other),
+            },
+        })?;
+        let memory = Self { mapping, plan };
+        memory.advise_huge_pages();
+        Ok(Arc::new(memory))
+    }
+
+    /// Asks for huge pages behind the heap, past its first 2 MiB: a small guest never
+    /// pays for one, a large one takes a twentieth of the faults.
+    fn advise_huge_pages(&self) {
+        const LARGE: u64 = wakebox_abi::layout::LARGE_PAGE_SIZE;
+        let (start, len) = (self.plan.heap.offset + LARGE, self.plan.heap.len);
+        if len > LARGE {
+            self.advise(start, len - LARGE);
+        }
+        // A trace ring is written all over.
+        if self.plan.trace.len > 0 {
+            self.advise(self.plan.trace.offset, self.plan.trace.len);
+        }
+    }
+
+    fn advise(&self, start: u64, len: u64) {
+        // SAFETY: the range lies inside the mapping that `self.mapping` owns; the advice
+        // does not change what its bytes are.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.mapping.as_ptr().add(start as usize).cast(),
+                len as usize,
+                rustix::mm::Advice::LinuxHugepage,
+            )
+        };
+    }
+
+    /// Where everything lies.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The mapping's first address and its length, for the memory slot.
+    pub fn host_range(&self) -> (u64, u64) {
+        (self.mapping.as_ptr() as u64, self.mapping.size() as u64)
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside the RAM: offsets come from [`Plan`], never from a guest.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        self.mapping
+            .get_slice(offset as usize, bytes.len())
+            .expect("the host writes inside the RAM that it planned")
+            .copy_from(bytes);
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::write`].
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
+        self.mapping
+            .get_slice(offset as usize, bytes.len())
+            .expect("the host reads inside the RAM that it planned")
+            .copy_to(bytes);
+    }
+
+    /// Writes what the processor needs before its first instruction: descriptor tables, stubs and
+    /// page tables.
+    ///
+    /// # Panics
+    ///
+    /// If the tables take more pages than were planned, which would be a mistake in [`Plan`].
+    pub fn write_tables(&self) {
+        let plan = &self.plan;
+        self.write(plan.descriptors.offset, &descriptors::page());
+        self.write(plan.stubs.offset, stubs::code());
+        let tables = plan.tables().to_bytes();
+        assert!(
+            tables.len() as u64 <= plan.tables.len,
+            "page tables have room"
+        );
+        self.write(plan.tables.offset, &tables);
+    }
+
+    /// What a stopped guest sees at its own addresses.
+    pub fn view(self: &Arc<Self>) -> View {
+        View::new(self.clone(), self.plan.mappings())
+    }
+
+    /// The address of a range, for a system call that reads or writes it. It is valid as long as this
+    /// lives.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::write`].
+    pub fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
+        let slice = self
+            .mapping
+            .get_slice(offset as usize, len as usize)
+            .expect("the host reaches inside the RAM that it planned");
+        NonNull::new(slice.ptr_guard_mut().as_ptr()).expect("a mapping is not at address zero")
+    }
+
+    /// The control page.
+    pub fn control(self: &Arc<Self>) -> Shared<MappedControl> {
+        let base = self.pointer(self.plan.control.offset, self.plan.control.len);
+        // SAFETY: the range is a page of the mapping, page-aligned because `Plan` hands out
+        // whole pages; `Shared` keeps the mapping alive.
+        let value = unsafe { MappedControl::new(base) };
+        Shared {
+            value,
+            _memory: self.clone(),
+        }
+    }
+
+    /// The places of the submission ring.
+    pub fn submissions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.plan.submissions.offset, self.plan.submission_entries)
+    }
+
+    /// The places of the completion ring.
+    pub fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.plan.completions.offset, self.plan.completion_entries)
+    }
+
+    /// The places of the trace ring.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn trace<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
+        self.slots(self.plan.trace.offset, self.plan.trace_records)
+    }
+
+    fn slots<const WORDS: usize>(
+        self: &Arc<Self>,
+        offset: u64,
+        entries: u32,
+    ) -> Shared<MappedSlots<WORDS>> {
+        let base = self
+            .pointer(offset, u64::from(entries) * WORDS as u64 * 8)
+            .cast();
+        // SAFETY: `pointer` has checked that all places lie in the mapping; page alignment
+        // covers the alignment to 8; `Shared` keeps the mapping alive.
+        let value = unsafe { MappedSlots::new(base, entries) };
+        Shared {
+            value,
+            _memory: self.clone(),
+        }
+    }
+
+    /// Updates the clock page.
+    pub fn write_clock(&self, moment: &wakebox_abi::boot::Moment) {
+        let base = self.pointer(self.plan.clock.offset, size_of::<Clock>() as u64);
+        // SAFETY: the page lies in the mapping and is aligned; `Clock` is made of atomics, and
+        // the guest's mapping of it is read-only.
+        let clock = unsafe { base.cast::<Clock>().as_ref() };
+        clock.write(moment);
+    }
+}
+
+/// Guest memory by guest-virtual addresses, as the guest itself may read it.
+#[derive(Clone, Debug)]
+pub struct View {
+    memory: Arc<GuestMemory>,
+    /// In the order of their addresses.
+    mappings: Vec<Mapping>,
+}
+
+impl View {
+    /// What lies at these ranges.
+    pub fn new(memory: Arc<GuestMemory>, mut mappings: Vec<Mapping>) -> Self {
+        mappings.sort_by_key(|mapping| mapping.start);
+        Self { memory, mappings }
+    }
+
+    /// All ranges that the guest can reach, in the order of their addresses.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Copies out what lies at an address, up to the end of the range that it is in. Returns how
+    /// many bytes that were.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
+        let behind = self
+            .mappings
+            .partition_point(|mapping| mapping.start <= address);
+        let Some(mapping) = behind.checked_sub(1).map(|last| &self.mappings[last]) else {
+            return 0;
+        };
+        let into = address - mapping.start;
+        let (offset, left) = (
+            mapping.region.offset + into,
+            mapping.region.len.saturating_sub(into),
+        );
+        if left == 0 {
+            return 0;
+        }
+        let len = bytes.len().min(left as usize);
+        self.memory.read(offset, &mut bytes[..len]);
+        len
+    }
+}
+
+/// Something that lies in guest memory, together with what keeps that memory mapped.
+#[derive(Clone, Debug)]
+pub struct Shared<T> {
+    value: T,
+    _memory: Arc<GuestMemory>,
+}
+
+impl<T> std::ops::Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl wakebox_abi::memory::Control for Shared<MappedControl> {
+    #[inline]
+    fn load(&self, word: wakebox_abi::memory::Word, order: std::sync::atomic::Ordering) -> u32 {
+        self.value.load(word, order)
+    }
+
+    #[inline]
+    fn store(
+        &self,
+        word: wakebox_abi::memory::Word,
+        value: u32,
+        order: std::sync::atomic::Ordering,
+    ) {
+        self.value.store(word, value, order);
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        self.value.full_fence();
+    }
+}
+
+impl<const WORDS: usize> wakebox_abi::memory::Slots<WORDS> for Shared<MappedSlots<WORDS>> {
+    #[inline]
+    fn len(&self) -> u32 {
+        wakebox_abi::memory::Slots::len(&self.value)
+    }
+
+    #[inline]
+    fn read(&self, index: u32) -> [u64; WORDS] {
+        self.value.read(index)
+    }
+
+    #[inline]
+    fn write(&self, index: u32, words: [u64; WORDS]) {
+        self.value.write(index, words);
+    }
+}
