@@ -73,8 +73,8 @@ impl Ticker {
         self.tick.load(Ordering::Relaxed).saturating_add(ticks)
     }
 
-    /// To be called right after [`Kick::enter`], whose fence is the partner of the one in
-    /// [`Self::run`]: either the ticker sees the vCPU in its guest before it sleeps, or this
+    /// To be called right after [`Kick::enter`](super::kick::Kick::enter), whose fence is the partner of
+    /// the one in `run`: either the ticker sees the vCPU in its guest before it sleeps, or this
     /// sees the ticker asleep.
     pub fn entered(&self) {
         if self.asleep.load(Ordering::Relaxed)
