@@ -1,4 +1,5 @@
-//! What the host tells a guest before its first instruction, and the clock.
+//! What the host tells a guest before its first instruction, the clock, and what sets one sandbox
+//! apart from another of the same template.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -76,11 +77,13 @@ pub struct Boot {
     pub arena: Range,
     /// The heap, zeroed.
     pub heap: Range,
-    /// The arguments: UTF-8 strings, each ended by a NUL.
+    /// The arguments that the guest was first started with: UTF-8 strings, each ended by a NUL. They
+    /// lie behind the [`Instance`], which has those of now.
     pub args: Range,
-    /// The environment: `KEY=value` strings, each ended by a NUL.
+    /// The environment that the guest was first started with: `KEY=value` strings, each ended by a
+    /// NUL. As `args`.
     pub env: Range,
-    /// Random bytes of this sandbox's own, to seed hash maps and generators.
+    /// The first [`Instance::seed`]. All sandboxes of one template have it in common.
     pub seed: [u64; 4],
     /// Places of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches
     /// and there is none ([`crate::trace`]).
@@ -249,9 +252,153 @@ impl Clock {
     }
 }
 
+/// A [`Range`] that changes under its reader.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct AtomicRange {
+    /// See [`Range::start`].
+    pub start: AtomicU64,
+    /// See [`Range::len`].
+    pub len: AtomicU64,
+}
+
+impl AtomicRange {
+    fn load(&self) -> Range {
+        Range {
+            start: self.start.load(Ordering::Relaxed),
+            len: self.len.load(Ordering::Relaxed),
+        }
+    }
+
+    fn store(&self, range: Range) {
+        self.start.store(range.start, Ordering::Relaxed);
+        self.len.store(range.len, Ordering::Relaxed);
+    }
+}
+
+/// The instance page at [`crate::layout::INSTANCE`]: what sets this sandbox apart from another that
+/// was made of the same template. Read-only to the guest.
+///
+/// The host writes it before the first entry, and writes it anew when it restores a sandbox from a
+/// template, with all that lies behind it. It does so only while the guest sleeps (`out WAIT`, or
+/// `hlt`), never while it runs or is merely interrupted: between two sleeps nothing here changes, so
+/// no lock is needed. The fields are atomics because the compiler must load them again after a sleep.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Instance {
+    /// 128 random bits, never the same twice: whoever finds them changed was restored. Neither word
+    /// is zero. One word is enough to compare: two are the same once in 2^64.
+    pub generation: [AtomicU64; 2],
+    /// Random bits of this sandbox's own, to seed hash maps and generators.
+    pub seed: [AtomicU64; 4],
+    /// The arguments: UTF-8 strings, each ended by a NUL.
+    pub args: AtomicRange,
+    /// The environment: `KEY=value` strings, each ended by a NUL.
+    pub env: AtomicRange,
+    /// Zero.
+    pub reserved: [AtomicU64; 6],
+}
+
+const _: () = {
+    assert!(
+        size_of::<Instance>() == 128 && align_of::<Instance>() == 64,
+        "Instance: raise ABI_VERSION"
+    );
+    assert!(
+        core::mem::offset_of!(Instance, seed) == 16
+            && core::mem::offset_of!(Instance, args) == 48
+            && core::mem::offset_of!(Instance, env) == 64,
+        "Instance: raise ABI_VERSION"
+    );
+};
+
+/// A copy of an [`Instance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// See [`Instance::generation`].
+    pub generation: [u64; 2],
+    /// See [`Instance::seed`].
+    pub seed: [u64; 4],
+    /// See [`Instance::args`].
+    pub args: Range,
+    /// See [`Instance::env`].
+    pub env: Range,
+}
+
+impl Instance {
+    /// What it says now.
+    #[must_use]
+    pub fn read(&self) -> Identity {
+        Identity {
+            generation: self.generation(),
+            seed: self
+                .seed
+                .each_ref()
+                .map(|word| word.load(Ordering::Relaxed)),
+            args: self.args.load(),
+            env: self.env.load(),
+        }
+    }
+
+    /// The generation alone.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> [u64; 2] {
+        self.generation
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed))
+    }
+
+    /// The first word of the generation, which is enough to see whether it changed: one load.
+    #[inline]
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let [mark, _] = &self.generation;
+        mark.load(Ordering::Relaxed)
+    }
+
+    /// Makes it another. There is one writer, the host, and meanwhile the guest sleeps.
+    pub fn write(&self, identity: &Identity) {
+        let words = self.generation.iter().chain(&self.seed);
+        let values = identity.generation.iter().chain(&identity.seed);
+        for (word, value) in words.zip(values) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        self.args.store(identity.args);
+        self.env.store(identity.env);
+    }
+
+    /// The instance page of the guest that this code runs in.
+    ///
+    /// # Safety
+    ///
+    /// The code runs as a Wakebox guest.
+    #[must_use]
+    pub unsafe fn get() -> &'static Self {
+        // SAFETY: the host maps an `Instance` here for ever; it is made of atomics, and the
+        // mapping is read-only, which loads do not mind.
+        unsafe { &*(crate::layout::INSTANCE as *const Self) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_returns_what_was_written() {
+        let instance = Instance::default();
+        let identity = Identity {
+            generation: [1, 2],
+            seed: [3, 4, 5, 6],
+            args: Range { start: 7, len: 8 },
+            env: Range { start: 9, len: 10 },
+        };
+        instance.write(&identity);
+        assert_eq!(instance.read(), identity);
+        assert_eq!(instance.generation(), [1, 2]);
+        assert_eq!(instance.mark(), 1);
+    }
 
     #[test]
     fn a_moment_counts_forward_and_never_back() {

@@ -4,8 +4,9 @@
 //! 0x0000_0000  never mapped: a null dereference faults
 //! 0x0001_0000  image window: the ELF's segments (a PIE starts at IMAGE_PIE_BASE)
 //! 0x4000_0000  ring-0 page: descriptor tables, stubs, ring-0 stacks   (supervisor)
-//! 0x4010_0000  boot page, then arguments and environment              (user, read-only)
+//! 0x4010_0000  boot page                                              (user, read-only)
 //! 0x4018_0000  clock page                                             (user, read-only)
+//! 0x4019_0000  instance page, then arguments and environment          (user, read-only)
 //! 0x4020_0000  control page: ring indices and the wake words          (user, read-write)
 //! 0x4020_1000  report page: last words                                (user, read-write)
 //! 0x4030_0000  submission ring                                        (user, read-write)
@@ -42,11 +43,16 @@ pub const SUPERVISOR: u64 = 0x4000_0000;
 /// The boot page: [`crate::boot::Boot`], read-only to the guest.
 pub const BOOT: u64 = 0x4010_0000;
 
-/// Most bytes that the boot page, the arguments and the environment take together.
-pub const BOOT_MAX: u64 = 0x8_0000;
-
 /// The clock page: [`crate::boot::Clock`], read-only to the guest, updated by the host.
 pub const CLOCK: u64 = 0x4018_0000;
+
+/// The instance page: [`crate::boot::Instance`], read-only to the guest, replaced by the host when
+/// the sandbox is restored from a template.
+pub const INSTANCE: u64 = 0x4019_0000;
+
+/// Most bytes that the instance page, the arguments and the environment take together: a page
+/// stays free below the control page.
+pub const INSTANCE_MAX: u64 = CONTROL - PAGE_SIZE - INSTANCE;
 
 /// The control page: ring indices, wake words, counters ([`crate::memory::Word`]).
 pub const CONTROL: u64 = 0x4020_0000;

@@ -776,7 +776,18 @@ operations! {
         /// The reply, or a part of it, serialized.
         from: Buf,
     }
+
+    /// Asks for a template of this sandbox, to be taken when the guest next sleeps. It ends in this
+    /// sandbox with the value [`CONTINUED`], and in each that is made of the template with
+    /// [`RESTORED`].
+    46 Snapshot {}
 }
+
+/// The value of a [`Snapshot`] in the sandbox of which the template was made.
+pub const CONTINUED: u32 = 0;
+
+/// The value of a [`Snapshot`] in a sandbox that was made of the template.
+pub const RESTORED: u32 = 1;
 
 /// The value of an operation whose message does not fit into its buffer. The first four bytes of the
 /// buffer are then the [`Handle`] of the message, little endian, to be read with [`ReadMessage`] and
@@ -1038,6 +1049,7 @@ mod tests {
             kind: ReplyKind::Part,
             from: buf,
         });
+        survives(Snapshot {});
     }
 
     #[test]

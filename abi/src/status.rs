@@ -80,6 +80,7 @@ statuses! {
     31 CrossesDevices "the two are on different file systems",
     32 TooManyLinks "there are too many symbolic links on the way",
     33 QuotaExceeded "a quota of the sandbox is used up",
+    34 Restored "the sandbox was restored from a template: what this belonged to does not exist here",
     0xFFFF Other "the host reported an error of another kind",
 }
 

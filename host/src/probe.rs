@@ -51,7 +51,7 @@ impl Probe {
             arena: layout::PAGE_SIZE,
             stack: layout::PAGE_SIZE,
             in_flight: 64,
-            boot: layout::PAGE_SIZE,
+            instance: layout::PAGE_SIZE,
             trace_records: 0,
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes)?)?;

@@ -348,7 +348,7 @@ fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
         arena,
         stack: PAGE_SIZE,
         in_flight: PLACES,
-        boot: PAGE_SIZE,
+        instance: PAGE_SIZE,
         trace_records: 0,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("there is room for the rest");

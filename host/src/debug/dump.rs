@@ -381,7 +381,7 @@ mod tests {
             arena: PAGE_SIZE,
             stack: PAGE_SIZE,
             in_flight: 64,
-            boot: PAGE_SIZE,
+            instance: PAGE_SIZE,
             trace_records: 0,
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes).unwrap()).unwrap();

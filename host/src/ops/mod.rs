@@ -20,6 +20,7 @@ mod nop;
 mod option;
 mod path;
 pub(crate) mod regular;
+mod snapshot;
 mod stdin;
 pub(crate) mod stream;
 pub(crate) mod tcp;
@@ -382,6 +383,7 @@ fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, S
         Request::ReadMessage(operation) => operation.start(resources),
         Request::NextCall(operation) => operation.start(resources),
         Request::Reply(operation) => operation.start(resources),
+        Request::Snapshot(operation) => operation.start(resources),
     }
 }
 

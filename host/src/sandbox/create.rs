@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wakebox_abi::boot::{self, Boot, Features, Range};
+use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
 use wakebox_vmm::clock::Clocks;
@@ -15,6 +15,7 @@ use wakebox_vmm::vcpu::Vcpu;
 use super::builder::{Builder, Guest};
 use super::cpu_time::CpuTime;
 use super::handle::Live;
+use super::instance::Instance;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
@@ -54,11 +55,13 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let policy = Arc::new(Guard::new(builder.policy));
     let limits = builder.limits.or(policy.policy().limits());
     let tree = Tree::open(&policy)?;
-    let words = Words::new(&builder.args, &environment(&policy, builder.env)?)?;
+    let instance = Instance::new(&builder.args, &environment(&policy, builder.env)?)?;
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
-    let sizes = sizes(&limits, builder.arena, builder.stack, &words, trace_records)?;
+    let room = instance.room();
+    let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
     let machine = Machine::new(image, &sizes, builder.mode)?;
-    machine.write_boot_page(builder.mode, &words)?;
+    machine.write_boot_page(builder.mode, &instance.identity());
+    instance.write(&machine.memory)?;
     let quantum = match trace_records {
         0 => builder.quantum,
         _ => builder.quantum.min(QUANTUM),
@@ -170,7 +173,7 @@ impl Machine {
     }
 
     /// Writes what the guest is told of itself before it begins.
-    fn write_boot_page(&self, mode: Mode, words: &Words) -> Result<()> {
+    fn write_boot_page(&self, mode: Mode, identity: &Identity) {
         let plan = self.memory.plan();
         let mut features = if self.is_polled {
             Features::EXITLESS
@@ -199,16 +202,13 @@ impl Machine {
                 start: layout::HEAP,
                 len: plan.heap.len,
             },
-            args: words.args_range(),
-            env: words.env_range(),
-            seed: seed()?,
+            args: identity.args,
+            env: identity.env,
+            seed: identity.seed,
             trace_records: plan.trace_records,
             reserved: 0,
         };
-        let offset = plan.boot.offset;
-        self.memory.write(offset, boot.as_bytes());
-        self.memory.write(offset + Words::OFFSET, &words.bytes);
-        Ok(())
+        self.memory.write(plan.boot.offset, boot.as_bytes());
     }
 
     /// Has the sinks get what both sides do, if there are any.
@@ -324,7 +324,7 @@ fn sizes(
     limits: &Limits,
     arena: Option<u64>,
     stack: Option<u64>,
-    words: &Words,
+    instance: u64,
     trace_records: u32,
 ) -> Result<Sizes> {
     let memory = limits.value(LimitKind::Memory);
@@ -352,7 +352,7 @@ fn sizes(
         arena: bounded("an arena", arena, layout::ARENA_MAX)?,
         stack: bounded("a stack", stack, layout::STACK_MAX)?,
         in_flight,
-        boot: Words::OFFSET + words.bytes.len() as u64,
+        instance,
         trace_records,
     })
 }
@@ -378,75 +378,4 @@ fn memory_of_the_machine() -> u64 {
     )]
     let bytes = u64::from(available.totalram) * u64::from(available.mem_unit);
     bytes
-}
-
-/// Arguments and environment, as they lie behind the boot page's structure.
-struct Words {
-    bytes: Vec<u8>,
-    args_len: usize,
-}
-
-impl Words {
-    /// Where they begin in the boot page.
-    const OFFSET: u64 = 256;
-
-    fn new(args: &[String], env: &[(String, String)]) -> Result<Self> {
-        let mut bytes = Vec::new();
-        let mut push = |word: &str, what: &str| {
-            if word.contains('\0') {
-                return Err(Error::Setting(format!("{what} contains a NUL: {word:?}")));
-            }
-            bytes.extend_from_slice(word.as_bytes());
-            bytes.push(0);
-            Ok(bytes.len())
-        };
-        let mut args_len = 0;
-        for arg in args {
-            args_len = push(arg, "an argument")?;
-        }
-        for (key, value) in env {
-            if key.is_empty() || key.contains('=') {
-                return Err(Error::Setting(format!(
-                    "a variable cannot be named {key:?}"
-                )));
-            }
-            push(&format!("{key}={value}"), "a variable")?;
-        }
-        if Self::OFFSET + bytes.len() as u64 > layout::BOOT_MAX {
-            return Err(Error::Setting(format!(
-                "arguments and environment take {}; there is room for {}",
-                crate::units::bytes(bytes.len() as u64),
-                crate::units::bytes(layout::BOOT_MAX - Self::OFFSET)
-            )));
-        }
-        Ok(Self { bytes, args_len })
-    }
-
-    fn args_range(&self) -> Range {
-        Range {
-            start: layout::BOOT + Self::OFFSET,
-            len: self.args_len as u64,
-        }
-    }
-
-    fn env_range(&self) -> Range {
-        let args = self.args_range();
-        Range {
-            start: args.end(),
-            len: (self.bytes.len() - self.args_len) as u64,
-        }
-    }
-}
-
-const _: () = assert!(size_of::<Boot>() as u64 <= Words::OFFSET);
-
-/// Random words for the guest's own generators.
-fn seed() -> Result<[u64; 4]> {
-    let mut bytes = [0; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::Setting(format!("the kernel gives no random bytes: {error}")))?;
-    let (words, _) = bytes.as_chunks::<8>();
-    Ok(std::array::from_fn(|index| {
-        u64::from_le_bytes(words[index])
-    }))
 }

@@ -1,6 +1,7 @@
 //! The life of a sandbox: built, run, ended.
 //!
-//! [`Builder`] holds the settings, `create.rs` makes the machine of them, `run.rs` enters the guest
+//! [`Builder`] holds the settings, `create.rs` makes the machine of them, `instance.rs`
+//! what sets it apart from others of its template, `run.rs` enters the guest
 //! and sees to what it was left for, `serve.rs` has its submissions done and parks it,
 //! `termination.rs` tells how it ended, and `postmortem.rs` what is found out about it then.
 //! [`Handle`] is the sandbox as it is seen from beside.
@@ -9,6 +10,7 @@ mod builder;
 mod cpu_time;
 mod create;
 mod handle;
+mod instance;
 mod postmortem;
 mod run;
 mod running;

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use vm_memory::{MmapRegion, VolatileMemory};
-use wakebox_abi::boot::Clock;
+use wakebox_abi::boot::{Clock, Instance};
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 
 use crate::error::{Error, Result};
@@ -196,6 +196,14 @@ impl GuestMemory {
         // the guest's mapping of it is read-only.
         let clock = unsafe { base.cast::<Clock>().as_ref() };
         clock.write(moment);
+    }
+
+    /// The instance page. Only while the guest sleeps may it be written.
+    pub fn instance(&self) -> &Instance {
+        let base = self.pointer(self.plan.instance.offset, size_of::<Instance>() as u64);
+        // SAFETY: the page lies in the mapping, which lives as long as the reference, and is
+        // aligned; `Instance` is made of atomics, and the guest's mapping of it is read-only.
+        unsafe { base.cast().as_ref() }
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! offset in RAM
 //! 0          descriptor tables | stubs | ring-0 stack | double-fault stack   (supervisor)
-//!            boot page, arguments, environment | clock
+//!            boot page | clock | instance page, arguments, environment
 //!            control | report | submission ring | completion ring
 //!            stack | image | page tables
 //! 2 MiB * n  arena
@@ -67,8 +67,8 @@ pub struct Sizes {
     pub stack: u64,
     /// Most operations in flight.
     pub in_flight: u32,
-    /// Boot page, arguments and environment, in bytes.
-    pub boot: u64,
+    /// Instance page, arguments and environment, in bytes.
+    pub instance: u64,
     /// Places of the trace ring, a power of two, or zero.
     pub trace_records: u32,
 }
@@ -92,6 +92,8 @@ pub struct Plan {
     pub boot: Region,
     /// The clock page.
     pub clock: Region,
+    /// The instance page, and what lies behind it.
+    pub instance: Region,
     /// The control page.
     pub control: Region,
     /// The page of a guest's last words.
@@ -167,8 +169,9 @@ impl Plan {
         let stubs = take(PAGE_SIZE);
         let ring0_stack = take(RING0_STACK);
         let fault_stack = take(RING0_STACK);
-        let boot = take(sizes.boot);
+        let boot = take(PAGE_SIZE);
         let clock = take(PAGE_SIZE);
+        let instance = take(sizes.instance);
         let control = take(PAGE_SIZE);
         let report = take(PAGE_SIZE);
         let submissions = take(u64::from(submission_entries) * 64);
@@ -214,6 +217,7 @@ impl Plan {
             fault_stack,
             boot,
             clock,
+            instance,
             control,
             report,
             submissions,
@@ -247,6 +251,7 @@ impl Plan {
         let regions = [
             (layout::BOOT, self.boot, Rights::READ),
             (layout::CLOCK, self.clock, Rights::READ),
+            (layout::INSTANCE, self.instance, Rights::READ),
             (layout::CONTROL, self.control, Rights::WRITE),
             (layout::REPORT, self.report, Rights::WRITE),
             (layout::SUBMISSIONS, self.submissions, Rights::WRITE),

@@ -92,6 +92,7 @@ fn writing_what_is_read_only_is_a_fault() {
         CONSTANTS,
         layout::BOOT,
         layout::CLOCK,
+        layout::INSTANCE,
         supervisor,
     ] {
         let kind = (FaultKind::PageWrite, Some(address));

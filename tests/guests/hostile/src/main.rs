@@ -51,7 +51,7 @@ extern "C" fn main() {}
 
 extern "C" fn run() -> ! {
     // SAFETY: the program runs as a guest, once; nobody writes to the static any more; the
-    // arguments lie in the boot pages for ever, each ended by a NUL.
+    // arguments lie behind the instance page, as no template is made of this guest, each ended by a NUL.
     let (entered, args) = unsafe {
         let args = Boot::get().args;
         let args = core::slice::from_raw_parts(args.start as *const u8, args.len as usize);

@@ -16,7 +16,7 @@ pub const TELLING_PARAMS: [u64; 8] = [0, 1, 2, 3, u32::MAX as u64, 1 << 32, 1 <<
 /// Any eight words of which the first is likely to name an operation.
 pub fn words<A: Any>(any: &mut A) -> [u64; Submission::WORDS] {
     let last = Opcode::ALL.len() as u64 + 16;
-    let head = any.u64(&[0, 1, 2, 12, 22, 23, 24, 40, 45, last, 1 << 16]);
+    let head = any.u64(&[0, 1, 2, 12, 22, 23, 24, 40, 45, 46, last, 1 << 16]);
     let mut words = [head, any.u64(&[0, 1 << 32]), 0, 0, 0, 0, 0, 0];
     for word in &mut words[2..5] {
         *word = any.u64(&TELLING_PARAMS);

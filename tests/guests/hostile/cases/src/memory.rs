@@ -53,6 +53,7 @@ const REGIONS: &[Region] = &[
     ),
     region("boot", layout::BOOT, PAGE_SIZE, true, false),
     region("clock", layout::CLOCK, PAGE_SIZE, true, false),
+    region("instance", layout::INSTANCE, 4 * PAGE_SIZE, true, false),
     // The report page follows it.
     region("control-report", layout::CONTROL, 2 * PAGE_SIZE, true, true),
     region("submissions", layout::SUBMISSIONS, PAGE_SIZE, true, true),
