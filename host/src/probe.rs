@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use wakebox_abi::note::Note;
 use wakebox_abi::{layout, port};
 use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::{Plan, Sizes};
 use wakebox_vmm::system::System;
-use wakebox_vmm::vcpu::{Exit, Vcpu};
+use wakebox_vmm::vcpu::Exit;
 
 use crate::error::{Error, Result};
 use crate::loader::Image;
@@ -34,7 +35,7 @@ pub struct Costs {
 /// A machine whose guest does nothing but ring [`port::SUBMIT`].
 #[derive(Debug)]
 pub struct Probe {
-    vcpu: Vcpu,
+    machine: Machine,
     has_counter: bool,
 }
 
@@ -56,11 +57,15 @@ impl Probe {
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes)?)?;
         let stack = layout::STACK + memory.plan().stack.len;
-        let vcpu = Vcpu::new(&memory, image.entry(), stack)?;
+        let mut machine = Machine::new(&memory)?;
+        machine.start(image.entry(), stack)?;
         memory.write_tables();
         image.load(&memory);
-        let has_counter = Clocks::new(vcpu.fd()).has_counter();
-        let mut probe = Self { vcpu, has_counter };
+        let has_counter = Clocks::new(machine.vcpu().fd()).has_counter();
+        let mut probe = Self {
+            machine,
+            has_counter,
+        };
         probe.ring()?;
         Ok(probe)
     }
@@ -72,7 +77,7 @@ impl Probe {
     }
 
     fn ring(&mut self) -> Result<()> {
-        match self.vcpu.enter(Duration::from_secs(1))? {
+        match self.machine.vcpu_mut().enter(Duration::from_secs(1))? {
             Exit::Submit | Exit::Interrupted(_) => Ok(()),
             other => Err(Error::KvmUnsuitable(format!(
                 "a guest in ring 3 that rings a doorbell ended otherwise: {other:?}"

@@ -200,6 +200,20 @@ fn of_two_kicks_at_once_neither_reason_is_lost() {
 }
 
 #[test]
+fn a_kick_that_comes_while_the_state_is_looked_at_is_not_lost() {
+    explore(|| {
+        let (cpu, kick) = kicked();
+        let kicker = thread::spawn({
+            let kick = kick.clone();
+            move || kick.kick(Reasons::STOP)
+        });
+        kick.without_guest(|| cpu.run());
+        computes_until(&cpu, &kick, Reasons::STOP);
+        kicker.join().unwrap();
+    });
+}
+
+#[test]
 fn a_processor_that_is_gone_is_not_touched() {
     explore(|| {
         let (cpu, kick) = kicked();

@@ -7,10 +7,10 @@ use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
 use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::{Plan, Sizes};
 use wakebox_vmm::system::System;
-use wakebox_vmm::vcpu::Vcpu;
 
 use super::builder::{Builder, Guest};
 use super::cpu_time::CpuTime;
@@ -59,16 +59,16 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
     let room = instance.room();
     let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
-    let machine = Machine::new(image, &sizes, builder.mode)?;
-    machine.write_boot_page(builder.mode, &instance.identity());
-    instance.write(&machine.memory)?;
+    let loaded = Loaded::new(image, &sizes, builder.mode)?;
+    loaded.write_boot_page(builder.mode, &instance.identity());
+    instance.write(&loaded.memory)?;
     let quantum = match trace_records {
         0 => builder.quantum,
         _ => builder.quantum.min(QUANTUM),
     };
     let telemetry = Telemetry::new(name.as_deref(), builder.mode);
-    let tracing = machine.watched_by(builder.sinks, builder.mode, name)?;
-    let stop = Arc::new(Stop::new(machine.vcpu.kick().clone()));
+    let tracing = loaded.watched_by(builder.sinks, builder.mode, name)?;
+    let stop = Arc::new(Stop::new(loaded.machine.vcpu().kick().clone()));
     let host = Host::new(
         &limits,
         builder.functions,
@@ -77,14 +77,14 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let meter = Meter::new(limits);
     let live = Arc::new(Live::new(
         builder.mode,
-        &machine.memory,
+        &loaded.memory,
         stop,
         policy,
         meter,
         host.account.clone(),
     ));
-    let resources = host.resources(&machine, &live, &limits, tree);
-    let placement = machine.place(
+    let resources = host.resources(&loaded, &live, &limits, tree);
+    let placement = loaded.place(
         resources,
         &live.operations,
         tracing.as_ref(),
@@ -92,20 +92,20 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         builder.mode,
         &host.callables,
     )?;
-    let Machine {
+    let Loaded {
         image,
         memory,
-        vcpu,
+        machine,
         clocks,
         ..
-    } = machine;
+    } = loaded;
     Ok(Sandbox {
         image,
         symbols: Arc::new(symbols),
         signal: 0,
         control: memory.control(),
         live,
-        vcpu,
+        machine,
         clocks,
         memory,
         placement,
@@ -135,10 +135,10 @@ fn environment(policy: &Guard, own: Vec<(String, String)>) -> Result<Vec<(String
 }
 
 /// A machine with its guest.
-struct Machine {
+struct Loaded {
     image: Image,
     memory: Arc<GuestMemory>,
-    vcpu: Vcpu,
+    machine: Machine,
     clocks: Clocks,
     /// The guest's stack.
     stack: Range,
@@ -146,7 +146,7 @@ struct Machine {
     is_polled: bool,
 }
 
-impl Machine {
+impl Loaded {
     fn new(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
         let memory = GuestMemory::new(Plan::new(&image.pages(), sizes)?)?;
         // Watching pays only if somebody else can fill the ring meanwhile.
@@ -158,14 +158,15 @@ impl Machine {
         };
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
-        let vcpu = Vcpu::new(&memory, image.entry(), stack.end() - 64)?;
-        let clocks = Clocks::new(vcpu.fd());
+        let mut machine = Machine::new(&memory)?;
+        machine.start(image.entry(), stack.end() - 64)?;
+        let clocks = Clocks::new(machine.vcpu().fd());
         memory.write_tables();
         image.load(&memory);
         Ok(Self {
             image,
             memory,
-            vcpu,
+            machine,
             clocks,
             stack,
             is_polled,
@@ -235,7 +236,7 @@ impl Machine {
         mode: Mode,
         callables: &Callables,
     ) -> Result<Placement<TokioBackend>> {
-        let kick = self.vcpu.kick();
+        let kick = self.machine.vcpu().kick();
         let driver = Driver::new(
             &self.memory,
             resources,
@@ -282,15 +283,9 @@ impl Host {
     }
 
     /// What operations work with.
-    fn resources(
-        &self,
-        machine: &Machine,
-        live: &Live,
-        limits: &Limits,
-        tree: Tree,
-    ) -> TokioBackend {
+    fn resources(&self, loaded: &Loaded, live: &Live, limits: &Limits, tree: Tree) -> TokioBackend {
         TokioBackend {
-            arena: Arena::of(&machine.memory),
+            arena: Arena::of(&loaded.memory),
             handles: Handles::new(handles::most(limits)),
             policy: live.policy.clone(),
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
@@ -303,7 +298,7 @@ impl Host {
             account: self.account.clone(),
             meter: live.meter.clone(),
             stop: live.stop.clone(),
-            start: machine.clocks.start(),
+            start: loaded.clocks.start(),
         }
     }
 }

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::clock::Clocks;
+use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::{GuestMemory, Shared};
-use wakebox_vmm::vcpu::Vcpu;
 
 pub use self::builder::{Builder, Guest};
 use self::cpu_time::CpuTime;
@@ -55,7 +55,7 @@ pub struct Sandbox {
     symbols: Arc<Symbols>,
     /// What a debugger is told that ended the guest.
     signal: i32,
-    vcpu: Vcpu,
+    machine: Machine,
     clocks: Clocks,
     memory: Arc<GuestMemory>,
     control: Shared<MappedControl>,
@@ -131,7 +131,7 @@ impl Sandbox {
     /// a thread for blocking calls. A copy in a child after `fork` leaves
     /// alone what is its parent's, and what a thread of its parent's may have held.
     fn close(&mut self) {
-        if !self.vcpu.is_of_this_process() {
+        if !self.machine.is_of_this_process() {
             return;
         }
         self.live.keep_guest_counts(&self.memory);

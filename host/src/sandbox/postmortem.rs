@@ -26,7 +26,7 @@ impl Sandbox {
     ///
     /// KVM did not give the registers.
     pub fn backtrace(&self) -> Result<Backtrace> {
-        let stopped = self.stopped_at(self.vcpu.registers()?);
+        let stopped = self.stopped_at(self.machine.vcpu().registers()?);
         Ok(stopped.backtrace(&Fuel::new(limits::UNWIND)))
     }
 
@@ -39,8 +39,8 @@ impl Sandbox {
         Ok(CrashDump::new(
             self.memory.view(),
             self.image.clone(),
-            self.vcpu.registers()?,
-            self.vcpu.floating_point(),
+            self.machine.vcpu().registers()?,
+            self.machine.vcpu().floating_point(),
             self.signal,
         ))
     }
@@ -65,7 +65,7 @@ impl Sandbox {
                 fault.instruction = Instruction::new(registers.rip, bytes);
                 fault.backtrace = self.stopped_at(registers).look().await;
             }
-            Outcome::Panic(panic) => match self.vcpu.registers() {
+            Outcome::Panic(panic) => match self.machine.vcpu().registers() {
                 Ok(registers) => panic.backtrace = self.stopped_at(registers).look().await,
                 Err(error) => tracing::warn!(%error, "a panic has no backtrace"),
             },

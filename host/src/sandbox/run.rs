@@ -56,7 +56,7 @@ impl Sandbox {
     }
 
     async fn run_in_span(&mut self) -> Result<Outcome> {
-        if !self.vcpu.is_of_this_process() {
+        if !self.machine.is_of_this_process() {
             return Err(Error::Forked);
         }
         if std::mem::replace(&mut self.ended, true) {
@@ -161,7 +161,7 @@ impl Sandbox {
 
     /// Enters the guest, with an interrupt if it is to have one, and tells who watches.
     fn enter_vcpu(&mut self, most: Duration) -> Result<Exit> {
-        let is_interrupted = self.vcpu.inject()?;
+        let is_interrupted = self.machine.vcpu_mut().inject()?;
         if is_interrupted {
             self.live.run.interrupts.add(1);
         }
@@ -171,7 +171,7 @@ impl Sandbox {
             }
             recorder.entered();
         }
-        Ok(self.vcpu.enter(most)?)
+        Ok(self.machine.vcpu_mut().enter(most)?)
     }
 
     /// Tells of an exit whoever counts or watches them.
@@ -241,7 +241,7 @@ impl Sandbox {
             },
             Exit::Halt => match self.park().await {
                 Parked::Completion => {
-                    self.vcpu.interrupt();
+                    self.machine.vcpu_mut().interrupt();
                     Ok(())
                 }
                 parked => return Ok(Break(self.not_woken(parked).await)),

@@ -33,7 +33,7 @@ impl Sandbox {
             None => self.take_turns().await?,
         };
         if self.mode == Mode::Irq && completed {
-            self.vcpu.interrupt();
+            self.machine.vcpu_mut().interrupt();
         }
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Sandbox {
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }
             End::Shutdown => {
-                let (registers, shutdown) = self.vcpu.shut_down()?;
+                let (registers, shutdown) = self.machine.vcpu().shut_down()?;
                 let fault = Box::new(Fault::of_shutdown(registers, shutdown));
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }

@@ -18,6 +18,9 @@ const INTERRUPT: u64 = write_call::<kvm_interrupt>(0x86);
 /// `KVM_SET_DEVICE_ATTR` (KVM API, 4.80), on a vCPU.
 const SET_DEVICE_ATTR: u64 = write_call::<kvm_device_attr>(0xe1);
 
+/// `KVM_GET_DEVICE_ATTR` (KVM API, 4.80), on a vCPU.
+const GET_DEVICE_ATTR: u64 = write_call::<kvm_device_attr>(0xe2);
+
 /// `KVM_SET_SIGNAL_MASK` (KVM API, 4.21): what a thread holds back while it is in the guest.
 const SET_SIGNAL_MASK: u64 = write_call::<kvm_signal_mask>(0x8b);
 
@@ -62,6 +65,25 @@ pub(crate) fn set_attribute(
     // SAFETY: the call reads a `kvm_device_attr` and the value that it points to, both of which
     // live through it.
     check(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_DEVICE_ATTR, &raw const attr) })
+}
+
+/// An attribute of a vCPU that is eight bytes long.
+///
+/// # Errors
+///
+/// What the kernel says; `ENXIO` if it does not know the attribute.
+pub(crate) fn attribute(vcpu: &VcpuFd, group: u32, attribute: u32) -> io::Result<u64> {
+    let mut value = 0_u64;
+    let attr = kvm_device_attr {
+        group,
+        attr: u64::from(attribute),
+        addr: &raw mut value as u64,
+        flags: 0,
+    };
+    // SAFETY: the call reads a `kvm_device_attr` and writes the eight bytes that it points to, both of
+    // which live through it.
+    check(unsafe { libc::ioctl(vcpu.as_raw_fd(), GET_DEVICE_ATTR, &raw const attr) })?;
+    Ok(value)
 }
 
 /// Says which signals a thread holds back while it is in the guest: bit `n - 1` is signal `n`.

@@ -110,6 +110,18 @@ impl<P: Processor> Kick<P> {
         });
     }
 
+    /// Has `run` call `KVM_RUN` so that it returns at once: it completes what the vCPU was about to do
+    /// when it left the guest, and executes nothing of that. Who kicks meanwhile is seen to as ever.
+    pub fn without_guest<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.processor(|processor| processor.set_immediate_exit(true));
+        let result = run();
+        self.processor(|processor| {
+            // Whoever comes to K2 after this sets it again.
+            processor.set_immediate_exit(self.reasons.load(Ordering::Relaxed) != 0);
+        });
+        result
+    }
+
     /// Whether the vCPU runs now. A hint: it may change at any time.
     pub fn is_in_guest(&self) -> bool {
         self.in_guest.load(Ordering::Relaxed)

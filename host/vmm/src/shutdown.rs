@@ -40,7 +40,7 @@ impl Vcpu {
         let mut registers = Registers::default();
         if !shutdown.reset {
             registers = self.registers()?;
-            compare_registers(&self.start()?, &sregs, &mut shutdown);
+            compare_registers(&self.start_registers()?, &sregs, &mut shutdown);
         }
         for (region, written, name) in written(memory.plan()) {
             compare_memory(memory, region, &written, name, &mut shutdown);

@@ -9,11 +9,14 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::error::{Error, Result};
 use crate::signal;
+use crate::x86_64::state::MODEL_SPECIFIC;
 
 /// An open `/dev/kvm`, checked once.
 #[derive(Debug)]
 pub struct System {
     kvm: Kvm,
+    /// Numbers of the model-specific registers that are a part of a processor's state here.
+    pub(crate) model_specific: Vec<u32>,
     /// The CPUID leaves that every vCPU gets.
     pub cpuid: CpuId,
     /// Whether this machine is itself emulated by QEMU, instruction by instruction.
@@ -70,11 +73,16 @@ impl System {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("list the processor's features"))?;
+        let known = kvm
+            .get_msr_index_list()
+            .map_err(Error::kvm("list the processor's registers"))?;
+        let is_known = |number: &u32| known.as_slice().contains(number);
         signal::install().map_err(|source| Error::Kvm {
             action: "have a handler for the signal that interrupts guests",
             source,
         })?;
         Ok(Self {
+            model_specific: MODEL_SPECIFIC.into_iter().filter(is_known).collect(),
             kvm,
             cpuid,
             is_qemu: is_qemu(),

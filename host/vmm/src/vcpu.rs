@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvm_bindings::{kvm_sregs, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use wakebox_abi::port;
 
@@ -12,16 +12,20 @@ use crate::error::{Error, Result};
 use crate::ioctl;
 use crate::kick::{Kick, Reasons};
 use crate::memory::GuestMemory;
-use crate::process;
 use crate::signal::{self, RunPage, VcpuKick, thread_id};
 use crate::system::{System, retry};
 use crate::ticker::Ticker;
 use crate::x86_64::exception::{Exception, FRAME_WORDS};
 use crate::x86_64::registers::{self, Features, Registers};
+use crate::x86_64::state::CpuState;
 use crate::x86_64::{RING0_STACK, fault_stack_at, ring0_stack_at};
 
 /// How often in a row KVM may ask to try again (`EAGAIN`) before that is an error.
 const REFUSALS: u32 = 1_000;
+
+/// Most pieces in which KVM completes what a guest was about to do: a vector of 64 bytes, by eight, has
+/// as many.
+const MOST_PIECES: usize = 8;
 
 /// Why the guest was left.
 #[derive(Debug)]
@@ -68,17 +72,20 @@ struct HeldBack {
     kick: bool,
 }
 
-/// A virtual processor and the machine around it.
+/// All that a processor holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VcpuState {
+    cpu: CpuState,
+    interrupt_wanted: bool,
+}
+
+/// A virtual processor of a [machine](crate::machine::Machine).
 #[derive(Debug)]
 pub struct Vcpu {
     vcpu: VcpuFd,
-    // Keeps the machine alive, and its memory mapped, as long as its processor.
-    _vm: VmFd,
     memory: Arc<GuestMemory>,
     kick: Arc<VcpuKick>,
     ticker: &'static Ticker,
-    /// The process that made it.
-    process: u32,
     held_back: HeldBack,
     interrupt_wanted: bool,
     /// How often KVM has asked to try again, one time after the other.
@@ -86,42 +93,58 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Creates a machine with `memory` and one processor that will start at `entry`, in ring
-    /// 3, with its stack pointer at `stack`.
+    /// Creates a processor of a machine that has `memory`, in the state in which processors are switched
+    /// on.
     ///
     /// # Errors
     ///
     /// What KVM could not do.
-    pub fn new(memory: &Arc<GuestMemory>, entry: u64, stack: u64) -> Result<Self> {
-        let system = System::get()?;
-        let ticker = Ticker::get()?;
-        let vm = system.create_vm()?;
-        let (userspace_addr, memory_size) = memory.host_range();
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            guest_phys_addr: memory.plan().base,
-            memory_size,
-            userspace_addr,
-            flags: 0,
-        };
-        // SAFETY: the range is the whole mapping that `memory` owns, and `Self` keeps `memory`
-        // alive as long as the machine. The guest may change any byte: that is `memory`'s subject.
-        unsafe { vm.set_user_memory_region(region) }
-            .map_err(Error::kvm("give memory to the virtual machine"))?;
+    pub(crate) fn new(
+        vm: &VmFd,
+        number: u64,
+        memory: &Arc<GuestMemory>,
+        ticker: &'static Ticker,
+    ) -> Result<Self> {
         let mut vcpu =
-            retry(|| vm.create_vcpu(0)).map_err(Error::kvm("create a virtual processor"))?;
-        vcpu.set_cpuid2(&system.cpuid)
+            retry(|| vm.create_vcpu(number)).map_err(Error::kvm("create a virtual processor"))?;
+        vcpu.set_cpuid2(&System::get()?.cpuid)
             .map_err(Error::kvm("set the processor's features"))?;
+        let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
+        // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
+        // that ends.
+        let page = unsafe { RunPage::new(flag) };
+        let kick = Arc::new(Kick::new(page));
+        ticker.watch(&kick);
+        Ok(Self {
+            vcpu,
+            memory: memory.clone(),
+            kick,
+            ticker,
+            held_back: HeldBack::default(),
+            interrupt_wanted: false,
+            refusals: 0,
+        })
+    }
 
+    /// Has it start at `entry`, in ring 3, with its stack pointer at `stack`, when it is entered.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(crate) fn start(&self, entry: u64, stack: u64) -> Result<()> {
+        let system = System::get()?;
         let features = Features::of(&system.cpuid);
-        let mut sregs = vcpu
+        let mut sregs = self
+            .vcpu
             .get_sregs()
             .map_err(Error::kvm("read the processor's registers"))?;
-        registers::prepare(&mut sregs, root_table(memory), &features);
-        vcpu.set_sregs(&sregs)
+        registers::prepare(&mut sregs, root_table(&self.memory), &features);
+        self.vcpu
+            .set_sregs(&sregs)
             .map_err(Error::kvm("set the processor's registers"))?;
         let regs = registers::first(entry, stack, system.is_qemu);
-        vcpu.set_regs(&regs)
+        self.vcpu
+            .set_regs(&regs)
             .map_err(Error::kvm("set the processor's registers"))?;
         if features.xcr0 != 0 {
             let mut xcrs = kvm_xcrs {
@@ -133,31 +156,65 @@ impl Vcpu {
                 value: features.xcr0,
                 ..Default::default()
             };
-            vcpu.set_xcrs(&xcrs)
+            self.vcpu
+                .set_xcrs(&xcrs)
                 .map_err(Error::kvm("switch the processor's vector units on"))?;
         }
-        let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
-        // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
-        // that ends.
-        let page = unsafe { RunPage::new(flag) };
-        let kick = Arc::new(Kick::new(page));
-        ticker.watch(&kick);
-        Ok(Self {
-            vcpu,
-            _vm: vm,
-            memory: memory.clone(),
-            kick,
-            ticker,
-            process: process::generation(),
-            held_back: HeldBack::default(),
-            interrupt_wanted: false,
-            refusals: 0,
+        Ok(())
+    }
+
+    /// Completes what the guest was about to do when it was left, such as reading a port: until then
+    /// KVM holds some of the processor's state back, and would go on with it in any other state that is
+    /// set (KVM API, 5, `KVM_EXIT_IO`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KvmStopped`] if there is always more of it; what KVM could not do.
+    fn complete(&mut self) -> Result<()> {
+        let vcpu = &mut self.vcpu;
+        for _ in 0..MOST_PIECES {
+            match self.kick.without_guest(|| vcpu.run().map(drop)) {
+                Err(error) if error.errno() == libc::EINTR => return Ok(()),
+                Err(error) if error.errno() != libc::EAGAIN => {
+                    return Err(Error::kvm("complete what the guest was about to do")(error));
+                }
+                // What is wide comes in pieces.
+                _ => {}
+            }
+        }
+        Err(Error::KvmStopped(
+            "it does not complete what the guest was about to do".into(),
+        ))
+    }
+
+    /// All that it holds, with the guest where it stands.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(crate) fn state(&mut self) -> Result<VcpuState> {
+        self.complete()?;
+        Ok(VcpuState {
+            cpu: CpuState::read(&self.vcpu, &System::get()?.model_specific)?,
+            interrupt_wanted: self.interrupt_wanted,
         })
     }
 
-    /// Whether this process has made it, and not one that this is a child of: KVM serves that alone.
-    pub fn is_of_this_process(&self) -> bool {
-        self.process == process::generation()
+    /// Has it hold just this, and nothing of what it held. Who is to be woken by its [kick](Self::kick)
+    /// is another matter: what it was kicked for it is still kicked for.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do. It is then not to be entered.
+    pub(crate) fn restore(&mut self, state: &VcpuState) -> Result<()> {
+        // Without an interrupt controller, KVM takes CR8 from here at each entry (KVM API, 5).
+        self.vcpu.get_kvm_run().cr8 = state.cpu.cr8();
+        self.complete()?;
+        state.cpu.set(&self.vcpu)?;
+        self.vcpu.get_kvm_run().request_interrupt_window = 0;
+        self.interrupt_wanted = state.interrupt_wanted;
+        self.refusals = 0;
+        Ok(())
     }
 
     /// The processor itself, to set up what this module does not know.
@@ -302,7 +359,7 @@ impl Vcpu {
     /// # Errors
     ///
     /// As [`System::get`].
-    pub(crate) fn start(&self) -> Result<kvm_sregs> {
+    pub(crate) fn start_registers(&self) -> Result<kvm_sregs> {
         let mut sregs = kvm_sregs::default();
         let features = Features::of(&System::get()?.cpuid);
         registers::prepare(&mut sregs, root_table(&self.memory), &features);

@@ -8,6 +8,7 @@ pub mod exception;
 pub mod paging;
 pub mod registers;
 pub mod shutdown;
+pub(crate) mod state;
 pub(crate) mod stubs;
 
 use wakebox_abi::layout::{self, PAGE_SIZE};

@@ -1,0 +1,345 @@
+//! Machines on the real KVM: what they hold is set as a whole, and nothing of what was there is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment, kvm_xsave};
+use wakebox_abi::layout::{self, PAGE_SIZE};
+use wakebox_abi::port;
+use wakebox_vmm::machine::Machine;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Pages, Plan, Sizes};
+use wakebox_vmm::vcpu::{End, Exit};
+use wakebox_vmm::x86_64::paging::Rights;
+
+const START: u64 = layout::IMAGE_PIE_BASE;
+
+/// Model-specific registers, and a value that none of them has at the beginning.
+const MODEL_SPECIFIC: [(u32, u64); 9] = [
+    (0x174, 0x8),                         // IA32_SYSENTER_CS
+    (0x175, 0x1000),                      // IA32_SYSENTER_ESP
+    (0x176, 0x2000),                      // IA32_SYSENTER_EIP
+    (0x277, 0x0606_0606_0606_0606),       // IA32_PAT
+    (0xc000_0081, 0x0013_0008_0000_0000), // STAR
+    (0xc000_0082, 0x3000),                // LSTAR
+    (0xc000_0083, 0x4000),                // CSTAR
+    (0xc000_0084, 0x200),                 // FMASK
+    (0xc000_0102, 0x5000),                // KERNEL_GS_BASE
+];
+
+/// Memory of a guest that is made of this code, at [`START`].
+fn memory_with(code: &[u8]) -> Arc<GuestMemory> {
+    let pages = Pages {
+        start: START,
+        len: PAGE_SIZE,
+        rights: Rights::EXECUTE,
+    };
+    let sizes = Sizes {
+        memory: 2 << 20,
+        arena: PAGE_SIZE,
+        stack: PAGE_SIZE,
+        in_flight: 64,
+        instance: PAGE_SIZE,
+        trace_records: 0,
+    };
+    let memory = GuestMemory::new(Plan::new(&[pages], &sizes).unwrap()).unwrap();
+    memory.write_tables();
+    memory.write(memory.plan().image_offset(START), code);
+    memory
+}
+
+/// A machine whose guest is about to begin with this code.
+fn machine_with(code: &[u8]) -> Machine {
+    let mut machine = Machine::new(&memory_with(code)).unwrap();
+    machine
+        .start(START, layout::STACK + PAGE_SIZE - 64)
+        .unwrap();
+    machine
+}
+
+/// Enters the guest until it leaves by itself.
+fn left(machine: &mut Machine) -> Exit {
+    loop {
+        match machine.vcpu_mut().enter(Duration::from_secs(1)).unwrap() {
+            Exit::Interrupted(_) => {}
+            exit => return exit,
+        }
+    }
+}
+
+/// `out PORT, al`.
+fn ring(port: u16) -> [u8; 2] {
+    [0xe6, port as u8]
+}
+
+/// `in al, PORT`.
+fn read(port: u16) -> [u8; 2] {
+    [0xe4, port as u8]
+}
+
+/// Gives every register another value. Returns those of which KVM knows none.
+fn change_everything(machine: &Machine) -> Vec<&'static str> {
+    let mut fixed = Vec::new();
+    let vcpu = machine.vcpu().fd();
+    let mut regs = vcpu.get_regs().unwrap();
+    for register in [
+        &mut regs.rax,
+        &mut regs.rbx,
+        &mut regs.rcx,
+        &mut regs.rdx,
+        &mut regs.rsi,
+        &mut regs.rdi,
+        &mut regs.rsp,
+        &mut regs.rbp,
+        &mut regs.r8,
+        &mut regs.r9,
+        &mut regs.r10,
+        &mut regs.r11,
+        &mut regs.r12,
+        &mut regs.r13,
+        &mut regs.r14,
+        &mut regs.r15,
+        &mut regs.rip,
+    ] {
+        *register ^= 0x5ec2_e7f0;
+    }
+    regs.rflags ^= 0x8d5;
+    vcpu.set_regs(&regs).unwrap();
+
+    let mut sregs = vcpu.get_sregs().unwrap();
+    let change = |segment: &mut kvm_segment| segment.base ^= 0x1234_5000;
+    for segment in [&mut sregs.fs, &mut sregs.gs, &mut sregs.tr] {
+        change(segment);
+    }
+    sregs.gdt.base ^= 0x1000;
+    sregs.gdt.limit ^= 0x0f;
+    sregs.idt.base ^= 0x1000;
+    sregs.idt.limit ^= 0x0f;
+    sregs.cr2 ^= 0xdead_f000;
+    sregs.cr3 ^= 0x1000;
+    sregs.cr4 ^= 1 << 2;
+    // As if an interrupt had been injected and not been delivered.
+    sregs.interrupt_bitmap[0] = 1 << 33;
+    vcpu.set_sregs(&sregs).unwrap();
+
+    let mut xsave = kvm_xsave {
+        region: vcpu.get_xsave().unwrap().region,
+        ..Default::default()
+    };
+    // Control words, the x87 registers, the SSE registers; and says that both are in use.
+    xsave.region[0] = 0x27f;
+    xsave.region[6] = 0x1fa0;
+    for (index, word) in xsave.region[8..104].iter_mut().enumerate() {
+        // Ten bytes of the sixteen of an x87 register are there.
+        if index >= 32 || index % 4 < 2 {
+            *word = 0x5ec2_e700 + index as u32;
+        }
+    }
+    xsave.region[128] |= 0b11;
+    // SAFETY: it is as large as what KVM gave.
+    unsafe { vcpu.set_xsave(&xsave) }.unwrap();
+
+    let mut xcrs = vcpu.get_xcrs().unwrap();
+    xcrs.xcrs[0].value = if xcrs.xcrs[0].value == 1 { 0b11 } else { 1 };
+    if vcpu.set_xcrs(&xcrs).is_err() {
+        fixed.push("xcr0");
+    }
+
+    let mut debug = vcpu.get_debug_regs().unwrap();
+    debug.db = [0x1000, 0x2000, 0x3000, 0x4000];
+    debug.dr6 ^= 0b1111;
+    debug.dr7 ^= 0b1010_1010;
+    vcpu.set_debug_regs(&debug).unwrap();
+
+    for (index, data) in MODEL_SPECIFIC {
+        let entry = kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        };
+        let set = vcpu.set_msrs(&Msrs::from_entries(&[entry]).unwrap());
+        assert_eq!(set.unwrap(), 1, "{index:#x}");
+    }
+
+    let mut events = vcpu.get_vcpu_events().unwrap();
+    events.nmi.masked ^= 1;
+    events.interrupt.shadow ^= 1;
+    events.exception.injected = 1;
+    events.exception.nr = 13;
+    events.exception.has_error_code = 1;
+    events.exception.error_code = 0x5ec2;
+    vcpu.set_vcpu_events(&events).unwrap();
+    fixed
+}
+
+/// What KVM shows of a processor, by name.
+fn shown(machine: &Machine) -> BTreeMap<String, u64> {
+    let vcpu = machine.vcpu().fd();
+    let mut all = BTreeMap::new();
+    let mut put = |name: &str, value: u64| {
+        assert_eq!(all.insert(name.to_owned(), value), None, "{name}");
+    };
+    let regs = vcpu.get_regs().unwrap();
+    put("rax", regs.rax);
+    put("rbx", regs.rbx);
+    put("rcx", regs.rcx);
+    put("rdx", regs.rdx);
+    put("rsi", regs.rsi);
+    put("rdi", regs.rdi);
+    put("rsp", regs.rsp);
+    put("rbp", regs.rbp);
+    put("r8", regs.r8);
+    put("r9", regs.r9);
+    put("r10", regs.r10);
+    put("r11", regs.r11);
+    put("r12", regs.r12);
+    put("r13", regs.r13);
+    put("r14", regs.r14);
+    put("r15", regs.r15);
+    put("rip", regs.rip);
+    put("rflags", regs.rflags);
+    let sregs = vcpu.get_sregs().unwrap();
+    put("fs", sregs.fs.base);
+    put("gs", sregs.gs.base);
+    put("tr", sregs.tr.base);
+    put("gdt", sregs.gdt.base);
+    put("gdt limit", sregs.gdt.limit.into());
+    put("idt", sregs.idt.base);
+    put("idt limit", sregs.idt.limit.into());
+    put("cr2", sregs.cr2);
+    put("cr3", sregs.cr3);
+    put("cr4", sregs.cr4);
+    put("interrupt", sregs.interrupt_bitmap[0]);
+    for (index, word) in vcpu.get_xsave().unwrap().region.iter().enumerate() {
+        put(&format!("xsave {index}"), (*word).into());
+    }
+    put("xcr0", vcpu.get_xcrs().unwrap().xcrs[0].value);
+    let debug = vcpu.get_debug_regs().unwrap();
+    for (index, address) in debug.db.iter().enumerate() {
+        put(&format!("db{index}"), *address);
+    }
+    put("dr6", debug.dr6);
+    put("dr7", debug.dr7);
+    let events = vcpu.get_vcpu_events().unwrap();
+    put("nmi masked", events.nmi.masked.into());
+    put("interrupt shadow", events.interrupt.shadow.into());
+    put("exception", events.exception.injected.into());
+    put("exception number", events.exception.nr.into());
+    put("exception code", events.exception.error_code.into());
+    for (number, _) in MODEL_SPECIFIC {
+        let entry = kvm_msr_entry {
+            index: number,
+            ..Default::default()
+        };
+        let mut entries = Msrs::from_entries(&[entry]).unwrap();
+        assert_eq!(vcpu.get_msrs(&mut entries).unwrap(), 1, "{number:#x}");
+        put(&format!("msr {number:#x}"), entries.as_slice()[0].data);
+    }
+    all
+}
+
+#[test]
+fn whatever_a_processor_held_it_holds_the_state_that_it_is_given() {
+    let mut machine = machine_with(&ring(port::SUBMIT));
+    let first = machine.state().unwrap();
+    assert_eq!(machine.state().unwrap(), first, "to look changes nothing");
+    let before = shown(&machine);
+    let fixed = change_everything(&machine);
+    let changed = shown(&machine);
+    // What is left as it was is not tested: of XSAVE the words that stand for nothing here.
+    let kept = |name: &&String| before[*name] == changed[*name];
+    let (vectors, kept): (Vec<_>, Vec<_>) = before
+        .keys()
+        .filter(kept)
+        .partition(|name| name.starts_with("xsave "));
+    assert_eq!(kept, fixed);
+    let words = before.keys().filter(|name| name.starts_with("xsave "));
+    assert!(words.count() - vectors.len() >= 80, "{vectors:?}");
+    machine.restore(&first).unwrap();
+    assert_eq!(shown(&machine), before);
+    assert_eq!(machine.state().unwrap(), first);
+    assert!(matches!(left(&mut machine), Exit::Submit));
+}
+
+#[test]
+fn a_guest_goes_on_in_another_machine_where_it_stood() {
+    // mov ebx, 7; in al, SUBMIT or out SUBMIT, al; add ebx, 1; out WAIT, al
+    for instruction in [read(port::SUBMIT), ring(port::SUBMIT)] {
+        let code = [
+            &[0xbb, 7, 0, 0, 0],
+            &instruction[..],
+            &[0x83, 0xc3, 1],
+            &ring(port::WAIT),
+        ]
+        .concat();
+        let mut one = machine_with(&code);
+        left(&mut one);
+        let state = one.state().unwrap();
+        let mut other = Machine::new(&memory_with(&code)).unwrap();
+        other.restore(&state).unwrap();
+        assert_eq!(other.state().unwrap(), state);
+        for machine in [&mut one, &mut other] {
+            assert!(matches!(left(machine), Exit::Wait));
+            assert_eq!(machine.vcpu().registers().unwrap().rbx, 8);
+        }
+    }
+}
+
+#[test]
+fn what_a_guest_was_about_to_do_is_not_done_in_the_state_of_another() {
+    // `in al, SUBMIT` is not completed when the guest is left, and `out SUBMIT, al` is not everywhere. In
+    // a state that stands at the same instruction, KVM would believe that it has been executed.
+    for instruction in [read(port::SUBMIT), ring(port::SUBMIT)] {
+        let code = [instruction, ring(port::WAIT)].concat();
+        let mut machine = machine_with(&code);
+        let first = machine.state().unwrap();
+        let at = machine.vcpu().registers().unwrap();
+        for _ in 0..3 {
+            let exit = left(&mut machine);
+            assert!(
+                matches!(exit, Exit::Submit | Exit::End(End::Violation(_))),
+                "{exit:?}"
+            );
+            machine.restore(&first).unwrap();
+            assert_eq!(machine.vcpu().registers().unwrap(), at);
+        }
+    }
+}
+
+#[test]
+fn a_machine_whose_guest_writes_strings_to_a_port_is_set_anew() {
+    // mov esi, START; mov ecx, -1; mov edx, SUBMIT; rep outsb
+    let code = [
+        &[0xbe][..],
+        &(START as u32).to_le_bytes(),
+        &[0xb9, 0xff, 0xff, 0xff, 0xff, 0xba],
+        &u32::from(port::SUBMIT).to_le_bytes(),
+        &[0xf3, 0x6e],
+    ]
+    .concat();
+    let mut machine = machine_with(&code);
+    let first = machine.state().unwrap();
+    for _ in 0..3 {
+        let exit = left(&mut machine);
+        assert!(
+            matches!(exit, Exit::Submit | Exit::End(End::Exception(_))),
+            "{exit:?}"
+        );
+        machine.restore(&first).unwrap();
+        assert_eq!(machine.state().unwrap(), first);
+    }
+}
+
+#[test]
+fn an_interrupt_that_was_wanted_is_a_part_of_the_state() {
+    let mut machine = machine_with(&ring(port::SUBMIT));
+    let first = machine.state().unwrap();
+    machine.vcpu_mut().interrupt();
+    let wanted = machine.state().unwrap();
+    assert_ne!(wanted, first);
+    machine.restore(&first).unwrap();
+    assert!(!machine.vcpu_mut().inject().unwrap());
+    machine.restore(&wanted).unwrap();
+    assert_eq!(machine.state().unwrap(), wanted);
+}
