@@ -268,8 +268,8 @@ impl Assembler {
             What::Spawned { task, by } => EventKind::Spawned {
                 task: TaskId(task),
                 by: some_task(by),
-                name: String::from_utf8_lossy(&name).into_owned(),
-                place: (!place.is_empty()).then(|| String::from_utf8_lossy(&place).into_owned()),
+                name: text(&name),
+                place: (!place.is_empty()).then(|| text(&place)),
             },
             What::PollBegin { task } => EventKind::PollBegin { task: TaskId(task) },
             What::PollEnd {
@@ -384,6 +384,14 @@ impl Assembler {
             Reason::Unknown | Reason::Line => Cause::Unknown,
         }
     }
+}
+
+/// A text, of [`TEXT_MAX`] bytes at most: what stands for bytes that are none takes more than they do.
+fn text(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text.shrink_to_fit();
+    text
 }
 
 /// Zero is no task.

@@ -518,6 +518,17 @@ pub enum Track {
 }
 
 impl EventKind {
+    /// Bytes of its texts, which lie beside it on the heap.
+    pub(crate) fn text_len(&self) -> usize {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        match self {
+            Self::Started { mode, guest } => mode.len() + len(guest),
+            Self::Spawned { name, place, .. } => name.len() + len(place),
+            Self::Malformed { why: text, .. } | Self::Finished { outcome: text, .. } => text.len(),
+            _ => 0,
+        }
+    }
+
     /// The word for it, as in files.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -16,6 +16,7 @@ use super::event::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, PollResult, Roused, TaskId, Track,
 };
 use super::sink::Sink;
+use super::tasks::TASKS;
 
 /// The version of the format that [`Writer`] writes and [`Reader`] reads.
 pub const FORMAT: u32 = 1;
@@ -33,7 +34,8 @@ const EXECUTOR: (u32, u32) = (3, 13);
 /// Of task zero.
 const FIRST_TASK: u64 = 100;
 
-/// Writes a trace, in memory that does not grow with its length (but with the number of live tasks).
+/// Writes a trace, in memory that does not grow with its length (but with the number of tasks in the run
+/// queue, up to [`TASKS`]; no arrow leads to the polls of further ones).
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
@@ -175,16 +177,16 @@ impl<W: Write> Writer<W> {
             // poll that its completion woke.
             EventKind::Submitted {
                 op, by: Some(task), ..
-            } => line.arrow("s", op.0 * 2, Track::Task(*task), time),
+            } => line.arrow("s", op.0.wrapping_mul(2), Track::Task(*task), time),
             EventKind::OpBegins { op, what, .. } => {
-                line.arrow("t", op.0 * 2, Track::Host, time);
+                line.arrow("t", op.0.wrapping_mul(2), Track::Host, time);
                 line.text(r#"{"cat":"wakebox_op","name":""#);
                 line.text(what.name()).text(" #").number(op.0);
                 line.text(r#"","ph":"b","id":"#).number(op.0);
                 line.at(Track::Host, time).text("},\n");
             }
             EventKind::CompletionWritten { op } => {
-                line.arrow("t", op.0 * 2, Track::Host, time);
+                line.arrow("t", op.0.wrapping_mul(2), Track::Host, time);
             }
             EventKind::Woken {
                 task,
@@ -193,7 +195,7 @@ impl<W: Write> Writer<W> {
                 ..
             } => {
                 let arrow = match by {
-                    Cause::Op(op) | Cause::HostCall(op) => op.0 * 2,
+                    Cause::Op(op) | Cause::HostCall(op) => op.0.wrapping_mul(2),
                     Cause::Task(by) => self.start_arrow(Track::Task(*by), time),
                     Cause::Itself => self.start_arrow(Track::Task(*task), time),
                     _ => {
@@ -204,7 +206,9 @@ impl<W: Write> Writer<W> {
                         self.start_arrow(Track::Executor, time)
                     }
                 };
-                self.arrows.insert(*task, arrow);
+                if self.arrows.len() < TASKS || self.arrows.contains_key(task) {
+                    self.arrows.insert(*task, arrow);
+                }
             }
             EventKind::PollBegin { task } => {
                 if let Some(arrow) = self.arrows.remove(task) {
@@ -769,6 +773,22 @@ mod tests {
         assert_eq!(read, events());
         assert!(reader.is_whole());
         assert_eq!(reader.events_read(), events().len() as u64);
+    }
+
+    #[test]
+    fn arrows_to_polls_that_never_come_are_so_many_at_most() {
+        let mut writer = Writer::new(io::sink());
+        for task in 0..TASKS as u32 + 5 {
+            let kind = EventKind::Woken {
+                task: TaskId(task),
+                by: Cause::Unknown,
+                queued: true,
+                consumed: false,
+            };
+            let (time, side) = (0, Side::Guest);
+            writer.event(&Event { time, side, kind }).unwrap();
+        }
+        assert_eq!(writer.arrows.len(), TASKS);
     }
 
     #[test]

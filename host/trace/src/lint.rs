@@ -245,7 +245,11 @@ impl Lint {
                 self.summary.tasks.remove(task);
             }
             EventKind::TimerSet { timer, at, .. } => {
-                self.deadlines.insert(*timer, *at);
+                // One that is set again has one time, and not two.
+                if let Some(before) = self.deadlines.insert(*timer, *at) {
+                    self.timers.remove(&(before, *timer));
+                    self.due.remove(timer);
+                }
                 self.timers.insert((*at, *timer));
                 if self.deadlines.len() > REMEMBERED
                     && let Some((timer, at)) = self.deadlines.pop_first()
@@ -380,7 +384,7 @@ impl Lint {
         let Some(poll) = self.poll.take().filter(|poll| poll.task == task) else {
             return;
         };
-        self.polled += time.saturating_sub(poll.begin);
+        self.polled = self.polled.saturating_add(time.saturating_sub(poll.begin));
         self.judge_length(&poll, "computed", time);
         if poll.by_another && matches!(result, PollResult::Pending { .. }) {
             self.circle
@@ -538,7 +542,8 @@ impl Lint {
         {
             self.timers.pop_first();
             let begun = self.poll.as_ref().map_or(at, |poll| poll.begin.min(at));
-            self.due.insert(timer, self.polled + (at - begun));
+            self.due
+                .insert(timer, self.polled.saturating_add(at - begun));
         }
     }
 

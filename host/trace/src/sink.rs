@@ -55,8 +55,12 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
 }
 
-/// Most events that a [`Recording`] keeps, unless it is said: about 200 MiB.
+/// Most events that a [`Recording`] keeps, unless it is said: about 200 MiB, and less than twice
+/// as much of events with names, which count as several.
 pub const RECORDED: usize = 1 << 21;
+
+/// Bytes of text that count as an event.
+const TEXT: usize = size_of::<Event>();
 
 /// Keeps the first [`RECORDED`] events. Clones share what they keep: give one to
 /// `Builder::trace` and ask the other.
@@ -66,6 +70,8 @@ pub struct Recording(Arc<Mutex<Recorded>>);
 #[derive(Debug)]
 struct Recorded {
     events: Vec<Event>,
+    /// What they count.
+    counted: usize,
     most: usize,
     left_out: u64,
 }
@@ -74,6 +80,7 @@ impl Default for Recorded {
     fn default() -> Self {
         Self {
             events: Vec::new(),
+            counted: 0,
             most: RECORDED,
             left_out: 0,
         }
@@ -87,7 +94,8 @@ impl Recording {
         Self::default()
     }
 
-    /// Keeps so many events at most, instead of [`RECORDED`].
+    /// Keeps so many events at most, instead of [`RECORDED`]. A name, a place in the source or an outcome
+    /// counts as further events, as many as lie in its length.
     #[must_use]
     pub fn most(self, events: usize) -> Self {
         self.lock().most = events;
@@ -114,7 +122,9 @@ impl Recording {
 impl Sink for Recording {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let mut recorded = self.lock();
-        if recorded.events.len() < recorded.most {
+        let counts = recorded.counted + 1 + event.kind.text_len() / TEXT;
+        if recorded.left_out == 0 && counts <= recorded.most {
+            recorded.counted = counts;
             recorded.events.push(event.clone());
         } else {
             recorded.left_out += 1;
@@ -229,6 +239,20 @@ mod tests {
         let events = recording.events();
         assert_eq!(events, [spawned(1), spawned(2), spawned(3)]);
         assert_eq!(recording.left_out(), 2);
+    }
+
+    #[test]
+    fn in_a_recording_long_names_count_as_events() {
+        let recording = Recording::new().most(10);
+        let mut sink = recording.clone();
+        let mut long = spawned(1);
+        if let EventKind::Spawned { name, .. } = &mut long.kind {
+            *name = "n".repeat(4 * TEXT);
+        }
+        for event in [&long, &long, &long] {
+            sink.event(event).unwrap();
+        }
+        assert_eq!((recording.events().len(), recording.left_out()), (2, 1));
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Task {
         self.polls += other.polls;
         self.spurious += other.spurious;
         self.wakes += other.wakes;
-        self.busy += other.busy;
+        self.busy = self.busy.saturating_add(other.busy);
         self.longest = self.longest.max(other.longest);
     }
 }
@@ -235,8 +235,11 @@ impl Summary {
                 self.now.parked = true;
             }
             EventKind::Resumed => self.now.parked = false,
-            EventKind::Lost { count } => self.lost += count,
-            EventKind::Malformed { count, .. } => self.malformed += count,
+            // What a guest claims is any number.
+            EventKind::Lost { count } => self.lost = self.lost.saturating_add(*count),
+            EventKind::Malformed { count, .. } => {
+                self.malformed = self.malformed.saturating_add(*count);
+            }
             EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
             EventKind::Started { .. }
             | EventKind::OpReady { .. }
@@ -334,7 +337,7 @@ impl Summary {
         };
         let entry = self.tasks.get_mut(&task).unwrap_or(&mut self.others);
         let took = time.saturating_sub(poll.begin);
-        entry.busy += took;
+        entry.busy = entry.busy.saturating_add(took);
         entry.longest = entry.longest.max(took);
         if !ready && !poll.did && poll.kept <= 0 && !poll.called_for {
             self.spurious += 1;
@@ -501,6 +504,13 @@ mod tests {
         assert_eq!((summary.tasks.len(), summary.left_out), (TASKS, 1_000));
         assert_eq!((summary.others.polls, summary.polls), (1_000, many.into()));
         assert!(summary.now.ended.len() <= TASKS);
+    }
+
+    #[test]
+    fn what_a_guest_says_that_it_lost_is_any_number() {
+        let lost = EventKind::Lost { count: u64::MAX };
+        let summary = summary([(1, lost.clone()), (2, lost)]);
+        assert_eq!(summary.lost, u64::MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wakebox_abi::status::Status;
 use wakebox::printable_line;
 use wakebox::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, Names, OpId, OpKind, PollResult,
-    Roused, TaskId, TimerId, Track,
+    Roused, TASKS, TaskId, TimerId, Track,
 };
 use wakebox::units;
 
@@ -40,6 +40,8 @@ const REMEMBERED: usize = 1 << 16;
 /// Tells events, knowing those before.
 #[derive(Debug, Default)]
 pub(super) struct Teller {
+    // All of tasks, of [`TASKS`] at most: a guest names as many as it likes. What is told of further ones
+    // is what is told of strangers.
     names: Names,
     kinds: BTreeMap<OpId, OpKind>,
     /// Tasks in the run queue.
@@ -74,7 +76,7 @@ impl Teller {
             EventKind::Spawned {
                 task, by, place, ..
             } => {
-                self.ready.insert(*task);
+                self.becomes_ready(*task);
                 let by = by.map(|by| format!(" by {}", self.task(by)));
                 let place = place
                     .as_ref()
@@ -90,7 +92,7 @@ impl Teller {
                 self.ready.remove(task);
                 let name = self.task(*task);
                 let cause = self.causes.remove(task);
-                if self.polled.insert(*task) {
+                if self.polled.len() < TASKS && self.polled.insert(*task) {
                     return format!("{name} is polled for the first time");
                 }
                 match cause {
@@ -117,8 +119,10 @@ impl Teller {
                     by => (self.cause(*by), name),
                 };
                 if *queued {
-                    self.ready.insert(*task);
-                    self.causes.insert(*task, *by);
+                    self.becomes_ready(*task);
+                    if self.causes.len() < TASKS || self.causes.contains_key(task) {
+                        self.causes.insert(*task, *by);
+                    }
                     format!("{cause} wakes {whom}: into the run queue")
                 } else {
                     format!("{cause} wakes {whom}: in the run queue already")
@@ -232,6 +236,12 @@ impl Teller {
                 format!("the run is over: {}", printable_line(outcome))
             }
             other => format!("({})", other.name()),
+        }
+    }
+
+    fn becomes_ready(&mut self, task: TaskId) {
+        if self.ready.len() < TASKS {
+            self.ready.insert(task);
         }
     }
 
@@ -352,4 +362,29 @@ pub(super) fn wrap(text: &str, room: Option<usize>) -> Vec<&str> {
     }
     pieces.push(rest);
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wakebox::trace::Side;
+
+    #[test]
+    fn tasks_that_a_guest_makes_up_are_not_remembered_without_end() {
+        let mut teller = Teller::default();
+        for task in (1..=TASKS as u32 + 5).map(TaskId) {
+            let woken = EventKind::Woken {
+                task,
+                by: Cause::Unknown,
+                queued: true,
+                consumed: false,
+            };
+            for kind in [EventKind::PollBegin { task }, woken] {
+                let (time, side) = (0, Side::Guest);
+                teller.tell(&Event { time, side, kind });
+            }
+        }
+        let lens = (teller.ready.len(), teller.causes.len(), teller.polled.len());
+        assert_eq!(lens, (TASKS, TASKS, TASKS));
+    }
 }

@@ -26,7 +26,7 @@ impl Circle {
             self.since = begin;
         }
         self.polls += 1;
-        self.length += length;
+        self.length = self.length.saturating_add(length);
         if self.tasks.len() < TASKS && !self.tasks.contains(&task) {
             self.tasks.push(task);
         }

@@ -425,6 +425,22 @@ fn memory_is_for_what_lives() {
 }
 
 #[test]
+fn a_timer_that_is_set_again_has_one_time() {
+    let mut run = Run::new();
+    for at in 0..10 {
+        run.is(EventKind::TimerSet {
+            timer: TimerId(1),
+            by: Some(MAIN),
+            at: u64::MAX - at,
+        });
+    }
+    let mut lint = Lint::new(Thresholds::default());
+    run.events.iter().for_each(|event| lint.look(event));
+    assert_eq!((lint.timers.len(), lint.deadlines.len()), (1, 1));
+    assert_eq!(lint.timers.first(), Some(&(u64::MAX - 9, TimerId(1))));
+}
+
+#[test]
 fn tasks_beyond_the_most_are_counted() {
     let mut run = Run::new();
     for task in 1_000..1_000 + TASKS as u32 {
