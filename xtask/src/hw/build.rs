@@ -181,8 +181,7 @@ impl Built {
         let groups = groups(&workspace::root().join("tests/tests"))?;
         let wanted = wanted(&groups, filters);
         for group in &wanted {
-            let source = fs::read_to_string(&group.source)
-                .with_context(|| group.source.display().to_string())?;
+            let source = group.read()?;
             for name in starts(&source) {
                 if !built.programs.contains_key(name) {
                     built.programs.insert(name.to_owned(), program(name)?);
@@ -235,6 +234,24 @@ struct Group {
     /// What holds it.
     program: String,
     source: PathBuf,
+}
+
+impl Group {
+    /// Its source, and that of the module of the package's library that has its name: what runs the
+    /// hostile guests names their neighbours.
+    fn read(&self) -> Result<String> {
+        let library = workspace::root().join("tests/src");
+        let folder = library.join(&self.name);
+        let mut files = vec![self.source.clone(), folder.with_extension("rs")];
+        if folder.is_dir() {
+            files.extend(rust_files(&folder)?);
+        }
+        let mut source = String::new();
+        for file in files.iter().filter(|file| file.is_file()) {
+            source += &fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        }
+        Ok(source)
+    }
 }
 
 /// All groups of tests, by name.
@@ -427,6 +444,23 @@ mod tests {
             let names: Vec<_> = wanted.iter().map(|group| &*group.name).collect();
             assert_eq!(names, [group]);
         }
+    }
+
+    /// Without one of them, each test of the group would end at once.
+    #[test]
+    fn guests_are_also_named_by_what_runs_them() {
+        let all = groups(&workspace::root().join("tests/tests")).unwrap();
+        let hostile = all.iter().find(|group| group.name == "hostile").unwrap();
+        let built = Built {
+            init: PathBuf::new(),
+            tests: Vec::new(),
+            groups: vec![hostile.name.clone()],
+            programs: BTreeMap::new(),
+            source: hostile.read().unwrap(),
+        };
+        let is_packed =
+            ["hostile", "neighbour", "hello"].map(|guest| built.names(guest, "release"));
+        assert_eq!(is_packed, [true, true, false]);
     }
 
     #[test]
