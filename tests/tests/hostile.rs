@@ -49,7 +49,7 @@ macro_rules! groups {
 }
 
 groups! {
-    processor memory ports words entries rings races handles calls embedder kept reports state lies loops
+    processor memory ports words entries rings races handles calls embedder kept reports traces state lies loops
     turns
 }
 

@@ -10,6 +10,7 @@ mod expect;
 mod kept;
 mod neighbour;
 mod process;
+mod traces;
 
 use std::cell::Cell;
 use std::path::Path;
@@ -23,6 +24,7 @@ use wakebox_hostile::{Answer, Case, End, Modes, machine};
 use self::expect::{Machine, check};
 use self::neighbour::Neighbour;
 use self::process::Left;
+use self::traces::Watchers;
 
 /// How long a case may take whose end is not the wall clock's. Far beyond what any takes.
 const BACKSTOP: Duration = Duration::from_secs(20);
@@ -207,6 +209,7 @@ impl World {
             if self.runs <= WARM {
                 before.grow(&left);
             }
+            before.settle(&left);
             if left.is_no_more_than(before) {
                 break;
             }
@@ -303,6 +306,13 @@ async fn run_one(
 ) -> Result<(wakebox::Outcome, Option<Answer>), String> {
     let slot = embedder::Slot::default();
     let builder = builder.state(slot.clone());
+    let (watchers, builder) = match case.name.group() {
+        "traces" => {
+            let (watchers, builder) = Watchers::watch(builder);
+            (Some(watchers), builder)
+        }
+        _ => (None, builder),
+    };
     let mut sandbox = builder.build().map_err(|error| error.to_string())?;
     let caller = sandbox.caller();
     let _ = slot.set(caller.clone());
@@ -317,6 +327,9 @@ async fn run_one(
     let peak = sandbox.stats().host_memory_peak;
     if case.name.group() == "kept" && peak > machine::KEPT {
         return Err(format!("the host has kept {peak} bytes for it"));
+    }
+    if let Some(watchers) = watchers {
+        watchers.check(&case, &sandbox)?;
     }
     Ok((outcome, answer))
 }

@@ -44,6 +44,13 @@ impl Left {
             && self.heap <= before.heap + HEAP_GROWTH
     }
 
+    /// Takes on the files and threads of another one that has fewer: what has just begun or is about to
+    /// end was counted here.
+    pub(super) fn settle(&mut self, other: &Self) {
+        self.files = self.files.min(other.files);
+        self.threads = self.threads.min(other.threads);
+    }
+
     /// Takes on the memory of another one.
     pub(super) fn grow(&mut self, other: &Self) {
         self.ram = self.ram.max(other.ram);

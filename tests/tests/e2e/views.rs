@@ -82,6 +82,19 @@ fn what_only_looks_careless_is_not_blamed() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn how_many_tasks_were_not_looked_at_is_said() {
+    require_kvm();
+    let words = ["run", "--lint", "--trace-ring", "1048576", "--mem", "128M"];
+    let output = output(&mut about("careless", &words, &["crowd"]));
+    let stderr = text(&output.stderr);
+    let sentence = "10 tasks were not looked at, because too many others lived";
+    assert!(stderr.contains(sentence), "{stderr}");
+    assert!(stderr.contains("nothing found in "), "{stderr}");
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
 fn the_demos_are_clean() {
     require_kvm();
     let folder = tempfile::tempdir().unwrap();

@@ -21,6 +21,7 @@ mod races;
 mod reports;
 mod rings;
 mod state;
+mod traces;
 mod turns;
 mod words;
 
@@ -120,6 +121,11 @@ pub const GROUPS: &[Group] = &[
         name: "reports",
         about: "last words made to harm who reads them",
         cases: reports::cases,
+    },
+    Group {
+        name: "traces",
+        about: "what a guest tells of itself, made to harm who watches",
+        cases: traces::cases,
     },
     Group {
         name: "state",

@@ -30,7 +30,7 @@ fn bytes(at: u64, bytes: &[u8]) {
 }
 
 /// Text that must not reach a terminal as it is, and what comes of it.
-const TEXTS: &[(&str, &[u8], &str)] = &[
+pub(crate) const TEXTS: &[(&str, &[u8], &str)] = &[
     ("plain", b"plain", "plain"),
     ("clear-screen", b"\x1B[2Jx", "\\u{1b}[2Jx"),
     ("title", b"\x1B]0;owned\x07", "\\u{1b}]0;owned\\u{7}"),

@@ -23,6 +23,7 @@ async fn main() {
         Some("wake-circle") => wake_circle().await,
         Some("late-timer") => late_timer().await,
         Some("careful") => careful().await,
+        Some("crowd") => crowd(),
         other => panic!("no case {other:?}"),
     }
 }
@@ -31,6 +32,14 @@ async fn main() {
 async fn no_waker() {
     let _forgotten = spawn_named("forgetful", poll_fn(|_| Poll::<()>::Pending));
     sleep(Duration::from_millis(1)).await;
+}
+
+/// No mistake, but more tasks than anybody looks at: with `main` ten more than 65,536, all of which begin
+/// before one is polled.
+fn crowd() {
+    for _ in 0..(1 << 16) + 9 {
+        drop(spawn_named("one of many", pending::<()>()));
+    }
 }
 
 /// Ten tasks that wait for a lock which keeps one waker: each who comes turns another away.

@@ -1,0 +1,122 @@
+//! Who watches the guests of the group `traces`: every sink of the library, and what it costs.
+
+use std::io::{self, Write};
+
+use wakebox::trace::lint::{Lint, Thresholds};
+use wakebox::trace::{Event, Recording, Shared, Sink, Summary, json, timeline};
+use wakebox::{Builder, Sandbox};
+use wakebox_hostile::Case;
+
+use crate::memory::heap_in_use;
+
+/// What all sinks together, and what waits for them, may take of the heap at once, in bytes. Without a
+/// bound on tasks they would take more for those that the cases make up.
+const HEAP: u64 = 128 << 20;
+/// The same when all tasks have names and places of the longest.
+const HEAP_OF_NAMES: u64 = 192 << 20;
+/// Places of the ring: fewer than usual, so that it is often full.
+const RECORDS: u32 = 1 << 13;
+/// Events between two looks at the heap.
+const LOOK_EVERY: u64 = 1 << 12;
+
+/// The sinks that are asked afterwards.
+pub(super) struct Watchers {
+    lint: Shared<Lint>,
+    heap: Shared<Heap>,
+    file: Shared<json::Writer<Clean>>,
+    page: Shared<timeline::Writer<Clean>>,
+}
+
+impl Watchers {
+    /// Has a sandbox watched.
+    pub(super) fn watch(builder: Builder) -> (Self, Builder) {
+        let watchers = Self {
+            lint: Shared::new(Lint::new(Thresholds::default())),
+            heap: Shared::new(Heap::new()),
+            file: Shared::new(json::Writer::new(Clean)),
+            page: Shared::new(timeline::Writer::new(Clean)),
+        };
+        let builder = builder
+            .trace(watchers.lint.clone())
+            .trace(Summary::new())
+            .trace(Recording::new().most(1 << 17))
+            .trace(watchers.file.clone())
+            .trace(watchers.page.clone())
+            .trace(watchers.heap.clone())
+            .trace_records(RECORDS);
+        (watchers, builder)
+    }
+
+    /// Whether all of them have seen the end, and kept no more than they may.
+    pub(super) fn check(&self, case: &Case, sandbox: &Sandbox) -> Result<(), String> {
+        if let Some(error) = sandbox.trace_error() {
+            return Err(format!("a sink failed: {error}"));
+        }
+        let report = self.lint.with(|lint| lint.report());
+        if !report.whole {
+            return Err("the trace has no end".into());
+        }
+        let grown = self.heap.with(|heap| heap.peak - heap.before);
+        let most = match case.name.as_str() {
+            "traces/names-of-the-longest" => HEAP_OF_NAMES,
+            _ => HEAP,
+        };
+        if grown > most {
+            return Err(format!("{grown} bytes were kept while it was watched"));
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the heap now and then.
+struct Heap {
+    before: u64,
+    peak: u64,
+    events: u64,
+}
+
+impl Heap {
+    fn new() -> Self {
+        let before = heap_in_use();
+        Self {
+            before,
+            peak: before,
+            events: 0,
+        }
+    }
+
+    fn look(&mut self) {
+        self.peak = self.peak.max(heap_in_use());
+    }
+}
+
+impl Sink for Heap {
+    fn event(&mut self, _: &Event) -> io::Result<()> {
+        self.events += 1;
+        if self.events % LOOK_EVERY == 0 {
+            self.look();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.look();
+        Ok(())
+    }
+}
+
+/// Takes lines without the control characters that JSON forbids, and nothing else.
+struct Clean;
+
+impl Write for Clean {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match bytes.iter().find(|byte| **byte < b' ' && **byte != b'\n') {
+            Some(byte) => Err(io::Error::other(format!("the control character {byte:#x}"))),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
