@@ -6,7 +6,6 @@
 //! raw pointer handed to a system call, which the kernel treats as it treats any user
 //! memory.
 
-use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -14,11 +13,12 @@ use vm_memory::{MmapRegion, VolatileMemory};
 use wakebox_abi::boot::{Clock, Instance};
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 
+use crate::backing::Backing;
 use crate::error::{Error, Result};
 use crate::plan::{Mapping, Plan};
 use crate::x86_64::{descriptors, stubs};
 
-/// The RAM of one guest: one anonymous mapping, committed page by page as it is touched.
+/// The RAM of one guest: one mapping.
 #[derive(Debug)]
 pub struct GuestMemory {
     mapping: MmapRegion<()>,
@@ -32,15 +32,24 @@ impl GuestMemory {
     ///
     /// [`Error::Map`].
     pub fn new(plan: Plan) -> Result<Arc<Self>> {
-        let mapping = MmapRegion::new(plan.ram as usize).map_err(|error| Error::Map {
-            bytes: plan.ram,
-            source: match error {
-                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
-                other => io::Error::other(other),
-            },
-        })?;
+        Self::on(&Backing::Anonymous, plan)
+    }
+
+    /// Maps the RAM that `plan` asks for, made of what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]; its source is of kind `InvalidInput` if a file is too short, or not sealed as
+    /// [`Backing`] wants it.
+    pub fn on(backing: &Backing, plan: Plan) -> Result<Arc<Self>> {
+        let bytes = plan.ram;
+        let mapping = backing
+            .map(bytes)
+            .map_err(|source| Error::Map { bytes, source })?;
         let memory = Self { mapping, plan };
-        memory.advise_huge_pages();
+        if backing.is_anonymous() {
+            memory.advise_huge_pages();
+        }
         Ok(Arc::new(memory))
     }
 

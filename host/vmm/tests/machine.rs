@@ -1,12 +1,17 @@
 //! Machines on the real KVM: what they hold is set as a whole, and nothing of what was there is left.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment, kvm_xsave};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use wakebox_abi::layout::{self, PAGE_SIZE};
 use wakebox_abi::port;
+use wakebox_vmm::Error;
+use wakebox_vmm::backing::Backing;
 use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::{Pages, Plan, Sizes};
@@ -28,8 +33,8 @@ const MODEL_SPECIFIC: [(u32, u64); 9] = [
     (0xc000_0102, 0x5000),                // KERNEL_GS_BASE
 ];
 
-/// Memory of a guest that is made of this code, at [`START`].
-fn memory_with(code: &[u8]) -> Arc<GuestMemory> {
+/// Where a guest lies that is a page of code at [`START`].
+fn plan() -> Plan {
     let pages = Pages {
         start: START,
         len: PAGE_SIZE,
@@ -43,10 +48,34 @@ fn memory_with(code: &[u8]) -> Arc<GuestMemory> {
         instance: PAGE_SIZE,
         trace_records: 0,
     };
-    let memory = GuestMemory::new(Plan::new(&[pages], &sizes).unwrap()).unwrap();
+    Plan::new(&[pages], &sizes).unwrap()
+}
+
+/// Memory of a guest that is made of this code, at [`START`].
+fn memory_with(code: &[u8]) -> Arc<GuestMemory> {
+    let memory = GuestMemory::new(plan()).unwrap();
     memory.write_tables();
     memory.write(memory.plan().image_offset(START), code);
     memory
+}
+
+/// A file with this content that is sealed so.
+fn sealed(content: &[u8], seals: SealFlags) -> Arc<File> {
+    let file = memfd_create(
+        "wakebox-test",
+        MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC,
+    );
+    let file = File::from(file.unwrap());
+    file.write_all_at(content, 0).unwrap();
+    fcntl_add_seals(&file, seals).unwrap();
+    Arc::new(file)
+}
+
+/// What a memory holds.
+fn content(memory: &GuestMemory) -> Vec<u8> {
+    let mut bytes = vec![0; memory.plan().ram as usize];
+    memory.read(0, &mut bytes);
+    bytes
 }
 
 /// A machine whose guest is about to begin with this code.
@@ -342,4 +371,109 @@ fn an_interrupt_that_was_wanted_is_a_part_of_the_state() {
     assert!(!machine.vcpu_mut().inject().unwrap());
     machine.restore(&wanted).unwrap();
     assert_eq!(machine.state().unwrap(), wanted);
+}
+
+/// Seals of a template: nobody can write it or make it shorter.
+const TEMPLATE: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
+
+#[test]
+fn what_is_written_over_a_template_is_seen_by_nobody_else() {
+    let code = ring(port::SUBMIT);
+    let whole = content(&memory_with(&code));
+    let offset = PAGE_SIZE;
+    let file = sealed(
+        &[&[0xee; PAGE_SIZE as usize], &whole[..]].concat(),
+        TEMPLATE,
+    );
+    let backing = Backing::Template {
+        file: file.clone(),
+        offset,
+    };
+    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan()).unwrap());
+    assert!(content(&one) == whole, "it begins as the template");
+    one.write(one.plan().heap.offset, b"secret");
+    let mut read = [0; 6];
+    one.read(one.plan().heap.offset, &mut read);
+    assert_eq!(&read, b"secret");
+    assert!(content(&other) == whole, "another has its own");
+    let mut left = vec![0; whole.len()];
+    file.read_exact_at(&mut left, offset).unwrap();
+    assert!(left == whole, "the template is as it was");
+}
+
+#[test]
+fn a_guest_goes_on_over_a_template_as_often_as_one_likes() {
+    // add dword ptr [HEAP], 1; out SUBMIT, al; add dword ptr [HEAP], 1; out WAIT, al
+    let count = [
+        &[0x48, 0xb8][..],
+        &layout::HEAP.to_le_bytes(),
+        &[0x83, 0x00, 1],
+    ]
+    .concat();
+    let code = [&count[..], &ring(port::SUBMIT), &count, &ring(port::WAIT)].concat();
+    let mut first = machine_with(&code);
+    assert!(matches!(left(&mut first), Exit::Submit));
+    let state = first.state().unwrap();
+    let file = sealed(&content(first.memory()), TEMPLATE);
+    let backing = Backing::Template { file, offset: 0 };
+    for _ in 0..3 {
+        let memory = GuestMemory::on(&backing, plan()).unwrap();
+        let mut clone = Machine::new(&memory).unwrap();
+        clone.restore(&state).unwrap();
+        assert!(matches!(left(&mut clone), Exit::Wait));
+        let mut counted = [0; 4];
+        memory.read(memory.plan().heap.offset, &mut counted);
+        assert_eq!(u32::from_le_bytes(counted), 2);
+    }
+}
+
+#[test]
+fn what_is_written_over_a_file_is_in_the_file() {
+    let whole = content(&memory_with(&ring(port::SUBMIT)));
+    let file = sealed(&whole, SealFlags::SHRINK);
+    let backing = Backing::File {
+        file: file.clone(),
+        offset: 0,
+    };
+    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan()).unwrap());
+    let at = one.plan().heap.offset;
+    one.write(at, b"shared");
+    let mut read = [0; 6];
+    other.read(at, &mut read);
+    assert_eq!(&read, b"shared");
+    file.read_exact_at(&mut read, at).unwrap();
+    assert_eq!(&read, b"shared");
+}
+
+#[test]
+fn a_file_that_others_may_shorten_or_write_is_no_memory() {
+    let refused = |backing: Backing| match GuestMemory::on(&backing, plan()) {
+        Err(Error::Map { source, .. }) => assert_eq!(
+            source.kind(),
+            std::io::ErrorKind::InvalidInput,
+            "{backing:?}: {source}"
+        ),
+        other => panic!("{backing:?}: {other:?}"),
+    };
+    let whole = vec![0; plan().ram as usize];
+    let offset = 0;
+    for seals in [SealFlags::empty(), SealFlags::SHRINK, SealFlags::WRITE] {
+        let file = sealed(&whole, seals);
+        refused(Backing::Template { file, offset });
+    }
+    for seals in [SealFlags::empty(), SealFlags::GROW] {
+        let file = sealed(&whole, seals);
+        refused(Backing::File { file, offset });
+    }
+    let file = Arc::new(File::open("/proc/self/exe").unwrap());
+    refused(Backing::File { file, offset });
+    let short = sealed(&whole[1..], TEMPLATE);
+    refused(Backing::Template {
+        file: short,
+        offset,
+    });
+    for offset in [PAGE_SIZE, u64::MAX] {
+        let file = sealed(&whole, TEMPLATE);
+        refused(Backing::Template { file, offset });
+    }
 }
