@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Sleep;
 use tracing::Span;
@@ -39,12 +39,40 @@ struct House {
     span: OnceLock<Span>,
     /// Tasks that have not been polled yet.
     waiting: AtomicU32,
+    begins: Begins,
     slow: Slow,
 }
 
+/// KiB of arguments with which tasks of one sandbox may wait for their first poll, which reads them.
+/// The runtime takes its tasks in turn: what waits there is what everybody else on the thread waits
+/// for.
+const BEGINS_KIB: u32 = 256;
+
+/// Room for them.
+#[derive(Debug)]
+struct Begins(Arc<Semaphore>);
+
+impl Default for Begins {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BEGINS_KIB as usize)))
+    }
+}
+
+/// Room for a task until it has been polled.
+#[derive(Debug)]
+pub(crate) struct Room {
+    _permits: OwnedSemaphorePermit,
+}
+
 /// Beginnings of one sandbox's that may take long, at once. The threads for them are the embedder's, and
-/// as many as there are calls would leave nobody else a processor.
-const SLOW_AT_ONCE: usize = 4;
+/// as many as there are calls would leave nobody else a processor: at most half of them are taken.
+fn slow_at_once() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        (processors / 2).clamp(1, 4)
+    })
+}
 
 /// Places for them.
 #[derive(Debug)]
@@ -52,7 +80,7 @@ struct Slow(Arc<Semaphore>);
 
 impl Default for Slow {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SLOW_AT_ONCE)))
+        Self(Arc::new(Semaphore::new(slow_at_once())))
     }
 }
 
@@ -63,13 +91,29 @@ impl Home {
         let _ = self.0.span.set(span);
     }
 
+    /// Waits until a task may begin whose first poll reads so many bytes: first come, first served.
+    pub(crate) async fn room(&self, bytes: usize) -> Room {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(BEGINS_KIB);
+        let permits = self.0.begins.0.clone();
+        // Who waits is the driver, which has an allowance of its own.
+        let permits = unconstrained(permits.acquire_many_owned((1 + kib).min(BEGINS_KIB))).await;
+        Room {
+            _permits: permits.expect("nobody closes the semaphore"),
+        }
+    }
+
     /// Starts a task: it calls `begin`, and polls the future that this gives, for at most `limit`
-    /// after the first poll.
+    /// after the first poll. `room` is given back then.
     ///
     /// # Errors
     ///
     /// The sandbox does not run yet.
-    pub(crate) fn run<T, B>(&self, begin: B, limit: Option<Duration>) -> Result<Task<T>, Status>
+    pub(crate) fn run<T, B>(
+        &self,
+        room: Room,
+        begin: B,
+        limit: Option<Duration>,
+    ) -> Result<Task<T>, Status>
     where
         T: Send + 'static,
         B: FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
@@ -77,7 +121,7 @@ impl Home {
         let runtime = self.0.runtime.get().ok_or(Status::Other)?;
         let work = Work {
             span: self.0.span.get().cloned().unwrap_or_else(Span::none),
-            waits: Some(Waits::new(self.clone())),
+            waits: Some(Waits::new(self.clone(), room)),
             state: State::Begins(begin),
             limit,
             alarm: None,
@@ -93,6 +137,7 @@ impl Home {
     /// As [`Self::run`].
     pub(crate) fn run_slow<T, B>(
         &self,
+        room: Room,
         begin: B,
         limit: Option<Duration>,
     ) -> Result<Task<T>, Status>
@@ -112,7 +157,7 @@ impl Home {
                 begun.await.map_err(|_| Status::Cancelled)??.await
             }))
         };
-        self.run(begins, limit)
+        self.run(room, begins, limit)
     }
 
     /// Whether tasks wait to be polled for the first time.
@@ -259,18 +304,21 @@ impl<T> Drop for Task<T> {
 }
 
 /// Counts a task that waits to be polled for the first time.
-struct Waits(Home);
+struct Waits {
+    home: Home,
+    _room: Room,
+}
 
 impl Waits {
-    fn new(home: Home) -> Self {
+    fn new(home: Home, room: Room) -> Self {
         home.0.waiting.fetch_add(1, Ordering::Relaxed);
-        Self(home)
+        Self { home, _room: room }
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.home.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -373,11 +421,11 @@ mod tests {
         let home = Home::default();
         home.enter(runtime.handle().clone(), Span::none());
         let shared = Arc::new((
-            Barrier::new(SLOW_AT_ONCE),
+            Barrier::new(slow_at_once()),
             AtomicUsize::new(0),
             AtomicUsize::new(0),
         ));
-        let tasks: Vec<_> = (0..5 * SLOW_AT_ONCE)
+        let tasks: Vec<_> = (0..5 * slow_at_once())
             .map(|_| {
                 let shared = shared.clone();
                 let begin = move |_: Inside| -> Result<Theirs<()>, Status> {
@@ -387,12 +435,37 @@ mod tests {
                     now.fetch_sub(1, Ordering::SeqCst);
                     Ok(Box::pin(async { Ok(()) }))
                 };
-                home.run_slow(begin, None).unwrap()
+                let room = runtime.block_on(home.room(0));
+                home.run_slow(room, begin, None).unwrap()
             })
             .collect();
         for task in tasks {
             assert_eq!(runtime.block_on(task), Ok(()));
         }
-        assert_eq!(shared.2.load(Ordering::SeqCst), SLOW_AT_ONCE);
+        assert_eq!(shared.2.load(Ordering::SeqCst), slow_at_once());
+    }
+
+    #[test]
+    fn a_task_that_has_not_begun_keeps_others_from_waiting_in_the_runtime() {
+        use futures_util::FutureExt;
+        // Not polled until it is asked to.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let home = Home::default();
+        home.enter(runtime.handle().clone(), Span::none());
+        let begin = |_: Inside| -> Result<Theirs<()>, Status> { Ok(Box::pin(async { Ok(()) })) };
+        let tasks: Vec<_> = std::iter::from_fn(|| home.room(1 << 10).now_or_never())
+            .map(|room| home.run(room, begin, None).unwrap())
+            .collect();
+        assert_eq!(tasks.len(), BEGINS_KIB as usize / 2);
+        let mut next = Box::pin(home.room(0));
+        assert!((&mut next).now_or_never().is_none());
+        for task in tasks {
+            assert_eq!(runtime.block_on(task), Ok(()));
+        }
+        assert!(next.now_or_never().is_some());
+        // A message of any length finds room.
+        assert!(home.room(usize::MAX).now_or_never().is_some());
     }
 }

@@ -263,14 +263,14 @@ impl Callables {
     ///
     /// The sandbox does not run. What the call comes to, the task gives: the arguments may not be
     /// what the function takes, and it may panic.
-    pub(crate) fn call(
+    pub(crate) async fn call(
         &self,
         found: Found,
         input: Kept,
         form: CallForm,
     ) -> Result<Task<Kept>, Status> {
         let account = self.account.clone();
-        let is_long = input.len() > LONG;
+        let len = input.len();
         let begin = move |inside: Inside| -> Result<Theirs<Kept>, Status> {
             let Function::Call(function) = &found.functions.get(inside)[found.entry.place] else {
                 return Err(Status::NotFound);
@@ -278,7 +278,7 @@ impl Callables {
             let call = function(found.context(), Message::of(form, &input), &account)?;
             Ok(Box::pin(async move { account.keep(call.await?) }))
         };
-        self.start(begin, is_long, self.limit)
+        self.start(begin, len, self.limit).await
     }
 
     /// Opens a stream with these arguments. What is read from them is charged until it is closed.
@@ -286,14 +286,14 @@ impl Callables {
     /// # Errors
     ///
     /// As [`Self::call`].
-    pub(crate) fn open(
+    pub(crate) async fn open(
         &self,
         found: Found,
         input: Kept,
         form: CallForm,
     ) -> Result<ItemStream, Status> {
         let account = self.account.clone();
-        let is_long = input.len() > LONG;
+        let len = input.len();
         let (tell, said) = mpsc::channel(1);
         let wanted = Arc::new(Notify::new());
         let asked = wanted.clone();
@@ -319,23 +319,26 @@ impl Callables {
             }))
         };
         Ok(ItemStream {
-            task: Some(self.start(begin, is_long, None)?),
+            task: Some(self.start(begin, len, None).await?),
             said,
             wanted,
             is_asked: false,
         })
     }
 
-    fn start<T: Send + 'static>(
+    /// Starts a task that begins with reading `len` bytes.
+    async fn start<T: Send + 'static>(
         &self,
         begin: impl FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
-        is_long: bool,
+        len: usize,
         limit: Option<Duration>,
     ) -> Result<Task<T>, Status> {
-        if is_long {
-            self.home.run_slow(begin, limit)
+        if len > LONG {
+            let room = self.home.room(0).await;
+            self.home.run_slow(room, begin, limit)
         } else {
-            self.home.run(begin, limit)
+            let room = self.home.room(len).await;
+            self.home.run(room, begin, limit)
         }
     }
 }

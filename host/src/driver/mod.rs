@@ -229,16 +229,15 @@ where
     /// Takes what was submitted, goes on with what is ready, publishes what is done; stops when its
     /// allowance is spent or the sandbox is to end.
     ///
-    /// Whoever calls this with `register` set is woken when an operation in flight can go on, but not
-    /// for what an early end has left.
+    /// Whoever calls this with `register` set is woken when an operation in flight can go on, if the
+    /// turn has ended with [`Ended::Done`]; else it is not, and takes another. It is never woken by the
+    /// turn itself: operations that give way wake themselves, and a task that is woken while it runs
+    /// comes before all others again, and before its runtime has looked at its sockets.
     ///
     /// # Errors
     ///
     /// The guest broke the ring, now or before.
     pub(crate) fn turn(&mut self, register: Option<&Context<'_>>) -> Result<Turn, Violation> {
-        if let Some(context) = register {
-            self.inflight.ready().register(context.waker());
-        }
         if let Some(violation) = &self.broken {
             return Err(violation.clone());
         }
@@ -252,7 +251,7 @@ where
         }
         // Subscribers and recorders of the embedder's are called in a turn, perhaps on a thread that
         // would be missed. What a panic has left half done is not gone on with.
-        let turn = guarded(|| self.unbroken_turn()).unwrap_or_else(|Panicked| {
+        let mut turn = guarded(|| self.unbroken_turn()).unwrap_or_else(|Panicked| {
             Err(Violation(
                 "it did not; the host panicked while it served it: a subscriber of `tracing`, a \
                  recorder of `metrics`, or Wakebox itself"
@@ -260,6 +259,17 @@ where
             ))
         });
         self.broken = turn.as_ref().err().cloned();
+        if let (Some(context), Ok(turn)) = (register, &mut turn)
+            && turn.ended == Ended::Done
+        {
+            let ready = self.inflight.ready();
+            ready.register(context.waker());
+            // Registered, then looked: what became ready before has woken nobody.
+            if ready.is_some() {
+                ready.unregister();
+                turn.ended = Ended::Spent;
+            }
+        }
         turn
     }
 

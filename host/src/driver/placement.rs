@@ -51,20 +51,19 @@ impl<B: Backend> Placement<B> {
         }
     }
 
-    /// A turn of the task that runs the guest. Without a poller, the task is woken when an operation
-    /// can go on.
+    /// A turn of the task that runs the guest, which goes on and is not woken.
     ///
     /// # Errors
     ///
     /// As [`Driver::turn`].
-    pub(crate) fn turn(&mut self, context: &Context<'_>) -> Result<Turn, Violation> {
+    pub(crate) fn turn(&mut self) -> Result<Turn, Violation> {
         match self {
-            Self::Inline(driver) => driver.turn(Some(context)),
+            Self::Inline(driver) => driver.turn(None),
             Self::Poller(poller) => poller.with(|driver| driver.turn(None)),
         }
     }
 
-    /// The same if nobody else would take it.
+    /// The same if nobody else would take it. The task is woken when an operation can go on.
     pub(crate) fn turn_if_inline(
         &mut self,
         context: &Context<'_>,

@@ -42,6 +42,10 @@ use crate::signals;
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
 
+/// Turns of the thread's tasks between two looks at its sockets and timers, while there is always one
+/// that has something to do.
+const TURNS_A_LOOK: u32 = 2;
+
 /// Least quiet time after a notification: whoever notifies has just paid for an exit, and until this thread is
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
 /// each other again and again.
@@ -167,8 +171,8 @@ impl<B: Backend> Poller<B> {
     }
 
     /// One turn by the thread's task.
-    fn turn(&self, context: &std::task::Context<'_>) -> Result<Turn, Violation> {
-        let turn = self.driver().turn(Some(context))?;
+    fn turn(&self, register: Option<&std::task::Context<'_>>) -> Result<Turn, Violation> {
+        let turn = self.driver().turn(register)?;
         if turn.completed > 0 && self.must_wake() {
             self.wake_runner();
         }
@@ -280,6 +284,7 @@ fn runtime() -> Result<&'static Handle> {
     let failed = |source| Error::Thread { name: NAME, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(TURNS_A_LOOK)
         .on_thread_start(outside::this_thread_is_ours)
         .build()
         .map_err(failed)?;
@@ -334,7 +339,7 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
         };
         let mut impatience = Impatience::default();
         loop {
-            let turn = std::future::poll_fn(|context| Poll::Ready(poller.turn(context))).await?;
+            let turn = poller.turn(None)?;
             if turn.ended == Ended::Stopped {
                 // Who runs the guest was woken to end it.
                 return Ok(());
@@ -365,7 +370,7 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
             if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
                 return Poll::Ready(Ok(true));
             }
-            match poller.turn(context) {
+            match poller.turn(Some(context)) {
                 // An operation went on, or will: its guest will want more.
                 Ok(turn) if turn.is_active() => Poll::Ready(Ok(false)),
                 // One that is to end is left alone; who runs it notifies at the end.

@@ -51,6 +51,11 @@ impl<P: Processor> Ready<P> {
         self.driver.register(waker);
     }
 
+    /// Nobody is to be woken until somebody registers again.
+    pub(crate) fn unregister(&self) {
+        drop(self.driver.take());
+    }
+
     /// Whether any slot is queued. A hint.
     pub(crate) fn is_some(&self) -> bool {
         self.any.load(Ordering::Relaxed)

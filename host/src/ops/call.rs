@@ -72,7 +72,7 @@ impl Start for CallHost {
         Ok(Started::pending(async move {
             let call = async {
                 let input = input.copy_out(callables.account()).await?;
-                callables.call(found, input, self.form)?.await
+                callables.call(found, input, self.form).await?.await
             };
             match call.await {
                 Ok(reply) => deliver(reply, into, 0, &meter).await,
@@ -93,7 +93,7 @@ impl Start for OpenHostStream {
         Ok(Started::pending(async move {
             let opened = async {
                 let input = input.copy_out(callables.account()).await?;
-                let mut stream = callables.open(found, input, self.form)?;
+                let mut stream = callables.open(found, input, self.form).await?;
                 stream.opened().await.map(|()| stream)
             };
             match opened.await {

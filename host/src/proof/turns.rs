@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -386,6 +387,41 @@ fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     );
     assert_eq!(rig.completed(), [(0, Status::Ok, ARENA)]);
     assert_eq!(captured.to_vec(), bytes);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicU32);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_operation_that_gives_way_does_not_wake_the_task_that_takes_the_turns() {
+    let mut rig = Rig::new(2 * PIECE as u64);
+    let captured = Captured::new();
+    let output = Output::Capture(captured);
+    let resources = &mut rig.driver.backend;
+    resources.console = Console::new(output, Output::Null, resources.callables.home()).unwrap();
+    rig.submit([write(WHOLE)]);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let _in_runtime = rig.runtime.enter();
+    let mut turns = 0;
+    loop {
+        let turn = rig.driver.turn(Some(&Context::from_waker(&waker)));
+        let turn = turn.expect("the rings are whole");
+        if turn.ended != Ended::Spent {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns > 2, "{turns}: it was to give way");
+    // One that is woken while it runs comes first again, before its runtime looks at its sockets.
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]

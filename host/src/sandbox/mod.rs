@@ -48,6 +48,10 @@ use crate::telemetry::Telemetry;
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
 
+/// How long its driver may work before others get a turn. Shorter: work for a guest is done in small
+/// pieces anyway, and what a neighbour does takes several turns.
+const DRIVER_QUANTUM: Duration = Duration::from_micros(500);
+
 /// A virtual machine with its guest, ready to run.
 #[derive(Debug)]
 pub struct Sandbox {

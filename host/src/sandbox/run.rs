@@ -15,7 +15,7 @@ use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::Exit;
 
 use super::serve::Parked;
-use super::{QUANTUM, Running, Sandbox};
+use super::{DRIVER_QUANTUM, Running, Sandbox};
 use crate::calls::guest::GuestEnd;
 use crate::driver::Violation;
 use crate::error::{Error, Result};
@@ -277,7 +277,7 @@ impl Sandbox {
     /// meanwhile, and whether it was the guest that took the time or its driver.
     pub(super) async fn let_others_run(&mut self) {
         // Limits of time are looked at in between, so a long quantum is no excuse on this side.
-        if self.turn_began.elapsed() >= self.quantum.min(QUANTUM) {
+        if self.turn_began.elapsed() >= self.quantum.min(DRIVER_QUANTUM) {
             tokio::task::yield_now().await;
             self.turn_began = Instant::now();
         }

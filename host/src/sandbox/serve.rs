@@ -42,7 +42,7 @@ impl Sandbox {
     async fn take_turns(&mut self) -> Result<bool, Violation> {
         let mut completed = false;
         loop {
-            let turn = poll_fn(|context| Poll::Ready(self.placement.turn(context))).await?;
+            let turn = self.placement.turn()?;
             completed |= turn.completed > 0;
             if turn.ended != Ended::Spent {
                 return Ok(completed);

@@ -159,7 +159,8 @@ async fn write(
                     Ok(((sinks, accepted), wrote))
                 }))
             };
-            let task = home.run(write, None).map_err(io::Error::other)?;
+            let room = home.room(0).await;
+            let task = home.run(room, write, None).map_err(io::Error::other)?;
             task.await.map_err(io::Error::other)?
         }
     };

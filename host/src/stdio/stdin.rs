@@ -129,7 +129,8 @@ async fn fetch(
                     Ok((source, read))
                 }))
             };
-            let task = home.run(read, None).map_err(io::Error::other)?;
+            let room = home.room(0).await;
+            let task = home.run(room, read, None).map_err(io::Error::other)?;
             task.await.map_err(io::Error::other)?
         }
     };
