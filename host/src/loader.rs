@@ -14,6 +14,7 @@
 //!
 //! (ELF gABI, chapters 4 and 5; System V ABI, AMD64 supplement, 4.4.)
 
+mod headers;
 mod relocations;
 
 use std::io::Read;
@@ -21,21 +22,20 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::Header;
-use goblin::elf::program_header::ProgramHeader;
-use goblin::elf::{header, program_header as ph};
-use wakebox_abi::boot::{Features, Range as VirtualRange};
-use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, IMAGE_PIE_BASE, PAGE_SIZE};
-use wakebox_abi::{ABI_VERSION, note};
+use goblin::elf::header;
+use wakebox_abi::boot::Range as VirtualRange;
+use wakebox_abi::layout::{IMAGE_MAX, IMAGE_PIE_BASE, PAGE_SIZE};
+use wakebox_abi::note;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::Pages;
 use wakebox_vmm::x86_64::paging::Rights;
 
+use self::headers::{
+    check_kinds, parse_header, parse_note, parse_program_headers, parse_read_only, parse_segments,
+};
 use self::relocations::{DynamicSection, Parts};
-use crate::elf::find_note;
 use crate::elf::fuel::Fuel;
-use crate::error::{Error, LoadError, MOST_HEADERS, Result};
+use crate::error::{Error, LoadError, Result};
 use crate::interned::interned;
 use crate::units;
 
@@ -73,15 +73,6 @@ impl std::fmt::Debug for Image {
             .field("entry", &format_args!("{:#x}", self.entry))
             .finish_non_exhaustive()
     }
-}
-
-const CTX: Ctx = Ctx {
-    container: Container::Big,
-    le: Endian::Little,
-};
-
-fn damaged(error: impl std::fmt::Display) -> LoadError {
-    LoadError::Damaged(error.to_string())
 }
 
 impl Image {
@@ -292,29 +283,8 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
 fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     let header = parse_header(&bytes)?;
     let headers = parse_program_headers(&bytes, &header)?;
-    let note = parse_note(&bytes, &headers, fuel)?.ok_or(LoadError::NoNote)?;
-    if note.version != ABI_VERSION {
-        return Err(LoadError::WrongVersion {
-            guest: note.version,
-            host: ABI_VERSION,
-        });
-    }
-    if note.features & !Features::KNOWN != 0 {
-        return Err(LoadError::MissingFeatures(note.features & !Features::KNOWN));
-    }
-    if headers
-        .iter()
-        .any(|header| header.p_type == ph::PT_TLS && header.p_memsz > 0)
-    {
-        return Err(LoadError::ThreadLocal);
-    }
-    if headers
-        .iter()
-        .any(|header| header.p_type == ph::PT_GNU_STACK && header.is_executable())
-    {
-        return Err(LoadError::ExecutableStack);
-    }
-
+    let note = parse_note(&bytes, &headers, fuel)?;
+    check_kinds(&headers)?;
     let position_independent = header.e_type == header::ET_DYN;
     let bias = if position_independent {
         IMAGE_PIE_BASE
@@ -330,14 +300,7 @@ fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     {
         return Err(LoadError::BadEntry(entry));
     }
-    let read_only_after = headers
-        .iter()
-        .find(|header| header.p_type == ph::PT_GNU_RELRO)
-        .and_then(|header| {
-            let start = header.p_vaddr.checked_add(bias)?;
-            Some(start..start.checked_add(header.p_memsz)?)
-        })
-        .unwrap_or_default();
+    let read_only_after = parse_read_only(&headers, bias);
     let dynamic = DynamicSection::parse(&bytes, &headers, fuel)?;
     let parts = Parts {
         bytes: &bytes,
@@ -362,133 +325,10 @@ fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     })
 }
 
-fn parse_header(bytes: &[u8]) -> Result<Header, LoadError> {
-    if bytes.is_empty() {
-        return Err(LoadError::Empty);
-    }
-    if !bytes.starts_with(header::ELFMAG) {
-        return Err(LoadError::NotElf);
-    }
-    let present = bytes.len() as u64;
-    let Some(ident) = bytes.first_chunk::<{ header::header64::SIZEOF_EHDR }>() else {
-        return Err(LoadError::Truncated {
-            needed: header::header64::SIZEOF_EHDR as u64,
-            present,
-        });
-    };
-    if ident[header::EI_CLASS] != header::ELFCLASS64
-        || ident[header::EI_DATA] != header::ELFDATA2LSB
-    {
-        return Err(LoadError::WrongClass);
-    }
-    let header = goblin::elf::Elf::parse_header(bytes).map_err(damaged)?;
-    if header.e_machine != header::EM_X86_64 {
-        return Err(LoadError::WrongMachine(header::machine_to_str(
-            header.e_machine,
-        )));
-    }
-    if !matches!(header.e_type, header::ET_EXEC | header::ET_DYN) {
-        return Err(LoadError::WrongType(header::et_to_str(header.e_type)));
-    }
-    Ok(header)
-}
-
-fn parse_program_headers(bytes: &[u8], header: &Header) -> Result<Vec<ProgramHeader>, LoadError> {
-    let size = ph::program_header64::SIZEOF_PHDR as u64;
-    if u64::from(header.e_phentsize) != size || header.e_phnum == 0 {
-        return Err(LoadError::NoSegments);
-    }
-    if header.e_phnum > MOST_HEADERS {
-        return Err(LoadError::TooManyHeaders(header.e_phnum));
-    }
-    let present = bytes.len() as u64;
-    let needed = header
-        .e_phoff
-        .saturating_add(size * u64::from(header.e_phnum));
-    if needed > present {
-        return Err(LoadError::Truncated { needed, present });
-    }
-    let headers = ProgramHeader::parse(bytes, header.e_phoff as usize, header.e_phnum.into(), CTX)
-        .map_err(damaged)?;
-    for header in &headers {
-        let needed = header.p_offset.saturating_add(header.p_filesz);
-        if header.p_type != ph::PT_NULL && needed > present {
-            return Err(LoadError::Truncated { needed, present });
-        }
-    }
-    Ok(headers)
-}
-
-/// The bytes of the file that a program header names; they were seen to be there.
-fn contents<'a>(bytes: &'a [u8], header: &ProgramHeader) -> &'a [u8] {
-    let start = header.p_offset as usize;
-    bytes
-        .get(start..start + header.p_filesz as usize)
-        .unwrap_or_default()
-}
-
-fn parse_note(
-    bytes: &[u8],
-    headers: &[ProgramHeader],
-    fuel: &Fuel,
-) -> Result<Option<note::Description>, LoadError> {
-    for header in headers.iter().filter(|header| header.p_type == ph::PT_NOTE) {
-        let notes = contents(bytes, header);
-        if let Some(description) = find_note(notes, &note::NAME, note::TYPE, fuel)? {
-            return note::Description::parse(description)
-                .map(Some)
-                .ok_or_else(|| damaged("its Wakebox note is too short"));
-        }
-    }
-    Ok(None)
-}
-
-fn parse_segments(headers: &[ProgramHeader], bias: u64) -> Result<Vec<Segment>, LoadError> {
-    let mut segments = Vec::new();
-    for header in headers
-        .iter()
-        .filter(|header| header.p_type == ph::PT_LOAD && header.p_memsz > 0)
-    {
-        let start = header.p_vaddr.wrapping_add(bias);
-        let end = start.saturating_add(header.p_memsz);
-        if header.p_vaddr > IMAGE_MAX || start < IMAGE_MIN || end > IMAGE_MAX {
-            return Err(LoadError::OutsideWindow { start, end });
-        }
-        if header.p_filesz > header.p_memsz {
-            return Err(damaged(
-                "a segment has more bytes in the file than in memory",
-            ));
-        }
-        let rights = match (header.is_write(), header.is_executable()) {
-            (true, true) => return Err(LoadError::WritableCode(start)),
-            (true, false) => Rights::WRITE,
-            (false, true) => Rights::EXECUTE,
-            (false, false) => Rights::READ,
-        };
-        let file = header.p_offset as usize..(header.p_offset + header.p_filesz) as usize;
-        segments.push(Segment {
-            addresses: start..end,
-            file,
-            letters: rights.letters(),
-            rights,
-        });
-    }
-    segments.sort_by_key(|segment| segment.addresses.start);
-    for pair in segments.windows(2) {
-        let (first, second) = (&pair[0].addresses, &pair[1].addresses);
-        if first.end.next_multiple_of(PAGE_SIZE) > second.start / PAGE_SIZE * PAGE_SIZE {
-            return Err(LoadError::Overlap(first.start, second.start));
-        }
-    }
-    if segments.is_empty() {
-        return Err(LoadError::NoSegments);
-    }
-    Ok(segments)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::MOST_HEADERS;
     use crate::probe;
 
     /// Offsets of fields in the file of the smallest guest.

@@ -9,7 +9,8 @@ use goblin::elf::program_header::{PT_DYNAMIC, ProgramHeader};
 use goblin::elf::{dynamic, reloc};
 use wakebox_vmm::x86_64::paging::Rights;
 
-use super::{Segment, contents, damaged};
+use super::Segment;
+use super::headers::{contents, damaged};
 use crate::elf::fuel::Fuel;
 use crate::error::LoadError;
 

@@ -6,9 +6,9 @@
 //! was left ([`vcpu::Exit`]). It is a part of the library `wakebox`, and its interface changes with
 //! that.
 //!
-//! [`plan`] says what lies where, [`memory`] is that, made of a [`backing`]; [`machine`] and [`vcpu`] run it, and [`shutdown`] looks at a
-//! processor that gave up. [`kick`], [`signal`] and [`ticker`] make a processor leave its guest. What
-//! is x86 about all of them lies in [`x86_64`].
+//! [`plan`] says what lies where, [`memory`] is that, made of a [`backing`]. [`machine`] and [`vcpu`]
+//! run it, and [`shutdown`] looks at a processor that gave up. [`kick`], [`signal`] and [`ticker`] make
+//! a processor leave its guest. What is x86 about all of them lies in [`x86_64`].
 
 pub mod backing;
 pub mod clock;
