@@ -30,7 +30,16 @@
 //! | [`net`] | TCP, UDP, Unix sockets, names |
 //! | [`fs`] | files and directories |
 //! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
+//! | [`snapshot`], [`restored`], [`on_restore`] | templates, and what follows from them |
 //! | [`mod@env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
+//!
+//! # Templates
+//!
+//! A sandbox may be made of a template instead of an executable: of the memory of another that had done
+//! its initialisation. Its guest goes on where that one slept. Arguments, environment and randomness
+//! are its own from the first moment; [`on_restore`] and [`restored`] are for a program that keeps
+//! something else which must not be the same in two sandboxes, and [`random`] says what that may be.
+//! [`snapshot`] says where a template is to be taken.
 //!
 //! Any `no_std` crate that is made of futures works beside it: `futures`, `futures-lite`,
 //! `async-channel`, `async-lock`, `embassy-sync`.
@@ -67,9 +76,10 @@
 //!   rustflags = ['--cfg', 'getrandom_backend="custom"']
 //!   ```
 //!
-//!   The bytes are those of a ChaCha20 generator, seeded once with [`random::seed`], which is a
-//!   secret then: it is never seeded again, so whoever knows the seed knows all bytes, also those
-//!   that came before. [`random::fill`] asks the host each time.
+//!   The bytes are those of a ChaCha20 generator, seeded with [`random::seed`], which is a secret
+//!   then: it is seeded again only when the sandbox is restored from a template, with the seed of then
+//!   and with its own next bytes, so whoever knows the seeds knows all bytes, also those that came
+//!   before. [`random::fill`] asks the host each time.
 //! - `picoserve`: sockets and the clock for that HTTP server, in `net::picoserve`.
 //!
 //! The traits of `futures-io` need `std`, because their errors do.
@@ -98,6 +108,7 @@ mod machine;
 mod op;
 mod panic;
 mod reactor;
+mod restore;
 mod runtime;
 mod stats;
 #[cfg(test)]
@@ -122,6 +133,7 @@ pub mod time;
 
 #[cfg(feature = "calls")]
 pub use self::export::serve;
+pub use self::restore::{Restored, Snapshot, on_restore, restored, snapshot};
 pub use self::stats::{Stats, stats};
 pub use self::task::spawn;
 #[cfg(feature = "calls")]

@@ -4,7 +4,8 @@
 //!   .-> read completions, fire timers      who waited for them is ready now
 //!   |   poll what is ready, once           operations and timers are set, text is printed
 //!   |   publish all submissions at once
-//!   '-- something still ready?  yes: ring if nobody looks    no: sleep (crate::idle)
+//!   '-- something still ready?  yes: ring if nobody looks    no: sleep (crate::idle),
+//!                                                            then look for a restore (crate::restore)
 //! ```
 
 use alloc::boxed::Box;
@@ -13,7 +14,7 @@ use core::future::Future;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use wakebox_abi::boot::{Boot, Clock, Features};
+use wakebox_abi::boot::{Boot, Clock, Features, Instance};
 use wakebox_abi::entry::{Completion, Submission};
 use wakebox_abi::layout;
 use wakebox_abi::memory::{Control, Counter, MappedControl, MappedSlots, Word};
@@ -22,12 +23,14 @@ use wakebox_abi::port;
 
 use crate::buf::Arena;
 use crate::console::Console;
+use crate::env::Words;
 use crate::executor::{Executor, Home};
 use crate::idle::Idle;
 use crate::io::Stdin;
 use crate::line::Key;
 use crate::machine;
 use crate::reactor::{Event, Outcome, Owner, Reactor};
+use crate::restore::Restores;
 use crate::timers::Timers;
 use crate::trace::{self, Reason};
 
@@ -37,6 +40,11 @@ pub(crate) struct Runtime {
     pub(crate) boot: Boot,
     pub(crate) control: MappedControl,
     clock: &'static Clock,
+    /// What sets this sandbox apart from others of its template; another after a restore.
+    pub(crate) instance: &'static Instance,
+    pub(crate) restores: Restores,
+    /// Arguments and environment as they were read last.
+    pub(crate) words: Cell<Option<Words>>,
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
     pub(crate) arena: Arena,
@@ -44,7 +52,7 @@ pub(crate) struct Runtime {
     #[cfg(feature = "embassy-time")]
     pub(crate) alarms: RefCell<crate::alarms::Alarms>,
     #[cfg(feature = "getrandom")]
-    pub(crate) generator: RefCell<rand_chacha::ChaCha20Rng>,
+    pub(crate) generator: RefCell<crate::generator::Generator>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) idle: Idle,
@@ -90,6 +98,9 @@ impl Runtime {
             boot,
             control,
             clock: places.clock,
+            instance: places.instance,
+            restores: Restores::new(places.instance),
+            words: Cell::new(None),
             executor: Executor::new(home),
             reactor: Reactor::new(control, submissions, completions),
             arena,
@@ -97,7 +108,7 @@ impl Runtime {
             #[cfg(feature = "embassy-time")]
             alarms: RefCell::new(crate::alarms::Alarms::new()),
             #[cfg(feature = "getrandom")]
-            generator: RefCell::new(crate::generator::from_seed(boot.seed)),
+            generator: RefCell::new(crate::generator::Generator::new(&places.instance.read())),
             console,
             stdin: Stdin::new(),
             idle: Idle::new(&boot),
@@ -125,6 +136,8 @@ impl Runtime {
                 self.ring_if_unseen();
             } else {
                 self.sleep();
+                // Before `collect`: who is restored knows it before anything else.
+                self.restores.look(self.instance);
             }
         }
         self.executor.abort_all();
@@ -187,6 +200,9 @@ impl Runtime {
     }
 
     /// Waits, without polling any task, until `done` says so. `done` depends on completions.
+    ///
+    /// It does not look for a restore, whose hooks have no business in the middle of a task: no template
+    /// is taken while console output, the one thing waited for here, is under way.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
             let stuck = self.submit();
@@ -346,6 +362,7 @@ pub(crate) struct Places {
     pub(crate) submissions: NonNull<u64>,
     pub(crate) completions: NonNull<u64>,
     pub(crate) clock: &'static Clock,
+    pub(crate) instance: &'static Instance,
 }
 
 impl Places {
@@ -367,6 +384,8 @@ impl Places {
             completions: at(layout::COMPLETIONS).cast(),
             // SAFETY: the caller's promise.
             clock: unsafe { Clock::get() },
+            // SAFETY: as above.
+            instance: unsafe { Instance::get() },
         }
     }
 }

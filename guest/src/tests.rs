@@ -21,7 +21,7 @@ use crate::reactor::RESERVED;
 use crate::runtime::runtime;
 use crate::task::{spawn, yield_now};
 use crate::time::{Duration, Instant, interval, sleep, timeout};
-use crate::{eprint, print, println};
+use crate::{Snapshot, env, eprint, on_restore, print, println, restored, snapshot};
 
 /// Polls a future once.
 async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
@@ -527,5 +527,240 @@ fn the_end_drops_operations_in_flight_without_harm() {
         });
         yield_now().await;
         yield_now().await;
+    });
+}
+
+/// What happened, in order.
+type Events = Rc<RefCell<Vec<&'static str>>>;
+
+/// Notes something, at the place at which it is called.
+fn noter(events: &Events) -> impl Fn(&'static str) + 'static {
+    let events = events.clone();
+    move |what| events.borrow_mut().push(what)
+}
+
+#[test]
+fn hooks_run_in_order_before_completions_are_handled_and_then_who_waits_is_woken() {
+    let events = Events::default();
+    let (first, second, waiter, operation) = (
+        noter(&events),
+        noter(&events),
+        noter(&events),
+        noter(&events),
+    );
+    run(async move {
+        // Where the reactor counts how many completions it has read.
+        let read = || runtime().reactor.taken();
+        let before = Rc::new(std::cell::Cell::new(0));
+        let seen = before.clone();
+        on_restore(move || {
+            assert_eq!(read(), seen.get(), "a completion was read before the hook");
+            first("first hook");
+        });
+        on_restore(move || second("second hook"));
+        let waits = restored();
+        spawn(async move {
+            waits.await;
+            waiter("waiter");
+        });
+        on_operation(|_, _| Answer::Later);
+        let nop = spawn(async move {
+            nop().await.unwrap();
+            operation("operation");
+        });
+        when_idle(move |host| {
+            before.set(runtime().reactor.taken());
+            host.restore(2, &[], &[]);
+            host.end(Opcode::Nop, Status::Ok, 0, &[]);
+        });
+        nop.await.unwrap();
+        yield_now().await;
+    });
+    assert_eq!(events.borrow()[..2], ["first hook", "second hook"]);
+    let mut then = events.borrow()[2..].to_vec();
+    then.sort_unstable();
+    assert_eq!(then, ["operation", "waiter"]);
+}
+
+/// Sleeps once, during which the guest becomes the instance of this number.
+async fn restore(number: u64) {
+    when_idle(move |host| {
+        host.restore(number, &["number", "two"], &["KEY=restored"]);
+        host.end(Opcode::Nop, Status::Ok, 0, &[]);
+    });
+    on_operation(|_, _| Answer::Later);
+    nop().await.unwrap();
+}
+
+#[test]
+fn each_waiter_is_told_once_of_each_restore() {
+    run(async {
+        let count = |told: &Rc<std::cell::Cell<u32>>| {
+            let told = told.clone();
+            async move {
+                let mut restores = restored();
+                loop {
+                    (&mut restores).await;
+                    told.set(told.get() + 1);
+                }
+            }
+        };
+        let told: Vec<Rc<std::cell::Cell<u32>>> = (0..3).map(|_| Rc::default()).collect();
+        let tasks: Vec<_> = told.iter().map(|told| spawn(count(told))).collect();
+        let never_polled = restored();
+        let mut dropped = Box::pin(restored());
+        assert!(poll_once(dropped.as_mut()).await.is_pending());
+        yield_now().await;
+        drop(dropped);
+        restore(2).await;
+        yield_now().await;
+        assert!(told.iter().all(|told| told.get() == 1), "{told:?}");
+        // A restore counts from the call on; those before it do not.
+        let mut never_polled = pin!(never_polled);
+        assert!(poll_once(never_polled.as_mut()).await.is_ready());
+        assert!(poll_once(never_polled.as_mut()).await.is_pending());
+        assert!(poll_once(pin!(restored())).await.is_pending());
+        // Sleeps that were no restore tell nobody.
+        sleep(Duration::from_secs(1)).await;
+        assert!(told.iter().all(|told| told.get() == 1), "{told:?}");
+        restore(3).await;
+        yield_now().await;
+        assert!(told.iter().all(|told| told.get() == 2), "{told:?}");
+        assert!(tasks.iter().all(|task| !task.is_finished()));
+    });
+}
+
+#[test]
+fn a_hook_may_add_hooks_and_wait_for_the_next_restore() {
+    let events = Events::default();
+    let (outer, inner, task) = (noter(&events), noter(&events), noter(&events));
+    run(async move {
+        let mut parts = Some((inner, task));
+        on_restore(move || {
+            outer("outer");
+            let Some((inner, task)) = parts.take() else {
+                return;
+            };
+            on_restore(move || inner("inner"));
+            let next = restored();
+            spawn(async move {
+                next.await;
+                task("task");
+            });
+        });
+        restore(2).await;
+        yield_now().await;
+        restore(3).await;
+        yield_now().await;
+    });
+    assert_eq!(*events.borrow(), ["outer", "outer", "inner", "task"]);
+}
+
+#[test]
+#[should_panic(expected = "in a hook")]
+fn a_panic_in_a_hook_is_one_of_the_guest() {
+    run(async {
+        on_restore(|| panic!("in a hook"));
+        restore(2).await;
+    });
+}
+
+#[test]
+fn a_restored_guest_has_its_own_words_and_leaves_those_it_has_given_out_alone() {
+    run(async {
+        with_host(|host| host.restore(1, &["the template's"], &["KEY=template", "ONE=1"]));
+        let of_the_template = env::args().next().unwrap();
+        assert_eq!(env::var("KEY"), Some("template"));
+        // The same copy each time.
+        assert_eq!(
+            env::args().next().unwrap().as_ptr(),
+            of_the_template.as_ptr()
+        );
+        restore(2).await;
+        assert_eq!(env::args().collect::<Vec<_>>(), ["number", "two"]);
+        assert_eq!(env::vars().collect::<Vec<_>>(), [("KEY", "restored")]);
+        assert_eq!(of_the_template, "the template's");
+    });
+}
+
+#[test]
+fn a_restored_guest_has_its_own_seed() {
+    run(async {
+        assert_eq!(crate::random::seed()[0], 1);
+        restore(2).await;
+        assert_eq!(crate::random::seed()[0], 2);
+    });
+}
+
+/// Draws 32 bytes as the crate `getrandom` does.
+#[cfg(feature = "getrandom")]
+fn drawn() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    // SAFETY: so many bytes may be written there.
+    unsafe { crate::generator::fill(bytes.as_mut_ptr(), bytes.len()) }.unwrap();
+    bytes
+}
+
+#[cfg(feature = "getrandom")]
+#[test]
+fn clones_of_one_guest_draw_what_neither_it_nor_another_draws() {
+    let guest = |number: Option<u64>| {
+        run(async move {
+            let before = drawn();
+            if let Some(number) = number {
+                restore(number).await;
+            }
+            (before, drawn(), drawn())
+        })
+    };
+    let all = [guest(None), guest(Some(2)), guest(Some(3))];
+    let mut streams = std::collections::HashSet::new();
+    for (before, one, two) in all {
+        assert_eq!(before, all[0].0, "what was drawn before is the template's");
+        assert!(streams.insert(one) && streams.insert(two));
+    }
+}
+
+#[test]
+fn bytes_of_the_host_are_all_drawn_in_one_sandbox() {
+    run(async {
+        let mut asked = 0;
+        on_operation(move |host, _| {
+            asked += 1;
+            match asked {
+                1 => Answer::Now(Status::Ok, 4),
+                // Within the first attempt the guest is restored.
+                2 => {
+                    host.restore(2, &[], &[]);
+                    Answer::Now(Status::Ok, 4)
+                }
+                _ => Answer::Now(Status::Ok, 8),
+            }
+        });
+        let mut bytes = [0; 8];
+        crate::random::fill(&mut bytes).await.unwrap();
+        assert_eq!(count_seen("Entropy"), 3);
+    });
+}
+
+#[test]
+fn a_guest_that_asks_for_a_template_learns_on_which_side_it_is() {
+    run(async {
+        on_operation(|_, _| Answer::Now(Status::Ok, 0));
+        assert_eq!(snapshot().await, Ok(Snapshot::Continued));
+        on_operation(|host, _| {
+            host.restore(2, &[], &[]);
+            Answer::Now(Status::Ok, 1)
+        });
+        let told = restored();
+        assert_eq!(snapshot().await, Ok(Snapshot::Restored));
+        told.await;
+        on_operation(|_, _| Answer::Now(Status::Ok, 2));
+        assert!(snapshot().await.is_err(), "no such side");
+        on_operation(|_, _| Answer::Now(Status::Unsupported, 0));
+        let refused = snapshot().await.unwrap_err();
+        assert_eq!(refused.status(), Status::Unsupported);
+        let text = format!("snapshot: {}", Status::Unsupported);
+        assert_eq!(refused.to_string(), text);
     });
 }

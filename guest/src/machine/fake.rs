@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use std::collections::VecDeque;
 use std::thread_local;
 
-use wakebox_abi::boot::{Boot, Clock, Features, MAGIC, Moment, Range};
+use wakebox_abi::boot::{Boot, Clock, Features, Identity, Instance, MAGIC, Moment, Range};
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::{
@@ -39,6 +39,7 @@ pub(crate) struct Host {
     submissions: SubmissionConsumer<MappedControl, MappedSlots<{ Submission::WORDS }>>,
     completions: CompletionProducer<MappedControl, MappedSlots<{ Completion::WORDS }>>,
     arena: NonNull<u8>,
+    instance: &'static Instance,
     now: u64,
     in_flight: Vec<Submission>,
     script: Option<Script>,
@@ -91,11 +92,14 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
         multiplier: 1,
         ..Moment::default()
     });
+    let instance: &'static Instance = Box::leak(Box::default());
+    instance.write(&identity(1, &[], &[]));
     let places = Places {
         control,
         submissions: words(submissions as usize * Submission::WORDS),
         completions: words(completions as usize * Completion::WORDS),
         clock,
+        instance,
     };
     let arena = words(ARENA / 8).cast::<u8>();
     let boot = Boot {
@@ -127,6 +131,7 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
                 ring::COMPLETION,
             ),
             arena,
+            instance,
             now: 1,
             in_flight: Vec::new(),
             script: None,
@@ -137,6 +142,24 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
         };
         HOST.set(Some(host));
         install(Runtime::new(boot, &places, Home::NOWHERE))
+    }
+}
+
+/// The instance of this number, with these arguments and variables.
+fn identity(number: u64, args: &[&str], env: &[&str]) -> Identity {
+    let range = |words: &[&str]| {
+        let bytes: String = words.iter().flat_map(|word| [word, "\0"]).collect();
+        let bytes: &'static str = bytes.leak();
+        Range {
+            start: bytes.as_ptr().expose_provenance() as u64,
+            len: bytes.len() as u64,
+        }
+    };
+    Identity {
+        generation: [number, !number],
+        seed: [number, 2, 3, 4],
+        args: range(args),
+        env: range(env),
     }
 }
 
@@ -228,6 +251,11 @@ impl Host {
         self.now = self.now.max(at_ns);
         NOW.set(self.now);
         self.end_if_in_flight(token, Status::Ok, 0);
+    }
+
+    /// Makes the guest, which sleeps, the instance of this number.
+    pub(crate) fn restore(&mut self, number: u64, args: &[&str], env: &[&str]) {
+        self.instance.write(&identity(number, args, env));
     }
 
     /// Lets so many nanoseconds pass.
