@@ -424,3 +424,63 @@ macro_rules! host_fns {
         }
     )*};
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn typed(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
+        postcard::to_allocvec(&Typed(value)).expect("a value without end is none of these")
+    }
+
+    #[test]
+    fn a_typed_value_is_read_as_what_it_was_written_as() {
+        let value = (vec![Some(7_u16), None], "text".to_string(), -1_i64);
+        let bytes = typed(&value);
+        assert_eq!(read_typed(&bytes), Some(value));
+        assert_eq!(read_typed::<()>(&typed(&())), Some(()));
+    }
+
+    #[test]
+    fn what_was_written_as_another_type_is_not_read() {
+        // As bytes it is the number 1 and the byte of "7".
+        assert_eq!(read_typed::<(u8, u8)>(&typed("7")), None);
+        assert_eq!(read_typed::<u32>(&typed(&7_i32)), None);
+        assert_eq!(read_typed::<Vec<u8>>(&typed("7")), None);
+        assert_eq!(read_typed::<Option<u8>>(&typed(&(1_u8, 7_u8))), None);
+    }
+
+    #[test]
+    fn a_record_that_is_forged_or_cut_off_is_refused() {
+        let right = typed(&7_u8);
+        assert_eq!(read_typed::<u8>(&right), Some(7));
+        for at in 1..right.len() {
+            for bit in 0..8 {
+                let mut forged = right.clone();
+                forged[at] ^= 1 << bit;
+                assert_eq!(read_typed::<u8>(&forged), None, "byte {at}, bit {bit}");
+            }
+        }
+        for len in 0..right.len() {
+            assert_eq!(read_typed::<u8>(&right[..len]), None);
+        }
+        // Without a record, with two, and with something before it.
+        assert_eq!(read_typed::<u8>(&[7]), None);
+        let twice = [&right[..], &right[1..]].concat();
+        assert_eq!(read_typed::<u8>(&twice), None);
+        let more = [&right[..1], &[0], &right[1..]].concat();
+        assert_eq!(read_typed::<u8>(&more), None);
+    }
+
+    #[test]
+    fn a_length_that_reaches_into_the_record_or_beyond_is_refused() {
+        let mut bytes = typed(&vec![7_u8; 3]);
+        for len in [2, 4, 7, 8, 127] {
+            bytes[0] = len;
+            assert_eq!(read_typed::<Vec<u8>>(&bytes), None, "{len}");
+        }
+        bytes[0] = 3;
+        assert_eq!(read_typed(&bytes), Some(vec![7_u8; 3]));
+    }
+}

@@ -93,9 +93,23 @@ fn vector_of(kind: FaultKind) -> Option<u8> {
     }
 }
 
+/// Most bytes of an error about a call: it quotes two types.
+const SENTENCE: usize = 8 << 10;
+
 /// What came of a call to the guest.
-pub(super) fn answer(result: &Result<String, CallError>) -> Answer {
-    match result {
+///
+/// # Errors
+///
+/// A sentence if the call's error is none for a terminal.
+pub(super) fn answer(result: &Result<String, CallError>) -> Result<Answer, String> {
+    if let Err(error) = result {
+        let text = error.to_string();
+        let controls = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        if text.len() > SENTENCE || text.contains(controls) {
+            return Err(format!("its caller was told {text:?}"));
+        }
+    }
+    Ok(match result {
         Ok(_) => Answer::Given,
         Err(CallError::NoSuchFunction(_)) => Answer::NoSuchFunction,
         Err(CallError::BadInput(_)) => Answer::BadInput,
@@ -103,5 +117,5 @@ pub(super) fn answer(result: &Result<String, CallError>) -> Answer {
         Err(CallError::TooLarge(_)) => Answer::TooLarge,
         Err(CallError::LimitReached(_)) => Answer::LimitReached,
         Err(_) => Answer::Ended,
-    }
+    })
 }

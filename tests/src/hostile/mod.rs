@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Captured, Image, Limits, Output, Policy, Sandbox, WakeMode};
+use wakebox::{
+    Builder, CallError, Caller, Captured, Image, Limits, Output, Policy, Sandbox, WakeMode,
+};
+use wakebox_abi::op::CallKind;
 use wakebox_hostile::{Answer, Case, End, Modes, machine};
 
 use self::expect::{Machine, check};
@@ -319,10 +322,11 @@ async fn run_one(
     let call = async {
         match case.called {
             None => None,
-            Some(_) => Some(expect::answer(&caller.call("f", &7_u8).await)),
+            Some(_) => Some(expect::answer(&called(&caller, case.called_as).await)),
         }
     };
     let (outcome, answer) = tokio::join!(sandbox.run(), call);
+    let answer = answer.transpose()?;
     let outcome = outcome.map_err(|error| format!("the host failed: {error}"))?;
     let peak = sandbox.stats().host_memory_peak;
     if case.name.group() == "kept" && peak > machine::KEPT {
@@ -332,6 +336,15 @@ async fn run_one(
         watchers.check(&case, &sandbox)?;
     }
     Ok((outcome, answer))
+}
+
+/// What comes of a call of the function `f`.
+async fn called(caller: &Caller, kind: CallKind) -> Result<String, CallError> {
+    match kind {
+        CallKind::Call => caller.call_bytes("f", &[7]).await.map(|_| String::new()),
+        CallKind::Json => caller.call_json("f", "7").await,
+        _ => caller.call("f", &7_u8).await,
+    }
 }
 
 /// Runs a case while the neighbours exchange messages, which they still do afterwards.

@@ -93,7 +93,7 @@ impl Heap {
 impl Sink for Heap {
     fn event(&mut self, _: &Event) -> io::Result<()> {
         self.events += 1;
-        if self.events % LOOK_EVERY == 0 {
+        if self.events.is_multiple_of(LOOK_EVERY) {
             self.look();
         }
         Ok(())

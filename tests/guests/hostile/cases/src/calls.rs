@@ -8,6 +8,7 @@ use crate::case::{Answer, Args, Case, End, Modes};
 use crate::guest::Guest;
 use crate::handles::Kind;
 use crate::machine;
+use crate::typed;
 
 const INTO: Buf = Buf {
     offset: 0x4000,
@@ -285,4 +286,5 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         let case = Case::new("calls", format_args!("answer-{name}"), answer, End::Exit(0));
         visit(case.with([how, 0, 0, 0]).modes(Modes::All).called(answered));
     }
+    typed::cases(visit);
 }

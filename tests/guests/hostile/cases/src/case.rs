@@ -2,6 +2,7 @@
 
 use core::fmt::{self, Write};
 
+use wakebox_abi::op::CallKind;
 use wakebox_abi::status::Status;
 
 use crate::guest::Guest;
@@ -27,6 +28,8 @@ pub struct Case {
     pub modes: Modes,
     /// The host calls the function `f` of the guest meanwhile, and this comes of it.
     pub called: Option<Answer>,
+    /// How it does: with a value, with bytes, or with JSON.
+    pub called_as: CallKind,
 }
 
 /// What comes of a call to the guest.
@@ -63,6 +66,7 @@ impl Case {
             expect: expect.into(),
             modes: Modes::One,
             called: None,
+            called_as: CallKind::Typed,
         }
     }
 
@@ -71,6 +75,13 @@ impl Case {
     pub fn called(mut self, answer: Answer) -> Self {
         self.called = Some(answer);
         self
+    }
+
+    /// While the host calls it so.
+    #[must_use]
+    pub fn called_as(mut self, kind: CallKind, answer: Answer) -> Self {
+        self.called_as = kind;
+        self.called(answer)
     }
 
     /// With these numbers.

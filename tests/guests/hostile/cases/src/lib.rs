@@ -23,6 +23,7 @@ mod rings;
 mod state;
 mod traces;
 mod turns;
+mod typed;
 mod words;
 
 pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap};
