@@ -49,22 +49,21 @@ fn list(guest: &mut Guest, len: u64, element: &[u8]) -> Buf {
     }
 }
 
-fn function(guest: &mut Guest, name: &[u8]) -> Buf {
-    guest.arena(0, name)
+/// A call of the function of this name, whose result goes to [`INTO`].
+fn call_of(guest: &Guest, name: &[u8], input: Buf) -> op::CallHost {
+    op::CallHost {
+        form: op::CallForm::Plain,
+        function: guest.arena(0, name),
+        input,
+        into: INTO,
+    }
 }
 
 /// Calls a function with an argument that would be large on the host.
 fn bomb(guest: &mut Guest, [which, ..]: Args) {
     let (_, name, element, count, _) = BOMBS[which as usize];
     let input = list(guest, count, element);
-    let function = function(guest, name);
-    let into = INTO;
-    let call = op::CallHost {
-        form: op::CallForm::Plain,
-        function,
-        input,
-        into,
-    };
+    let call = call_of(guest, name, input);
     let (first, _) = guest.call(call);
     // What did not come about is not kept.
     for _ in 0..20 {
@@ -91,16 +90,9 @@ const BOMBS: &[Bomb] = &[
 fn calls(guest: &mut Guest, _: Args) {
     for _ in 0..3 {
         let input = list(guest, 50_000, &[7]);
-        let function = function(guest, b"hold");
+        let call = call_of(guest, b"hold", input);
         let tokens: [Token; 40] = core::array::from_fn(|slot| guest.token(slot as u32));
         for token in tokens {
-            let into = INTO;
-            let call = op::CallHost {
-                form: op::CallForm::Plain,
-                function,
-                input,
-                into,
-            };
             guest.submit(&[call.submission(token)]);
         }
         // A mebibyte is 10 of them, each with what it was read into.
@@ -119,14 +111,7 @@ fn calls(guest: &mut Guest, _: Args) {
         }
     }
     let input = list(guest, 50_000, &[7]);
-    let function = function(guest, b"bytes");
-    let into = INTO;
-    let call = op::CallHost {
-        form: op::CallForm::Plain,
-        function,
-        input,
-        into,
-    };
+    let call = call_of(guest, b"bytes", input);
     // A call that is taken back is dropped by the embedder's runtime, in its own time: the patience of
     // whoever runs this is the limit.
     let status = loop {
@@ -141,7 +126,7 @@ fn calls(guest: &mut Guest, _: Args) {
 /// Streams keep their arguments for as long as they are open.
 fn streams(guest: &mut Guest, _: Args) {
     let input = list(guest, 80_000, &[7]);
-    let function = function(guest, b"hold-stream");
+    let function = guest.arena(0, b"hold-stream");
     for _ in 0..3 {
         let mut open = [Handle(0); 16];
         let mut count = 0;
@@ -168,22 +153,15 @@ fn streams(guest: &mut Guest, _: Args) {
 
 /// Messages that do not fit stay on the host, until they are closed.
 fn messages(guest: &mut Guest, _: Args) {
-    let function = function(guest, b"large");
-    let into = Buf { len: 8, ..INTO };
-    let input = Buf::default();
-    let call = op::CallHost {
-        form: op::CallForm::Plain,
-        function,
-        input,
-        into,
-    };
+    let mut call = call_of(guest, b"large", Buf::default());
+    call.into.len = 8;
     for _ in 0..3 {
         let mut open = [Handle(0); 16];
         let mut count = 0;
         let status = loop {
             match guest.call(call).0 {
                 Status::Ok => {
-                    let bytes = core::array::from_fn(|at| guest.peek(into.offset + at as u32));
+                    let bytes = core::array::from_fn(|at| guest.peek(INTO.offset + at as u32));
                     open[count] = Handle(u32::from_le_bytes(bytes));
                     count += 1;
                 }
