@@ -66,6 +66,11 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
             path.display()
         );
     }
+    let page = workspace::root().join("SECURITY.md");
+    let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    if let Some(test) = papers::unkept(&workspace::root(), &text).first() {
+        bail!("{} names {test}, which is no test", page.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,4 +1,4 @@
-//! The files that `docs/` names are there.
+//! The files that `docs/` names are there, and the tests that `SECURITY.md` does.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,52 @@ pub(super) fn missing(root: &Path, page: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths.filter(|path| !path.is_file()).collect())
 }
 
+/// The tests that a page's promises name and that are not there.
+///
+/// `module::test` is a function of `tests/tests/e2e/module.rs` or `tests/tests/module.rs`,
+/// `hostile::group` a group of hostile guests as well, and a source file has to have unit tests.
+pub(super) fn unkept(root: &Path, text: &str) -> Vec<String> {
+    let tests = root.join("tests/tests");
+    let mut missing = Vec::new();
+    for name in promised(text) {
+        let (files, words) = match name.split_once("::") {
+            Some((module, test)) => {
+                let file = format!("{module}.rs");
+                let mut words = vec![format!("fn {test}()")];
+                if module == "hostile" {
+                    // The groups stand in a list.
+                    words.extend([format!(" {test} "), format!(" {test}\n")]);
+                }
+                (
+                    vec![tests.join("e2e").join(&file), tests.join(&file)],
+                    words,
+                )
+            }
+            None => (vec![root.join(name)], vec!["#[test]".into()]),
+        };
+        let source: String = files
+            .iter()
+            .filter_map(|file| std::fs::read_to_string(file).ok())
+            .collect();
+        if !words.iter().any(|word| source.contains(word)) {
+            missing.push(name.to_owned());
+        }
+    }
+    missing
+}
+
+/// What a page names in backquotes in the rows of its table of promises.
+fn promised(text: &str) -> impl Iterator<Item = &str> {
+    let table = text.split_once("| promise |").map_or("", |(_, rest)| rest);
+    let table = table.split_once("\n\n").map_or(table, |(table, _)| table);
+    let cells = table.lines().filter_map(|row| row.split_once(" | "));
+    let quoted = cells.flat_map(|(_, checks)| checks.split('`').skip(1).step_by(2));
+    quoted.filter(|name| {
+        let is_file = name.contains('/') && name.ends_with(".rs");
+        (is_file || name.contains("::")) && !name.contains(' ')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,6 +72,25 @@ mod tests {
     fn paths_of_sources_are_found_between_backquotes() {
         let text = "`a/b.rs` and `word`, `Type::new`, `c/d/` and `e/f.rs`";
         assert_eq!(named(text).collect::<Vec<_>>(), ["a/b.rs", "e/f.rs"]);
+    }
+
+    #[test]
+    fn the_promises_name_tests_that_are_there() {
+        let root = workspace::root();
+        let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+        assert!(promised(&text).count() > 50);
+        assert_eq!(unkept(&root, &text), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_test_that_is_not_there_is_named() {
+        let rows = "| promise | how it is checked |\n|---|---|\n\
+                    | `a::b` is | `limits::none`, `hostile::kept`, `hostile::none`, `xtask/src/main.rs` |\n\n`c::d`";
+        let missing = unkept(&workspace::root(), rows);
+        assert_eq!(
+            missing,
+            ["limits::none", "hostile::none", "xtask/src/main.rs"]
+        );
     }
 
     #[test]
