@@ -16,6 +16,7 @@ mod run;
 mod size;
 mod table;
 mod trace;
+mod types;
 mod worst;
 
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 16] = [
+    let steps: [Step<'_>; 17] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -65,6 +66,7 @@ fn run() -> Result<()> {
         ("traced events", &|| trace::events(&runtime)),
         ("pages", &|| page::measure(&runtime)),
         ("calls", &|| calls::measure(&runtime)),
+        ("types", &types::measure),
         ("TCP echo and HTTP", &|| net::measure(&runtime)),
         ("file reads", &|| files::measure(&runtime)),
         ("starts and ends", &|| cold::measure(&floor, &runtime)),
