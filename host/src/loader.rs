@@ -31,7 +31,8 @@ use wakebox_vmm::plan::Pages;
 use wakebox_vmm::x86_64::paging::Rights;
 
 use self::headers::{
-    check_kinds, parse_header, parse_note, parse_program_headers, parse_read_only, parse_segments,
+    check_kinds, damaged, parse_header, parse_note, parse_program_headers, parse_read_only,
+    parse_segments,
 };
 use self::relocations::{DynamicSection, Parts};
 use crate::elf::fuel::Fuel;
@@ -219,14 +220,18 @@ impl Image {
     }
 
     /// Copies the segments into the RAM that was planned for them and relocates them.
-    pub(crate) fn load(&self, memory: &GuestMemory) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], if the segments do not go where they were checked to go.
+    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<()> {
         let at = |address| memory.plan().image_offset(address);
-        for segment in &*self.segments {
-            memory.write(
-                at(segment.addresses.start),
-                &self.bytes[segment.file.clone()],
-            );
-        }
+        memory
+            .place(&self.bytes, self.bias())
+            .map_err(|error| Error::Load {
+                name: self.name.to_string(),
+                source: damaged(error),
+            })?;
         let parts = Parts {
             bytes: &self.bytes,
             segments: &self.segments,
@@ -236,6 +241,7 @@ impl Image {
         let relocate = |place, value: u64| memory.write(at(place), &value.to_le_bytes());
         let done = self.dynamic.each_relocation(&parts, &fuel, relocate);
         debug_assert!(done.is_ok(), "the same bytes were checked: {done:?}");
+        Ok(())
     }
 }
 
@@ -337,7 +343,9 @@ mod tests {
     const ENTRY: usize = 24;
     const LOAD: usize = 64;
     const FLAGS: usize = LOAD + 4;
+    const HEADERS: usize = 32;
     const ADDRESS: usize = LOAD + 16;
+    const PHYSICAL: usize = LOAD + 24;
     const FILE_SIZE: usize = LOAD + 32;
     const MEMORY_SIZE: usize = LOAD + 40;
     const NOTE: usize = LOAD + 56;
@@ -407,10 +415,12 @@ mod tests {
             refusal(|file| put(file, MEMORY_SIZE, u64::MAX, 8)),
             E::OutsideWindow { .. }
         ));
-        assert!(matches!(
-            refusal(|file| put(file, MEMORY_SIZE, 1, 8)),
-            E::Damaged(_)
-        ));
+        for (at, value) in [(MEMORY_SIZE, 1), (PHYSICAL, 0x1000), (HEADERS, 8)] {
+            assert!(matches!(
+                refusal(|file| put(file, at, value, 8)),
+                E::Damaged(_)
+            ));
+        }
         assert!(matches!(
             refusal(|file| put(file, FILE_SIZE, u64::MAX, 8)),
             E::Truncated { .. }

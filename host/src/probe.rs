@@ -60,7 +60,7 @@ impl Probe {
         let mut machine = Machine::new(&memory)?;
         machine.start(image.entry(), stack)?;
         memory.write_tables();
-        image.load(&memory);
+        image.load(&memory)?;
         let has_counter = Clocks::new(machine.vcpu().fd()).has_counter();
         let mut probe = Self {
             machine,

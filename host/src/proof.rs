@@ -283,7 +283,9 @@ pub fn examine(file: &[u8]) -> Result<Examined, LoadError> {
     assert!(last <= IMAGE_MAX);
     let memory = memory(&image);
     memory.write_tables();
-    image.load(&memory);
+    image
+        .load(&memory)
+        .expect("it goes where it was checked to go");
     let mut examined = Examined {
         load: fuel.spent(),
         unwind: 0,

@@ -51,6 +51,9 @@ pub(super) fn parse_header(bytes: &[u8]) -> Result<Header, LoadError> {
             header.e_machine,
         )));
     }
+    if header.e_phoff < header::header64::SIZEOF_EHDR as u64 {
+        return Err(damaged("its program headers begin in its header"));
+    }
     if !matches!(header.e_type, header::ET_EXEC | header::ET_DYN) {
         return Err(LoadError::WrongType(header::et_to_str(header.e_type)));
     }
@@ -162,19 +165,25 @@ pub(super) fn parse_segments(
     bias: u64,
 ) -> Result<Vec<Segment>, LoadError> {
     let mut segments = Vec::new();
-    for header in headers
-        .iter()
-        .filter(|header| header.p_type == ph::PT_LOAD && header.p_memsz > 0)
-    {
+    for header in headers.iter().filter(|header| header.p_type == ph::PT_LOAD) {
+        if header.p_filesz > header.p_memsz {
+            return Err(damaged(
+                "a segment has more bytes in the file than in memory",
+            ));
+        }
+        if header.p_memsz == 0 {
+            continue;
+        }
         let start = header.p_vaddr.wrapping_add(bias);
         let end = start.saturating_add(header.p_memsz);
         if header.p_vaddr > IMAGE_MAX || start < IMAGE_MIN || end > IMAGE_MAX {
             return Err(LoadError::OutsideWindow { start, end });
         }
-        if header.p_filesz > header.p_memsz {
-            return Err(damaged(
-                "a segment has more bytes in the file than in memory",
-            ));
+        if header.p_paddr != header.p_vaddr {
+            return Err(damaged(format!(
+                "the segment at {start:#x} has another physical address, {:#x}",
+                header.p_paddr
+            )));
         }
         let rights = match (header.is_write(), header.is_executable()) {
             (true, true) => return Err(LoadError::WritableCode(start)),

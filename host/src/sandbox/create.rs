@@ -162,7 +162,7 @@ impl Loaded {
         machine.start(image.entry(), stack.end() - 64)?;
         let clocks = Clocks::new(machine.vcpu().fd());
         memory.write_tables();
-        image.load(&memory);
+        image.load(&memory)?;
         Ok(Self {
             image,
             memory,

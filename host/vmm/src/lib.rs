@@ -13,6 +13,7 @@
 pub mod backing;
 pub mod clock;
 mod error;
+mod image;
 mod ioctl;
 pub mod kick;
 pub mod machine;

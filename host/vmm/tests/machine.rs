@@ -373,6 +373,44 @@ fn an_interrupt_that_was_wanted_is_a_part_of_the_state() {
     assert_eq!(machine.state().unwrap(), wanted);
 }
 
+#[test]
+fn a_file_is_placed_where_the_plan_has_it_and_nowhere_else() {
+    let file = |physical: u64| {
+        let mut file = vec![0; 64 + 56];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[32] = 64; // Where the program header is,
+        file[54] = 56; // its length,
+        file[56] = 1; // and that there is one.
+        file[64] = 1; // PT_LOAD
+        let size = 4;
+        let offset = file.len() as u64;
+        for (at, value) in [(8, offset), (24, physical), (32, size), (40, size)] {
+            file[64 + at..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        file.extend(b"code");
+        file
+    };
+    let memory = memory_with(&[]);
+    let before = content(&memory);
+    let end = START + PAGE_SIZE;
+    for physical in [0, START - 4, end - 3, end, u64::MAX - 3] {
+        let refused = memory.place(&file(physical), 0).unwrap_err();
+        assert_eq!(
+            refused.kind(),
+            std::io::ErrorKind::InvalidData,
+            "{physical:#x}"
+        );
+        let after = content(&memory);
+        let image = memory.plan().image.offset as usize;
+        let behind = image + PAGE_SIZE as usize;
+        assert!(after[..image] == before[..image] && after[behind..] == before[behind..]);
+    }
+    memory.place(&file(0x40), START).unwrap();
+    let mut placed = [0; 4];
+    memory.read(memory.plan().image_offset(START + 0x40), &mut placed);
+    assert_eq!(&placed, b"code");
+}
+
 /// Seals of a template: nobody can write it or make it shorter.
 const TEMPLATE: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
 
