@@ -33,7 +33,7 @@ use wakebox_vmm::x86_64::registers::Registers;
 
 use crate::account::Account;
 use crate::arena::Arena;
-use crate::calls::guest::Mailbox;
+use crate::calls::guest::CallQueue;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::backtrace::Frame;
 use crate::debug::symbols::Symbols;
@@ -427,7 +427,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
             .expect("it takes no descriptor"),
         stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),
         callables,
-        mailbox: Arc::new(Mailbox::new(account.clone())),
+        call_queue: Arc::new(CallQueue::new(account.clone())),
         account,
         meter: Meter::new(Limits::new()),
         stop: Arc::new(Stop::new(Arc::new(nobody()))),

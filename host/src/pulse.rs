@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 use wakebox_vmm::memory::Shared;
 
-use crate::calls::guest::Mailbox;
+use crate::calls::guest::CallQueue;
 use crate::driver::inflight::Ready;
 use crate::driver::poller::Poller;
 use crate::ops::TokioBackend;
@@ -22,7 +22,7 @@ pub struct Pulse {
     pub(crate) ready: Arc<Ready>,
     /// None if the task that runs the guest is its own driver.
     pub(crate) poller: Option<Arc<Poller<TokioBackend>>>,
-    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) call_queue: Arc<CallQueue>,
 }
 
 impl Pulse {
@@ -56,6 +56,6 @@ impl fmt::Display for Pulse {
             Some(poller) => writeln!(f, "poller               {poller}")?,
             None => writeln!(f, "poller               none: the runner is the driver")?,
         }
-        writeln!(f, "calls                {}", self.mailbox)
+        writeln!(f, "calls                {}", self.call_queue)
     }
 }

@@ -185,7 +185,7 @@ impl Entry {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct State {
     /// Messages of calls that the guest has yet to take, by the number of the call.
     calls: BTreeMap<u64, Kept>,
     /// Calls that the guest has taken and that nobody waits for any more, which it has yet to be
@@ -203,7 +203,7 @@ struct Queue {
     account: Account,
 }
 
-impl Queue {
+impl State {
     /// The next message for the guest.
     fn pop(&mut self) -> Option<Kept> {
         if let Some((call, charge)) = self.cancels.pop_front() {
@@ -265,15 +265,15 @@ fn header(call: u64, kind: CallKind, name: &str) -> [u8; CallHeader::SIZE] {
 
 /// The calls to one guest.
 #[derive(Debug)]
-pub(crate) struct Mailbox {
-    queue: Mutex<Queue>,
+pub(crate) struct CallQueue {
+    state: Mutex<State>,
 }
 
-impl Mailbox {
+impl CallQueue {
     /// An empty one. What lies in it is charged to the account.
     pub(crate) fn new(account: Account) -> Self {
         Self {
-            queue: Mutex::new(Queue {
+            state: Mutex::new(State {
                 calls: BTreeMap::new(),
                 cancels: VecDeque::new(),
                 pending: HashMap::new(),
@@ -287,14 +287,14 @@ impl Mailbox {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a call; `None` when no more will come.
     pub(crate) fn take(self: &Arc<Self>) -> Take {
         Take {
-            mailbox: self.clone(),
+            call_queue: self.clone(),
             place: None,
         }
     }
@@ -306,7 +306,7 @@ impl Mailbox {
     ///
     /// The call has been answered.
     pub(crate) fn expects(&self, call: u64, len: usize) -> Result<bool, Status> {
-        let mut queue = self.queue();
+        let mut queue = self.lock();
         let Some(entry) = queue.pending.get_mut(&call) else {
             return Ok(false);
         };
@@ -324,7 +324,7 @@ impl Mailbox {
 
     /// Takes an answer. One for a call that nobody waits for is dropped.
     pub(crate) fn reply(&self, call: u64, kind: ReplyKind, bytes: Kept) -> Result<(), Status> {
-        let mut queue = self.queue();
+        let mut queue = self.lock();
         let Some(entry) = queue.pending.get_mut(&call) else {
             return Ok(());
         };
@@ -357,7 +357,7 @@ impl Mailbox {
 
     /// Ends a call that a limit does not allow.
     pub(crate) fn refuse(&self, call: u64) {
-        let mut queue = self.queue();
+        let mut queue = self.lock();
         let entry = queue.pending.get_mut(&call);
         let waker = entry.and_then(|entry| entry.end(Pending::LimitReached));
         drop(queue);
@@ -367,7 +367,7 @@ impl Mailbox {
     /// No more calls will come: the guest reads to the end of them.
     pub(crate) fn close(&self) {
         let wakers = {
-            let mut queue = self.queue();
+            let mut queue = self.lock();
             queue.closed = true;
             [queue.takers.drain(), queue.callers.drain()]
         };
@@ -377,7 +377,7 @@ impl Mailbox {
     /// The guest has ended: whoever waits for an answer learns it, and why. What was said first counts.
     pub(crate) fn end(&self, why: GuestEnd) {
         let (wakers, gone) = {
-            let mut queue = self.queue();
+            let mut queue = self.lock();
             queue.closed = true;
             queue.ended.get_or_insert(why);
             let gone = (
@@ -401,7 +401,7 @@ impl Mailbox {
     }
 }
 
-/// Futures that wait for something of a [`Queue`], first come first served. Each has one place at
+/// Futures that wait for something of a [`CallQueue`], first come first served. Each has one place at
 /// most, however often it is polled, and gives it up when it is dropped.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -440,9 +440,9 @@ impl Waiting {
 }
 
 /// What a watchdog wants to know. It does not wait for the queue.
-impl std::fmt::Display for Mailbox {
+impl std::fmt::Display for CallQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Ok(queue) = self.queue.try_lock() else {
+        let Ok(queue) = self.state.try_lock() else {
             return f.write_str("in use");
         };
         write!(
@@ -461,7 +461,7 @@ impl std::fmt::Display for Mailbox {
 /// Waits for a call. Dropping it loses none.
 #[derive(Debug)]
 pub(crate) struct Take {
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     place: Option<u64>,
 }
 
@@ -469,8 +469,8 @@ impl Future for Take {
     type Output = Option<Kept>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mailbox = self.mailbox.clone();
-        let mut queue = mailbox.queue();
+        let call_queue = self.call_queue.clone();
+        let mut queue = call_queue.lock();
         match queue.pop() {
             Some(message) => {
                 queue.takers.leave(&mut self.place);
@@ -488,7 +488,7 @@ impl Future for Take {
 impl Drop for Take {
     fn drop(&mut self) {
         let next = {
-            let mut queue = self.mailbox.queue();
+            let mut queue = self.call_queue.lock();
             let was_woken = queue.takers.leave(&mut self.place);
             // It was woken for a call that it will not take: the next one is.
             let any = !queue.calls.is_empty() || !queue.cancels.is_empty();
@@ -505,15 +505,15 @@ impl Drop for Take {
 /// Calls functions of a guest. Clones call the same one.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     /// Weak: a host function that keeps what calls its guest does not keep the sandbox.
     helper: Option<Weak<dyn Help>>,
 }
 
 impl Caller {
     /// `helper` takes turns of a driver that the caller may help, in wake mode `poll`.
-    pub(crate) fn new(mailbox: Arc<Mailbox>, helper: Option<Weak<dyn Help>>) -> Self {
-        Self { mailbox, helper }
+    pub(crate) fn new(call_queue: Arc<CallQueue>, helper: Option<Weak<dyn Help>>) -> Self {
+        Self { call_queue, helper }
     }
 
     /// Calls the function that the guest exports by this name, and gives what it returns.
@@ -548,7 +548,7 @@ impl Caller {
             }
             other => other?,
         };
-        let account = self.mailbox.queue().account.clone();
+        let account = self.call_queue.lock().account.clone();
         let message = Message {
             bytes: &answer.bytes,
             is_typed: answer.is_typed,
@@ -623,7 +623,7 @@ impl Caller {
 
     /// Tells the guest that no more calls will come. Those under way are answered.
     pub fn close(&self) {
-        self.mailbox.close();
+        self.call_queue.close();
     }
 
     /// Enqueues a call if there is room.
@@ -634,7 +634,7 @@ impl Caller {
         input: &[u8],
     ) -> Result<Option<PendingCall>, CallError> {
         let account = {
-            let queue = self.mailbox.queue();
+            let queue = self.call_queue.lock();
             if !queue.has_room()? {
                 return Ok(None);
             }
@@ -644,7 +644,7 @@ impl Caller {
         let message = account
             .concat(&[&header(0, kind, name), name.as_bytes(), input])
             .map_err(|_| CallError::LimitReached(name.into()))?;
-        let mut queue = self.mailbox.queue();
+        let mut queue = self.call_queue.lock();
         let Some(call) = queue.push(kind, name, message)? else {
             return Ok(None);
         };
@@ -652,7 +652,7 @@ impl Caller {
         drop(queue);
         taker.into_iter().for_each(outside::wake);
         Ok(Some(PendingCall {
-            mailbox: self.mailbox.clone(),
+            call_queue: self.call_queue.clone(),
             call,
         }))
     }
@@ -665,7 +665,7 @@ impl Caller {
         input: &[u8],
     ) -> Result<PendingCall, CallError> {
         let mut room = Room {
-            mailbox: &self.mailbox,
+            call_queue: &self.call_queue,
             place: None,
         };
         poll_fn(|context| {
@@ -704,20 +704,20 @@ impl Errand for Submission<'_> {
 
 /// A caller that waits for room.
 struct Room<'a> {
-    mailbox: &'a Mailbox,
+    call_queue: &'a CallQueue,
     place: Option<u64>,
 }
 
 impl Room<'_> {
     fn wait(&mut self, waker: &Waker) {
-        self.mailbox.queue().callers.wait(&mut self.place, waker);
+        self.call_queue.lock().callers.wait(&mut self.place, waker);
     }
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
         let next = {
-            let mut queue = self.mailbox.queue();
+            let mut queue = self.call_queue.lock();
             let was_woken = queue.callers.leave(&mut self.place);
             // It may not have taken the room that it was woken for; and if it has, there may be more.
             let any = queue.pending.len() < CALLS_MAX;
@@ -734,13 +734,13 @@ impl Drop for Room<'_> {
 /// A call on its way. Dropped before its end, it is taken back: out of the queue if the guest has
 /// not seen it, else the guest is told.
 struct PendingCall {
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     call: u64,
 }
 
 impl PendingCall {
     fn is_done(&self) -> bool {
-        let queue = self.mailbox.queue();
+        let queue = self.call_queue.lock();
         let pending = queue.pending.get(&self.call).map(|entry| &entry.pending);
         queue.ended.is_some() || !matches!(pending, Some(Pending::Waiting { .. }))
     }
@@ -751,7 +751,7 @@ impl PendingCall {
         if kind == ReplyKind::NoSuchFunction {
             return Err(CallError::NoSuchFunction(name.into()));
         }
-        let account = self.mailbox.queue().account.clone();
+        let account = self.call_queue.lock().account.clone();
         // By whoever has called, and without the lock.
         let joined = parts.join(&account);
         let bytes = joined.map_err(|_| CallError::LimitReached(name.into()))?;
@@ -766,7 +766,7 @@ impl PendingCall {
 
     async fn parts(&self, name: &str) -> Result<(ReplyKind, Parts), CallError> {
         poll_fn(|context| {
-            let mut queue = self.mailbox.queue();
+            let mut queue = self.call_queue.lock();
             let ended = queue.ended.clone();
             let Some(entry) = queue.pending.get_mut(&self.call) else {
                 return Poll::Ready(Err(CallError::Ended(queue.why())));
@@ -797,7 +797,7 @@ impl PendingCall {
 impl Drop for PendingCall {
     fn drop(&mut self) {
         let (unseen, pending, taker, caller) = {
-            let mut queue = self.mailbox.queue();
+            let mut queue = self.call_queue.lock();
             let unseen = queue.calls.remove(&self.call);
             let entry = queue.pending.remove(&self.call);
             let caller = queue.callers.pop();
@@ -823,27 +823,27 @@ mod tests {
     use crate::account::EACH;
     use futures_util::FutureExt;
 
-    fn mailbox(most: u64) -> (Caller, Account) {
+    fn call_queue(most: u64) -> (Caller, Account) {
         let account = Account::new(most);
-        let mailbox = Arc::new(Mailbox::new(account.clone()));
-        (Caller::new(mailbox, None), account)
+        let call_queue = Arc::new(CallQueue::new(account.clone()));
+        (Caller::new(call_queue, None), account)
     }
 
     /// The number and the kind of the next message, if there is one.
     fn taken(caller: &Caller) -> Option<(u64, CallKind)> {
-        let message = caller.mailbox.take().now_or_never()??;
+        let message = caller.call_queue.take().now_or_never()??;
         let (header, _) = CallHeader::split(&message).unwrap();
         Some((header.call, header.kind))
     }
 
     fn answer(caller: &Caller, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {
-        let bytes = caller.mailbox.queue().account.concat(&[bytes])?;
-        caller.mailbox.reply(call, kind, bytes)
+        let bytes = caller.call_queue.lock().account.concat(&[bytes])?;
+        caller.call_queue.reply(call, kind, bytes)
     }
 
     #[test]
     fn a_call_that_is_given_up_before_it_is_taken_leaves_nothing() {
-        let (caller, account) = mailbox(1 << 20);
+        let (caller, account) = call_queue(1 << 20);
         let input = [0; 1_000];
         // Many times as much as may be kept.
         for _ in 0..5_000 {
@@ -857,7 +857,7 @@ mod tests {
 
     #[test]
     fn the_guest_is_told_of_a_call_that_is_given_up_after_it_was_taken() {
-        let (caller, account) = mailbox(1 << 20);
+        let (caller, account) = call_queue(1 << 20);
         let (mut one, mut two) = (
             Box::pin(caller.call_bytes("f", b"one")),
             Box::pin(caller.call_bytes("f", b"two")),
@@ -875,7 +875,7 @@ mod tests {
 
     #[test]
     fn calls_that_wait_are_charged_and_one_too_many_is_refused() {
-        let (caller, account) = mailbox(10_000);
+        let (caller, account) = call_queue(10_000);
         let input = [0; 1_000];
         let mut calls: Vec<_> = (0..10)
             .map(|_| Box::pin(caller.call_bytes("f", &input)))
@@ -892,7 +892,7 @@ mod tests {
 
     #[test]
     fn empty_parts_of_a_result_cost_nothing_and_the_others_what_they_hold() {
-        let (caller, account) = mailbox(1 << 20);
+        let (caller, account) = call_queue(1 << 20);
         let mut call = Box::pin(caller.call_bytes("f", b""));
         assert!((&mut call).now_or_never().is_none());
         assert_eq!(taken(&caller), Some((0, CallKind::Call)));
@@ -913,7 +913,7 @@ mod tests {
 
     #[test]
     fn a_result_in_parts_that_is_too_large_for_the_account_ends_its_call() {
-        let (caller, account) = mailbox(10_000);
+        let (caller, account) = call_queue(10_000);
         let mut call = Box::pin(caller.call_bytes("f", b""));
         assert!((&mut call).now_or_never().is_none());
         assert_eq!(taken(&caller), Some((0, CallKind::Call)));
@@ -929,21 +929,21 @@ mod tests {
 
     #[test]
     fn an_answer_is_asked_about_before_it_is_copied() {
-        let (caller, _) = mailbox(1 << 20);
-        let mailbox = &caller.mailbox;
-        assert_eq!(mailbox.expects(0, 1), Ok(false), "nobody has called");
+        let (caller, _) = call_queue(1 << 20);
+        let call_queue = &caller.call_queue;
+        assert_eq!(call_queue.expects(0, 1), Ok(false), "nobody has called");
         let mut call = Box::pin(caller.call_bytes("f", b""));
         assert!((&mut call).now_or_never().is_none());
-        assert_eq!(mailbox.expects(0, MESSAGE_MAX), Ok(true));
-        assert_eq!(mailbox.expects(0, MESSAGE_MAX + 1), Ok(false));
+        assert_eq!(call_queue.expects(0, MESSAGE_MAX), Ok(true));
+        assert_eq!(call_queue.expects(0, MESSAGE_MAX + 1), Ok(false));
         let refused = Err(CallError::TooLarge("f".into()));
         assert_eq!(call.now_or_never(), Some(refused));
-        assert_eq!(mailbox.expects(0, 1), Ok(false), "the caller has gone");
+        assert_eq!(call_queue.expects(0, 1), Ok(false), "the caller has gone");
     }
 
     #[test]
     fn who_waits_has_one_place_however_often_it_is_polled() {
-        let (caller, _) = mailbox(1 << 30);
+        let (caller, _) = call_queue(1 << 30);
         let mut calls: Vec<_> = (0..CALLS_MAX)
             .map(|_| Box::pin(caller.call_bytes("f", b"")))
             .collect();
@@ -951,23 +951,23 @@ mod tests {
         let mut more: Vec<_> = (0..3)
             .map(|_| Box::pin(caller.call_bytes("f", b"")))
             .collect();
-        let mut takes: Vec<_> = (0..3).map(|_| caller.mailbox.take()).collect();
+        let mut takes: Vec<_> = (0..3).map(|_| caller.call_queue.take()).collect();
         for _ in 0..100 {
             assert!(more.iter_mut().all(|call| call.now_or_never().is_none()));
         }
-        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 3);
+        assert_eq!(caller.call_queue.lock().callers.wakers.len(), 3);
         // Room goes to them in their order.
         drop(calls.pop());
-        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 2);
+        assert_eq!(caller.call_queue.lock().callers.wakers.len(), 2);
         assert!((&mut more[0]).now_or_never().is_none());
-        assert_eq!(caller.mailbox.queue().pending.len(), CALLS_MAX);
+        assert_eq!(caller.call_queue.lock().pending.len(), CALLS_MAX);
         drop((more, calls));
-        assert_eq!(caller.mailbox.queue().callers.wakers.len(), 0);
+        assert_eq!(caller.call_queue.lock().callers.wakers.len(), 0);
         for _ in 0..100 {
             assert!(takes.iter_mut().all(|take| take.now_or_never().is_none()));
         }
-        assert_eq!(caller.mailbox.queue().takers.wakers.len(), 3);
+        assert_eq!(caller.call_queue.lock().takers.wakers.len(), 3);
         drop(takes);
-        assert_eq!(caller.mailbox.queue().takers.wakers.len(), 0);
+        assert_eq!(caller.call_queue.lock().takers.wakers.len(), 0);
     }
 }

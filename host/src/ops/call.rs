@@ -15,7 +15,7 @@ use crate::account::{Account, Kept};
 use crate::allowance::{self, PIECE};
 use crate::arena::ArenaSlice;
 use crate::calls::MESSAGE_MAX;
-use crate::calls::guest::Mailbox;
+use crate::calls::guest::CallQueue;
 use crate::calls::host::Found;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -141,14 +141,14 @@ impl Start for ReadMessage {
 
 /// A call on its way to the guest. If that never sees it, its caller need not wait.
 struct Delivery {
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     call: Option<u64>,
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(call) = self.call {
-            self.mailbox.refuse(call);
+            self.call_queue.refuse(call);
         }
     }
 }
@@ -157,15 +157,15 @@ impl Start for NextCall {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
         let meter = resources.meter.clone();
-        let mailbox = resources.mailbox.clone();
+        let call_queue = resources.call_queue.clone();
         Ok(Started::pending(async move {
-            let Some(message) = mailbox.take().await else {
+            let Some(message) = call_queue.take().await else {
                 return Status::NotConnected.into();
             };
             let header = CallHeader::split(&message);
             let mut delivery = Delivery {
                 call: header.map(|(header, _)| header.call),
-                mailbox,
+                call_queue,
             };
             let end = deliver(message, into, 0, &meter).await;
             if !matches!(&end, End::Done(status, _) if *status != Status::Ok) {
@@ -179,17 +179,17 @@ impl Start for NextCall {
 impl Start for Reply {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
-        if !resources.mailbox.expects(self.call, from.len())? {
+        if !resources.call_queue.expects(self.call, from.len())? {
             return Ok(Started::Done(End::OK));
         }
         let metered = resources.meter.take_all(LimitKind::CallsOut, from.len());
         if let Err(status) = metered {
-            resources.mailbox.refuse(self.call);
+            resources.call_queue.refuse(self.call);
             return Err(status);
         }
-        let (mailbox, account) = (resources.mailbox.clone(), resources.account.clone());
+        let (call_queue, account) = (resources.call_queue.clone(), resources.account.clone());
         if from.len() <= PIECE {
-            reply(&mailbox, &account, self.call, self.kind, &from)?;
+            reply(&call_queue, &account, self.call, self.kind, &from)?;
             return Ok(Started::Done(End::OK));
         }
         Ok(Started::pending(async move {
@@ -202,7 +202,7 @@ impl Start for Reply {
                 } else {
                     self.kind
                 };
-                if let Err(status) = reply(&mailbox, &account, self.call, kind, &piece) {
+                if let Err(status) = reply(&call_queue, &account, self.call, kind, &piece) {
                     return status.into();
                 }
             }
@@ -213,16 +213,16 @@ impl Start for Reply {
 
 /// Copies a reply out of the arena and hands it to its caller, or ends the call.
 fn reply(
-    mailbox: &Mailbox,
+    call_queue: &CallQueue,
     account: &Account,
     call: u64,
     kind: ReplyKind,
     from: &ArenaSlice,
 ) -> Result<(), Status> {
     match from.keep(account) {
-        Ok(bytes) => mailbox.reply(call, kind, bytes),
+        Ok(bytes) => call_queue.reply(call, kind, bytes),
         Err(status) => {
-            mailbox.refuse(call);
+            call_queue.refuse(call);
             Err(status)
         }
     }

@@ -48,7 +48,7 @@ use self::mounts::Tree;
 use crate::account::{Account, Charged};
 use crate::allowance;
 use crate::arena::{Arena, ArenaSlice};
-use crate::calls::guest::{GuestEnd, Mailbox};
+use crate::calls::guest::{CallQueue, GuestEnd};
 use crate::calls::host::Callables;
 use crate::driver::backend::{self, Backend};
 use crate::meter::Meter;
@@ -69,7 +69,7 @@ pub(crate) struct TokioBackend {
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,
-    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) call_queue: Arc<CallQueue>,
     pub(crate) account: Account,
     pub(crate) meter: Arc<Meter>,
     /// Ends the sandbox at a limit that does.
@@ -288,7 +288,7 @@ impl Backend for TokioBackend {
     }
 
     fn end(&mut self) -> impl Iterator<Item = Self::Open> + Send + 'static {
-        self.mailbox.end(GuestEnd::Dropped);
+        self.call_queue.end(GuestEnd::Dropped);
         self.handles.take_all()
     }
 }

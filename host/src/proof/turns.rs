@@ -269,7 +269,7 @@ fn what_is_ready_goes_on_in_the_next_turn() {
     rig.submit(vec![next_call(); 5]);
     assert_eq!(rig.turns(), [(5, 0)]);
     rig.driver.quota.bytes = 2 * allowance::POLL as u64;
-    rig.driver.backend.mailbox.close();
+    rig.driver.backend.call_queue.close();
     let first = rig.turn();
     assert_eq!((first.completed, first.ended), (2, Ended::Spent));
     assert!(first.is_active() && rig.driver.has_ready() && rig.driver.is_unfinished());
@@ -284,7 +284,7 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
     let mut rig = Rig::new(u64::MAX);
     rig.submit([next_call()]);
     assert_eq!(rig.turns(), [(1, 0)]);
-    rig.driver.backend.mailbox.close();
+    rig.driver.backend.call_queue.close();
     let one = ops::price(Opcode::Nop as u16) as u64;
     rig.driver.quota.bytes = one;
     let slots = PLACES / 2;
@@ -315,7 +315,7 @@ impl Wake for Killer {
 fn a_kill_is_seen_between_two_operations() {
     let mut rig = Rig::new(u64::MAX);
     // Whoever calls the guest kills it when the answer comes.
-    let caller = Caller::new(rig.driver.backend.mailbox.clone(), None);
+    let caller = Caller::new(rig.driver.backend.call_queue.clone(), None);
     let killer = Waker::from(Arc::new(Killer(rig.driver.backend.stop.clone())));
     let mut call = std::pin::pin!(caller.call_bytes("f", &[]));
     let polled = call.as_mut().poll(&mut Context::from_waker(&killer));
@@ -342,7 +342,7 @@ fn a_kill_is_seen_between_two_polls() {
     let mut rig = Rig::new(u64::MAX);
     rig.submit(vec![next_call(); 5]);
     assert_eq!(rig.turns(), [(5, 0)]);
-    rig.driver.backend.mailbox.close();
+    rig.driver.backend.call_queue.close();
     rig.driver.backend.stop.end(Why::Killed);
     let turn = rig.turn();
     assert_eq!((turn.completed, turn.ended), (0, Ended::Stopped));

@@ -19,7 +19,7 @@ use super::instance::Instance;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
-use crate::calls::guest::Mailbox;
+use crate::calls::guest::CallQueue;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
 use crate::driver::inflight::Ready;
@@ -119,7 +119,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         left_at: None,
         turn_began: Instant::now(),
         callables: host.callables,
-        mailbox: host.mailbox,
+        call_queue: host.call_queue,
         console: host.console,
         stdin: host.stdin,
         lost: Vec::new(),
@@ -258,7 +258,7 @@ impl Loaded {
 struct Host {
     account: Account,
     callables: Callables,
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     console: Console,
     stdin: Stdin,
 }
@@ -274,7 +274,7 @@ impl Host {
         let callables = Callables::new(functions, time, account.clone());
         let stdio = |source| Error::Stdio { source };
         Ok(Self {
-            mailbox: Arc::new(Mailbox::new(account.clone())),
+            call_queue: Arc::new(CallQueue::new(account.clone())),
             console: Console::new(stdout, stderr, callables.home()).map_err(stdio)?,
             stdin: Stdin::new(stdin, callables.home()).map_err(stdio)?,
             callables,
@@ -294,7 +294,7 @@ impl Host {
             console: self.console.clone(),
             stdin: self.stdin.clone(),
             callables: self.callables.clone(),
-            mailbox: self.mailbox.clone(),
+            call_queue: self.call_queue.clone(),
             account: self.account.clone(),
             meter: live.meter.clone(),
             stop: live.stop.clone(),

@@ -31,7 +31,7 @@ use self::cpu_time::CpuTime;
 pub use self::handle::Handle;
 use self::handle::Live;
 pub use self::running::Running;
-use crate::calls::guest::{Caller, Mailbox};
+use crate::calls::guest::{CallQueue, Caller};
 use crate::calls::help::Help;
 use crate::calls::host::Callables;
 use crate::debug::symbols::Symbols;
@@ -78,7 +78,7 @@ pub struct Sandbox {
     turn_began: Instant,
     live: Arc<Live>,
     callables: Callables,
-    mailbox: Arc<Mailbox>,
+    call_queue: Arc<CallQueue>,
     console: Console,
     stdin: Stdin,
     /// What did not arrive of the guest's output, known at the end.
@@ -100,7 +100,7 @@ impl Sandbox {
             let poller: Weak<dyn Help> = Arc::downgrade(poller) as _;
             poller
         });
-        Caller::new(self.mailbox.clone(), helper)
+        Caller::new(self.call_queue.clone(), helper)
     }
 
     /// Where its rings stand, to be looked at from elsewhere when nothing seems to move.
@@ -110,7 +110,7 @@ impl Sandbox {
             control: self.control.clone(),
             ready: self.placement.ready().clone(),
             poller: self.placement.poller().cloned(),
-            mailbox: self.mailbox.clone(),
+            call_queue: self.call_queue.clone(),
         }
     }
 

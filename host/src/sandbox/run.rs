@@ -76,7 +76,7 @@ impl Sandbox {
             },
         };
         let mut result = run.sandbox.account_for_output(result);
-        run.sandbox.mailbox.end(GuestEnd::of(&result));
+        run.sandbox.call_queue.end(GuestEnd::of(&result));
         run.sandbox.close_in_pieces().await;
         drop(run);
         if let Ok(outcome) = &mut result {
