@@ -38,7 +38,7 @@ use crate::op::Op;
 use crate::task::{JoinHandle, spawn, spawn_named};
 
 /// Operations that wait for calls side by side: so many calls are taken in one turn.
-const LANES: usize = 32;
+const TASKS: usize = 32;
 
 /// Capacity of each one's buffer in bytes. A longer call takes a second operation.
 const CALL: usize = 1024;
@@ -211,11 +211,11 @@ type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
 /// Outside of a guest.
 pub async fn serve() {
     let under_way = UnderWay::default();
-    let lanes: Vec<_> = (0..LANES)
+    let tasks: Vec<_> = (0..TASKS)
         .map(|_| spawn_named("serve", take_calls(under_way.clone())))
         .collect();
-    for lane in lanes {
-        let _ = lane.await;
+    for task in tasks {
+        let _ = task.await;
     }
     loop {
         // Not over an await: the tasks borrow it too.

@@ -46,7 +46,7 @@ use crate::limits::Limits;
 use crate::loader::Image;
 use crate::meter::Meter;
 use crate::ops::TokioBackend;
-use crate::ops::blocking::Lanes;
+use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::Handles;
 use crate::ops::lookup::Resolver;
 use crate::ops::mounts::Tree;
@@ -422,7 +422,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
         resolver: Resolver::new(policy.clone(), 1),
         tree: Tree::open(&policy).expect("the granted directories are there"),
         policy,
-        disk: Lanes::new(2),
+        disk: BlockingPool::new(2),
         console: Console::new(Output::Null, Output::Null, callables.home())
             .expect("it takes no descriptor"),
         stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),

@@ -2,8 +2,8 @@
 //!
 //! # What bounds them
 //!
-//! Those threads belong to the whole process, so each sandbox uses a few at a time ([`Lanes`]).
-//! The place in its lane goes with the call, not with the operation that asked for it: a guest
+//! Those threads belong to the whole process, so each sandbox uses a few at a time ([`BlockingPool`]).
+//! The permit goes with the call, not with the operation that asked for it: a guest
 //! that cancels and asks again, over and over, has no more calls under way than one that waits.
 //!
 //! # Calls that reach into the arena
@@ -28,19 +28,19 @@ use wakebox_abi::status::Status;
 
 use super::{End, Pending, Started};
 
-/// Places for blocking calls of one kind in one sandbox.
+/// How many blocking calls of one kind one sandbox may have under way.
 #[derive(Clone, Debug)]
-pub(crate) struct Lanes(Arc<Semaphore>);
+pub(crate) struct BlockingPool(Arc<Semaphore>);
 
-impl Lanes {
+impl BlockingPool {
     /// So many calls at a time; others wait for their turn.
     pub(crate) fn new(most: usize) -> Self {
         Self(Arc::new(Semaphore::new(most)))
     }
 
-    async fn place(&self) -> OwnedSemaphorePermit {
-        let place = self.0.clone().acquire_owned().await;
-        place.expect("nobody closes the semaphore")
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = self.0.clone().acquire_owned().await;
+        permit.expect("nobody closes the semaphore")
     }
 
     /// Runs a call that owns all that it uses. If the future is dropped, a call that is under way
@@ -53,9 +53,9 @@ impl Lanes {
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let place = self.place().await;
+        let permit = self.permit().await;
         let call = spawn_blocking(move || {
-            let _place = place;
+            let _permit = permit;
             call()
         });
         call.await.map_err(|_| Status::Other)
@@ -67,8 +67,8 @@ impl Lanes {
         handle: Option<Handle>,
         call: impl FnOnce() -> Result<End, Status> + Send + 'static,
     ) -> Started {
-        let lanes = self.clone();
-        let operation = async move { lanes.run(call).await.flatten().unwrap_or_else(End::from) };
+        let pool = self.clone();
+        let operation = async move { pool.run(call).await.flatten().unwrap_or_else(End::from) };
         Started::boxed(handle, Box::pin(operation))
     }
 
@@ -78,14 +78,14 @@ impl Lanes {
         handle: Handle,
         call: impl FnOnce() -> io::Result<usize> + Send + 'static,
     ) -> Started {
-        let lanes = self.clone();
+        let pool = self.clone();
         let reach = Reach::default();
         let begun = reach.clone();
         let operation = async move {
-            let place = lanes.place().await;
+            let permit = pool.permit().await;
             begun.0.store(true, Ordering::Relaxed);
             let call = spawn_blocking(move || {
-                let _place = place;
+                let _permit = permit;
                 call()
             });
             match call.await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wakebox_abi::op::{Lookup, SocketAddress};
 use wakebox_abi::status::Status;
 
-use super::blocking::Lanes;
+use super::blocking::BlockingPool;
 use super::tcp::host_text;
 use super::{End, Start, Started, TokioBackend};
 use crate::policy::check::{Guard, Protocol, Refusal};
@@ -19,7 +19,7 @@ const ADDRESSES_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
     guard: Arc<Guard>,
-    lanes: Lanes,
+    pool: BlockingPool,
 }
 
 impl Resolver {
@@ -27,7 +27,7 @@ impl Resolver {
     pub(crate) fn new(guard: Arc<Guard>, most: usize) -> Self {
         Self {
             guard,
-            lanes: Lanes::new(most),
+            pool: BlockingPool::new(most),
         }
     }
 
@@ -50,7 +50,7 @@ impl Resolver {
             }
             Ok(addresses)
         };
-        let addresses = self.lanes.run(call).await.flatten()?;
+        let addresses = self.pool.run(call).await.flatten()?;
         self.guard.learn(&name, &addresses);
         Ok(addresses)
     }

@@ -41,7 +41,7 @@ use wakebox_abi::op::{self, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
 use wakebox_vmm::signal::RunPage;
 
-use self::blocking::{Lanes, Reach};
+use self::blocking::{BlockingPool, Reach};
 use self::handles::{Handles, Resource, Vacancy};
 use self::lookup::Resolver;
 use self::mounts::Tree;
@@ -65,7 +65,7 @@ pub(crate) struct TokioBackend {
     pub(crate) resolver: Resolver,
     pub(crate) tree: Tree,
     /// For calls that may wait for a disk.
-    pub(crate) disk: Lanes,
+    pub(crate) disk: BlockingPool,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,

@@ -32,7 +32,7 @@ use crate::loader::Image;
 use crate::meter::Meter;
 use crate::observe::{Sinks, Tracing};
 use crate::ops::TokioBackend;
-use crate::ops::blocking::Lanes;
+use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::{self, Handles};
 use crate::ops::lookup::Resolver;
 use crate::ops::mounts::Tree;
@@ -290,7 +290,7 @@ impl Host {
             policy: live.policy.clone(),
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
             tree,
-            disk: Lanes::new(DISK_CALLS_AT_ONCE),
+            disk: BlockingPool::new(DISK_CALLS_AT_ONCE),
             console: self.console.clone(),
             stdin: self.stdin.clone(),
             callables: self.callables.clone(),

@@ -147,7 +147,7 @@ use std::fmt;
 pub(crate) use super::handles::{self, Handles};
 use crate::ops::{
     End,
-    blocking::{Lanes as L, Reach},
+    blocking::{BlockingPool as L, Reach},
 };
 pub use wakebox::Policy;
 #[cfg(test)]
@@ -159,7 +159,7 @@ use crate::only_in_tests::X;
                 "crate::driver::handles::self",
                 "crate::driver::handles::Handles",
                 "crate::ops::End",
-                "crate::ops::blocking::Lanes",
+                "crate::ops::blocking::BlockingPool",
                 "crate::ops::blocking::Reach",
                 "wakebox::Policy",
             ]
