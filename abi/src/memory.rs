@@ -33,8 +33,8 @@ pub enum Word {
     CompletionTail = 0x100,
     /// Host: free-running count of submissions consumed.
     SubmissionHead = 0x140,
-    /// Host: not zero while the driver looks at the submission ring, so that no doorbell is needed.
-    DriverLooks = 0x180,
+    /// Host: not zero while the driver polls the submission ring, so that no doorbell is needed.
+    DriverPolls = 0x180,
     /// Guest: free-running count of trace records published.
     TraceTail = 0x280,
     /// Guest: trace records lost because the ring was full, modulo 2³².
@@ -54,7 +54,7 @@ impl Word {
         Self::Interrupts,
         Self::CompletionTail,
         Self::SubmissionHead,
-        Self::DriverLooks,
+        Self::DriverPolls,
         Self::TraceTail,
         Self::TraceLost,
         Self::TraceHead,

@@ -28,7 +28,7 @@
 //! | sleeper | its word | wakes by |
 //! |---|---|---|
 //! | guest, waiting for completions | [`Word::Sleep`], [`Word::Seen`] | return of `out` / interrupt / nothing, it watches the tail |
-//! | driver on its own thread, waiting for submissions | [`Word::DriverLooks`] (zero: asleep) | [`crate::port::SUBMIT`] |
+//! | driver on its own thread, waiting for submissions | [`Word::DriverPolls`] (zero: asleep) | [`crate::port::SUBMIT`] |
 //!
 //! The functions below are the only places where these words are written and read, and
 //! `abi/tests/wake_model.rs` runs them through every interleaving and every reordering
@@ -174,26 +174,26 @@ pub fn guest_has_seen<C: Control>(control: &C) -> u32 {
 pub fn guest_must_ring<C: Control>(control: &C) -> bool {
     // W2. Partner: `driver_may_sleep`.
     control.full_fence();
-    control.load(Word::DriverLooks, Ordering::Relaxed) == 0
+    control.load(Word::DriverPolls, Ordering::Relaxed) == 0
 }
 
-/// Tells the guest that its submissions will be seen without a doorbell.
+/// Tells the guest that its submissions will be seen without a doorbell: submission queue polling.
 #[inline]
-pub fn driver_looks<C: Control>(control: &C) {
-    control.store(Word::DriverLooks, 1, Ordering::Relaxed);
+pub fn driver_polls<C: Control>(control: &C) {
+    control.store(Word::DriverPolls, 1, Ordering::Relaxed);
 }
 
 /// S2 to S4 for the driver: arms the doorbell, having consumed `taken` submissions.
-/// Returns whether it may stop looking; if not, it is still said to look.
+/// Returns whether it may stop polling; if not, it is still said to poll.
 #[inline]
 pub fn driver_may_sleep<C: Control>(control: &C, taken: u32) -> bool {
-    control.store(Word::DriverLooks, 0, Ordering::Relaxed);
+    control.store(Word::DriverPolls, 0, Ordering::Relaxed);
     // S3. Partner: `guest_must_ring`. Race: the guest publishes a submission and sees
     // "no doorbell needed" while this side misses the submission.
     control.full_fence();
     if control.load(Word::SubmissionTail, Ordering::Relaxed) == taken {
         return true;
     }
-    driver_looks(control);
+    driver_polls(control);
     false
 }

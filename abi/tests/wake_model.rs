@@ -222,7 +222,7 @@ fn doorbell_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + 
             }
         });
         let mut ring = SubmissionConsumer::new(driver.clone(), places, SUBMISSION);
-        wake::driver_looks(&driver);
+        wake::driver_polls(&driver);
         let mut expected = 0;
         while expected < count {
             if let Some(entry) = ring.pop().unwrap() {
@@ -235,7 +235,7 @@ fn doorbell_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + 
             }
             if wake::driver_may_sleep(&driver, ring.taken()) {
                 doorbell.wait();
-                wake::driver_looks(&driver);
+                wake::driver_polls(&driver);
             }
         }
         guest_thread.join().unwrap();
@@ -253,11 +253,11 @@ fn round_trip() {
         let (doorbell, exit) = (doorbell.clone(), exit.clone());
         move || {
             let mut ring = SubmissionConsumer::new(host.clone(), submissions, SUBMISSION);
-            wake::driver_looks(&host);
+            wake::driver_polls(&host);
             while ring.pop().unwrap().is_none() {
                 if wake::driver_may_sleep(&host, ring.taken()) {
                     doorbell.wait();
-                    wake::driver_looks(&host);
+                    wake::driver_polls(&host);
                 }
             }
             host_completes(&host, completions, 1, || exit.ring());

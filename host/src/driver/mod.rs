@@ -1,7 +1,7 @@
 //! Takes submissions out of the ring, has them done, puts completions in.
 //!
 //! The driver does not care who polls it. In modes `out` and `irq` it is the task that runs the
-//! guest, between two entries (*inline*). In modes `poll` and `auto` a thread looks at the ring
+//! guest, between two entries (*inline*). In modes `poll` and `auto` a thread polls the ring
 //! while the guest runs ([`poller`], *exitless*). Either calls [`Driver::turn`].
 //!
 //! # What bounds it

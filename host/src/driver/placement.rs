@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_micros(50);
 pub(crate) enum Placement<B: Backend> {
     /// The task that runs the guest, between two entries.
     Inline(Box<Driver<B>>),
-    /// A thread that looks while the guest runs, and the task that runs the guest beside it.
+    /// A thread that polls while the guest runs, and the task that runs the guest beside it.
     Poller(Arc<Poller<B>>),
 }
 

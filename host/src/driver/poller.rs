@@ -1,11 +1,11 @@
-//! The poller: a thread that looks at the rings while guests run (submission queue polling).
+//! The poller: a thread that polls the rings while guests run (submission queue polling).
 //!
 //! One thread for the process, with a Tokio runtime of its own, so that it works beside any
 //! runtime of the embedder's; all sockets and timers of exitless sandboxes live in its
 //! reactor. Each sandbox has one task there ([`poll`]).
 //!
-//! While there is activity, the task looks at the submission ring again and again and says so in
-//! [`Word::DriverLooks`](wakebox_abi::memory::Word::DriverLooks): a turn of the guest costs
+//! While there is activity, the task polls the submission ring and says so in
+//! [`Word::DriverPolls`](wakebox_abi::memory::Word::DriverPolls): a turn of the guest costs
 //! no exit. After a quiet time it arms the doorbell and sleeps until an operation can go on
 //! or somebody notifies it. The quiet time adapts: it doubles when looking has paid, and halves when it
 //! has not.
@@ -185,7 +185,7 @@ impl<B: Backend> Help for Poller<B> {
         let _context = self.runtime.enter();
         let _helper = self.ready.hold();
         errand.begin();
-        wake::driver_looks(&self.control);
+        wake::driver_polls(&self.control);
         let started = Instant::now();
         while !errand.is_done() && started.elapsed() < limit {
             let turn = self.driver().turn(None);
@@ -329,7 +329,7 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     let mut notified = false;
     while !poller.stop.load(Ordering::Acquire) {
         // Look for as long as it pays.
-        wake::driver_looks(&poller.control);
+        wake::driver_polls(&poller.control);
         let mut active_at = Instant::now();
         let mut paid = false;
         let quiet = if notified {

@@ -204,7 +204,7 @@ impl<A: Any> Control for Liar<A> {
                 inner.completion_tail.set(value);
                 assert_eq!(value, inner.written.get(), "what is published is written");
             }
-            Word::DriverLooks => {}
+            Word::DriverPolls => {}
             _ => panic!("the host writes {word:?}, which is the guest's"),
         }
     }

@@ -148,7 +148,7 @@ impl Guest {
     /// Rings [`port::SUBMIT`] if the driver does not look.
     pub fn ring_if_needed(&self) {
         core::sync::atomic::fence(Ordering::SeqCst);
-        if self.get(Word::DriverLooks) == 0 {
+        if self.get(Word::DriverPolls) == 0 {
             self.ring(port::SUBMIT);
         }
     }

@@ -74,7 +74,7 @@ fn returns_at_once(guest: &mut Guest, [seen, ..]: Args) {
 /// Says on the driver's behalf that no doorbell is needed, and rings none.
 fn no_doorbell(guest: &mut Guest, [says, ..]: Args) {
     for _ in 0..50 {
-        guest.set(Word::DriverLooks, says as u32);
+        guest.set(Word::DriverPolls, says as u32);
         let token = guest.token(1);
         guest.publish_quietly(wakebox_abi::entry::Entry::to_words(
             op::Nop {}.submission(token),
@@ -127,7 +127,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         case(name, returns_at_once, [seen, 0, 0, 0], End::Deadlock);
     }
     for says in [0, 1, u64::from(u32::MAX)] {
-        let name = crate::Name::new(format_args!("driver-looks-{says:#x}"));
+        let name = crate::Name::new(format_args!("driver-polls-{says:#x}"));
         case(name, no_doorbell, [says, 0, 0, 0], End::Exit(0));
     }
 }

@@ -245,13 +245,13 @@ fn sleep(guest: &mut Guest, _: Args) {
 }
 
 /// Turns what the driver says of itself while it submits.
-fn driver_looks(guest: &mut Guest, _: Args) {
+fn driver_polls(guest: &mut Guest, _: Args) {
     for _ in 0..ROUNDS {
         let token = guest.token(0);
         guest.publish_quietly(op::Nop {}.submission(token).to_words());
         for _ in 0..TURNS {
-            guest.set(Word::DriverLooks, 1);
-            guest.set(Word::DriverLooks, 0);
+            guest.set(Word::DriverPolls, 1);
+            guest.set(Word::DriverPolls, 0);
         }
         guest.ring(port::SUBMIT);
         assert_eq!(guest.wait().status, Status::Ok);
@@ -280,7 +280,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     case("call-input", argument, 4, fine);
     case("address", argument, 5, fine);
     case("sleep", sleep, 0, fine);
-    case("driver-looks", driver_looks, 0, fine);
+    case("driver-polls", driver_polls, 0, fine);
     for wrong in [65, 1 << 31, u64::from(u32::MAX)] {
         let name = format_args!("tail-{wrong:#x}");
         let violation = End::Violation("submission ring");

@@ -217,7 +217,7 @@ fn scribble(guest: &mut Guest, [value, ..]: Args) {
         for word in [
             Word::CompletionTail,
             Word::SubmissionHead,
-            Word::DriverLooks,
+            Word::DriverPolls,
         ] {
             guest.set(word, value as u32);
         }
@@ -231,7 +231,7 @@ fn scribble(guest: &mut Guest, [value, ..]: Args) {
     }
     guest.set(Word::CompletionTail, 0);
     guest.set(Word::SubmissionHead, 0);
-    guest.set(Word::DriverLooks, 0);
+    guest.set(Word::DriverPolls, 0);
     nops(guest, 1);
 }
 

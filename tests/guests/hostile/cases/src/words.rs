@@ -28,7 +28,7 @@ const WORDS: [(Word, &str); 9] = [
     (Word::Interrupts, "interrupts"),
     (Word::CompletionTail, "completion-tail"),
     (Word::SubmissionHead, "submission-head"),
-    (Word::DriverLooks, "driver-looks"),
+    (Word::DriverPolls, "driver-polls"),
 ];
 
 /// For each word alone.
