@@ -106,8 +106,8 @@ pub enum Reason {
     HostCall(Token),
     /// A timer: its number, as in [`What::TimerSet`].
     Timer(u64),
-    /// An operation that waits for a place in flight.
-    Line,
+    /// An operation that waits for a slot in which to be in flight.
+    Slot,
     /// An interrupt.
     Interrupt,
     /// A waker used elsewhere than on the guest's own processor.
@@ -122,7 +122,7 @@ impl Reason {
             Self::Operation(token) => (2, token.to_word()),
             Self::HostCall(token) => (3, token.to_word()),
             Self::Timer(timer) => (4, timer),
-            Self::Line => (5, 0),
+            Self::Slot => (5, 0),
             Self::Interrupt => (6, 0),
             Self::Elsewhere => (7, 0),
         }
@@ -135,7 +135,7 @@ impl Reason {
             2 => Self::Operation(Token::from_word(argument)),
             3 => Self::HostCall(Token::from_word(argument)),
             4 => Self::Timer(argument),
-            5 => Self::Line,
+            5 => Self::Slot,
             6 => Self::Interrupt,
             7 => Self::Elsewhere,
             _ => return Err(Unknown),
@@ -838,7 +838,7 @@ mod tests {
             token.clone().prop_map(Reason::Operation),
             token.prop_map(Reason::HostCall),
             any::<u64>().prop_map(Reason::Timer),
-            Just(Reason::Line),
+            Just(Reason::Slot),
             Just(Reason::Interrupt),
             Just(Reason::Elsewhere),
         ]

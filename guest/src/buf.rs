@@ -20,8 +20,8 @@ use wakebox_abi::op::Buf;
 use wakebox_abi::status::Status;
 
 use crate::io::{Error, Result};
-use crate::line::{Key, WaitingLine};
 use crate::runtime::runtime;
+use crate::wait_queue::{Key, WaitQueue};
 
 /// Buffers begin at a multiple of this.
 const ALIGN: usize = 16;
@@ -33,7 +33,7 @@ pub(crate) struct Arena {
     free: Cell<usize>,
     space: RefCell<Talc<Manual, DefaultBinning>>,
     /// Those who need more than there is.
-    line: RefCell<WaitingLine>,
+    queue: RefCell<WaitQueue>,
 }
 
 impl Arena {
@@ -53,7 +53,7 @@ impl Arena {
             len,
             free: Cell::new(len),
             space: RefCell::new(space),
-            line: RefCell::new(WaitingLine::new()),
+            queue: RefCell::new(WaitQueue::new()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Arena {
         })
     }
 
-    /// Takes a buffer's space back and lets the first in line try again.
+    /// Takes a buffer's space back and lets the first in the queue try again.
     fn free(&self, buf: &mut IoBuf) {
         // SAFETY: `allocate` gave it out with this layout, and a buffer ends once.
         unsafe {
@@ -91,7 +91,7 @@ impl Arena {
                 .deallocate(buf.start.as_ptr(), Self::layout(buf.capacity));
         }
         self.free.set(self.free.get() + buf.capacity as usize);
-        let first = self.line.borrow().first();
+        let first = self.queue.borrow().first();
         if let Some(waker) = first {
             waker.wake();
         }
@@ -279,8 +279,8 @@ impl Future for Space {
             return Poll::Ready(Err(Error::new(Status::OutOfMemory, what)));
         };
         let is_next = match self.key {
-            Some(key) => arena.line.borrow().is_first(key),
-            None => arena.line.borrow().is_empty(),
+            Some(key) => arena.queue.borrow().is_first(key),
+            None => arena.queue.borrow().is_empty(),
         };
         if is_next && let Some(buf) = arena.allocate(capacity) {
             self.leave();
@@ -289,10 +289,10 @@ impl Future for Space {
         match self.key {
             Some(key) => {
                 // Dropped after the borrow.
-                let _old = arena.line.borrow_mut().renew(key, cx.waker());
+                let _old = arena.queue.borrow_mut().renew(key, cx.waker());
             }
             None => {
-                let key = arena.line.borrow_mut().join(cx.waker());
+                let key = arena.queue.borrow_mut().join(cx.waker());
                 self.key = Some(key);
             }
         }
@@ -301,10 +301,10 @@ impl Future for Space {
 }
 
 impl Space {
-    /// Leaves the line, so that the next may try.
+    /// Leaves the queue, so that the next may try.
     fn leave(&mut self) {
         if let Some(key) = self.key.take() {
-            let left = runtime().arena.line.borrow_mut().leave(key);
+            let left = runtime().arena.queue.borrow_mut().leave(key);
             if let (_, Some(next)) = left {
                 next.wake();
             }

@@ -100,7 +100,6 @@ mod export;
 mod generator;
 mod heap;
 mod idle;
-mod line;
 #[cfg(feature = "log")]
 mod logger;
 #[cfg_attr(test, path = "machine/fake.rs")]
@@ -118,6 +117,7 @@ mod time_driver;
 mod timers;
 mod trace;
 mod turns;
+mod wait_queue;
 
 pub mod env;
 pub mod fs;

@@ -7,10 +7,10 @@ use core::task::{Context, Poll};
 use wakebox_abi::op::Operation;
 
 use crate::buf::IoBuf;
-use crate::line::Key;
 use crate::reactor::{Outcome, Request, Residue};
 use crate::runtime::runtime;
 use crate::trace;
+use crate::wait_queue::Key;
 
 /// An operation of the host. Nothing happens before it is polled; it is cancelled when
 /// it is dropped.

@@ -4,7 +4,7 @@
 //!        submit (1)
 //!            |
 //!            v      a slot and a place are free (2)          completion (3)
-//!         IN LINE ---------------------------------> IN FLIGHT ------------> DONE
+//!         QUEUED  ---------------------------------> IN FLIGHT ------------> DONE
 //!            |                                           |                     |
 //!            | dropped (5)                   dropped (6) | Cancel goes         | polled (4)
 //!            v                                           v                     v
@@ -18,10 +18,10 @@
 //! An operation is a record here from its first poll until its future has the result.
 //! While it is in flight it also has a slot, whose number and generation are its
 //! token; the slot is free again the moment the completion is read, so a result
-//! that nobody collects holds nobody up. Records in line are submitted by the
+//! that nobody collects holds nobody up. Queued records are submitted by the
 //! reactor itself, in order, without waking their tasks.
 //!
-//! Two lines lead to the ring. Futures stand in the ordinary one. What the runtime itself
+//! Two queues lead to the ring. Futures stand in the ordinary one. What the runtime itself
 //! needs to go on (console output, the deadline of the nearest timer, closing handles)
 //! takes the urgent one, for which [`RESERVED`] slots are kept free: a guest whose every slot
 //! waits for input can still sleep and speak.
@@ -43,9 +43,9 @@ use wakebox_abi::status::Status;
 use wakebox_abi::{port, wake};
 
 use crate::buf::IoBuf;
-use crate::line::{Key, Line, Links, Member};
 use crate::machine;
 use crate::trace::{self, Reason, What};
+use crate::wait_queue::{Key, Links, Member, Queue};
 
 /// Slots that only the runtime's own operations may take.
 pub(crate) const RESERVED: u32 = 8;
@@ -117,7 +117,7 @@ pub(crate) enum Owner {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    InLine { urgent: bool },
+    Queued { urgent: bool },
     InFlight(Token),
     Done(Outcome),
 }
@@ -177,8 +177,8 @@ struct Inner {
     submissions: SubmissionProducer<MappedControl, MappedSlots<{ Submission::WORDS }>>,
     completions: CompletionConsumer<MappedControl, MappedSlots<{ Completion::WORDS }>>,
     records: Slab<Record>,
-    urgent: Line,
-    line: Line,
+    urgent: Queue,
+    ordinary: Queue,
     /// Operations in flight that are to be cancelled when there is room to say so.
     cancels: VecDeque<Token>,
     slots: Vec<Slot>,
@@ -205,8 +205,8 @@ impl Reactor {
             submissions: SubmissionProducer::new(control, submissions, ring::SUBMISSION),
             completions: CompletionConsumer::new(control, completions, ring::COMPLETION),
             records: Slab::new(),
-            urgent: Line::new(),
-            line: Line::new(),
+            urgent: Queue::new(),
+            ordinary: Queue::new(),
             cancels: VecDeque::new(),
             slots: Vec::new(),
             free_slots: Vec::new(),
@@ -252,7 +252,7 @@ impl Reactor {
         let record = &self.0.borrow().records[key];
         match record.stage {
             Stage::InFlight(token) => reason(token, record.request.opcode),
-            Stage::InLine { .. } | Stage::Done(_) => Reason::Line,
+            Stage::Queued { .. } | Stage::Done(_) => Reason::Slot,
         }
     }
 
@@ -343,24 +343,24 @@ impl Inner {
     fn submit(&mut self, request: Request, owner: Owner, urgent: bool) -> Key {
         let key = self.records.insert(Record {
             request,
-            stage: Stage::InLine { urgent },
+            stage: Stage::Queued { urgent },
             owner,
             links: Links::LONE,
         });
-        let line = if urgent {
+        let queue = if urgent {
             &mut self.urgent
         } else {
-            &mut self.line
+            &mut self.ordinary
         };
-        let is_first = line.is_empty();
-        line.join(&mut self.records, key);
+        let is_first = queue.is_empty();
+        queue.join(&mut self.records, key);
         if is_first {
             self.advance();
         }
         key
     }
 
-    /// Moves cancels and both lines into the ring. Returns `false` if the ring is full.
+    /// Moves cancels and both queues into the ring. Returns `false` if the ring is full.
     fn advance(&mut self) -> bool {
         while let Some(&token) = self.cancels.front() {
             let is_in_flight = self
@@ -380,12 +380,12 @@ impl Inner {
             self.cancels.pop_front();
         }
         loop {
-            let (line, max) = if self.urgent.is_empty() {
-                (&mut self.line, self.max_ordinary)
+            let (queue, max) = if self.urgent.is_empty() {
+                (&mut self.ordinary, self.max_ordinary)
             } else {
                 (&mut self.urgent, self.max_in_flight)
             };
-            let Some(key) = line.first() else {
+            let Some(key) = queue.first() else {
                 return true;
             };
             if self.in_flight >= max {
@@ -429,8 +429,8 @@ impl Inner {
         };
         let stage = core::mem::replace(&mut self.records[key].stage, Stage::InFlight(token));
         match stage {
-            Stage::InLine { urgent: true } => self.urgent.leave(&mut self.records, key),
-            _ => self.line.leave(&mut self.records, key),
+            Stage::Queued { urgent: true } => self.urgent.leave(&mut self.records, key),
+            _ => self.ordinary.leave(&mut self.records, key),
         }
         let record = &self.records[key];
         self.awaited += u32::from(matches!(record.owner, Owner::Future(_)));
@@ -517,13 +517,13 @@ impl Inner {
                 self.awaited -= u32::from(matches!(owner, Owner::Future(_)));
                 (owner, None)
             }
-            Stage::InLine { urgent } => {
-                let line = if urgent {
+            Stage::Queued { urgent } => {
+                let queue = if urgent {
                     &mut self.urgent
                 } else {
-                    &mut self.line
+                    &mut self.ordinary
                 };
-                line.leave(&mut self.records, key);
+                queue.leave(&mut self.records, key);
                 (self.records.remove(key).owner, Some(residue))
             }
             Stage::Done(outcome) => {

@@ -27,12 +27,12 @@ use crate::env::Words;
 use crate::executor::{Executor, Home};
 use crate::idle::Idle;
 use crate::io::Stdin;
-use crate::line::Key;
 use crate::machine;
 use crate::reactor::{Event, Outcome, Owner, Reactor};
 use crate::restore::Restores;
 use crate::timers::Timers;
 use crate::trace::{self, Reason};
+use crate::wait_queue::Key;
 
 /// Everything that a running guest has one of.
 #[derive(Debug)]

@@ -16,10 +16,10 @@ use wakebox_abi::op::ReadClock;
 
 use crate::buf::IoBuf;
 use crate::io::Result;
-use crate::line::Key;
 use crate::op::Op;
 use crate::runtime::runtime;
 use crate::trace::{self, Reason, What};
+use crate::wait_queue::Key;
 
 /// A moment on the guest's monotonic clock, in nanoseconds since its sandbox was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use core::task::Waker;
 
 use slab::Slab;
 
-use crate::line::Key;
+use crate::wait_queue::Key;
 
 /// Nanoseconds on the guest's monotonic clock.
 type Nanos = u64;

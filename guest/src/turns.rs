@@ -1,12 +1,12 @@
 //! Taking turns: exclusive use of something, first come, first served.
 //!
 //! ```text
-//! take, free and nobody in line  ----------------------------->  TURN
-//! take, else: at the end of the line --> first, and free ------>  TURN -- dropped --> the first
-//!                  \-- dropped: out of the line, and if free the first is woken         is woken
+//! take, free and nobody in the queue  -------------------------->  TURN
+//! take, else: at the end of the queue --> first, and free ----->  TURN -- dropped --> the first
+//!                  \-- dropped: out of the queue, and if free the first is woken        is woken
 //! ```
 //!
-//! A future that stands in line and is not polled holds up those behind it, as with any lock of this
+//! A future that stands in the queue and is not polled holds up those behind it, as with any lock of this
 //! kind: poll it or drop it.
 
 use core::cell::{Cell, RefCell};
@@ -14,20 +14,20 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use crate::line::{Key, WaitingLine};
+use crate::wait_queue::{Key, WaitQueue};
 
 /// Whose turn it is, and who comes next.
 #[derive(Debug)]
 pub(crate) struct Turns {
     taken: Cell<bool>,
-    line: RefCell<WaitingLine>,
+    queue: RefCell<WaitQueue>,
 }
 
 impl Turns {
     pub(crate) const fn new() -> Self {
         Self {
             taken: Cell::new(false),
-            line: RefCell::new(WaitingLine::new()),
+            queue: RefCell::new(WaitQueue::new()),
         }
     }
 
@@ -41,16 +41,16 @@ impl Turns {
 
     /// A turn, if it is nobody's now and nobody waits for one.
     pub(crate) fn try_take(&self) -> Option<Turn<'_>> {
-        if self.taken.get() || !self.line.borrow().is_empty() {
+        if self.taken.get() || !self.queue.borrow().is_empty() {
             return None;
         }
         self.taken.set(true);
         Some(Turn(self))
     }
 
-    /// Lets the first in line try.
+    /// Lets the first in the queue try.
     fn call_first(&self) {
-        let first = self.line.borrow().first();
+        let first = self.queue.borrow().first();
         if let Some(waker) = first {
             waker.wake();
         }
@@ -73,7 +73,7 @@ impl Drop for Turn<'_> {
 #[must_use = "whoever does not wait has no turn"]
 pub(crate) struct Take<'a> {
     turns: &'a Turns,
-    /// The place in line.
+    /// The place in the queue.
     key: Option<Key>,
 }
 
@@ -87,19 +87,19 @@ impl<'a> Future for Take<'a> {
                 if let Some(turn) = turns.try_take() {
                     return Poll::Ready(turn);
                 }
-                let key = turns.line.borrow_mut().join(cx.waker());
+                let key = turns.queue.borrow_mut().join(cx.waker());
                 self.key = Some(key);
             }
-            Some(key) if !turns.taken.get() && turns.line.borrow().is_first(key) => {
+            Some(key) if !turns.taken.get() && turns.queue.borrow().is_first(key) => {
                 turns.taken.set(true);
                 self.key = None;
                 // Dropped after the borrow. The next one is woken when this turn is over.
-                let _own = turns.line.borrow_mut().leave(key);
+                let _own = turns.queue.borrow_mut().leave(key);
                 return Poll::Ready(Turn(turns));
             }
             Some(key) => {
                 // Dropped after the borrow.
-                let _old = turns.line.borrow_mut().renew(key, cx.waker());
+                let _old = turns.queue.borrow_mut().renew(key, cx.waker());
             }
         }
         Poll::Pending
@@ -109,7 +109,7 @@ impl<'a> Future for Take<'a> {
 impl Drop for Take<'_> {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
-        let _own = self.turns.line.borrow_mut().leave(key);
+        let _own = self.turns.queue.borrow_mut().leave(key);
         // It may have been woken for a turn that it does not take.
         if !self.turns.taken.get() {
             self.turns.call_first();

@@ -109,7 +109,7 @@ impl TcpListener {
     }
 
     /// The connections as they come, without end: a stream for `futures` and its like. Asked for one,
-    /// it waits in line as a future of [`Self::accept`] does, until it has given it or is dropped.
+    /// it waits in the queue as a future of [`Self::accept`] does, until it has given it or is dropped.
     #[cfg(feature = "stream")]
     #[must_use]
     pub fn incoming(&self) -> Incoming<'_> {
@@ -183,7 +183,7 @@ pub struct Incoming<'a> {
 enum Place<'a> {
     /// Nobody has asked it.
     None,
-    InLine(Take<'a>),
+    Queued(Take<'a>),
     /// It has the turn, and holds it.
     First {
         _turn: Turn<'a>,
@@ -196,9 +196,9 @@ impl futures_core::Stream for Incoming<'_> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Place::None = self.place {
-            self.place = Place::InLine(self.listener.turns.take());
+            self.place = Place::Queued(self.listener.turns.take());
         }
-        if let Place::InLine(take) = &mut self.place {
+        if let Place::Queued(take) = &mut self.place {
             let Poll::Ready(turn) = Pin::new(take).poll(cx) else {
                 return Poll::Pending;
             };

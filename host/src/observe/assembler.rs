@@ -367,7 +367,7 @@ impl Assembler {
             Reason::HostCall(token) => Awaited::HostCall(self.find(token).0),
             Reason::Timer(timer) => Awaited::Timer(TimerId(timer)),
             Reason::Task(task) => Awaited::Task(TaskId(task)),
-            Reason::Line => Awaited::Line,
+            Reason::Slot => Awaited::Slot,
             Reason::Unknown | Reason::Interrupt | Reason::Elsewhere => Awaited::Unknown,
         }
     }
@@ -381,7 +381,7 @@ impl Assembler {
             Reason::Timer(timer) => Cause::Timer(TimerId(timer)),
             Reason::Interrupt => Cause::Interrupt,
             Reason::Elsewhere => Cause::Elsewhere,
-            Reason::Unknown | Reason::Line => Cause::Unknown,
+            Reason::Unknown | Reason::Slot => Cause::Unknown,
         }
     }
 }

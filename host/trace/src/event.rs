@@ -173,8 +173,9 @@ pub enum Awaited {
     Timer(TimerId),
     /// The end of another task.
     Task(TaskId),
-    /// A place among the operations in flight.
-    Line,
+    /// A slot among the operations in flight.
+    #[serde(rename = "line")]
+    Slot,
     /// Something of the guest's own making: a channel, a lock, a future written by hand.
     Unknown,
 }

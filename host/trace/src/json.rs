@@ -373,7 +373,7 @@ fn poll_end(line: &mut Lines, result: PollResult) -> &mut Lines {
             Some(Awaited::Op(op) | Awaited::HostCall(op)) => line.text("pending on #").number(op.0),
             Some(Awaited::Timer(timer)) => line.text("pending on timer ").number(timer.0),
             Some(Awaited::Task(task)) => line.text("pending on task ").number(task.0),
-            Some(Awaited::Line) => line.text("pending on a place in flight"),
+            Some(Awaited::Slot) => line.text("pending on a place in flight"),
         },
     }
 }
@@ -661,7 +661,7 @@ mod tests {
             Some(Awaited::HostCall(op)),
             Some(Awaited::Timer(TimerId(1))),
             Some(Awaited::Task(TaskId(9))),
-            Some(Awaited::Line),
+            Some(Awaited::Slot),
             Some(Awaited::Unknown),
         ] {
             let result = PollResult::Pending { on, and: 3 };

@@ -260,7 +260,7 @@ impl Teller {
             Some(Awaited::HostCall(_)) => " on a call by the host".into(),
             Some(Awaited::Timer(timer)) => format!(" on {timer}"),
             Some(Awaited::Task(other)) => format!(" on the end of {}", self.task(other)),
-            Some(Awaited::Line) => " on a place among the operations in flight".into(),
+            Some(Awaited::Slot) => " on a place among the operations in flight".into(),
             _ => String::new(),
         };
         let and = match and {

@@ -1,7 +1,7 @@
-//! Waiting lines: first come, first served, and leaving costs nothing.
+//! Wait queues: first come, first served, and leaving costs nothing.
 //!
 //! Members live in a [`Slab`] and carry their [`Links`], so that a future that is
-//! dropped leaves the middle of a line of 100,000 at once and without a trace.
+//! dropped leaves the middle of a queue of 100,000 at once and without a trace.
 
 use core::task::Waker;
 
@@ -20,27 +20,27 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Those of a member that is in no line.
+    /// Those of a member that is in no queue.
     pub(crate) const LONE: Self = Self {
         before: NONE,
         behind: NONE,
     };
 }
 
-/// Something that can stand in a line.
+/// Something that can stand in a queue.
 pub(crate) trait Member {
     /// Where its neighbours are kept.
     fn links(&mut self) -> &mut Links;
 }
 
-/// A line of members of one slab. The caller sees to it that a member is in at most one.
+/// A queue of members of one slab. The caller sees to it that a member is in at most one.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Queue {
     first: u32,
     last: u32,
 }
 
-impl Line {
+impl Queue {
     pub(crate) const fn new() -> Self {
         Self {
             first: NONE,
@@ -89,11 +89,11 @@ impl Line {
     }
 }
 
-/// A line of wakers, for those who wait for a share of something.
+/// A queue of wakers, for those who wait for a share of something.
 #[derive(Debug)]
-pub(crate) struct WaitingLine {
+pub(crate) struct WaitQueue {
     waiters: Slab<Waiter>,
-    line: Line,
+    queue: Queue,
 }
 
 #[derive(Debug)]
@@ -108,16 +108,16 @@ impl Member for Waiter {
     }
 }
 
-impl WaitingLine {
+impl WaitQueue {
     pub(crate) const fn new() -> Self {
         Self {
             waiters: Slab::new(),
-            line: Line::new(),
+            queue: Queue::new(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        self.queue.is_empty()
     }
 
     /// Stands at the end.
@@ -126,13 +126,13 @@ impl WaitingLine {
             waker: waker.clone(),
             links: Links::LONE,
         });
-        self.line.join(&mut self.waiters, key);
+        self.queue.join(&mut self.waiters, key);
         key
     }
 
     /// Whether it is this one's turn.
     pub(crate) fn is_first(&self, key: Key) -> bool {
-        self.line.first() == Some(key)
+        self.queue.first() == Some(key)
     }
 
     /// Goes on waiting, perhaps with another waker. Returns the one to drop.
@@ -144,13 +144,15 @@ impl WaitingLine {
     /// Goes. Returns the waker to drop, and that of whoever is first now.
     #[must_use]
     pub(crate) fn leave(&mut self, key: Key) -> (Waker, Option<Waker>) {
-        self.line.leave(&mut self.waiters, key);
+        self.queue.leave(&mut self.waiters, key);
         (self.waiters.remove(key).waker, self.first())
     }
 
     /// The waker of whoever is next.
     pub(crate) fn first(&self) -> Option<Waker> {
-        self.line.first().map(|key| self.waiters[key].waker.clone())
+        self.queue
+            .first()
+            .map(|key| self.waiters[key].waker.clone())
     }
 }
 
@@ -169,40 +171,40 @@ mod tests {
     #[test]
     fn whoever_leaves_the_middle_does_not_disturb_the_order() {
         let mut slab = Slab::new();
-        let mut line = Line::new();
+        let mut queue = Queue::new();
         let keys: Vec<Key> = "abcde"
             .chars()
             .map(|name| {
                 let key = slab.insert(Person(name, Links::LONE));
-                line.join(&mut slab, key);
+                queue.join(&mut slab, key);
                 key
             })
             .collect();
         for gone in [2, 0, 4] {
-            line.leave(&mut slab, keys[gone]);
+            queue.leave(&mut slab, keys[gone]);
         }
-        line.join(&mut slab, keys[2]);
+        queue.join(&mut slab, keys[2]);
         let mut order = Vec::new();
-        while let Some(key) = line.first() {
+        while let Some(key) = queue.first() {
             order.push(slab[key].0);
-            line.leave(&mut slab, key);
+            queue.leave(&mut slab, key);
         }
         assert_eq!(order, ['b', 'd', 'c']);
-        assert!(line.is_empty());
+        assert!(queue.is_empty());
     }
 
     #[test]
     fn waiters_who_give_up_leave_nothing_behind() {
-        let mut line = WaitingLine::new();
+        let mut queue = WaitQueue::new();
         let waker = Waker::noop();
-        let first = line.join(waker);
+        let first = queue.join(waker);
         for _ in 0..1_000 {
-            let second = line.join(waker);
-            assert!(line.is_first(first) && !line.is_first(second));
-            let _ = line.leave(second);
+            let second = queue.join(waker);
+            assert!(queue.is_first(first) && !queue.is_first(second));
+            let _ = queue.leave(second);
         }
-        assert!(line.waiters.capacity() <= 4);
-        let _ = line.leave(first);
-        assert!(line.is_empty());
+        assert!(queue.waiters.capacity() <= 4);
+        let _ = queue.leave(first);
+        assert!(queue.is_empty());
     }
 }
