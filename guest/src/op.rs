@@ -7,7 +7,7 @@ use core::task::{Context, Poll};
 use wakebox_abi::op::Operation;
 
 use crate::buf::IoBuf;
-use crate::reactor::{Outcome, Request, Residue};
+use crate::reactor::{Orphan, Outcome, Request};
 use crate::runtime::runtime;
 use crate::trace;
 use crate::wait_queue::Key;
@@ -21,7 +21,7 @@ use crate::wait_queue::Key;
 #[must_use = "an operation does nothing unless it is polled"]
 pub(crate) struct Op {
     request: Request,
-    residue: Residue,
+    orphan: Orphan,
     cancel: bool,
     state: State,
 }
@@ -38,7 +38,7 @@ impl Op {
     pub(crate) fn new(operation: impl Operation) -> Self {
         Self {
             request: operation.into(),
-            residue: Residue::default(),
+            orphan: Orphan::default(),
             cancel: true,
             state: State::New,
         }
@@ -47,13 +47,13 @@ impl Op {
     /// An operation that names this buffer.
     pub(crate) fn with_buf(operation: impl Operation, buf: IoBuf) -> Self {
         let mut op = Self::new(operation);
-        op.residue.buf = Some(buf);
+        op.orphan.buf = Some(buf);
         op
     }
 
     /// Says that the value is a handle, to be closed if nobody is there to take it.
     pub(crate) fn giving_handle(mut self) -> Self {
-        self.residue.value_is_handle = true;
+        self.orphan.value_is_handle = true;
         self
     }
 
@@ -61,7 +61,7 @@ impl Op {
     /// closed if nobody is there to read it.
     #[cfg(feature = "calls")]
     pub(crate) fn giving_message(mut self) -> Self {
-        self.residue.value_may_overflow = true;
+        self.orphan.value_may_overflow = true;
         self
     }
 
@@ -85,7 +85,7 @@ impl Future for Op {
             State::Submitted(key) => match runtime().reactor.poll(key, cx.waker()) {
                 Some(outcome) => {
                     self.state = State::Done;
-                    Poll::Ready((outcome, self.residue.buf.take()))
+                    Poll::Ready((outcome, self.orphan.buf.take()))
                 }
                 None => {
                     trace::waits_for(move || runtime().reactor.reason(key));
@@ -100,8 +100,8 @@ impl Future for Op {
 impl Drop for Op {
     fn drop(&mut self) {
         if let State::Submitted(key) = self.state {
-            let residue = core::mem::take(&mut self.residue);
-            runtime().reactor.abandon(key, residue, self.cancel);
+            let orphan = core::mem::take(&mut self.orphan);
+            runtime().reactor.abandon(key, orphan, self.cancel);
         }
     }
 }

@@ -8,7 +8,7 @@
 //!            |                                           |                     |
 //!            | dropped (5)                   dropped (6) | Cancel goes         | polled (4)
 //!            v                                           v                     v
-//!          gone                                     IN FLIGHT of nobody      gone
+//!          gone                                     IN FLIGHT, an orphan    gone
 //!                                                        |
 //!                                                        | completion (7)
 //!                                                        v
@@ -18,7 +18,7 @@
 //! An operation is a record here from its first poll until its future has the result.
 //! While it is in flight it also has a slot, whose number and generation are its
 //! token; the slot is free again the moment the completion is read, so a result
-//! that nobody collects holds nobody up. Queued records are submitted by the
+//! that nobody takes holds nobody up. Queued records are submitted by the
 //! reactor itself, in order, without waking their tasks.
 //!
 //! Two queues lead to the ring. Futures stand in the ordinary one. What the runtime itself
@@ -76,9 +76,9 @@ impl<O: Operation> From<O> for Request {
 /// How an operation ended: the value that it gave, or what went wrong.
 pub(crate) type Outcome = Result<u32, Status>;
 
-/// What to do with the result of an operation whose future is gone.
+/// An orphan is an operation whose future is gone: what to do with its result.
 #[derive(Debug, Default)]
-pub(crate) struct Residue {
+pub(crate) struct Orphan {
     /// The buffer that the host may use until then.
     pub(crate) buf: Option<IoBuf>,
     /// Whether the value is a handle, which must be closed.
@@ -87,7 +87,7 @@ pub(crate) struct Residue {
     pub(crate) value_may_overflow: bool,
 }
 
-impl Residue {
+impl Orphan {
     /// The handle that an operation gave, if it gave one.
     fn handle(&self, outcome: Outcome) -> Option<Handle> {
         let value = outcome.ok()?;
@@ -107,8 +107,8 @@ impl Residue {
 pub(crate) enum Owner {
     /// A future, polled last with this waker.
     Future(Waker),
-    /// Nobody any more.
-    Nobody(Residue),
+    /// Nobody any more: it is an orphan.
+    Nobody(Orphan),
     /// The console, which wants its buffer back.
     Console(IoBuf),
     /// The timers.
@@ -149,14 +149,14 @@ struct Slot {
 pub(crate) enum Event {
     /// An operation is done: wake its future. The reason is for the trace.
     Wake(Waker, Reason),
-    /// An operation of nobody is done: drop what it left.
-    Drop(Residue, Reason),
+    /// An orphan is done: drop what it left.
+    Drop(Orphan, Reason),
     /// Console output was taken.
     Console(IoBuf),
     /// A deadline was reached, or its operation cancelled.
     Deadline(Key, Outcome),
-    /// A completion that belongs to nothing in flight.
-    Stranger,
+    /// A stale completion: it belongs to nothing in flight.
+    Stale,
 }
 
 /// What the reactor has done so far.
@@ -256,11 +256,11 @@ impl Reactor {
         }
     }
 
-    /// (5) or (6), or the end of an operation whose result nobody collected. With
+    /// (5) or (6), or the end of an operation whose result nobody took. With
     /// `cancel`, the host is asked to end it early.
-    pub(crate) fn abandon(&self, key: Key, residue: Residue, cancel: bool) {
+    pub(crate) fn abandon(&self, key: Key, orphan: Orphan, cancel: bool) {
         // Both are dropped after the borrow.
-        let (_owner, _residue) = self.0.borrow_mut().abandon(key, residue, cancel);
+        let (_owner, _residue) = self.0.borrow_mut().abandon(key, orphan, cancel);
     }
 
     /// Asks the host to end an operation early, if it is in flight.
@@ -467,7 +467,7 @@ impl Inner {
                 Some(key as Key)
             })
         else {
-            return Event::Stranger;
+            return Event::Stale;
         };
         self.free_slots.push(slot);
         self.in_flight -= 1;
@@ -479,7 +479,7 @@ impl Inner {
         if matches!(record.owner, Owner::Future(_)) {
             self.awaited -= 1;
             record.stage = Stage::Done(outcome);
-            let nobody = Owner::Nobody(Residue::default());
+            let nobody = Owner::Nobody(Orphan::default());
             let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody) else {
                 unreachable!("it was a future");
             };
@@ -489,30 +489,30 @@ impl Inner {
         match self.records.remove(key).owner {
             Owner::Console(buf) => Event::Console(buf),
             Owner::Deadline => Event::Deadline(key, outcome),
-            Owner::Nobody(residue) => {
-                self.close_value(outcome, &residue);
-                Event::Drop(residue, why)
+            Owner::Nobody(orphan) => {
+                self.close_value(outcome, &orphan);
+                Event::Drop(orphan, why)
             }
             Owner::Future(_) => unreachable!("handled above"),
         }
     }
 
     /// Closes the handle that an operation gave and nobody took.
-    fn close_value(&mut self, outcome: Outcome, residue: &Residue) {
-        if let Some(handle) = residue.handle(outcome) {
+    fn close_value(&mut self, outcome: Outcome, orphan: &Orphan) {
+        if let Some(handle) = orphan.handle(outcome) {
             let close = Close { handle };
-            self.submit(close.into(), Owner::Nobody(Residue::default()), true);
+            self.submit(close.into(), Owner::Nobody(Orphan::default()), true);
         }
     }
 
     /// Returns what the caller drops.
-    fn abandon(&mut self, key: Key, residue: Residue, cancel: bool) -> (Owner, Option<Residue>) {
+    fn abandon(&mut self, key: Key, orphan: Orphan, cancel: bool) -> (Owner, Option<Orphan>) {
         match self.records[key].stage {
             Stage::InFlight(_) => {
                 if cancel {
                     self.cancel(key);
                 }
-                let nobody = Owner::Nobody(residue);
+                let nobody = Owner::Nobody(orphan);
                 let owner = core::mem::replace(&mut self.records[key].owner, nobody);
                 self.awaited -= u32::from(matches!(owner, Owner::Future(_)));
                 (owner, None)
@@ -524,11 +524,11 @@ impl Inner {
                     &mut self.ordinary
                 };
                 queue.leave(&mut self.records, key);
-                (self.records.remove(key).owner, Some(residue))
+                (self.records.remove(key).owner, Some(orphan))
             }
             Stage::Done(outcome) => {
-                self.close_value(outcome, &residue);
-                (self.records.remove(key).owner, Some(residue))
+                self.close_value(outcome, &orphan);
+                (self.records.remove(key).owner, Some(orphan))
             }
         }
     }

@@ -152,10 +152,10 @@ impl Runtime {
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Wake(waker, why) => trace::because(why, || waker.wake()),
-                Event::Drop(residue, why) => trace::because(why, || drop(residue)),
+                Event::Drop(orphan, why) => trace::because(why, || drop(orphan)),
                 Event::Console(buf) => self.console.recycle(buf),
                 Event::Deadline(key, outcome) => self.deadline_ended(key, outcome),
-                Event::Stranger => {}
+                Event::Stale => {}
             }
         }
         let next = self.next_timer();

@@ -153,7 +153,7 @@ fn a_dropped_operation_is_cancelled_and_keeps_its_buffer_until_the_end() {
 }
 
 #[test]
-fn a_late_completion_wakes_no_stranger() {
+fn a_stale_completion_wakes_nobody() {
     run(async {
         let tokens = Rc::new(RefCell::new(Vec::<Token>::new()));
         let seen = tokens.clone();
@@ -179,8 +179,8 @@ fn a_late_completion_wakes_no_stranger() {
         let uses_its_slot = |other: &Token| other.slot == first.slot;
         assert!(others_tokens.iter().any(uses_its_slot), "a slot used twice");
         with_host(|host| {
-            host.complete_stranger(first);
-            host.complete_stranger(Token {
+            host.complete_stale(first);
+            host.complete_stale(Token {
                 slot: 4_000,
                 ..first
             });

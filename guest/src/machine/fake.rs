@@ -307,7 +307,7 @@ impl Host {
     }
 
     /// Completes a token that names nothing, or an operation that has ended.
-    pub(crate) fn complete_stranger(&mut self, token: Token) {
+    pub(crate) fn complete_stale(&mut self, token: Token) {
         self.complete(token, Status::Ok, 99);
     }
 

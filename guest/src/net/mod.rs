@@ -41,7 +41,7 @@ use wakebox_abi::status::Status;
 use crate::buf::IoBuf;
 use crate::io::Result;
 use crate::op::Op;
-use crate::reactor::{Owner, Residue};
+use crate::reactor::{Orphan, Owner};
 use crate::runtime::runtime;
 
 /// An open resource of the host, closed when it is dropped.
@@ -53,7 +53,7 @@ impl Drop for OwnedHandle {
         let close = Close { handle: self.0 };
         runtime()
             .reactor
-            .submit_urgent(close.into(), Owner::Nobody(Residue::default()));
+            .submit_urgent(close.into(), Owner::Nobody(Orphan::default()));
     }
 }
 

@@ -31,7 +31,7 @@ use super::OwnedHandle;
 use crate::buf::IoBuf;
 use crate::io::Result;
 use crate::op::Op;
-use crate::reactor::{Owner, Residue};
+use crate::reactor::{Orphan, Owner};
 use crate::runtime::try_runtime;
 use crate::task::spawn_named;
 use crate::time::timeout;
@@ -233,7 +233,7 @@ impl Outbox {
 /// Submits what nobody waits for.
 fn submit(operation: impl wakebox_abi::op::Operation) {
     if let Some(runtime) = try_runtime() {
-        let nobody = Owner::Nobody(Residue::default());
+        let nobody = Owner::Nobody(Orphan::default());
         runtime.reactor.submit_urgent(operation.into(), nobody);
     }
 }
@@ -281,13 +281,13 @@ impl Drop for Outbox {
                 stream: self.handle.0,
                 from: buf.filled(),
             };
-            let residue = Residue {
+            let orphan = Orphan {
                 buf: Some(buf),
-                ..Residue::default()
+                ..Orphan::default()
             };
             runtime
                 .reactor
-                .submit_urgent(write.into(), Owner::Nobody(residue));
+                .submit_urgent(write.into(), Owner::Nobody(orphan));
         }
     }
 }

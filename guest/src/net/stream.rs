@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use crate::buf::IoBuf;
 use crate::io::{Error, Reader, Result};
 use crate::op::Op;
-use crate::reactor::{Owner, Residue};
+use crate::reactor::{Orphan, Owner};
 use crate::runtime::runtime;
 
 /// Most bytes of a slice that one write takes.
@@ -275,7 +275,7 @@ impl<K> Stream<K> {
         };
         runtime()
             .reactor
-            .submit_urgent(shutdown.into(), Owner::Nobody(Residue::default()));
+            .submit_urgent(shutdown.into(), Owner::Nobody(Orphan::default()));
     }
 }
 
