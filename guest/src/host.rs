@@ -199,7 +199,7 @@ async fn encode<A: Serialize + ?Sized>(function: &str, input: &A) -> Result<(IoB
     Ok((buf, name, input))
 }
 
-/// A message from the host: in the buffer that it came in, or collected.
+/// A message from the host: in the buffer that it came in, or whole from several.
 pub(crate) enum Message {
     Short(IoBuf),
     Long(Vec<u8>),
@@ -242,7 +242,7 @@ pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 pub(crate) async fn receive(value: u32, len: usize, buf: Option<IoBuf>) -> Result<Message> {
     match delivered(value, len, buf)? {
         Delivery::Short(message) => Ok(message),
-        Delivery::Long(mut long) => long.collect().await.map(Message::Long),
+        Delivery::Long(mut long) => long.read_to_end().await.map(Message::Long),
     }
 }
 
@@ -268,7 +268,7 @@ fn delivered(value: u32, len: usize, buf: Option<IoBuf>) -> Result<Delivery> {
 /// Bytes of a long message that are read at once.
 const CHUNK: usize = 16 << 10;
 
-/// A message that is being collected, part by part.
+/// A message that is being read, part by part.
 #[derive(Debug)]
 struct LongMessage {
     // The field order is that of the drop: first the operation, then its handle.
@@ -279,7 +279,7 @@ struct LongMessage {
 
 impl LongMessage {
     /// Reads to the end. The future may be dropped and begun again; no part is lost.
-    async fn collect(&mut self) -> Result<Vec<u8>> {
+    async fn read_to_end(&mut self) -> Result<Vec<u8>> {
         loop {
             if self.read.is_none() {
                 let buf = IoBuf::with_capacity(CHUNK).await?;
@@ -369,7 +369,7 @@ impl<T: DeserializeOwned> HostStream<T> {
         let Some(long) = &mut self.long else {
             return Ok(None);
         };
-        let bytes = long.collect().await?;
+        let bytes = long.read_to_end().await?;
         self.long = None;
         self.item(&Message::Long(bytes)).await
     }

@@ -394,7 +394,7 @@ impl Inner {
             if !self.make_room() {
                 return false;
             }
-            self.launch(key);
+            self.dispatch(key);
         }
     }
 
@@ -413,7 +413,7 @@ impl Inner {
     }
 
     /// (2): there is a free slot, and a free place in the ring.
-    fn launch(&mut self, key: Key) {
+    fn dispatch(&mut self, key: Key) {
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,

@@ -123,7 +123,7 @@ impl Runtime {
     pub(crate) fn block_on<F: Future + 'static>(&'static self, main: F) -> F::Output {
         let mut main = self.executor.spawn(Some("main".into()), main);
         loop {
-            self.collect();
+            self.process_completions();
             self.executor.turn();
             if main.is_finished() {
                 break;
@@ -136,7 +136,7 @@ impl Runtime {
                 self.ring_if_unseen();
             } else {
                 self.sleep();
-                // Before `collect`: who is restored knows it before anything else.
+                // Before `process_completions`: who is restored knows it before anything else.
                 self.restores.look(self.instance);
             }
         }
@@ -148,7 +148,7 @@ impl Runtime {
     }
 
     /// Reads all completions and fires all timers that are due.
-    pub(crate) fn collect(&self) {
+    pub(crate) fn process_completions(&self) {
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Wake(waker, why) => trace::because(why, || waker.wake()),
@@ -206,7 +206,7 @@ impl Runtime {
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
             let stuck = self.submit();
-            self.collect();
+            self.process_completions();
             if done() {
                 return;
             }
