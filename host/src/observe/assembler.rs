@@ -1,4 +1,4 @@
-//! Makes events of facts and records: merges both by time, and finds out which operation a token
+//! Makes events of host events and records: merges both by time, and finds out which operation a token
 //! names and what a task is called.
 
 use wakebox_abi::entry::Token;
@@ -7,7 +7,7 @@ use wakebox_abi::status::Status;
 use wakebox_abi::trace::{self, Reason, Record, TEXT_MAX, Text, What};
 use wakebox_abi::{layout, port};
 
-use super::recorder::{Batch, Fact, KEPT, TraceClock};
+use super::recorder::{Batch, HostEvent, KEPT, TraceClock};
 use crate::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, OpId, OpKind, PollResult, Roused, Side,
     TaskId, TimerId,
@@ -32,8 +32,8 @@ pub(super) struct Assembler {
     /// By slot; as many as the guest has used, at most those of the largest ring.
     slots: Vec<Slot>,
     operations: u64,
-    /// Facts behind the horizon.
-    held: Vec<(u64, Fact)>,
+    /// Host events behind the horizon.
+    held: Vec<(u64, HostEvent)>,
     name: Vec<u8>,
     place: Vec<u8>,
     /// Records without meaning since the last one that had some.
@@ -62,21 +62,21 @@ impl Assembler {
 
     /// Gives out everything up to the horizon of a batch, and gives back its memory, empty.
     pub(super) fn assemble(&mut self, mut batch: Batch, give: &mut dyn FnMut(&Event)) -> Batch {
-        let mut facts = std::mem::take(&mut self.held);
-        facts.extend_from_slice(&batch.host);
-        let later = facts.partition_point(|(at, _)| *at <= batch.horizon);
-        let mut due = facts.drain(..later).peekable();
+        let mut events = std::mem::take(&mut self.held);
+        events.extend_from_slice(&batch.host);
+        let later = events.partition_point(|(at, _)| *at <= batch.horizon);
+        let mut due = events.drain(..later).peekable();
         for record in batch.guest.drain(..) {
-            while let Some((at, fact)) = due.next_if(|(at, _)| *at <= record.ticks()) {
-                self.fact(at, fact, give);
+            while let Some((at, event)) = due.next_if(|(at, _)| *at <= record.ticks()) {
+                self.host_event(at, event, give);
             }
             self.record(record, give);
         }
-        for (at, fact) in due {
-            self.fact(at, fact, give);
+        for (at, event) in due {
+            self.host_event(at, event, give);
         }
-        facts.shrink_to(KEPT);
-        self.held = facts;
+        events.shrink_to(KEPT);
+        self.held = events;
         self.tell_of_nonsense(give);
         if let Some(why) = batch.broken.take() {
             self.malformed += 1;
@@ -190,12 +190,12 @@ impl Assembler {
 
     // What the host did ----------------------------------------------------------------
 
-    fn fact(&mut self, at: u64, fact: Fact, give: &mut dyn FnMut(&Event)) {
+    fn host_event(&mut self, at: u64, event: HostEvent, give: &mut dyn FnMut(&Event)) {
         self.pass(at);
-        let kind = match fact {
-            Fact::Entered => EventKind::Entered,
-            Fact::Exited(reason) => EventKind::Exited { reason },
-            Fact::Begins {
+        let kind = match event {
+            HostEvent::Entered => EventKind::Entered,
+            HostEvent::Exited(reason) => EventKind::Exited { reason },
+            HostEvent::Begins {
                 token,
                 opcode,
                 bytes,
@@ -204,14 +204,14 @@ impl Assembler {
                 what: OpKind(opcode),
                 bytes,
             },
-            Fact::Ready { slot } => match self.slots.get(slot as usize) {
+            HostEvent::Ready { slot } => match self.slots.get(slot as usize) {
                 Some(slot) if slot.number > 0 && !slot.over => EventKind::OpReady {
                     op: OpId(slot.number),
                 },
                 // A wake for a former user of the slot.
                 _ => return,
             },
-            Fact::Ends {
+            HostEvent::Ends {
                 token,
                 status,
                 value,
@@ -229,12 +229,12 @@ impl Assembler {
                     bytes: (counts && status == Status::Ok && value != OVERFLOW).then_some(value),
                 }
             }
-            Fact::Written { token } => EventKind::CompletionWritten {
+            HostEvent::Written { token } => EventKind::CompletionWritten {
                 op: self.find(token).0,
             },
-            Fact::Injected => EventKind::InterruptInjected,
-            Fact::Parked => EventKind::Parked,
-            Fact::Resumed => EventKind::Resumed,
+            HostEvent::Injected => EventKind::InterruptInjected,
+            HostEvent::Parked => EventKind::Parked,
+            HostEvent::Resumed => EventKind::Resumed,
         };
         self.give(Side::Host, kind, give);
     }

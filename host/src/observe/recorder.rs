@@ -9,7 +9,7 @@
 //!
 //! # Why the order is right
 //!
-//! The host's facts get their time while the batch is locked, so they lie in it in order. The
+//! Host events get their time while the batch is locked, so they lie in it in order. The
 //! guest's records are taken when the guest does not run, under the same lock: what it will
 //! write later is later. That moment is the *horizon* of a batch: nothing that is still to come
 //! is earlier. The thread gives out what lies before the horizon, and keeps the rest. While
@@ -59,7 +59,7 @@ pub(super) const KEPT: usize = RECORDS as usize;
 
 /// What the host did.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fact {
+pub(super) enum HostEvent {
     Entered,
     Exited(ExitReason),
     Begins {
@@ -87,12 +87,12 @@ pub(super) enum Fact {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// In the order of their times.
-    pub(super) host: Vec<(u64, Fact)>,
+    pub(super) host: Vec<(u64, HostEvent)>,
     /// In the order in which the guest wrote them, with times in that order.
     pub(super) guest: Vec<Record>,
     /// Nothing that is still to come is earlier.
     pub(super) horizon: u64,
-    /// Facts of the host for which there was no room.
+    /// Host events for which there was no room.
     pub(super) lost: u64,
     /// How the guest broke the ring.
     pub(super) broken: Option<String>,
@@ -122,7 +122,7 @@ impl Batch {
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct Buffer {
     batch: Mutex<Batch>,
     /// There is much in the batch, or the end.
     much: Condvar,
@@ -175,26 +175,26 @@ impl TraceClock {
 
 /// Writes down what the host does. Clones write to the same trace.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorder(Arc<Shelf>);
+pub(crate) struct Recorder(Arc<Buffer>);
 
 impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Batch> {
         self.0.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, fact: Fact) {
+    fn log(&self, event: HostEvent) {
         let mut batch = self.lock();
-        self.put(&mut batch, fact);
+        self.put(&mut batch, event);
     }
 
-    fn put(&self, batch: &mut Batch, fact: Fact) {
+    fn put(&self, batch: &mut Batch, event: HostEvent) {
         // Far above what makes the guest wait: only what goes on without it comes here, such as an
         // operation that is woken again and again while the sandbox is parked.
         if batch.host.len() >= 4 * BACKLOG as usize {
             batch.lost += 1;
             return;
         }
-        batch.host.push((self.0.clock.now(), fact));
+        batch.host.push((self.0.clock.now(), event));
         if batch.len() == LOOK_AT {
             self.0.much.notify_one();
         }
@@ -205,17 +205,17 @@ impl Recorder {
         let mut batch = self.lock();
         batch.horizon = self.0.clock.now();
         batch.outside = false;
-        self.put(&mut batch, Fact::Entered);
+        self.put(&mut batch, HostEvent::Entered);
     }
 
     /// An interrupt was injected.
     pub(crate) fn injected(&self) {
-        self.log(Fact::Injected);
+        self.log(HostEvent::Injected);
     }
 
     /// An operation was taken.
     pub(crate) fn begins(&self, token: Token, opcode: u16, bytes: u32) {
-        self.log(Fact::Begins {
+        self.log(HostEvent::Begins {
             token,
             opcode,
             bytes,
@@ -224,12 +224,12 @@ impl Recorder {
 
     /// The operation in a slot can go on.
     pub(crate) fn ready(&self, slot: u32) {
-        self.log(Fact::Ready { slot });
+        self.log(HostEvent::Ready { slot });
     }
 
     /// An operation is done.
     pub(crate) fn ends(&self, token: Token, status: Status, value: u32) {
-        self.log(Fact::Ends {
+        self.log(HostEvent::Ends {
             token,
             status,
             value,
@@ -243,18 +243,18 @@ impl Recorder {
         }
         let mut batch = self.lock();
         for token in tokens.drain(..) {
-            self.put(&mut batch, Fact::Written { token });
+            self.put(&mut batch, HostEvent::Written { token });
         }
     }
 
     /// The sandbox gives its thread away.
     pub(crate) fn parked(&self) {
-        self.log(Fact::Parked);
+        self.log(HostEvent::Parked);
     }
 
     /// It has one again.
     pub(crate) fn resumed(&self) {
-        self.log(Fact::Resumed);
+        self.log(HostEvent::Resumed);
     }
 }
 
@@ -290,7 +290,7 @@ impl Tracing {
         sinks: Sinks,
     ) -> Result<Self> {
         let clock = TraceClock::new(clocks);
-        let recorder = Recorder(Arc::new(Shelf {
+        let recorder = Recorder(Arc::new(Buffer {
             batch: Mutex::new(Batch {
                 outside: true,
                 ..Batch::default()
@@ -300,19 +300,19 @@ impl Tracing {
             clock,
         }));
         let (tell, done) = oneshot::channel();
-        let mut audience = Audience {
+        let mut sinks = LiveSinks {
             sinks: sinks.0,
             error: None,
         };
-        let shelf = recorder.clone();
+        let buffer = recorder.clone();
         let body = move || {
-            audience.tell(&Event {
+            sinks.tell(&Event {
                 time: 0,
                 side: Side::Host,
                 kind: EventKind::Started { mode, guest },
             });
-            give_out(&shelf.0, &mut audience);
-            let _ = tell.send(audience.error);
+            give_out(&buffer.0, &mut sinks);
+            let _ = tell.send(sinks.error);
         };
         const NAME: &str = "wakebox-trace";
         signals::spawn(NAME, None, body).map_err(|source| Error::Thread { name: NAME, source })?;
@@ -338,9 +338,9 @@ impl Tracing {
 
     /// The guest was left: takes what it wrote.
     pub(crate) fn exited(&mut self, reason: ExitReason) {
-        let shelf = &self.recorder.0;
+        let buffer = &self.recorder.0;
         let mut batch = self.recorder.lock();
-        let now = shelf.clock.now();
+        let now = buffer.clock.now();
         let room = (4 * BACKLOG as usize).saturating_sub(batch.guest.len());
         if let Some(ring) = &mut self.ring {
             // Once for all of them; what is wrong with the ring is found below.
@@ -365,11 +365,11 @@ impl Tracing {
                 ring.release();
             }
         }
-        self.recorder.put(&mut batch, Fact::Exited(reason));
-        batch.horizon = shelf.clock.now();
+        self.recorder.put(&mut batch, HostEvent::Exited(reason));
+        batch.horizon = buffer.clock.now();
         batch.outside = true;
         if batch.len() >= LOOK_AT {
-            shelf.much.notify_one();
+            buffer.much.notify_one();
         }
     }
 
@@ -418,12 +418,12 @@ impl Drop for Tracing {
 }
 
 /// The sinks, and what went wrong.
-struct Audience {
+struct LiveSinks {
     sinks: Vec<Box<dyn Sink>>,
     error: Option<io::Error>,
 }
 
-impl Audience {
+impl LiveSinks {
     fn tell(&mut self, event: &Event) {
         self.each(|sink| sink.event(event));
     }
@@ -450,22 +450,22 @@ fn guarded(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 }
 
 /// The thread: takes batches, merges, and gives out, until the end.
-fn give_out(shelf: &Shelf, audience: &mut Audience) {
-    let mut assembler = Assembler::new(shelf.clock);
+fn give_out(buffer: &Buffer, sinks: &mut LiveSinks) {
+    let mut assembler = Assembler::new(buffer.clock);
     let mut quiet = false;
     // Two batches take turns, so that the memory of both is warm.
     let mut spare = Batch::default();
     loop {
         let mut batch = {
-            let mut batch = shelf.batch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = buffer.batch.lock().unwrap_or_else(PoisonError::into_inner);
             if batch.len() < LOOK_AT && batch.end.is_none() {
-                (batch, _) = shelf
+                (batch, _) = buffer
                     .much
                     .wait_timeout(batch, LOOK_EVERY)
                     .unwrap_or_else(PoisonError::into_inner);
             }
             if batch.outside {
-                batch.horizon = shelf.clock.now();
+                batch.horizon = buffer.clock.now();
             }
             let outside = batch.outside;
             let horizon = batch.horizon;
@@ -478,22 +478,22 @@ fn give_out(shelf: &Shelf, audience: &mut Audience) {
                 },
             )
         };
-        shelf.runner.take().into_iter().for_each(outside::wake);
+        buffer.runner.take().into_iter().for_each(outside::wake);
         let is_quiet = batch.len() == 0;
         let end = batch.end.take();
         if end.is_some() {
             batch.horizon = u64::MAX;
         }
-        spare = assembler.assemble(batch, &mut |event| audience.tell(event));
+        spare = assembler.assemble(batch, &mut |event| sinks.tell(event));
         if let Some((outcome, status, lost)) = end {
-            assembler.finish(outcome, status, lost, shelf.clock.now(), &mut |event| {
-                audience.tell(event);
+            assembler.finish(outcome, status, lost, buffer.clock.now(), &mut |event| {
+                sinks.tell(event);
             });
-            audience.each(|sink| sink.end());
+            sinks.each(|sink| sink.end());
             return;
         }
         if is_quiet && !quiet {
-            audience.each(|sink| sink.caught_up());
+            sinks.each(|sink| sink.caught_up());
         }
         quiet = is_quiet;
     }
