@@ -100,6 +100,7 @@ mod loader;
 mod meter;
 mod observe;
 mod ops;
+mod outcome;
 mod outside;
 pub mod policy;
 mod primitives;
@@ -108,7 +109,6 @@ pub mod probe;
 #[doc(hidden)]
 pub mod proof;
 mod pulse;
-mod report;
 mod sandbox;
 mod signals;
 mod stats;
@@ -125,12 +125,12 @@ pub use debug::dump::CrashDump;
 pub use error::{Error, LoadError, LostOutput, Result};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, Segment};
-pub use policy::Policy;
-pub use pulse::Pulse;
-pub use report::{
+pub use outcome::{
     Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
     Shutdown, Stack,
 };
+pub use policy::Policy;
+pub use pulse::Pulse;
 pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
 
 /// A [`Handle`], by its former name.

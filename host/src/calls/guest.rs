@@ -22,8 +22,8 @@ use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
 use crate::later::let_go;
+use crate::outcome::Outcome;
 use crate::outside;
-use crate::report::Outcome;
 use crate::text::Quoted;
 
 /// Most calls that wait or are being worked on; a further one awaits its turn.

@@ -13,8 +13,8 @@ use crate::debug::symbols::Symbols;
 use crate::debug::unwind::unwind_with;
 use crate::elf::fuel::{Fuel, limits};
 use crate::error::Result;
+use crate::outcome::{Instruction, LONGEST_INSTRUCTION, Outcome};
 use crate::outside::{Panicked, guarded};
-use crate::report::{Instruction, LONGEST_INSTRUCTION, Outcome};
 
 impl Sandbox {
     /// Where the guest stands, or stood when it ended: the calls that led there.
@@ -108,7 +108,7 @@ impl Stopped {
 
 /// The signal that a process would have ended with in the guest's place, for debuggers.
 fn signal(outcome: &Outcome) -> i32 {
-    use crate::report::Cause;
+    use crate::outcome::Cause;
     match outcome {
         Outcome::Exit(_) => 0,
         Outcome::Fault(fault) => match fault.cause() {

@@ -21,7 +21,7 @@ use crate::driver::Violation;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
 use crate::observe::exit_reason;
-use crate::report::{Limit, Outcome};
+use crate::outcome::{Limit, Outcome};
 use crate::trace::ExitReason;
 
 /// A run under way: when it is dropped, early or at the end, nothing stays open.

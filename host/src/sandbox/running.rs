@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::Handle;
 use crate::calls::guest::{CallError, Caller};
 use crate::error::{Error, Result};
-use crate::report::Outcome;
+use crate::outcome::Outcome;
 use crate::stats::Stats;
 
 /// A sandbox that runs as a task of its own. Dropping it ends the guest.

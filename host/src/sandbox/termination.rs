@@ -16,7 +16,7 @@ use super::serve::Parked;
 use crate::driver::{Ended, Violation};
 use crate::error::{Error, LostOutput, Result};
 use crate::limits::LimitKind;
-use crate::report::{Fault, Limit, Outcome, Panic};
+use crate::outcome::{Fault, Limit, Outcome, Panic};
 use crate::stop::Why;
 
 /// What a guest has written within its limit on run time still leaves, if it does at once: to a
