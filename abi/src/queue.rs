@@ -80,19 +80,31 @@ where
     /// The host's ends of two empty rings whose words all hold `index`; see
     /// [`ring::Producer::starting_at`].
     pub fn starting_at(control: C, submissions: S, completions: R, index: u32) -> Self {
+        Self::resuming(control, submissions, completions, index, index)
+    }
+
+    /// The host's ends of two empty rings that go on where others stood.
+    pub fn resuming(
+        control: C,
+        submissions: S,
+        completions: R,
+        taken: u32,
+        published: u32,
+    ) -> Self {
         let places = completions.len();
+        let control_of_completions = control.clone();
         Self {
             submissions: SubmissionConsumer::starting_at(
-                control.clone(),
+                control,
                 submissions,
                 ring::SUBMISSION,
-                index,
+                taken,
             ),
             completions: CompletionProducer::starting_at(
-                control,
+                control_of_completions,
                 completions,
                 ring::COMPLETION,
-                index,
+                published,
             ),
             places,
             room: 0,

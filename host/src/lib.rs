@@ -115,6 +115,7 @@ mod stats;
 mod stdio;
 mod stop;
 pub mod telemetry;
+pub mod template;
 mod text;
 pub mod trace;
 
@@ -139,6 +140,7 @@ pub type KillHandle = Handle;
 
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
+pub use template::Template;
 pub use text::printable_line;
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;

@@ -143,7 +143,15 @@ impl Bench {
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
         let ready = Arc::new(Ready::new(None));
         let telemetry = Telemetry::new(None, Mode::Out);
-        let mut driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+        let mut driver = Driver::new(
+            &memory,
+            (0, 0),
+            resources,
+            Arc::default(),
+            ready,
+            None,
+            &telemetry,
+        );
         let mut submissions =
             SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
         let mut completions =
@@ -198,7 +206,15 @@ impl Bench {
         let resources = resources(&memory, &self.policy);
         let ready = Arc::new(Ready::new(None));
         let telemetry = Telemetry::new(None, Mode::Out);
-        let mut driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+        let mut driver = Driver::new(
+            &memory,
+            (0, 0),
+            resources,
+            Arc::default(),
+            ready,
+            None,
+            &telemetry,
+        );
         let mut submissions =
             SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
         let mut completions =
@@ -382,7 +398,15 @@ pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver<T
     let resources = resources_with(&memory, policy, 64 << 20);
     let ready = Arc::new(Ready::new(None));
     let telemetry = Telemetry::new(None, Mode::Out);
-    let driver = Driver::new(&memory, resources, Arc::default(), ready, None, &telemetry);
+    let driver = Driver::new(
+        &memory,
+        (0, 0),
+        resources,
+        Arc::default(),
+        ready,
+        None,
+        &telemetry,
+    );
     (memory, driver)
 }
 
@@ -427,10 +451,11 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
             .expect("it takes no descriptor"),
         stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),
         callables,
-        call_queue: Arc::new(CallQueue::new(account.clone())),
+        call_queue: Arc::new(CallQueue::starting_at(0, account.clone())),
         account,
         meter: Meter::new(Limits::new()),
         stop: Arc::new(Stop::new(Arc::new(nobody()))),
+        requests: Arc::default(),
         start: Instant::now(),
     }
 }

@@ -270,14 +270,14 @@ pub(crate) struct CallQueue {
 }
 
 impl CallQueue {
-    /// An empty one. What lies in it is charged to the account.
-    pub(crate) fn new(account: Account) -> Self {
+    /// An empty one whose next call has this number. What lies in it is charged to the account.
+    pub(crate) fn starting_at(next_call: u64, account: Account) -> Self {
         Self {
             state: Mutex::new(State {
                 calls: BTreeMap::new(),
                 cancels: VecDeque::new(),
                 pending: HashMap::new(),
-                next_call: 0,
+                next_call,
                 takers: Waiting::default(),
                 callers: Waiting::default(),
                 closed: false,
@@ -289,6 +289,12 @@ impl CallQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the next call, and how many are not answered.
+    pub(crate) fn stand(&self) -> (u64, usize) {
+        let state = self.lock();
+        (state.next_call, state.pending.len())
     }
 
     /// Waits for a call; `None` when no more will come.
@@ -825,7 +831,7 @@ mod tests {
 
     fn call_queue(most: u64) -> (Caller, Account) {
         let account = Account::new(most);
-        let call_queue = Arc::new(CallQueue::new(account.clone()));
+        let call_queue = Arc::new(CallQueue::starting_at(0, account.clone()));
         (Caller::new(call_queue, None), account)
     }
 

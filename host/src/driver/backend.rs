@@ -25,6 +25,9 @@ pub(crate) trait Backend: std::fmt::Debug + Send + Sized + 'static {
     /// Starts an operation. Must not block.
     fn start(&mut self, request: Request) -> Started<Self>;
 
+    /// Starts an operation that was in flight in the sandbox of which this one is made.
+    fn start_again(&mut self, request: Request) -> Started<Self>;
+
     /// The operation goes on after its first poll.
     fn goes_on(&mut self, token: Token, operation: &Self::Operation);
 

@@ -173,7 +173,6 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
     }
 
     /// What the operations in flight were started with, to issue them again elsewhere.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a backend that takes over"))]
     pub(crate) fn requests(&self) -> impl Iterator<Item = (Token, Request)> {
         let used = (0..).zip(&self.slots);
         used.filter(|(_, slot)| slot.operation.is_some())

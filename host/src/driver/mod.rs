@@ -163,6 +163,8 @@ pub(crate) struct Driver<
     /// Bytes that the last turn has spent.
     #[cfg(test)]
     pub(crate) spent: u64,
+    /// Whether nothing is to happen for a moment, because the guest's memory is copied.
+    paused: bool,
     /// What the end of the sandbox has not dropped yet, from its end on.
     remains: Option<Remains<B>>,
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
@@ -177,16 +179,20 @@ pub(crate) struct Driver<
 }
 
 impl<B: Backend> Driver<B> {
-    /// A driver for the rings in `memory`.
+    /// A driver for the rings in `memory`, of which so many submissions have been taken and completions
+    /// published: none, or where others stood.
     pub(crate) fn new(
         memory: &Arc<GuestMemory>,
+        (taken, published): (u32, u32),
         backend: B,
         counts: Arc<OpCounts>,
         ready: Arc<Ready>,
         recorder: Option<Recorder>,
         telemetry: &Telemetry,
     ) -> Self {
-        let queue = Queue::new(memory.control(), memory.submissions(), memory.completions());
+        let (submissions, completions) = (memory.submissions(), memory.completions());
+        let control = memory.control();
+        let queue = Queue::resuming(control, submissions, completions, taken, published);
         let telemetry = telemetry.ops(queue.places());
         Self::over(queue, backend, counts, ready, recorder, telemetry)
     }
@@ -218,6 +224,7 @@ where
             closing: None,
             #[cfg(test)]
             spent: 0,
+            paused: false,
             remains: None,
             broken: None,
             recorder,
@@ -240,6 +247,14 @@ where
     pub(crate) fn turn(&mut self, register: Option<&Context<'_>>) -> Result<Turn, Violation> {
         if let Some(violation) = &self.broken {
             return Err(violation.clone());
+        }
+        if self.paused {
+            // Whoever ends the pause sees to what is put off.
+            return Ok(Turn {
+                submitted: 0,
+                completed: 0,
+                ended: Ended::Done,
+            });
         }
         if self.remains.is_some() {
             // Nothing is begun that nobody would end.
@@ -371,6 +386,30 @@ where
                 Ok(())
             }
         }
+    }
+
+    /// Begins again what was in flight where others stood. All have a place in the completion ring.
+    ///
+    /// # Errors
+    ///
+    /// They cannot have been in flight together.
+    pub(crate) fn begin_again(&mut self, in_flight: &[(Token, Request)]) -> Result<(), Violation> {
+        for (token, request) in in_flight {
+            self.inflight.check_slot(*token)?;
+            match self.backend.start_again(*request) {
+                Started::Done(end) => self.complete(*token, end)?,
+                Started::Pending(operation) => self.go_on(*token, *request, operation)?,
+                // Nothing is open that could be closed.
+                Started::Closed { .. } => self.complete(*token, Status::BadHandle.into())?,
+            }
+        }
+        self.queue.finish();
+        Ok(())
+    }
+
+    /// Has turns do nothing, or something again, for which the caller then sees to a turn.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// Cancels an operation, if it is in flight yet and may be dropped.

@@ -51,6 +51,14 @@ impl<B: Backend> Placement<B> {
         }
     }
 
+    /// Acts on the driver.
+    pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
+        match self {
+            Self::Inline(driver) => act(driver),
+            Self::Poller(poller) => poller.with(act),
+        }
+    }
+
     /// A turn of the task that runs the guest, which goes on and is not woken.
     ///
     /// # Errors

@@ -277,7 +277,7 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    /// Begins a trace.
+    /// Begins a trace of a guest of whose records so many have been taken.
     ///
     /// # Errors
     ///
@@ -288,6 +288,7 @@ impl Tracing {
         mode: String,
         guest: Option<String>,
         sinks: Sinks,
+        traced: u32,
     ) -> Result<Self> {
         let clock = TraceClock::new(clocks);
         let recorder = Recorder(Arc::new(Buffer {
@@ -319,11 +320,10 @@ impl Tracing {
         Ok(Self {
             recorder,
             control: memory.control(),
-            ring: Some(TraceConsumer::new(
-                memory.control(),
-                memory.trace(),
-                ring::TRACE,
-            )),
+            // Of a guest that was not watched when it began, the host's side is seen.
+            ring: (memory.plan().trace_records > 0).then(|| {
+                TraceConsumer::starting_at(memory.control(), memory.trace(), ring::TRACE, traced)
+            }),
             last: clock.now(),
             ended: false,
             done: Some(done),

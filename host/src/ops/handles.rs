@@ -147,6 +147,48 @@ impl Handles {
         }
     }
 
+    /// An empty table whose places have been used so often: no handle of then is given out again soon.
+    pub(crate) fn resuming(most: u32, uses: &[u32]) -> Self {
+        let mut table = Self::new(most);
+        table.places.extend(uses.iter().map(|uses| Place {
+            uses: *uses & (u32::MAX >> INDEX_BITS),
+            ..Place::default()
+        }));
+        table.free.extend((0..table.places.len() as u32).rev());
+        table
+    }
+
+    /// By index, how often each place has been used, with what is open now.
+    pub(crate) fn uses(&self) -> Vec<u32> {
+        let used = |place: &Place| place.uses.wrapping_add(u32::from(place.resource.is_some()));
+        self.places.iter().map(used).collect()
+    }
+
+    /// What is open, and how many of each kind.
+    pub(crate) fn open_by_kind(&self) -> Vec<(&'static str, usize)> {
+        let mut kinds: Vec<(&'static str, usize)> = Vec::new();
+        for (resource, _) in self
+            .places
+            .iter()
+            .filter_map(|place| place.resource.as_ref())
+        {
+            let kind = match resource {
+                Resource::Stream(_) => "connections",
+                Resource::Listener(_) => "listeners",
+                Resource::Udp(_) => "UDP sockets",
+                Resource::File(_) => "files",
+                Resource::Directory(_) => "directories",
+                Resource::Message(_) => "long messages",
+                Resource::HostStream(_) => "streams of host functions",
+            };
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((kind, 1)),
+            }
+        }
+        kinds
+    }
+
     /// The places that are left.
     pub(crate) fn vacancies(&self) -> &Vacancies {
         &self.vacancies

@@ -55,6 +55,7 @@ use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Stdin};
 use crate::stop::Stop;
+use crate::template::requests::Requests;
 
 /// Does operations with Tokio: what they work with.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub(crate) struct TokioBackend {
     pub(crate) meter: Arc<Meter>,
     /// Ends the sandbox at a limit that does.
     pub(crate) stop: Arc<Stop<RunPage>>,
+    /// Who wants a template.
+    pub(crate) requests: Arc<Requests>,
     /// Zero of the guest's monotonic clock.
     pub(crate) start: Instant,
 }
@@ -251,6 +254,14 @@ impl Backend for TokioBackend {
         started.unwrap_or_else(Into::into)
     }
 
+    fn start_again(&mut self, request: Request) -> Started {
+        match after_restore(&request) {
+            AfterRestore::GoesOn => self.start(request),
+            AfterRestore::Asks => Started::Done(End::Done(Status::Ok, op::RESTORED)),
+            AfterRestore::EndsSoon | AfterRestore::Ends(_) => Status::Restored.into(),
+        }
+    }
+
     #[inline]
     fn goes_on(&mut self, token: Token, operation: &Pending) {
         self.handles.started(operation.handle, token);
@@ -336,6 +347,66 @@ fn path_bytes(request: &Request) -> usize {
         | Request::UnixConnect(op::UnixConnect { path, .. }) => len(path),
         Request::Rename(op::Rename { from, to }) => len(from) + len(to),
         _ => 0,
+    }
+}
+
+/// What becomes of an operation that is in flight when a template is taken.
+pub(crate) enum AfterRestore {
+    /// It is begun again in whoever is made of the template.
+    GoesOn,
+    /// It asks for the template.
+    Asks,
+    /// It ends by itself, and the template waits for that.
+    EndsSoon,
+    /// It cannot go on. It may be on something that is open, or is named here.
+    Ends(Option<&'static str>),
+}
+
+/// What becomes of an operation.
+pub(crate) fn after_restore(request: &Request) -> AfterRestore {
+    match request {
+        Request::Deadline(_) | Request::NextCall(_) | Request::ReadStdin(_) => AfterRestore::GoesOn,
+        Request::Snapshot(_) => AfterRestore::Asks,
+        Request::Nop(_)
+        | Request::Cancel(_)
+        | Request::ReadClock(_)
+        | Request::Entropy(_)
+        | Request::WriteConsole(_)
+        | Request::Close(_)
+        | Request::TcpListen(_)
+        | Request::SocketName(_)
+        | Request::ShutdownStream(_)
+        | Request::SetSocketOption(_)
+        | Request::Lookup(_)
+        | Request::UdpBind(_)
+        | Request::UdpConnect(_)
+        | Request::OpenFile(_)
+        | Request::ReadFile(_)
+        | Request::WriteFile(_)
+        | Request::StatFile(_)
+        | Request::SetFileLength(_)
+        | Request::SyncFile(_)
+        | Request::StatPath(_)
+        | Request::Rename(_)
+        | Request::RemoveFile(_)
+        | Request::RemoveDirectory(_)
+        | Request::CreateDirectory(_)
+        | Request::OpenDirectory(_)
+        | Request::ReadDirectory(_)
+        | Request::ReadMessage(_)
+        | Request::Reply(_) => AfterRestore::EndsSoon,
+        Request::TcpAccept(_)
+        | Request::ReadStream(_)
+        | Request::WriteStream(_)
+        | Request::UdpSend(_)
+        | Request::UdpReceive(_)
+        | Request::NextItem(_) => AfterRestore::Ends(None),
+        Request::TcpConnect(_) | Request::UnixConnect(_) => {
+            AfterRestore::Ends(Some("connections that are being made"))
+        }
+        Request::CallHost(_) | Request::OpenHostStream(_) => {
+            AfterRestore::Ends(Some("calls of host functions"))
+        }
     }
 }
 

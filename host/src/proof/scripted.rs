@@ -60,6 +60,10 @@ impl Backend for Scripted {
         }
     }
 
+    fn start_again(&mut self, request: Request) -> Started<Self> {
+        self.start(request)
+    }
+
     fn goes_on(&mut self, token: Token, _: &Twice) {
         self.told.push(("goes on", token.slot));
     }
@@ -94,6 +98,7 @@ fn a_backend_hears_of_every_operation_that_goes_on_and_is_flushed_once_a_turn() 
         CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
     let mut driver = Driver::new(
         &memory,
+        (0, 0),
         Scripted::default(),
         Arc::default(),
         Arc::new(Ready::new(None)),

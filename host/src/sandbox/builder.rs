@@ -16,6 +16,7 @@ use crate::loader::Image;
 use crate::observe::Sinks;
 use crate::policy::Policy;
 use crate::stdio::{Input, Output};
+use crate::template::Template;
 use crate::trace::{self, Sink};
 
 /// Where a guest's program comes from.
@@ -23,20 +24,21 @@ use crate::trace::{self, Sink};
 enum Source {
     Path(PathBuf),
     Bytes(Vec<u8>),
-    Image(Image),
+    Template(Template),
 }
 
-/// Something that [`Builder::guest`] takes: a path, the bytes of a file, or an [`Image`].
+/// Something that [`Builder::guest`] takes: a path, the bytes of a file, an [`Image`], or a
+/// [`Template`].
 #[derive(Clone, Debug)]
 pub struct Guest(Source);
 
 impl Guest {
-    /// Where it came from, if that is a file, and what is in it.
-    pub(super) fn load(self) -> Result<(Option<String>, Image)> {
+    /// What a sandbox of it starts from.
+    pub(super) fn load(self) -> Result<Template> {
         Ok(match self.0 {
-            Source::Path(path) => (Some(path.display().to_string()), Image::from_path(path)?),
-            Source::Bytes(bytes) => (None, Image::from_bytes(bytes)?),
-            Source::Image(image) => (None, image),
+            Source::Path(path) => Template::from_elf(path)?,
+            Source::Bytes(bytes) => Template::at_entry(None, Image::from_bytes(bytes)?),
+            Source::Template(template) => template,
         })
     }
 }
@@ -79,13 +81,33 @@ impl From<&[u8]> for Guest {
 
 impl From<Image> for Guest {
     fn from(image: Image) -> Self {
-        Self(Source::Image(image))
+        Self(Source::Template(Template::at_entry(None, image)))
     }
 }
 
 impl From<&Image> for Guest {
     fn from(image: &Image) -> Self {
-        Self(Source::Image(image.clone()))
+        image.clone().into()
+    }
+}
+
+impl From<Template> for Guest {
+    fn from(template: Template) -> Self {
+        Self(Source::Template(template))
+    }
+}
+
+impl From<&Template> for Guest {
+    fn from(template: &Template) -> Self {
+        Self(Source::Template(template.clone()))
+    }
+}
+
+impl Template {
+    /// Settings of a sandbox that begins where the template stands.
+    #[must_use]
+    pub fn spawn(&self) -> Builder {
+        Builder::default().guest(self)
     }
 }
 
@@ -98,7 +120,7 @@ pub struct Builder {
     pub(super) arena: Option<u64>,
     pub(super) stack: Option<u64>,
     pub(super) quantum: Duration,
-    pub(super) mode: Mode,
+    pub(super) mode: Option<Mode>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) policy: Policy,
@@ -119,7 +141,7 @@ impl Default for Builder {
             arena: None,
             stack: None,
             quantum: QUANTUM,
-            mode: Mode::default(),
+            mode: None,
             args: Vec::new(),
             env: Vec::new(),
             policy: Policy::new(),
@@ -134,7 +156,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The program: a path, the bytes of a file, or an [`Image`] that is parsed already.
+    /// The program: a path, the bytes of a file, an [`Image`] that is parsed already, or a [`Template`].
     #[must_use]
     pub fn guest(mut self, guest: impl Into<Guest>) -> Self {
         self.guest = Some(guest.into());
@@ -209,10 +231,11 @@ impl Builder {
         self
     }
 
-    /// How the guest sleeps and is woken. [`Mode::Auto`] by default.
+    /// How the guest sleeps and is woken. [`Mode::Auto`] by default; of a template that stands where a
+    /// sandbox was parked, as that did.
     #[must_use]
     pub fn wake(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.mode = Some(mode);
         self
     }
 

@@ -1,9 +1,11 @@
 //! From a builder's settings to a machine whose guest has not begun.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
+use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
 use wakebox_vmm::clock::Clocks;
@@ -16,6 +18,7 @@ use super::builder::{Builder, Guest};
 use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::instance::Instance;
+use super::snapshot::Resume;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
@@ -40,6 +43,7 @@ use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
+use crate::template::Stand;
 
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
@@ -50,58 +54,82 @@ const SPIN: Duration = Duration::from_millis(1);
 
 /// Makes the machine, loads the guest, and readies the host's side of it.
 pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
-    let (name, image) = guest.load()?;
-    let symbols = Symbols::of(&image, builder.symbols.as_deref())?;
+    let template = guest.load()?;
+    let (name, image) = (template.name().map(str::to_owned), template.image());
+    let symbols = match (template.symbols(), &builder.symbols) {
+        (Some(symbols), None) => symbols.clone(),
+        (_, path) => Arc::new(Symbols::of(image, path.as_deref())?),
+    };
     let policy = Arc::new(Guard::new(builder.policy));
     let limits = builder.limits.or(policy.policy().limits());
     let tree = Tree::open(&policy)?;
     let instance = Instance::new(&builder.args, &environment(&policy, builder.env)?)?;
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
-    let room = instance.room();
-    let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
-    let loaded = Loaded::new(image, &sizes, builder.mode)?;
-    loaded.write_boot_page(builder.mode, &instance.identity());
+    let loaded = match template.stand() {
+        None => {
+            let room = instance.room();
+            let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
+            let mode = builder.mode.unwrap_or_default();
+            let loaded = Loaded::at_entry(image.clone(), &sizes, mode)?;
+            loaded.write_boot_page(&instance.identity());
+            loaded
+        }
+        Some(stand) => {
+            as_it_stands(stand, builder.mode, (builder.arena, builder.stack), &limits)?;
+            Loaded::standing(image.clone(), stand)?
+        }
+    };
     instance.write(&loaded.memory)?;
+    let mode = loaded.mode;
+    let stood = template.stand().map(|stand| &stand.driver);
+    let stood = stood.cloned().unwrap_or_default();
     let quantum = match trace_records {
         0 => builder.quantum,
         _ => builder.quantum.min(QUANTUM),
     };
-    let telemetry = Telemetry::new(name.as_deref(), builder.mode);
-    let tracing = loaded.watched_by(builder.sinks, builder.mode, name)?;
+    let telemetry = Telemetry::new(name.as_deref(), mode);
+    let tracing = loaded.watched_by(builder.sinks, name.clone(), stood.traced)?;
     let stop = Arc::new(Stop::new(loaded.machine.vcpu().kick().clone()));
     let host = Host::new(
         &limits,
         builder.functions,
         (builder.stdin, builder.stdout, builder.stderr),
+        stood.next_call,
     )?;
     let meter = Meter::new(limits);
     let live = Arc::new(Live::new(
-        builder.mode,
+        mode,
         &loaded.memory,
         stop,
         policy,
         meter,
         host.account.clone(),
     ));
-    let resources = host.resources(&loaded, &live, &limits, tree);
+    let resources = host.resources(&loaded, &live, &limits, tree, &stood.handles);
     let placement = loaded.place(
         resources,
         &live.operations,
         tracing.as_ref(),
         &telemetry,
-        builder.mode,
         &host.callables,
+        (stood.taken, stood.published),
     )?;
     let Loaded {
         image,
         memory,
         machine,
         clocks,
+        stack,
         ..
     } = loaded;
+    let resume = template.stand().map(|stand| Resume {
+        left: stand.left,
+        in_flight: stood.in_flight,
+    });
     Ok(Sandbox {
+        name,
         image,
-        symbols: Arc::new(symbols),
+        symbols,
         signal: 0,
         control: memory.control(),
         live,
@@ -109,7 +137,9 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         clocks,
         memory,
         placement,
-        mode: builder.mode,
+        mode,
+        stack,
+        resume,
         tracing,
         telemetry,
         quantum,
@@ -140,6 +170,7 @@ struct Loaded {
     memory: Arc<GuestMemory>,
     machine: Machine,
     clocks: Clocks,
+    mode: Mode,
     /// The guest's stack.
     stack: Range,
     /// Whether a poller takes the driver's turns while the guest runs.
@@ -147,11 +178,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
+    /// One that stands at the guest's entry.
+    fn at_entry(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
         let memory = GuestMemory::new(Plan::new(&image.pages(), sizes)?)?;
-        // Watching pays only if somebody else can fill the ring meanwhile.
-        let processors = System::get()?.processors;
-        let is_polled = matches!(mode, Mode::Poll | Mode::Auto) && processors > 1;
         let stack = Range {
             start: layout::STACK,
             len: memory.plan().stack.len,
@@ -168,13 +197,42 @@ impl Loaded {
             memory,
             machine,
             clocks,
+            mode,
             stack,
-            is_polled,
+            is_polled: is_polled(mode)?,
+        })
+    }
+
+    /// One that goes on where a sandbox stood.
+    fn standing(image: Image, stand: &Stand) -> Result<Self> {
+        let memory = GuestMemory::on(&stand.memory.backing(), stand.memory.plan().clone())?;
+        let mut machine = Machine::new(&memory)?;
+        machine.restore(&stand.machine)?;
+        let clocks = Clocks::resumed(machine.vcpu().fd(), stand.elapsed);
+        if stand.has_counter && !clocks.has_counter() {
+            return Err(Error::Setting(
+                "the guest of this template tells the time by the processor's counter, which is not \
+                 steady here: take the template on a machine like this one"
+                    .into(),
+            ));
+        }
+        // Nobody looks at the rings yet.
+        memory
+            .control()
+            .store(Word::DriverPolls, 0, Ordering::Relaxed);
+        Ok(Self {
+            image,
+            memory,
+            machine,
+            clocks,
+            mode: stand.mode,
+            stack: stand.stack,
+            is_polled: is_polled(stand.mode)?,
         })
     }
 
     /// Writes what the guest is told of itself before it begins.
-    fn write_boot_page(&self, mode: Mode, identity: &Identity) {
+    fn write_boot_page(&self, identity: &Identity) {
         let plan = self.memory.plan();
         let mut features = if self.is_polled {
             Features::EXITLESS
@@ -189,7 +247,7 @@ impl Loaded {
             version: ABI_VERSION,
             vcpus: 1,
             features,
-            wake_mode: mode as u32,
+            wake_mode: self.mode as u32,
             spin_ns: SPIN.as_nanos() as u32,
             submissions: plan.submission_entries,
             completions: plan.completion_entries,
@@ -216,13 +274,14 @@ impl Loaded {
     fn watched_by(
         &self,
         sinks: Sinks,
-        mode: Mode,
         guest: Option<String>,
+        traced: u32,
     ) -> Result<Option<Tracing>> {
         if sinks.0.is_empty() {
             return Ok(None);
         }
-        let tracing = Tracing::new(&self.memory, &self.clocks, mode.to_string(), guest, sinks)?;
+        let mode = self.mode.to_string();
+        let tracing = Tracing::new(&self.memory, &self.clocks, mode, guest, sinks, traced)?;
         Ok(Some(tracing))
     }
 
@@ -233,12 +292,13 @@ impl Loaded {
         operations: &Arc<OpCounts>,
         tracing: Option<&Tracing>,
         telemetry: &Telemetry,
-        mode: Mode,
         callables: &Callables,
+        stood: (u32, u32),
     ) -> Result<Placement<TokioBackend>> {
-        let kick = self.machine.vcpu().kick();
+        let (kick, mode) = (self.machine.vcpu().kick(), self.mode);
         let driver = Driver::new(
             &self.memory,
+            stood,
             resources,
             operations.clone(),
             Arc::new(Ready::new((mode == Mode::Irq).then(|| kick.clone()))),
@@ -268,13 +328,14 @@ impl Host {
         limits: &Limits,
         functions: Functions,
         (stdin, stdout, stderr): (Input, Output, Output),
+        next_call: u64,
     ) -> Result<Self> {
         let account = Account::new(limits.value(LimitKind::HostMemory));
         let time = limits.time(LimitKind::HostFnTime);
         let callables = Callables::new(functions, time, account.clone());
         let stdio = |source| Error::Stdio { source };
         Ok(Self {
-            call_queue: Arc::new(CallQueue::new(account.clone())),
+            call_queue: Arc::new(CallQueue::starting_at(next_call, account.clone())),
             console: Console::new(stdout, stderr, callables.home()).map_err(stdio)?,
             stdin: Stdin::new(stdin, callables.home()).map_err(stdio)?,
             callables,
@@ -283,10 +344,17 @@ impl Host {
     }
 
     /// What operations work with.
-    fn resources(&self, loaded: &Loaded, live: &Live, limits: &Limits, tree: Tree) -> TokioBackend {
+    fn resources(
+        &self,
+        loaded: &Loaded,
+        live: &Live,
+        limits: &Limits,
+        tree: Tree,
+        handles: &[u32],
+    ) -> TokioBackend {
         TokioBackend {
             arena: Arena::of(&loaded.memory),
-            handles: Handles::new(handles::most(limits)),
+            handles: Handles::resuming(handles::most(limits), handles),
             policy: live.policy.clone(),
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
             tree,
@@ -298,9 +366,55 @@ impl Host {
             account: self.account.clone(),
             meter: live.meter.clone(),
             stop: live.stop.clone(),
+            requests: live.requests.clone(),
             start: loaded.clocks.start(),
         }
     }
+}
+
+/// Whether a poller takes the turns. Watching pays only if somebody else can fill the ring meanwhile.
+fn is_polled(mode: Mode) -> Result<bool> {
+    Ok(matches!(mode, Mode::Poll | Mode::Auto) && System::get()?.processors > 1)
+}
+
+/// Sees that nothing is asked for that a template has settled.
+fn as_it_stands(
+    stand: &Stand,
+    mode: Option<Mode>,
+    (arena, stack): (Option<u64>, Option<u64>),
+    limits: &Limits,
+) -> Result<()> {
+    let plan = stand.memory.plan();
+    let settled = |what: String| {
+        Err(Error::Setting(format!(
+            "{what}: the template has settled that"
+        )))
+    };
+    if let Some(mode) = mode.filter(|mode| *mode != stand.mode) {
+        return settled(format!("the wake mode is {}, not {mode}", stand.mode));
+    }
+    let memory = limits.value(LimitKind::Memory);
+    if limits.is_set(LimitKind::Memory) && memory < plan.memory {
+        return settled(format!(
+            "the guest has {} of memory, not {}",
+            crate::units::bytes(plan.memory),
+            crate::units::bytes(memory)
+        ));
+    }
+    let in_flight = limits.count(LimitKind::InFlight);
+    if limits.is_set(LimitKind::InFlight) && in_flight < plan.completion_entries {
+        return settled(format!(
+            "the guest may have {} operations in flight, not {in_flight}",
+            plan.completion_entries
+        ));
+    }
+    if arena.is_some_and(|arena| arena != plan.arena.len) {
+        return settled("the arena has another size".into());
+    }
+    if stack.is_some_and(|stack| stack != plan.stack.len) {
+        return settled("the stack has another size".into());
+    }
+    Ok(())
 }
 
 /// Places of the trace ring; zero if nobody watches.

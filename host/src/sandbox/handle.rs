@@ -14,6 +14,7 @@ use crate::meter::Meter;
 use crate::policy::check::Guard;
 use crate::stats::{GuestCounts, RunCounts, Stats};
 use crate::stop::{Stop, Why};
+use crate::template::requests::Requests;
 
 /// What is counted of a sandbox, and what ends it.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) operations: Arc<OpCounts>,
     pub(super) policy: Arc<Guard>,
     pub(super) meter: Arc<Meter>,
+    /// Who wants a template.
+    pub(super) requests: Arc<Requests>,
     account: Account,
     /// Weak: whoever keeps a handle after the end does not keep the guest's memory.
     memory: Weak<GuestMemory>,
@@ -47,6 +50,7 @@ impl Live {
             operations: Arc::default(),
             policy,
             meter,
+            requests: Arc::default(),
             account,
             memory: Arc::downgrade(memory),
             last: OnceLock::new(),
@@ -87,7 +91,7 @@ impl Live {
 /// Clones are about the same one. It keeps neither the guest nor its memory.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     caller: Caller,
 }
 

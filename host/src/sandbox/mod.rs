@@ -15,11 +15,13 @@ mod postmortem;
 mod run;
 mod running;
 mod serve;
+mod snapshot;
 mod termination;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use wakebox_abi::boot::Range;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::clock::Clocks;
@@ -31,6 +33,7 @@ use self::cpu_time::CpuTime;
 pub use self::handle::Handle;
 use self::handle::Live;
 pub use self::running::Running;
+use self::snapshot::Resume;
 use crate::calls::guest::{CallQueue, Caller};
 use crate::calls::help::Help;
 use crate::calls::host::Callables;
@@ -55,6 +58,8 @@ const DRIVER_QUANTUM: Duration = Duration::from_micros(500);
 /// A virtual machine with its guest, ready to run.
 #[derive(Debug)]
 pub struct Sandbox {
+    /// Where the guest came from, if that is known.
+    name: Option<String>,
     image: Image,
     symbols: Arc<Symbols>,
     /// What a debugger is told that ended the guest.
@@ -65,6 +70,10 @@ pub struct Sandbox {
     control: Shared<MappedControl>,
     placement: Placement<TokioBackend>,
     mode: Mode,
+    /// The guest's stack.
+    stack: Range,
+    /// What it begins with, if it does not begin at the guest's entry.
+    resume: Option<Resume>,
     tracing: Option<Tracing>,
     telemetry: Telemetry,
     quantum: Duration,

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::limits::LimitKind;
 use crate::observe::exit_reason;
 use crate::outcome::{Limit, Outcome};
+use crate::template::Left;
 use crate::trace::ExitReason;
 
 /// A run under way: when it is dropped, early or at the end, nothing stays open.
@@ -31,6 +32,7 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        self.sandbox.live.requests.end();
         self.sandbox.close();
     }
 }
@@ -214,6 +216,11 @@ impl Sandbox {
     async fn drive(&mut self) -> Result<Outcome> {
         let began = Instant::now();
         self.turn_began = began;
+        if let Some(resume) = self.resume.take()
+            && let Err(Violation(what)) = self.resume(resume)
+        {
+            return Ok(Outcome::Violation(what));
+        }
         loop {
             if let Some(why) = self.live.stop.why() {
                 return Ok(self.stopped(why).await);
@@ -235,11 +242,11 @@ impl Sandbox {
     async fn see_to(&mut self, exit: Exit) -> Result<ControlFlow<Outcome>> {
         let served = match exit {
             Exit::Submit => self.serve(true).await,
-            Exit::Wait => match self.park().await {
+            Exit::Wait => match self.park(Left::Wait).await {
                 Parked::Completion => Ok(()),
                 parked => return Ok(Break(self.not_woken(parked).await)),
             },
-            Exit::Halt => match self.park().await {
+            Exit::Halt => match self.park(Left::Halt).await {
                 Parked::Completion => {
                     self.machine.vcpu_mut().interrupt();
                     Ok(())

@@ -9,6 +9,7 @@ use wakebox_abi::wake::{self, Mode};
 use super::Sandbox;
 use crate::driver::{Ended, Violation};
 use crate::stop::Why;
+use crate::template::Left;
 
 /// How often in a row a runtime may turn to its other tasks before a guest goes on, if the guest's
 /// calls are among them. Tokio's runtime of one thread takes 61 tasks a turn: four for 256 calls.
@@ -20,6 +21,8 @@ pub(super) enum Parked {
     Deadlock,
     /// The turn that was to tell has ended early.
     Unfinished,
+    /// Somebody wants a template, which can be taken now.
+    Wanted,
     Stopped(Why),
     Broken(Violation),
 }
@@ -73,7 +76,7 @@ impl Sandbox {
     }
 
     /// Waits until there is a completion that the guest has not seen. Pending without a thread.
-    pub(super) async fn park(&mut self) -> Parked {
+    pub(super) async fn park(&mut self, left: Left) -> Parked {
         let asleep_since = self.left_at;
         let mut pended = false;
         self.placement.set_parked(true);
@@ -92,6 +95,7 @@ impl Sandbox {
             .await;
             match parked {
                 Parked::Unfinished => self.let_others_run().await,
+                Parked::Wanted => self.answer_snapshots(left).await,
                 parked => break parked,
             }
         };
@@ -129,6 +133,8 @@ impl Sandbox {
             Poll::Ready(Parked::Completion)
         } else if standing.in_flight == 0 {
             Poll::Ready(Parked::Deadlock)
+        } else if self.poll_snapshot(context) {
+            Poll::Ready(Parked::Wanted)
         } else {
             Poll::Pending
         }

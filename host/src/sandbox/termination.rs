@@ -143,7 +143,9 @@ impl Sandbox {
         match parked {
             Parked::Stopped(why) => self.stopped(why).await,
             Parked::Broken(Violation(what)) => Outcome::Violation(what),
-            Parked::Deadlock | Parked::Completion | Parked::Unfinished => Outcome::Deadlock,
+            Parked::Deadlock | Parked::Completion | Parked::Unfinished | Parked::Wanted => {
+                Outcome::Deadlock
+            }
         }
     }
     /// How it ends that was ended from elsewhere.

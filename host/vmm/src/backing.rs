@@ -2,10 +2,17 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use vm_memory::{FileOffset, MmapRegion};
+
+/// The file that is mapped, if there is one, and where in it the memory begins.
+type Source<'a> = Option<(&'a Arc<File>, u64)>;
+
+/// What the host may do with guest memory.
+const RIGHTS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
 /// What guest memory is made of, from its first byte to its last.
 ///
@@ -41,6 +48,16 @@ impl Backing {
     ///
     /// `InvalidInput` if the file is shorter, or is not sealed as it must be; what `mmap` says.
     pub(crate) fn map(&self, bytes: u64) -> io::Result<MmapRegion<()>> {
+        let (file, flags) = self.source(bytes)?;
+        let file = file.map(|(file, offset)| FileOffset::from_arc(file.clone(), offset));
+        MmapRegion::build(file, bytes as usize, RIGHTS, flags).map_err(|error| match error {
+            vm_memory::mmap::MmapRegionError::Mmap(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+
+    /// The file that is mapped, and the flags of `mmap`.
+    fn source(&self, bytes: u64) -> io::Result<(Source<'_>, libc::c_int)> {
         let (file, flags) = match self {
             Self::Anonymous => (None, libc::MAP_ANONYMOUS | libc::MAP_PRIVATE),
             Self::File { file, offset } => {
@@ -52,15 +69,38 @@ impl Backing {
                 (Some((file, *offset)), libc::MAP_PRIVATE)
             }
         };
-        let file = file.map(|(file, offset)| FileOffset::from_arc(file.clone(), offset));
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
         // Not reserved: a guest commits what it touches, not what it may have.
-        MmapRegion::build(file, bytes as usize, rights, flags | libc::MAP_NORESERVE).map_err(
-            |error| match error {
-                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
-                other => io::Error::other(other),
-            },
-        )
+        Ok((file, flags | libc::MAP_NORESERVE))
+    }
+
+    /// Maps it in place of what is mapped there, of which nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map`]. It may be that nothing is mapped there then.
+    ///
+    /// # Safety
+    ///
+    /// The range is a mapping that the caller owns alone.
+    pub(crate) unsafe fn map_over(&self, start: u64, bytes: u64) -> io::Result<()> {
+        let (file, flags) = self.source(bytes)?;
+        let (descriptor, offset) =
+            file.map_or((-1, 0), |(file, offset)| (file.as_raw_fd(), offset));
+        // SAFETY: the caller's promise.
+        let mapped = unsafe {
+            libc::mmap(
+                start as *mut libc::c_void,
+                bytes as usize,
+                RIGHTS,
+                flags | libc::MAP_FIXED,
+                descriptor,
+                offset as libc::off_t,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Whether huge pages may be asked for behind it.

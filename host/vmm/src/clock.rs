@@ -52,6 +52,16 @@ impl Clocks {
         }
     }
 
+    /// The same for a guest whose monotonic clock shows `elapsed` now.
+    #[must_use]
+    pub fn resumed(vcpu: &VcpuFd, elapsed: Duration) -> Self {
+        let mut clocks = Self::new(vcpu);
+        if let Some(start) = clocks.start.checked_sub(elapsed) {
+            clocks.start = start;
+        }
+        clocks
+    }
+
     /// Whether the guest can tell the time by itself.
     pub fn has_counter(&self) -> bool {
         self.multiplier != 0

@@ -1,6 +1,8 @@
-//! The KVM calls that `kvm-ioctls` has no x86 method for.
+//! The KVM calls that `kvm-ioctls` has no x86 method for, and one about pages.
 
+use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 
 use kvm_bindings::{kvm_device_attr, kvm_interrupt, kvm_signal_mask};
@@ -101,6 +103,82 @@ pub(crate) fn set_signal_mask(vcpu: &VcpuFd, mask: u64) -> io::Result<()> {
     check(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) })
 }
 
+/// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`, in `include/uapi/linux/fs.h`.
+const PAGEMAP_SCAN: u64 = 3 << 30 | (size_of::<ScanPages<'_>>() as u64) << 16 | 0x66 << 8 | 16;
+
+/// `struct page_region`: pages that are alike, from one address to another.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct PageRegion {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    categories: u64,
+}
+
+/// `struct pm_scan_arg`, and the regions that it points to.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct ScanPages<'a> {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+    regions: PhantomData<&'a mut [PageRegion]>,
+}
+
+impl<'a> ScanPages<'a> {
+    /// Asks for the pages from `start` to `end` that are neither a file's nor the one of zeroes, and
+    /// that are there or swapped out.
+    pub(crate) fn own(start: u64, end: u64, regions: &'a mut [PageRegion]) -> Self {
+        const FILE: u64 = 1 << 2;
+        const PRESENT: u64 = 1 << 3;
+        const SWAPPED: u64 = 1 << 4;
+        const ZERO: u64 = 1 << 5;
+        Self {
+            size: size_of::<Self>() as u64,
+            flags: 0,
+            start,
+            end,
+            walk_end: start,
+            vec: regions.as_mut_ptr() as u64,
+            vec_len: regions.len() as u64,
+            max_pages: 0,
+            category_inverted: FILE | ZERO,
+            category_mask: FILE | ZERO,
+            category_anyof_mask: PRESENT | SWAPPED,
+            // Which of both it is would part what lies side by side.
+            return_mask: FILE,
+            regions: PhantomData,
+        }
+    }
+
+    /// How far the kernel has come.
+    pub(crate) fn walk_end(&self) -> u64 {
+        self.walk_end
+    }
+}
+
+/// Has the kernel look at pages. Returns how many regions it has told of.
+///
+/// # Errors
+///
+/// What the kernel says; `ENOTTY` if it is older than the call.
+pub(crate) fn scan_pages(pagemap: &File, scan: &mut ScanPages<'_>) -> io::Result<usize> {
+    // SAFETY: the call reads and writes a `pm_scan_arg`, and writes as many regions as it says
+    // where it says, which is a slice that is borrowed for as long as `scan` lives.
+    let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut *scan) };
+    check(found)?;
+    Ok(found as usize)
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -110,5 +188,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 const _: () = assert!(
-    INTERRUPT == 0x4004_ae86 && SET_DEVICE_ATTR == 0x4018_aee1 && SET_SIGNAL_MASK == 0x4004_ae8b
+    PAGEMAP_SCAN == 0xc060_6610
+        && INTERRUPT == 0x4004_ae86
+        && SET_DEVICE_ATTR == 0x4018_aee1
+        && SET_SIGNAL_MASK == 0x4004_ae8b
 );

@@ -18,6 +18,7 @@ mod ioctl;
 pub mod kick;
 pub mod machine;
 pub mod memory;
+mod pages;
 pub mod plan;
 mod primitives;
 pub mod process;

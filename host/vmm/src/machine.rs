@@ -9,8 +9,10 @@ use std::sync::Arc;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 
+use crate::backing::Backing;
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
+use crate::plan::Plan;
 use crate::process;
 use crate::system::System;
 use crate::ticker::Ticker;
@@ -61,6 +63,34 @@ impl Machine {
             _vm: vm,
             memory: memory.clone(),
             process: process::generation(),
+        })
+    }
+
+    /// The same machine for another guest, whose memory is made of this where the former guest's lay.
+    /// Nothing of that is left, nor can who could kick it kick this one; the processors hold what they
+    /// held until they are [started](Self::start_anew) or [restored](Self::restore).
+    ///
+    /// `None` if somebody else still has the former memory, if this wants another size, or if it cannot
+    /// be mapped: then there is no machine any more.
+    #[must_use]
+    pub fn renewed(self, backing: &Backing, plan: Plan) -> Option<Self> {
+        let Self {
+            mut vcpus,
+            _vm,
+            memory,
+            process,
+        } = self;
+        let mut memory = Arc::try_unwrap(memory).ok()?;
+        memory.remake(backing, plan).ok()?;
+        let memory = Arc::new(memory);
+        for vcpu in &mut vcpus {
+            vcpu.renew(&memory);
+        }
+        Some(Self {
+            vcpus,
+            _vm,
+            memory,
+            process,
         })
     }
 

@@ -6,15 +6,22 @@
 //! raw pointer handed to a system call, which the kernel treats as it treats any user
 //! memory.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vm_memory::{MmapRegion, VolatileMemory};
 use wakebox_abi::boot::{Clock, Instance};
+use wakebox_abi::layout::PAGE_SIZE;
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 
 use crate::backing::Backing;
 use crate::error::{Error, Result};
+use crate::pages::{self, Range};
 use crate::plan::{Mapping, Plan};
 use crate::x86_64::{descriptors, stubs};
 
@@ -22,7 +29,157 @@ use crate::x86_64::{descriptors, stubs};
 #[derive(Debug)]
 pub struct GuestMemory {
     mapping: MmapRegion<()>,
+    backing: Backing,
     plan: Plan,
+}
+
+/// What lay in a guest's memory at a moment, in a file that nobody can change: a
+/// [template](Backing::Template) of other guests' memory.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    file: Arc<File>,
+    plan: Plan,
+    /// Bytes of pages that are not zeroes.
+    kept: u64,
+}
+
+/// Bytes that are copied at once.
+const PIECE: u64 = 256 << 10;
+
+impl Frozen {
+    /// An empty one, to be filled page by page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn new(plan: Plan) -> Result<Self> {
+        let bytes = plan.ram;
+        let make = || -> io::Result<File> {
+            let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
+            let file = File::from(memfd_create("wakebox-template", flags)?);
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let file = make().map_err(|source| Error::Map { bytes, source })?;
+        Ok(Self {
+            file: Arc::new(file),
+            plan,
+            kept: 0,
+        })
+    }
+
+    /// Writes whole pages; those of zeroes take no room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]: there is no memory left.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let failed = |source| Error::Map {
+            bytes: self.plan.ram,
+            source,
+        };
+        let page = PAGE_SIZE as usize;
+        let is_empty = |page: &[u8]| page.iter().all(|byte| *byte == 0);
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let run = rest.chunks(page).take_while(|page| !is_empty(page)).count() * page;
+            let run = &rest[..run.min(rest.len())];
+            if !run.is_empty() {
+                self.file
+                    .write_all_at(run, offset + at as u64)
+                    .map_err(failed)?;
+                self.kept += run.len() as u64;
+            }
+            // Behind it lies a page of zeroes, or nothing.
+            at += run.len() + page;
+        }
+        Ok(())
+    }
+
+    /// From now on nobody can change it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn seal(&self) -> Result<()> {
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        fcntl_add_seals(&self.file, seals).map_err(|error| Error::Map {
+            bytes: self.plan.ram,
+            source: error.into(),
+        })
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of pages that are not zeroes.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// What memory like it is made of.
+    #[must_use]
+    pub fn backing(&self) -> Backing {
+        Backing::Template {
+            file: self.file.clone(),
+            offset: 0,
+        }
+    }
+
+    /// The ranges that hold something, in their order, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn ranges(&self) -> Result<Vec<Range>> {
+        data(&self.file, 0, self.plan.ram).map_err(|source| Error::Map {
+            bytes: self.plan.ram,
+            source,
+        })
+    }
+
+    /// Reads what lies at an offset.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.file
+            .read_exact_at(bytes, offset)
+            .map_err(|source| Error::Map {
+                bytes: self.plan.ram,
+                source,
+            })
+    }
+}
+
+/// Where a file has data, from `start` on for `len` bytes; the ranges begin at zero.
+fn data(file: &File, start: u64, len: u64) -> io::Result<Vec<Range>> {
+    use rustix::fs::{SeekFrom, seek};
+    let mut ranges = Vec::new();
+    let mut at = start;
+    while at < start + len {
+        let from = match seek(file, SeekFrom::Data(at)) {
+            Ok(from) => from,
+            // Nothing but a hole is left.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let to = seek(file, SeekFrom::Hole(from))?.min(start + len);
+        if to > from {
+            ranges.push(Range {
+                offset: from - start,
+                len: to - from,
+            });
+        }
+        at = to.max(from + PAGE_SIZE);
+    }
+    Ok(ranges)
 }
 
 impl GuestMemory {
@@ -46,11 +203,128 @@ impl GuestMemory {
         let mapping = backing
             .map(bytes)
             .map_err(|source| Error::Map { bytes, source })?;
-        let memory = Self { mapping, plan };
+        let memory = Self {
+            mapping,
+            backing: backing.clone(),
+            plan,
+        };
         if backing.is_anonymous() {
             memory.advise_huge_pages();
         }
         Ok(Arc::new(memory))
+    }
+
+    /// The ranges that may hold something that is no zero.
+    fn touched(&self) -> Vec<Range> {
+        let (start, len) = self.host_range();
+        // Where the kernel does not tell, it may be any.
+        let all = || vec![Range { offset: 0, len }];
+        let own = pages::own(start, len);
+        match &self.backing {
+            Backing::Anonymous => own.unwrap_or_else(|_| all()),
+            Backing::Template { file, offset } => match (data(file, *offset, len), own) {
+                (Ok(mut ranges), Ok(own)) => {
+                    ranges.extend(own);
+                    ranges
+                }
+                _ => all(),
+            },
+            Backing::File { .. } => all(),
+        }
+    }
+
+    /// What lies in it now. The guest must not run, and nobody else write, while this is made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Frozen::write`].
+    pub fn freeze(&self) -> Result<Frozen> {
+        let mut frozen = Frozen::new(self.plan.clone())?;
+        let mut piece = vec![0; PIECE as usize];
+        for range in self.touched() {
+            let end = range.offset + range.len;
+            let mut at = range.offset;
+            while at < end {
+                let piece = &mut piece[..PIECE.min(end - at) as usize];
+                self.read(at, piece);
+                frozen.write(at, piece)?;
+                at += piece.len() as u64;
+            }
+        }
+        frozen.seal()?;
+        Ok(frozen)
+    }
+
+    /// Makes it again what it was made of. The guest must not run, and nobody else write, meanwhile.
+    /// Returns how many bytes differed.
+    ///
+    /// Pages stay where they are: to write one again is cheaper than to be given it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`] if it was not made of a template, or if the kernel does not tell what was written.
+    /// It then is what nobody knows.
+    pub fn reset(&self) -> Result<u64> {
+        let (start, len) = self.host_range();
+        let failed = |source| Error::Map { bytes: len, source };
+        let Backing::Template { file, offset } = &self.backing else {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        };
+        let mut bytes = 0;
+        for range in pages::own(start, len).map_err(failed)? {
+            let mut done = 0;
+            while done < range.len {
+                let at = range.offset + done;
+                let into = self.pointer(at, range.len - done);
+                // SAFETY: the range lies in the mapping, which is guest memory: the kernel writes it
+                // as it writes any memory of a user's.
+                let read = unsafe {
+                    libc::pread(
+                        file.as_raw_fd(),
+                        into.as_ptr().cast(),
+                        (range.len - done) as usize,
+                        (offset + at) as libc::off_t,
+                    )
+                };
+                match u64::try_from(read) {
+                    Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(read) => done += read,
+                    Err(_) => {
+                        let error = io::Error::last_os_error();
+                        if error.kind() != io::ErrorKind::Interrupted {
+                            return Err(failed(error));
+                        }
+                    }
+                }
+            }
+            bytes += range.len;
+        }
+        Ok(bytes)
+    }
+
+    /// Makes it of something else, where it lies; nothing of what was in it is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]: also if the plan asks for another size. It is not to be used then.
+    pub(crate) fn remake(&mut self, backing: &Backing, plan: Plan) -> Result<()> {
+        let (start, len) = self.host_range();
+        if plan.ram != len || plan.base != self.plan.base {
+            return Err(Error::Map {
+                bytes: plan.ram,
+                source: io::ErrorKind::InvalidInput.into(),
+            });
+        }
+        // SAFETY: the range is the whole mapping of `self.mapping`, of which nobody else knows: this is
+        // the only reference to it.
+        unsafe { backing.map_over(start, len) }
+            .map_err(|source| Error::Map { bytes: len, source })?;
+        self.backing = backing.clone();
+        self.plan = plan;
+        if backing.is_anonymous() {
+            self.advise_huge_pages();
+        }
+        Ok(())
     }
 
     /// Asks for huge pages behind the heap, past its first 2 MiB: a small guest never

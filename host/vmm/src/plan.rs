@@ -76,6 +76,8 @@ pub struct Sizes {
 /// What lies where.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Bytes of RAM that the guest was given: what it is made of, and what it may use.
+    pub memory: u64,
     /// Bytes of RAM to map.
     pub ram: u64,
     /// Guest-physical address of offset zero.
@@ -209,6 +211,7 @@ impl Plan {
             len => trace.offset + len,
         };
         Ok(Self {
+            memory: sizes.memory,
             ram,
             base: if ram <= LOW_RAM_MAX { 0 } else { HIGH_RAM_BASE },
             descriptors,

@@ -32,6 +32,7 @@ impl Vcpu {
         let regs = self.fd().get_regs().map_err(Error::kvm(reading))?;
         let sregs = self.fd().get_sregs().map_err(Error::kvm(reading))?;
         let memory = self.memory();
+        let memory = &*memory;
         let mut shutdown = Shutdown {
             reset: is_reset(&regs, &sregs),
             frames: frames(memory),

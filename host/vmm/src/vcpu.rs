@@ -1,7 +1,7 @@
 //! One virtual processor: made ready to start in ring 3, entered, left.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kvm_bindings::{kvm_sregs, kvm_xcr, kvm_xcrs};
@@ -57,6 +57,17 @@ pub enum End {
     Violation(String),
 }
 
+/// What others kick a processor by.
+fn kick_of(vcpu: &mut VcpuFd, ticker: &Ticker) -> Arc<VcpuKick> {
+    let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
+    // SAFETY: the flag lies in the page that `vcpu` keeps mapped; the processor that owns both
+    // disarms before that ends.
+    let page = unsafe { RunPage::new(flag) };
+    let kick = Arc::new(Kick::new(page));
+    ticker.watch(&kick);
+    kick
+}
+
 fn violation(what: String) -> Exit {
     Exit::End(End::Violation(what))
 }
@@ -83,7 +94,8 @@ pub struct VcpuState {
 #[derive(Debug)]
 pub struct Vcpu {
     vcpu: VcpuFd,
-    memory: Arc<GuestMemory>,
+    /// The machine keeps it.
+    memory: Weak<GuestMemory>,
     kick: Arc<VcpuKick>,
     ticker: &'static Ticker,
     held_back: HeldBack,
@@ -109,15 +121,10 @@ impl Vcpu {
             retry(|| vm.create_vcpu(number)).map_err(Error::kvm("create a virtual processor"))?;
         vcpu.set_cpuid2(&System::get()?.cpuid)
             .map_err(Error::kvm("set the processor's features"))?;
-        let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
-        // SAFETY: the flag lies in the page that `vcpu` keeps mapped; `Drop` disarms before
-        // that ends.
-        let page = unsafe { RunPage::new(flag) };
-        let kick = Arc::new(Kick::new(page));
-        ticker.watch(&kick);
+        let kick = kick_of(&mut vcpu, ticker);
         Ok(Self {
             vcpu,
-            memory: memory.clone(),
+            memory: Arc::downgrade(memory),
             kick,
             ticker,
             held_back: HeldBack::default(),
@@ -138,7 +145,7 @@ impl Vcpu {
             .vcpu
             .get_sregs()
             .map_err(Error::kvm("read the processor's registers"))?;
-        registers::prepare(&mut sregs, root_table(&self.memory), &features);
+        registers::prepare(&mut sregs, root_table(&self.memory()), &features);
         self.vcpu
             .set_sregs(&sregs)
             .map_err(Error::kvm("set the processor's registers"))?;
@@ -215,6 +222,13 @@ impl Vcpu {
         self.interrupt_wanted = state.interrupt_wanted;
         self.refusals = 0;
         Ok(())
+    }
+
+    /// Serves another guest from now on, whose memory this is: who could kick it cannot any more.
+    pub(crate) fn renew(&mut self, memory: &Arc<GuestMemory>) {
+        self.kick.disarm();
+        self.kick = kick_of(&mut self.vcpu, self.ticker);
+        self.memory = Arc::downgrade(memory);
     }
 
     /// The processor itself, to set up what this module does not know.
@@ -362,13 +376,13 @@ impl Vcpu {
     pub(crate) fn start_registers(&self) -> Result<kvm_sregs> {
         let mut sregs = kvm_sregs::default();
         let features = Features::of(&System::get()?.cpuid);
-        registers::prepare(&mut sregs, root_table(&self.memory), &features);
+        registers::prepare(&mut sregs, root_table(&self.memory()), &features);
         Ok(sregs)
     }
 
     /// What it runs.
-    pub(crate) fn memory(&self) -> &GuestMemory {
-        &self.memory
+    pub(crate) fn memory(&self) -> Arc<GuestMemory> {
+        self.memory.upgrade().expect("a machine keeps its memory")
     }
 
     /// Reads what an exception stub left on its stack.
@@ -397,7 +411,8 @@ impl Vcpu {
         rsp: u64,
         place: impl Fn(u64) -> u64,
     ) -> Option<[u64; WORDS]> {
-        let plan = self.memory.plan();
+        let memory = self.memory();
+        let plan = memory.plan();
         let len = WORDS as u64 * 8;
         // The double-fault stack lies two pages above the ring-0 stack virtually, and right
         // after it physically.
@@ -414,7 +429,7 @@ impl Vcpu {
             (offset + len <= region.len).then_some(region.offset + offset)
         })?;
         let mut bytes = vec![0; len as usize];
-        self.memory.read(at, &mut bytes);
+        memory.read(at, &mut bytes);
         let (words, _) = bytes.as_chunks::<8>();
         Some(std::array::from_fn(|index| {
             u64::from_le_bytes(words[index])

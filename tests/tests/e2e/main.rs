@@ -39,6 +39,7 @@ mod scarcity;
 mod soak;
 mod stdin;
 mod telemetry;
+mod templates;
 mod timeline;
 mod timers;
 mod trace;
