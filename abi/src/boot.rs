@@ -85,7 +85,7 @@ pub struct Boot {
     pub env: Range,
     /// The first [`Instance::seed`]. All sandboxes of one template have it in common.
     pub seed: [u64; 4],
-    /// Places of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches
+    /// Slots of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches
     /// and there is none ([`crate::trace`]).
     pub trace_records: u32,
     /// Zero.

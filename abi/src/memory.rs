@@ -136,15 +136,15 @@ pub trait Control {
     fn full_fence(&self);
 }
 
-/// The places of a ring, each `WORDS` 64-bit words.
+/// The slots of a ring, each `WORDS` 64-bit words.
 pub trait Slots<const WORDS: usize> {
-    /// Number of places, a power of two.
+    /// Number of slots, a power of two.
     fn len(&self) -> u32;
-    /// Reads a place, each of its words once. `index` is below [`Self::len`].
+    /// Reads a slot, each of its words once. `index` is below [`Self::len`].
     fn read(&self, index: u32) -> [u64; WORDS];
-    /// Writes a place. `index` is below [`Self::len`].
+    /// Writes a slot. `index` is below [`Self::len`].
     fn write(&self, index: u32, words: [u64; WORDS]);
-    /// Whether there is no place at all; a ring never says yes.
+    /// Whether there is no slot at all; a ring never says yes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -181,7 +181,7 @@ impl MappedControl {
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(word.offset()).cast()) }
     }
 
-    /// The place of a counter.
+    /// The index of a counter.
     #[inline]
     #[must_use]
     pub fn counter(&self, counter: Counter) -> &AtomicU64 {
@@ -207,7 +207,7 @@ impl Control for MappedControl {
     }
 }
 
-/// The places of a ring somewhere in the address space of this process or guest.
+/// The slots of a ring somewhere in the address space of this process or guest.
 #[derive(Clone, Copy, Debug)]
 pub struct MappedSlots<const WORDS: usize> {
     base: NonNull<u64>,
@@ -215,13 +215,13 @@ pub struct MappedSlots<const WORDS: usize> {
     entries: PhantomData<[u64; WORDS]>,
 }
 
-// SAFETY: the places are reached through atomics only, from whichever thread.
+// SAFETY: the slots are reached through atomics only, from whichever thread.
 unsafe impl<const WORDS: usize> Send for MappedSlots<WORDS> {}
 // SAFETY: as above.
 unsafe impl<const WORDS: usize> Sync for MappedSlots<WORDS> {}
 
 impl<const WORDS: usize> MappedSlots<WORDS> {
-    /// `len` places from `base` on.
+    /// `len` slots from `base` on.
     ///
     /// # Panics
     ///
@@ -246,7 +246,7 @@ impl<const WORDS: usize> MappedSlots<WORDS> {
     #[inline]
     fn word(&self, index: u32, word: usize) -> &AtomicU64 {
         debug_assert!(word < WORDS);
-        // The mask makes a wrong index a wrong place, never a wild one.
+        // The mask makes a wrong index a wrong slot, never a wild one.
         let index = (index & (self.len - 1)) as usize;
         // SAFETY: `index < len` and `word < WORDS`, so the word lies in the range that
         // the constructor was promised; an atomic allows any concurrent change.

@@ -1,11 +1,11 @@
 //! The host's ends of the two rings of a guest, and the rule that binds them.
 //!
-//! An operation is admitted only if a place of the completion ring is left for its end:
+//! An operation is admitted only if a slot of the completion ring is left for its end:
 //! operations in flight, plus completions that the guest has not consumed, never exceed the
-//! places of that ring. So the completion ring cannot overflow, the host never waits for a guest to
+//! slots of that ring. So the completion ring cannot overflow, the host never waits for a guest to
 //! make room, and its table of operations cannot grow past a size that the host has chosen.
 //!
-//! A cancellation has no completion of its own and needs no place.
+//! A cancellation has no completion of its own and needs no slot.
 //!
 //! # What is relied upon
 //!
@@ -25,10 +25,10 @@ use crate::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
 pub enum Broken {
     /// An index cannot be.
     Index(Corrupt),
-    /// It submitted an operation for whose completion there is no place.
+    /// It submitted an operation for whose completion there is no slot.
     TooMany {
-        /// Places of the completion ring.
-        places: u32,
+        /// Slots of the completion ring.
+        capacity: u32,
     },
 }
 
@@ -36,9 +36,9 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(corrupt) => corrupt.fmt(f),
-            Self::TooMany { places } => write!(
+            Self::TooMany { capacity } => write!(
                 f,
-                "it has more operations in flight than the {places} that it was granted"
+                "it has more operations in flight than the {capacity} that it was granted"
             ),
         }
     }
@@ -52,14 +52,14 @@ impl From<Corrupt> for Broken {
     }
 }
 
-/// The host's ends of both rings. `C` is the control page, `S` and `R` are the places of the
+/// The host's ends of both rings. `C` is the control page, `S` and `R` are the slots of the
 /// submission and of the completion ring.
 #[derive(Debug)]
 pub struct Queue<C, S, R> {
     submissions: SubmissionConsumer<C, S>,
     completions: CompletionProducer<C, R>,
-    places: u32,
-    /// Places that were free when last looked, less those given away since. The guest can only
+    capacity: u32,
+    /// Slots that were free when last looked, less those given away since. The guest can only
     /// have freed more.
     room: u32,
     /// Submissions that may yet be taken in this turn.
@@ -91,7 +91,7 @@ where
         taken: u32,
         published: u32,
     ) -> Self {
-        let places = completions.len();
+        let capacity = completions.len();
         let control_of_completions = control.clone();
         Self {
             submissions: SubmissionConsumer::starting_at(
@@ -106,7 +106,7 @@ where
                 ring::COMPLETION,
                 published,
             ),
-            places,
+            capacity,
             room: 0,
             left: 0,
         }
@@ -123,18 +123,18 @@ where
         if self.submissions.has_news() {
             // At most a ring's length a turn: a guest that submits as fast as the host takes does
             // not keep it here.
-            self.left = self.places;
+            self.left = self.capacity;
             self.look_for_room(in_flight)?;
         }
         Ok(())
     }
 
     /// Takes the next submission of this turn, as a copy, or `None` if the turn has no more. All
-    /// but a cancellation have a place for their completion then.
+    /// but a cancellation have a slot for their completion then.
     ///
     /// # Errors
     ///
-    /// The guest's submission tail or completion head cannot be, or there is no place.
+    /// The guest's submission tail or completion head cannot be, or there is no slot.
     #[inline]
     pub fn take(&mut self, in_flight: u32) -> Result<Option<Submission>, Broken> {
         if self.left == 0 {
@@ -154,18 +154,20 @@ where
         }
         if self.room == 0 {
             return Err(Broken::TooMany {
-                places: self.places,
+                capacity: self.capacity,
             });
         }
         self.room -= 1;
         Ok(Some(submission))
     }
 
-    /// Counts the places that are neither taken by a completion nor promised to an operation in
+    /// Counts the slots that are neither taken by a completion nor promised to an operation in
     /// flight.
     fn look_for_room(&mut self, in_flight: u32) -> Result<(), Broken> {
         let unread = self.completions.look()? + self.completions.unpublished();
-        self.room = self.places.saturating_sub(unread.saturating_add(in_flight));
+        self.room = self
+            .capacity
+            .saturating_sub(unread.saturating_add(in_flight));
         Ok(())
     }
 
@@ -178,11 +180,11 @@ where
     #[inline]
     pub fn complete(&mut self, completion: Completion) -> Result<(), Broken> {
         let pushed = self.completions.push(completion)?;
-        debug_assert!(pushed, "a place was kept for every operation");
+        debug_assert!(pushed, "a slot was kept for every operation");
         Ok(())
     }
 
-    /// Ends a turn: the guest may reuse the places of what was taken, and sees what was completed.
+    /// Ends a turn: the guest may reuse the slots of what was taken, and sees what was completed.
     #[inline]
     pub fn finish(&mut self) {
         self.submissions.release();
@@ -195,10 +197,10 @@ where
         self.submissions.has_news()
     }
 
-    /// Places of the completion ring: most operations in flight.
+    /// Slots of the completion ring: most operations in flight.
     #[inline]
-    pub fn places(&self) -> u32 {
-        self.places
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Free-running count of submissions taken.

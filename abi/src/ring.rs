@@ -1,7 +1,7 @@
 //! A single-producer, single-consumer ring in memory that two parties share and
 //! neither trusts.
 //!
-//! As in io_uring, indices are free-running counts modulo 2³²; the place of an
+//! As in io_uring, indices are free-running counts modulo 2³²; the slot of an
 //! index is the index modulo the ring's size. The producer owns the tail, the
 //! consumer the head. Each side keeps its own index in private memory, writes it to
 //! the shared word for the other to read, and never reads it back.
@@ -14,7 +14,7 @@
 //! [`Producer::publish`] stores the tail with Release; [`Consumer::pop`] loads it
 //! with Acquire: the entry's words are visible. [`Consumer::release`] stores the head
 //! with Release; [`Producer::push`] loads it with Acquire: the consumer's reads of
-//! a place are over before the producer writes it again. Whether the other side needs
+//! a slot are over before the producer writes it again. Whether the other side needs
 //! to be *woken* is a different question, and needs a full fence: [`crate::wake`].
 
 use core::fmt;
@@ -206,9 +206,9 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Producer<
         true
     }
 
-    /// Entries that the ring has places for.
+    /// Slots of the ring.
     #[inline]
-    pub fn places(&self) -> u32 {
+    pub fn capacity(&self) -> u32 {
         self.slots.len()
     }
 
@@ -308,7 +308,7 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Consumer<
         self.control.load(self.indices.tail, Ordering::Relaxed) != self.head
     }
 
-    /// Lets the producer reuse the places of all entries taken. Returns whether there were any.
+    /// Lets the producer reuse the slots of all entries taken. Returns whether there were any.
     #[inline]
     pub fn release(&mut self) -> bool {
         if self.released == self.head {

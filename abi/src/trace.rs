@@ -2,7 +2,7 @@
 //!
 //! A host that wants to watch gives the guest a third ring (beside those of [`crate::ring`], and of
 //! the same make): the guest puts [`Record`]s into it, the host takes them out whenever the guest
-//! has been left. [`crate::boot::Boot::trace_records`] says how many places the ring has; zero
+//! has been left. [`crate::boot::Boot::trace_records`] says how many slots the ring has; zero
 //! means that nobody watches, and that no ring is there.
 //!
 //! The guest never waits for the host. What finds the ring full is lost, counted in
@@ -583,8 +583,8 @@ impl<C: Control + Clone, S: Slots<{ Record::WORDS }>> Writer<C, S> {
             .chunks(TEXT_PART)
         {
             let mut bytes = [0; TEXT_PART];
-            for (place, byte) in bytes.iter_mut().zip(part) {
-                *place = *byte;
+            for (to, byte) in bytes.iter_mut().zip(part) {
+                *to = *byte;
             }
             let len = part.len() as u8;
             self.write(ticks, What::Text { text, bytes, len });
@@ -596,8 +596,8 @@ impl<C: Control + Clone, S: Slots<{ Record::WORDS }>> Writer<C, S> {
     /// guest.
     #[inline]
     pub fn is_crowded(&mut self) -> bool {
-        let places = self.ring.places();
-        matches!(self.ring.look(), Ok(unread) if unread > places - places / 4)
+        let slots = self.ring.capacity();
+        matches!(self.ring.look(), Ok(unread) if unread > slots - slots / 4)
     }
 
     /// Whether the record had room. A head that cannot be counts as a full ring: nobody dies
@@ -655,7 +655,7 @@ impl Trace {
         let (Some(control), Some(ring)) = (at(layout::CONTROL), at(layout::TRACE)) else {
             unreachable!("nothing of the memory map lies at zero")
         };
-        // SAFETY: the host has mapped the control page, and a ring of that many places, a power
+        // SAFETY: the host has mapped the control page, and a ring of that many slots, a power
         // of two, for ever; all is reached through atomics.
         let (control, slots) = unsafe {
             (
@@ -716,29 +716,29 @@ mod tests {
     #[derive(Clone)]
     struct Memory {
         words: Rc<RefCell<[u32; Word::ALL.len()]>>,
-        places: Rc<RefCell<Vec<[u64; Record::WORDS]>>>,
+        slots: Rc<RefCell<Vec<[u64; Record::WORDS]>>>,
     }
 
     impl Memory {
         fn new(records: usize) -> Self {
             Self {
                 words: Rc::default(),
-                places: Rc::new(RefCell::new(vec![[0; Record::WORDS]; records])),
+                slots: Rc::new(RefCell::new(vec![[0; Record::WORDS]; records])),
             }
         }
 
-        fn place(word: Word) -> usize {
+        fn index(word: Word) -> usize {
             Word::ALL.iter().position(|other| *other == word).unwrap()
         }
     }
 
     impl Control for Memory {
         fn load(&self, word: Word, _: Ordering) -> u32 {
-            *self.words.borrow().get(Self::place(word)).unwrap()
+            *self.words.borrow().get(Self::index(word)).unwrap()
         }
 
         fn store(&self, word: Word, value: u32, _: Ordering) {
-            *self.words.borrow_mut().get_mut(Self::place(word)).unwrap() = value;
+            *self.words.borrow_mut().get_mut(Self::index(word)).unwrap() = value;
         }
 
         fn full_fence(&self) {}
@@ -746,15 +746,15 @@ mod tests {
 
     impl Slots<{ Record::WORDS }> for Memory {
         fn len(&self) -> u32 {
-            self.places.borrow().len() as u32
+            self.slots.borrow().len() as u32
         }
 
         fn read(&self, index: u32) -> [u64; Record::WORDS] {
-            *self.places.borrow().get(index as usize).unwrap()
+            *self.slots.borrow().get(index as usize).unwrap()
         }
 
         fn write(&self, index: u32, words: [u64; Record::WORDS]) {
-            *self.places.borrow_mut().get_mut(index as usize).unwrap() = words;
+            *self.slots.borrow_mut().get_mut(index as usize).unwrap() = words;
         }
     }
 
@@ -782,7 +782,7 @@ mod tests {
         assert_eq!(take(&mut ring, 2), [poll(0), poll(1)]);
         writer.write(0, poll(7));
         writer.write(0, poll(8));
-        // The confession and one record fill the two places that were free.
+        // The confession and one record fill the two slots that were free.
         assert_eq!(
             take(&mut ring, 9),
             [poll(2), poll(3), What::Lost { count: 3 }, poll(7)]

@@ -17,8 +17,8 @@ struct Page(Rc<[Cell<u32>; Word::ALL.len()]>);
 
 impl Page {
     fn word(&self, word: Word) -> &Cell<u32> {
-        let place = Word::ALL.iter().position(|other| *other == word);
-        &self.0[place.expect("every word is in the list")]
+        let index = Word::ALL.iter().position(|other| *other == word);
+        &self.0[index.expect("every word is in the list")]
     }
 
     fn starting_at(index: u32) -> Self {
@@ -41,17 +41,17 @@ impl Control for Page {
     fn full_fence(&self) {}
 }
 
-/// Places that refuse an index out of range, by the panic of the slice.
+/// Slots that refuse an index out of range, by the panic of the slice.
 #[derive(Clone)]
-struct Places(Rc<RefCell<Vec<[u64; 2]>>>);
+struct PageSlots(Rc<RefCell<Vec<[u64; 2]>>>);
 
-impl Places {
+impl PageSlots {
     fn new(len: u32) -> Self {
         Self(Rc::new(RefCell::new(vec![[0; 2]; len as usize])))
     }
 }
 
-impl Slots<2> for Places {
+impl Slots<2> for PageSlots {
     fn len(&self) -> u32 {
         self.0.borrow().len() as u32
     }
@@ -140,7 +140,7 @@ fn lie() -> impl Strategy<Value = Lie> {
 }
 
 /// Entries between the head that a producer believes and its own tail.
-fn in_ring(producer: &CompletionProducer<Page, Places>, head: u32) -> u32 {
+fn in_ring(producer: &CompletionProducer<Page, PageSlots>, head: u32) -> u32 {
     let tail = producer.published().wrapping_add(producer.unpublished());
     tail.wrapping_sub(head)
 }
@@ -148,10 +148,10 @@ fn in_ring(producer: &CompletionProducer<Page, Places>, head: u32) -> u32 {
 proptest! {
     #[test]
     fn a_ring_is_a_queue((size, start) in geometry(), steps in prop::collection::vec(step(), 0..300)) {
-        let (page, places) = (Page::starting_at(start), Places::new(size));
+        let (page, slots) = (Page::starting_at(start), PageSlots::new(size));
         let mut producer =
-            CompletionProducer::starting_at(page.clone(), places.clone(), COMPLETION, start);
-        let mut consumer = CompletionConsumer::starting_at(page, places, COMPLETION, start);
+            CompletionProducer::starting_at(page.clone(), slots.clone(), COMPLETION, start);
+        let mut consumer = CompletionConsumer::starting_at(page, slots, COMPLETION, start);
         // What the ring holds: pushed, shown, and taken without being given back.
         let (mut pushed, mut shown, mut taken) = (VecDeque::new(), VecDeque::new(), 0);
         let mut next = 0;
@@ -201,7 +201,7 @@ proptest! {
     ) {
         let page = Page::starting_at(start);
         let mut consumer =
-            CompletionConsumer::starting_at(page.clone(), Places::new(size), COMPLETION, start);
+            CompletionConsumer::starting_at(page.clone(), PageSlots::new(size), COMPLETION, start);
         // The head that the producer was told, and the last tail that was believed.
         let (mut released, mut believed) = (start, start);
         for (lie, step) in lies {
@@ -241,7 +241,7 @@ proptest! {
     ) {
         let page = Page::starting_at(start);
         let mut producer =
-            CompletionProducer::starting_at(page.clone(), Places::new(size), COMPLETION, start);
+            CompletionProducer::starting_at(page.clone(), PageSlots::new(size), COMPLETION, start);
         // The last head that was believed.
         let mut believed = start;
         for (number, (lie, step)) in lies.into_iter().enumerate() {

@@ -25,7 +25,7 @@ use wakebox_abi::ring::{
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::{self, Sleep};
 
-use memory::{Bell, Orders, Places, Side, shared};
+use memory::{Bell, Orders, RingSlots, Side, shared};
 
 /// Entries of the modelled rings.
 const SIZE: u32 = 2;
@@ -76,8 +76,8 @@ fn submission(number: u32) -> Submission {
 
 /// The host's thread: publishes completions one by one, and wakes a guest that says
 /// that it sleeps.
-fn host_completes(control: &Side, places: Places<2>, count: u32, wake_guest: impl Fn()) {
-    let mut ring = CompletionProducer::new(control.clone(), places, COMPLETION);
+fn host_completes(control: &Side, slots: RingSlots<2>, count: u32, wake_guest: impl Fn()) {
+    let mut ring = CompletionProducer::new(control.clone(), slots, COMPLETION);
     for number in 0..count {
         assert!(ring.push(completion(number)).unwrap());
         assert!(ring.publish());
@@ -91,13 +91,13 @@ fn host_completes(control: &Side, places: Places<2>, count: u32, wake_guest: imp
 /// more, announces a sleep and then does what `sleep` does, knowing what it has seen.
 fn guest_consumes(
     control: &Side,
-    places: Places<2>,
+    slots: RingSlots<2>,
     count: u32,
     watch: u32,
     how: Sleep,
     sleep: impl Fn(u32),
 ) {
-    let mut ring = CompletionConsumer::new(control.clone(), places, COMPLETION);
+    let mut ring = CompletionConsumer::new(control.clone(), slots, COMPLETION);
     let mut expected = 0;
     while expected < count {
         if let Some(entry) = ring.pop().unwrap() {
@@ -153,13 +153,13 @@ fn out_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + Send 
     move || {
         let (guest_orders, host_orders) = fences.orders();
         let (guest, host) = shared(0, guest_orders, host_orders);
-        let places = Places::new(SIZE);
+        let slots = RingSlots::new(SIZE);
         let exit = Bell::new();
         let host_thread = thread::spawn({
-            let (places, exit) = (places.clone(), exit.clone());
-            move || host_completes(&host, places, count, || exit.ring())
+            let (slots, exit) = (slots.clone(), exit.clone());
+            move || host_completes(&host, slots, count, || exit.ring())
         });
-        guest_consumes(&guest, places, count, watch, Sleep::Out, |_| exit.wait());
+        guest_consumes(&guest, slots, count, watch, Sleep::Out, |_| exit.wait());
         host_thread.join().unwrap();
     }
 }
@@ -179,13 +179,13 @@ fn irq_model(fences: Fences, stub: Stub, count: u32) -> impl Fn() + Sync + Send 
     move || {
         let (guest_orders, host_orders) = fences.orders();
         let (guest, host) = shared(0, guest_orders, host_orders);
-        let places = Places::new(SIZE);
+        let slots = RingSlots::new(SIZE);
         let line = Bell::new();
         let host_thread = thread::spawn({
-            let (places, line) = (places.clone(), line.clone());
-            move || host_completes(&host, places, count, || line.ring())
+            let (slots, line) = (slots.clone(), line.clone());
+            move || host_completes(&host, slots, count, || line.ring())
         });
-        guest_consumes(&guest, places, count, 0, Sleep::Halt, |seen| {
+        guest_consumes(&guest, slots, count, 0, Sleep::Halt, |seen| {
             // Ring 3, interrupts on.
             line.take();
             // Ring 0 after `cli`: what is injected from here on stays pending.
@@ -206,12 +206,12 @@ fn doorbell_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + 
     move || {
         let (driver_orders, guest_orders) = fences.orders();
         let (guest, driver) = shared(0, guest_orders, driver_orders);
-        let places = Places::new(SIZE);
+        let slots = RingSlots::new(SIZE);
         let doorbell = Bell::new();
         let guest_thread = thread::spawn({
-            let (places, doorbell) = (places.clone(), doorbell.clone());
+            let (slots, doorbell) = (slots.clone(), doorbell.clone());
             move || {
-                let mut ring = SubmissionProducer::new(guest.clone(), places, SUBMISSION);
+                let mut ring = SubmissionProducer::new(guest.clone(), slots, SUBMISSION);
                 for number in 0..count {
                     assert!(ring.push(submission(number)).unwrap());
                     assert!(ring.publish());
@@ -221,7 +221,7 @@ fn doorbell_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + 
                 }
             }
         });
-        let mut ring = SubmissionConsumer::new(driver.clone(), places, SUBMISSION);
+        let mut ring = SubmissionConsumer::new(driver.clone(), slots, SUBMISSION);
         wake::driver_polls(&driver);
         let mut expected = 0;
         while expected < count {
@@ -246,7 +246,7 @@ fn doorbell_model(fences: Fences, watch: u32, count: u32) -> impl Fn() + Sync + 
 /// for, completes, and wakes. Either may be the one that is too late.
 fn round_trip() {
     let (guest, host) = shared(0, Orders::default(), Orders::default());
-    let (submissions, completions) = (Places::new(SIZE), Places::new(SIZE));
+    let (submissions, completions) = (RingSlots::new(SIZE), RingSlots::new(SIZE));
     let (doorbell, exit) = (Bell::new(), Bell::new());
     let driver = thread::spawn({
         let (submissions, completions) = (submissions.clone(), completions.clone());
@@ -279,11 +279,11 @@ fn ring_model(producer: Orders, consumer: Orders) -> impl Fn() + Sync + Send + '
     move || {
         let start = u32::MAX - 1;
         let (host, guest) = shared(start, producer, consumer);
-        let places = Places::new(SIZE);
+        let slots = RingSlots::new(SIZE);
         let host_thread = thread::spawn({
-            let places = places.clone();
+            let slots = slots.clone();
             move || {
-                let mut ring = CompletionProducer::starting_at(host, places, COMPLETION, start);
+                let mut ring = CompletionProducer::starting_at(host, slots, COMPLETION, start);
                 for number in 0..3 {
                     while !ring.push(completion(number)).unwrap() {
                         thread::yield_now();
@@ -292,7 +292,7 @@ fn ring_model(producer: Orders, consumer: Orders) -> impl Fn() + Sync + Send + '
                 }
             }
         });
-        let mut ring = CompletionConsumer::starting_at(guest, places, COMPLETION, start);
+        let mut ring = CompletionConsumer::starting_at(guest, slots, COMPLETION, start);
         for number in 0..3 {
             let entry = loop {
                 match ring.pop().unwrap() {

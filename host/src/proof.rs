@@ -60,8 +60,8 @@ use crate::telemetry::Telemetry;
 /// Bytes of the arena of a [`Bench`].
 pub const ARENA: usize = 16 << 10;
 
-/// Places of its rings.
-pub const PLACES: u32 = 64;
+/// Slots of its rings.
+pub const SLOTS: u32 = 64;
 
 /// How often operations in flight are given the chance to go on.
 const ROUNDS: usize = 4;
@@ -156,7 +156,7 @@ impl Bench {
             SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
         let mut completions =
             CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
-        for entry in entries.iter().take(PLACES as usize) {
+        for entry in entries.iter().take(SLOTS as usize) {
             let room = submissions.push(*entry);
             assert_eq!(room, Ok(true), "the ring has room for as many");
         }
@@ -365,7 +365,7 @@ fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
         memory: image.span().len + arena + (8 << 20),
         arena,
         stack: PAGE_SIZE,
-        in_flight: PLACES,
+        in_flight: SLOTS,
         instance: PAGE_SIZE,
         trace_records: 0,
     };
@@ -423,7 +423,7 @@ where
 {
     let ready = Arc::new(Ready::new(None));
     let counts = Arc::<OpCounts>::default();
-    let telemetry = Telemetry::new(None, Mode::Out).ops(queue.places());
+    let telemetry = Telemetry::new(None, Mode::Out).ops(queue.capacity());
     let resources = resources(memory, policy);
     Driver::over(queue, resources, counts, ready, None, telemetry)
 }
@@ -493,7 +493,7 @@ mod tests {
         let entries = [call.submission(token(0)), op::Nop {}.submission(token(1))];
         assert_eq!(bench.operations(arena, &entries), Some(2));
         // A slot that is not there, for an operation that waits.
-        let never = op::NextCall { into: buf(0, 0) }.submission(token(PLACES));
+        let never = op::NextCall { into: buf(0, 0) }.submission(token(SLOTS));
         assert_eq!(bench.operations(&[], &[never]), None);
     }
 

@@ -80,11 +80,11 @@ impl Telemetry {
         &self.span
     }
 
-    /// What tells of its operations, for its driver. `places` is how many can be in flight.
-    pub(crate) fn ops(&self, places: u32) -> OpTelemetry {
+    /// What tells of its operations, for its driver. `slots` is how many can be in flight.
+    pub(crate) fn ops(&self, slots: u32) -> OpTelemetry {
         OpTelemetry {
             span: self.span.clone(),
-            places,
+            slots,
             begun: Vec::new(),
             counters: OpCounters::new(),
         }
@@ -120,7 +120,7 @@ pub(crate) fn refused(kind: &'static str) {
 #[derive(Debug)]
 pub(crate) struct OpTelemetry {
     span: Span,
-    places: u32,
+    slots: u32,
     /// By slot; empty as long as nobody listens.
     begun: Vec<Begun>,
     counters: OpCounters,
@@ -151,7 +151,7 @@ impl OpTelemetry {
 
     fn note(&mut self, token: Token, opcode: u16, is_heard: bool) {
         // A slot that cannot be ends the sandbox, or its operation has none.
-        if token.slot >= self.places {
+        if token.slot >= self.slots {
             return;
         }
         let slot = token.slot as usize;
@@ -193,7 +193,7 @@ impl OpTelemetry {
 
 /// The name of a kind of operation: one of a bounded number.
 fn kind(opcode: u16) -> &'static str {
-    debug_assert!(Opcode::ALL.len() < 64, "counters have a place for each");
+    debug_assert!(Opcode::ALL.len() < 64, "counters have room for each");
     OpKind(opcode).name()
 }
 

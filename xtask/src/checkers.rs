@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_number_belongs_to_the_word_behind_it() {
-        let line = "rings, 2 and 1 places from 0: 6 states, 112 steps";
+        let line = "rings, 2 and 1 slots from 0: 6 states, 112 steps";
         assert_eq!(counted(line, "states"), Some(6));
         assert_eq!(counted(line, "steps"), Some(112));
         assert_eq!(counted(line, "combinations"), None);

@@ -58,8 +58,8 @@ pub(crate) fn shared(index: u32, one: Orders, other: Orders) -> (Side, Side) {
 
 impl Side {
     fn word(&self, word: Word) -> &AtomicU32 {
-        let place = Word::ALL.iter().position(|other| *other == word);
-        &self.words[place.expect("every word is in the list")]
+        let index = Word::ALL.iter().position(|other| *other == word);
+        &self.words[index.expect("every word is in the list")]
     }
 
     fn order(&self, order: Ordering) -> Ordering {
@@ -87,19 +87,19 @@ impl Control for Side {
     }
 }
 
-/// A ring's places. They are plain memory to loom, stricter than the relaxed words of
+/// A ring's slots. They are plain memory to loom, stricter than the relaxed words of
 /// the real thing: a read that is not ordered after its write is reported as a race.
 #[derive(Clone, Debug)]
-pub(crate) struct Places<const WORDS: usize>(Rc<Vec<UnsafeCell<[u64; WORDS]>>>);
+pub(crate) struct RingSlots<const WORDS: usize>(Rc<Vec<UnsafeCell<[u64; WORDS]>>>);
 
-impl<const WORDS: usize> Places<WORDS> {
+impl<const WORDS: usize> RingSlots<WORDS> {
     pub(crate) fn new(len: u32) -> Self {
-        let place = |_| UnsafeCell::new([0; WORDS]);
-        Self(Rc::new((0..len).map(place).collect()))
+        let slot = |_| UnsafeCell::new([0; WORDS]);
+        Self(Rc::new((0..len).map(slot).collect()))
     }
 }
 
-impl<const WORDS: usize> Slots<WORDS> for Places<WORDS> {
+impl<const WORDS: usize> Slots<WORDS> for RingSlots<WORDS> {
     fn len(&self) -> u32 {
         self.0.len() as u32
     }
@@ -107,13 +107,13 @@ impl<const WORDS: usize> Slots<WORDS> for Places<WORDS> {
     fn read(&self, index: u32) -> [u64; WORDS] {
         // SAFETY: the pointer is valid for the call; loom fails the model if a write
         // is concurrent.
-        self.0[index as usize].with(|place| unsafe { *place })
+        self.0[index as usize].with(|slot| unsafe { *slot })
     }
 
     fn write(&self, index: u32, words: [u64; WORDS]) {
         // SAFETY: the pointer is valid for the call; loom fails the model if any other
         // access is concurrent.
-        self.0[index as usize].with_mut(|place| unsafe { *place = words });
+        self.0[index as usize].with_mut(|slot| unsafe { *slot = words });
     }
 }
 

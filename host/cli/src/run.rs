@@ -75,7 +75,7 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
 
-    /// Places of the ring in which the guest's trace records wait to be taken out
+    /// Slots of the ring in which the guest's trace records wait to be taken out
     #[arg(long, value_name = "N", default_value_t = trace::RECORDS)]
     trace_ring: u32,
 

@@ -193,7 +193,7 @@ impl<B: Backend> Driver<B> {
         let (submissions, completions) = (memory.submissions(), memory.completions());
         let control = memory.control();
         let queue = Queue::resuming(control, submissions, completions, taken, published);
-        let telemetry = telemetry.ops(queue.places());
+        let telemetry = telemetry.ops(queue.capacity());
         Self::over(queue, backend, counts, ready, recorder, telemetry)
     }
 }
@@ -215,7 +215,7 @@ where
         telemetry: OpTelemetry,
     ) -> Self {
         Self {
-            inflight: InFlight::new(queue.places(), ready, recorder.clone()),
+            inflight: InFlight::new(queue.capacity(), ready, recorder.clone()),
             queue,
             backend,
             counts,
@@ -357,7 +357,7 @@ where
         }
     }
 
-    /// Starts an operation. All but a cancellation take a place in the completion ring.
+    /// Starts an operation. All but a cancellation take a slot of the completion ring.
     fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
         let token = submission.token;
         if submission.opcode != Opcode::Cancel as u16 {

@@ -19,7 +19,7 @@ use crate::allowance::Quota;
 use crate::driver::Ended;
 use crate::policy::Policy;
 
-const PLACES: u32 = 2;
+const SLOTS: u32 = 2;
 
 /// As much time as it takes, so that the search does not depend on the machine.
 const ENOUGH: Quota = Quota {
@@ -33,7 +33,7 @@ const ONE_OPERATION: Quota = Quota {
 
 /// Turns of one operation that do the work of one turn, at most: what was submitted and all rounds
 /// over what is ready.
-const PIECES: u32 = PLACES + 8 * PLACES + 1;
+const PIECES: u32 = SLOTS + 8 * SLOTS + 1;
 
 fn token(slot: u32, generation: u32) -> Token {
     Token { slot, generation }
@@ -60,7 +60,7 @@ fn forge(any: &mut Choices) -> [u64; Submission::WORDS] {
         waits.submission(token(0, 0)),
         waits.submission(token(0, 1)),
         waits.submission(token(1, 0)),
-        waits.submission(token(PLACES, 0)),
+        waits.submission(token(SLOTS, 0)),
         cancel(token(0, 0)),
         cancel(token(1, 0)),
         cancel(token(u32::MAX, u32::MAX)),
@@ -84,7 +84,7 @@ fn explore_turns(submissions: u32, start: u32, quota: Quota) {
     let bench = Bench::new(policy.clone());
     let geometry = Geometry {
         submissions,
-        completions: PLACES,
+        completions: SLOTS,
         start,
     };
     let reached = reach(|choices, turns| {
@@ -104,7 +104,7 @@ fn explore_turns(submissions: u32, start: u32, quota: Quota) {
                 assert_eq!(liar.reads(), reads);
                 break;
             };
-            assert!(driver.in_flight() + liar.unread() <= PLACES);
+            assert!(driver.in_flight() + liar.unread() <= SLOTS);
             // Who ends early has something left, says so, and does not do so for ever.
             assert_eq!(turn.ended == Ended::Spent, driver.is_unfinished());
             early = if turn.ended == Ended::Spent {
@@ -128,7 +128,7 @@ fn explore_turns(submissions: u32, start: u32, quota: Quota) {
         *choices = liar.into_source();
         (!broken).then_some(state)
     });
-    println!("driver, {submissions} and {PLACES} places from {start}, {quota:?}: {reached}");
+    println!("driver, {submissions} and {SLOTS} slots from {start}, {quota:?}: {reached}");
     assert!(reached.states > 10, "{reached:?}");
 }
 

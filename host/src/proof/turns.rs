@@ -17,7 +17,7 @@ use wakebox_abi::status::Status;
 use wakebox_vmm::memory::{GuestMemory, Shared};
 use wakebox_vmm::signal::RunPage;
 
-use super::PLACES;
+use super::SLOTS;
 use crate::allowance::{self, PIECE, Quota};
 use crate::calls::guest::Caller;
 use crate::driver::{Driver, Ended, Turn};
@@ -253,9 +253,9 @@ fn a_turn_ends_at_its_allowance_and_the_next_goes_on() {
 fn a_turn_ends_when_its_time_is_over() {
     let mut rig = Rig::new(u64::MAX);
     rig.driver.quota.time = Duration::ZERO;
-    rig.submit(vec![nop(); PLACES as usize]);
+    rig.submit(vec![nop(); SLOTS as usize]);
     // So few that nobody looks at the clock.
-    assert_eq!(rig.turns(), [(PLACES, PLACES)]);
+    assert_eq!(rig.turns(), [(SLOTS, SLOTS)]);
     rig.completed();
     rig.submit(vec![write(Buf { offset: 0, len: 1 }); 8]);
     let looks = rig.turns();
@@ -287,7 +287,7 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
     rig.driver.backend.call_queue.close();
     let one = ops::price(Opcode::Nop as u16) as u64;
     rig.driver.quota.bytes = one;
-    let slots = PLACES / 2;
+    let slots = SLOTS / 2;
     let mut taken = 0;
     // A guest that submits as fast as the driver takes.
     while rig.completed().iter().all(|(slot, ..)| *slot != 0) {
@@ -298,7 +298,7 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
         let _ = rig.submissions.push(nop().submission(token));
         rig.submissions.publish();
         taken += rig.turn().submitted;
-        assert!(taken <= PLACES, "the one that is ready waits for ever");
+        assert!(taken <= SLOTS, "the one that is ready waits for ever");
     }
 }
 

@@ -359,11 +359,11 @@ impl Builder {
         self
     }
 
-    /// Places of the ring in which the guest's records wait, 32 bytes each, rounded up to a power
+    /// Slots of the ring in which the guest's records wait, 32 bytes each, rounded up to a power
     /// of two; 131,072 by default. What finds it full is lost, and counted.
     #[must_use]
-    pub fn trace_records(mut self, places: u32) -> Self {
-        self.trace_records = places;
+    pub fn trace_records(mut self, slots: u32) -> Self {
+        self.trace_records = slots;
         self
     }
 

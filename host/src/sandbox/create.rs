@@ -417,14 +417,14 @@ fn as_it_stands(
     Ok(())
 }
 
-/// Places of the trace ring; zero if nobody watches.
-fn ring_of_trace(sinks: &Sinks, places: u32) -> Result<u32> {
+/// Slots of the trace ring; zero if nobody watches.
+fn ring_of_trace(sinks: &Sinks, slots: u32) -> Result<u32> {
     let most = layout::TRACE_RECORDS_MAX;
-    match places {
+    match slots {
         _ if sinks.0.is_empty() => Ok(0),
-        places if (1..=most).contains(&places) => Ok(places.next_power_of_two().max(64)),
-        places => Err(Error::Setting(format!(
-            "a trace ring of {places} places cannot be: from 1 to {most}"
+        slots if (1..=most).contains(&slots) => Ok(slots.next_power_of_two().max(64)),
+        slots => Err(Error::Setting(format!(
+            "a trace ring of {slots} slots cannot be: from 1 to {most}"
         ))),
     }
 }

@@ -436,17 +436,17 @@ impl GuestMemory {
         }
     }
 
-    /// The places of the submission ring.
+    /// The slots of the submission ring.
     pub fn submissions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
         self.slots(self.plan.submissions.offset, self.plan.submission_entries)
     }
 
-    /// The places of the completion ring.
+    /// The slots of the completion ring.
     pub fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
         self.slots(self.plan.completions.offset, self.plan.completion_entries)
     }
 
-    /// The places of the trace ring.
+    /// The slots of the trace ring.
     ///
     /// # Panics
     ///

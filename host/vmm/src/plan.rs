@@ -69,7 +69,7 @@ pub struct Sizes {
     pub in_flight: u32,
     /// Instance page, arguments and environment, in bytes.
     pub instance: u64,
-    /// Places of the trace ring, a power of two, or zero.
+    /// Slots of the trace ring, a power of two, or zero.
     pub trace_records: u32,
 }
 
@@ -116,11 +116,11 @@ pub struct Plan {
     pub heap: Region,
     /// The trace ring; empty if nobody watches.
     pub trace: Region,
-    /// Places of the trace ring.
+    /// Slots of the trace ring.
     pub trace_records: u32,
-    /// Places of the submission ring.
+    /// Slots of the submission ring.
     pub submission_entries: u32,
-    /// Places of the completion ring.
+    /// Slots of the completion ring.
     pub completion_entries: u32,
     /// Guest-virtual address of the image's first page.
     pub image_start: u64,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use wakebox::Policy;
-use wakebox::proof::{ARENA, Bench, PLACES};
+use wakebox::proof::{ARENA, Bench, SLOTS};
 use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::op::{Buf, Opcode, Param, SocketAddress};
 use wakebox_proofs::{Any, Bytes, Random};
@@ -140,7 +140,7 @@ fn entry(any: &mut Bytes<'_>, slot: u32, words: &[u64]) -> Submission {
     Submission {
         opcode,
         token: Token {
-            slot: any.u32_mostly(&[slot], &[0, PLACES]),
+            slot: any.u32_mostly(&[slot], &[0, SLOTS]),
             generation: any.below(2),
         },
         params,

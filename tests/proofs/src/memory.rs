@@ -15,9 +15,9 @@ pub type Forge<A> = fn(&mut A) -> [u64; Submission::WORDS];
 /// Sizes of a pair of rings, powers of two, and where their indices begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
-    /// Places of the submission ring.
+    /// Slots of the submission ring.
     pub submissions: u32,
-    /// Places of the completion ring.
+    /// Slots of the completion ring.
     pub completions: u32,
     /// What all four index words hold at first.
     pub start: u32,
@@ -27,7 +27,7 @@ pub struct Geometry {
 ///
 /// Each read of a word that the guest may write gives whatever the source says. Besides:
 ///
-/// - a place outside its ring is a panic,
+/// - a slot outside its ring is a panic,
 /// - so is a completion that is written over one which the guest has not been believed to have
 ///   consumed, or out of order,
 /// - so is an index of the host's that goes back, or further than what the guest was believed to
@@ -115,13 +115,13 @@ impl<A: Any> Liar<A> {
             .wrapping_sub(inner.completion_head.get())
     }
 
-    /// The places of the submission ring.
+    /// The slots of the submission ring.
     #[must_use]
     pub fn submissions(&self) -> Submissions<A> {
         Submissions(self.clone())
     }
 
-    /// The places of the completion ring.
+    /// The slots of the completion ring.
     #[must_use]
     pub fn completions(&self) -> Completions<A> {
         Completions(self.clone())
@@ -222,14 +222,14 @@ impl<A: Any> Slots<{ Submission::WORDS }> for Submissions<A> {
     }
 
     fn read(&self, index: u32) -> [u64; Submission::WORDS] {
-        assert!(index < self.len(), "place {index} of {}", self.len());
+        assert!(index < self.len(), "slot {index} of {}", self.len());
         self.0.read();
         let forge = self.0.0.forge;
         self.0.ask(forge)
     }
 
     fn write(&self, index: u32, _: [u64; Submission::WORDS]) {
-        panic!("the host writes place {index} of the submission ring");
+        panic!("the host writes slot {index} of the submission ring");
     }
 }
 
@@ -243,7 +243,7 @@ impl<A: Any> Slots<{ Completion::WORDS }> for Completions<A> {
     }
 
     fn read(&self, index: u32) -> [u64; Completion::WORDS] {
-        panic!("the host reads place {index} of the completion ring");
+        panic!("the host reads slot {index} of the completion ring");
     }
 
     fn write(&self, index: u32, _: [u64; Completion::WORDS]) {

@@ -38,18 +38,18 @@ pub fn turns<A: Any>(liar: &Liar<A>, geometry: Geometry, turns: usize) -> Option
         liar.completions(),
         geometry.start,
     );
-    let places = geometry.completions;
+    let slots = geometry.completions;
     let mut in_flight = 0;
     for _ in 0..turns {
         let reads = liar.reads();
         turn(liar, &mut queue, &mut in_flight)?;
         let unread = liar.unread();
         assert!(
-            in_flight + unread <= places,
-            "{in_flight} in flight and {unread} unread in {places} places"
+            in_flight + unread <= slots,
+            "{in_flight} in flight and {unread} unread in {slots} slots"
         );
         // For each submission: the entry, the tail, and the head twice.
-        assert!(liar.reads() - reads <= 4 + 4 * u64::from(places));
+        assert!(liar.reads() - reads <= 4 + 4 * u64::from(slots));
     }
     Some(State {
         waiting: liar.waiting(queue.taken()),
@@ -104,7 +104,7 @@ pub fn the_rings_are_served_within_bounds<A: Any>(any: A) {
     turns(&liar, geometry, rounds);
 }
 
-/// Under Kani: two turns over rings of two places.
+/// Under Kani: two turns over rings of two slots.
 #[cfg(kani)]
 mod kani_proofs {
     use super::*;
@@ -147,7 +147,7 @@ mod tests {
         for &(submissions, completions) in sizes {
             for start in [0, u32::MAX] {
                 let reached = explore(submissions, completions, start);
-                println!("rings, {submissions} and {completions} places from {start}: {reached}");
+                println!("rings, {submissions} and {completions} slots from {start}: {reached}");
                 assert!(reached.states > 1, "{reached:?}");
             }
         }

@@ -26,22 +26,22 @@ impl Control for Page {
     fn full_fence(&self) {}
 }
 
-/// Places that are not there: only an index out of range would be noticed.
+/// Slots that are not there: only an index out of range would be noticed.
 #[derive(Clone)]
-struct Places(u32);
+struct NoSlots(u32);
 
-impl Slots<2> for Places {
+impl Slots<2> for NoSlots {
     fn len(&self) -> u32 {
         self.0
     }
 
     fn read(&self, index: u32) -> [u64; 2] {
-        assert!(index < self.0, "place {index} of {}", self.0);
+        assert!(index < self.0, "slot {index} of {}", self.0);
         [0; 2]
     }
 
     fn write(&self, index: u32, _: [u64; 2]) {
-        assert!(index < self.0, "place {index} of {}", self.0);
+        assert!(index < self.0, "slot {index} of {}", self.0);
     }
 }
 
@@ -67,7 +67,7 @@ pub fn a_consumer_believes_no_impossible_tail<A: Any>(any: &mut A) {
     let page = Page::default();
     page.0.set(start);
     let mut consumer =
-        CompletionConsumer::starting_at(page.clone(), Places(size), COMPLETION, start);
+        CompletionConsumer::starting_at(page.clone(), NoSlots(size), COMPLETION, start);
     let mut released = start;
     for _ in 0..STEPS {
         match any.below(3) {
@@ -98,7 +98,7 @@ pub fn a_producer_believes_no_impossible_head<A: Any>(any: &mut A) {
     let page = Page::default();
     page.0.set(start);
     let mut producer =
-        CompletionProducer::starting_at(page.clone(), Places(size), COMPLETION, start);
+        CompletionProducer::starting_at(page.clone(), NoSlots(size), COMPLETION, start);
     let entry = Completion {
         token: Token::from_word(0),
         status: Status::Ok,
