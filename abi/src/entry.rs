@@ -6,7 +6,7 @@ use crate::status::Status;
 ///
 /// The slot is the guest's choice below the number of completion entries, and at
 /// most one operation may be in flight in a slot; the host keeps its state of the
-/// operation at the same place, so that neither side searches. The generation tells
+/// operation at the same index, so that neither side searches. The generation tells
 /// one user of a slot from the next: a stale completion cannot wake another operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {

@@ -116,11 +116,11 @@ impl FileStat {
             self.created_ns.cast_unsigned(),
         ];
         let mut bytes = [0; Self::SIZE];
-        for (place, byte) in bytes
+        for (to, byte) in bytes
             .iter_mut()
             .zip(words.into_iter().flat_map(u64::to_le_bytes))
         {
-            *place = byte;
+            *to = byte;
         }
         bytes
     }

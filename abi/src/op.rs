@@ -393,12 +393,12 @@ macro_rules! operations {
                     #[allow(unused_mut, reason = "an operation may have no parameter")]
                     let mut params = [0; Submission::PARAMS];
                     #[allow(unused_mut, unused_variables, reason = "an operation may have no parameter")]
-                    let mut places = params.iter_mut();
+                    let mut words = params.iter_mut();
                     $(
-                        // A row with more parameters than places would lose one: the test
+                        // A row with more parameters than words would lose one: the test
                         // `every_operation_survives_the_round_trip` sees that.
-                        if let Some(place) = places.next() {
-                            *place = self.$field.to_word();
+                        if let Some(word) = words.next() {
+                            *word = self.$field.to_word();
                         }
                     )*
                     params
@@ -815,11 +815,11 @@ impl CallHeader {
         let mut bytes = [0; Self::SIZE];
         let words = self.call.to_le_bytes().into_iter();
         let words = words.chain((self.kind as u32).to_le_bytes());
-        for (place, byte) in bytes
+        for (to, byte) in bytes
             .iter_mut()
             .zip(words.chain(self.name_len.to_le_bytes()))
         {
-            *place = byte;
+            *to = byte;
         }
         bytes
     }
@@ -868,8 +868,8 @@ impl SocketAddress {
             .into_iter()
             .chain(scope.to_le_bytes())
             .chain(ip);
-        for (place, byte) in bytes.iter_mut().zip(parts) {
-            *place = byte;
+        for (to, byte) in bytes.iter_mut().zip(parts) {
+            *to = byte;
         }
         bytes
     }

@@ -66,8 +66,8 @@ impl<'a> Writer<'a> {
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
-        for (place, byte) in self.page.iter_mut().skip(at).zip(bytes) {
-            *place = *byte;
+        for (to, byte) in self.page.iter_mut().skip(at).zip(bytes) {
+            *to = *byte;
         }
     }
 

@@ -88,8 +88,8 @@ impl Entry<{ Record::WORDS }> for Record {
 pub enum Text {
     /// The name of the task whose [`What::Spawned`] follows.
     Name = 0,
-    /// The place in the source, as `file:line:column`, where that task was spawned.
-    Place = 1,
+    /// The location in the source, as `file:line:column`, where that task was spawned.
+    Location = 1,
 }
 
 /// What a task waits for, or what woke it.
@@ -446,7 +446,7 @@ impl Record {
                 What::Text {
                     text: match detail {
                         0 => Text::Name,
-                        1 => Text::Place,
+                        1 => Text::Location,
                         _ => return Err(Unknown),
                     },
                     bytes: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
@@ -857,7 +857,7 @@ mod tests {
         let tasks = any::<(u32, u32)>();
         prop_oneof![
             (any::<[u8; TEXT_PART]>(), 1..=TEXT_PART as u8).prop_map(|(bytes, len)| What::Text {
-                text: Text::Place,
+                text: Text::Location,
                 bytes,
                 len
             }),

@@ -15,14 +15,14 @@ type Nanos = u64;
 /// The two words of a waker. Those of one that is kept are not given to another meanwhile.
 type Identity = (usize, usize);
 
-/// The place of an alarm: its moment, and which was set first among those of one moment.
-type Place = (Nanos, u64);
+/// The key of an alarm: its moment, and which was set first among those of one moment.
+type AlarmKey = (Nanos, u64);
 
 /// All alarms of a guest.
 #[derive(Debug)]
 pub(crate) struct Alarms {
-    by_place: BTreeMap<Place, Waker>,
-    by_waker: BTreeMap<Identity, Place>,
+    by_time: BTreeMap<AlarmKey, Waker>,
+    by_waker: BTreeMap<Identity, AlarmKey>,
     next_sequence: u64,
 }
 
@@ -37,7 +37,7 @@ fn identity(waker: &Waker) -> Identity {
 impl Alarms {
     pub(crate) const fn new() -> Self {
         Self {
-            by_place: BTreeMap::new(),
+            by_time: BTreeMap::new(),
             by_waker: BTreeMap::new(),
             next_sequence: FIRST,
         }
@@ -46,22 +46,22 @@ impl Alarms {
     /// The nearest moment.
     #[inline]
     pub(crate) fn next(&self) -> Option<Nanos> {
-        self.by_place.first_key_value().map(|(place, _)| place.0)
+        self.by_time.first_key_value().map(|(key, _)| key.0)
     }
 
     /// Wakes `waker` at a moment, if nothing wakes it before. Returns the waker to drop.
     #[must_use]
     pub(crate) fn set(&mut self, at: Nanos, waker: &Waker) -> Option<Waker> {
         let old = match self.by_waker.get(&identity(waker)) {
-            Some(place) if place.0 <= at => {
-                trace::waits_for(move || Reason::Timer(place.1));
+            Some(key) if key.0 <= at => {
+                trace::waits_for(move || Reason::Timer(key.1));
                 return None;
             }
-            Some(&place) => self.take(place),
+            Some(&key) => self.take(key),
             None => None,
         };
         let timer = self.next_sequence;
-        let place = (at, timer);
+        let key = (at, timer);
         self.next_sequence += 1;
         trace::write(move |by| What::TimerSet {
             timer,
@@ -71,23 +71,23 @@ impl Alarms {
         trace::waits_for(move || Reason::Timer(timer));
         let waker = waker.clone();
         // That of the clone, which need not have the words of the original.
-        let replaced = self.by_waker.insert(identity(&waker), place);
-        let replaced = replaced.and_then(|place| self.by_place.remove(&place));
-        self.by_place.insert(place, waker);
+        let replaced = self.by_waker.insert(identity(&waker), key);
+        let replaced = replaced.and_then(|key| self.by_time.remove(&key));
+        self.by_time.insert(key, waker);
         old.or(replaced)
     }
 
     /// Fires the first alarm that is due, and returns whom to wake, and the number of the alarm.
     pub(crate) fn fire(&mut self, now: Nanos) -> Option<(Waker, u64)> {
-        let (&place, _) = self.by_place.first_key_value()?;
-        if place.0 > now {
+        let (&key, _) = self.by_time.first_key_value()?;
+        if key.0 > now {
             return None;
         }
-        Some((self.take(place)?, place.1))
+        Some((self.take(key)?, key.1))
     }
 
-    fn take(&mut self, place: Place) -> Option<Waker> {
-        let waker = self.by_place.remove(&place)?;
+    fn take(&mut self, key: AlarmKey) -> Option<Waker> {
+        let waker = self.by_time.remove(&key)?;
         self.by_waker.remove(&identity(&waker));
         Some(waker)
     }

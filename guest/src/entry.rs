@@ -14,7 +14,7 @@ use wakebox_abi::boot::{self, Boot};
 use crate::executor::Home;
 use crate::heap;
 use crate::process::Termination;
-use crate::runtime::{Places, Runtime, install};
+use crate::runtime::{Addresses, Runtime, install};
 use crate::trace;
 
 /// Runs a guest.
@@ -42,7 +42,7 @@ where
     let runtime = unsafe {
         heap::claim(boot.heap);
         let home = Home::stack(boot.stack.start as usize, boot.stack.len as usize);
-        install(Runtime::new(boot, &Places::of_guest(), home))
+        install(Runtime::new(boot, &Addresses::of_guest(), home))
     };
     #[cfg(feature = "log")]
     crate::logger::install();

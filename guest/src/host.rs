@@ -303,13 +303,13 @@ impl LongMessage {
 }
 
 /// Waits for an operation that belongs to somebody else, who still has it if the future is dropped.
-async fn finish(place: &mut Option<Op>) -> (core::result::Result<u32, Status>, Option<IoBuf>) {
-    let ended = poll_fn(|cx| match place {
+async fn finish(op: &mut Option<Op>) -> (core::result::Result<u32, Status>, Option<IoBuf>) {
+    let ended = poll_fn(|cx| match op {
         Some(op) => Pin::new(op).poll(cx),
         None => unreachable!("the caller has put an operation there"),
     })
     .await;
-    *place = None;
+    *op = None;
     ended
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!        submit (1)
 //!            |
-//!            v      a slot and a place are free (2)          completion (3)
+//!            v      a slot and an entry free (2)          completion (3)
 //!         QUEUED  ---------------------------------> IN FLIGHT ------------> DONE
 //!            |                                           |                     |
 //!            | dropped (5)                   dropped (6) | Cancel goes         | polled (4)
@@ -398,7 +398,7 @@ impl Inner {
         }
     }
 
-    /// Whether there is a place in the submission ring. If it is full, shows the host
+    /// Whether there is an entry free in the submission ring. If it is full, shows the host
     /// what is in it, so that a batch may be larger than the ring.
     #[inline]
     fn make_room(&mut self) -> bool {
@@ -412,7 +412,7 @@ impl Inner {
         sound(self.submissions.free()) > 0
     }
 
-    /// (2): there is a free slot, and a free place in the ring.
+    /// (2): there is a free slot, and a free entry in the ring.
     fn dispatch(&mut self, key: Key) {
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -421,11 +421,11 @@ impl Inner {
             });
             self.slots.len() as u32 - 1
         });
-        let place = &mut self.slots[slot as usize];
-        place.record = Some(key as u32);
+        let free = &mut self.slots[slot as usize];
+        free.record = Some(key as u32);
         let token = Token {
             slot,
-            generation: place.generation,
+            generation: free.generation,
         };
         let stage = core::mem::replace(&mut self.records[key].stage, Stage::InFlight(token));
         match stage {
@@ -459,11 +459,11 @@ impl Inner {
         let Some(key) = self
             .slots
             .get_mut(slot as usize)
-            .filter(|place| place.generation == generation)
-            .and_then(|place| {
-                let key = place.record.take()?;
+            .filter(|slot| slot.generation == generation)
+            .and_then(|slot| {
+                let key = slot.record.take()?;
                 // A late completion or a late cancel will not find this number again.
-                place.generation = generation.wrapping_add(1);
+                slot.generation = generation.wrapping_add(1);
                 Some(key as Key)
             })
         else {

@@ -113,7 +113,7 @@ pub fn on_restore(hook: impl FnMut() + 'static) {
 pub fn restored() -> Restored {
     Restored {
         seen: runtime().restores.count.get(),
-        place: None,
+        key: None,
     }
 }
 
@@ -124,7 +124,7 @@ pub struct Restored {
     /// Restores that it has told of, or that were before it.
     seen: u64,
     /// Its waker among those that wait for a restore after `seen`.
-    place: Option<usize>,
+    key: Option<usize>,
 }
 
 impl Future for Restored {
@@ -135,18 +135,18 @@ impl Future for Restored {
         let count = restores.count.get();
         if self.seen != count {
             // The restore has taken the waker out.
-            self.place = None;
+            self.key = None;
             self.seen = count;
             return Poll::Ready(());
         }
         // What a waker does when it is dropped is done after the borrow.
         let _old = {
             let mut waiters = restores.waiters.borrow_mut();
-            match self.place {
-                Some(place) if waiters[place].will_wake(cx.waker()) => None,
-                Some(place) => Some(core::mem::replace(&mut waiters[place], cx.waker().clone())),
+            match self.key {
+                Some(key) if waiters[key].will_wake(cx.waker()) => None,
+                Some(key) => Some(core::mem::replace(&mut waiters[key], cx.waker().clone())),
                 None => {
-                    self.place = Some(waiters.insert(cx.waker().clone()));
+                    self.key = Some(waiters.insert(cx.waker().clone()));
                     None
                 }
             }
@@ -158,10 +158,10 @@ impl Future for Restored {
 impl Drop for Restored {
     fn drop(&mut self) {
         let restores = &runtime().restores;
-        if let Some(place) = self.place
+        if let Some(key) = self.key
             && self.seen == restores.count.get()
         {
-            let _waker = restores.waiters.borrow_mut().remove(place);
+            let _waker = restores.waiters.borrow_mut().remove(key);
         }
     }
 }

@@ -81,25 +81,25 @@ impl Runtime {
     /// The boot page tells the truth: its ranges are mapped, large enough, and used
     /// by nobody else but the host; the control page and the rings are fresh. The stack
     /// it names marks `home` as [`Home::stack`] wants it.
-    pub(crate) unsafe fn new(boot: Boot, places: &Places, home: Home) -> Self {
+    pub(crate) unsafe fn new(boot: Boot, addresses: &Addresses, home: Home) -> Self {
         let (arena, console, control);
         let (submissions, completions);
         // SAFETY: the caller's promise.
         unsafe {
-            control = MappedControl::new(places.control);
+            control = MappedControl::new(addresses.control);
             submissions =
-                MappedSlots::<{ Submission::WORDS }>::new(places.submissions, boot.submissions);
+                MappedSlots::<{ Submission::WORDS }>::new(addresses.submissions, boot.submissions);
             completions =
-                MappedSlots::<{ Completion::WORDS }>::new(places.completions, boot.completions);
+                MappedSlots::<{ Completion::WORDS }>::new(addresses.completions, boot.completions);
             arena = Arena::new(boot.arena.start as usize, boot.arena.len as usize);
             console = Console::new(&arena);
         }
         Self {
             boot,
             control,
-            clock: places.clock,
-            instance: places.instance,
-            restores: Restores::new(places.instance),
+            clock: addresses.clock,
+            instance: addresses.instance,
+            restores: Restores::new(addresses.instance),
             words: Cell::new(None),
             executor: Executor::new(home),
             reactor: Reactor::new(control, submissions, completions),
@@ -108,7 +108,7 @@ impl Runtime {
             #[cfg(feature = "embassy-time")]
             alarms: RefCell::new(crate::alarms::Alarms::new()),
             #[cfg(feature = "getrandom")]
-            generator: RefCell::new(crate::generator::Generator::new(&places.instance.read())),
+            generator: RefCell::new(crate::generator::Generator::new(&addresses.instance.read())),
             console,
             stdin: Stdin::new(),
             idle: Idle::new(&boot),
@@ -185,7 +185,7 @@ impl Runtime {
     }
 
     /// Shows the host everything that there is to show. Returns whether something stays
-    /// behind for want of a place in the ring.
+    /// behind for want of a slot of the ring.
     pub(crate) fn submit(&self) -> bool {
         self.console.submit(&self.reactor);
         self.reactor.flush()
@@ -357,7 +357,7 @@ impl Runtime {
 
 /// Where shared memory lies, as far as the boot page does not say.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Addresses {
     pub(crate) control: NonNull<u8>,
     pub(crate) submissions: NonNull<u64>,
     pub(crate) completions: NonNull<u64>,
@@ -365,7 +365,7 @@ pub(crate) struct Places {
     pub(crate) instance: &'static Instance,
 }
 
-impl Places {
+impl Addresses {
     /// Where it lies in a guest.
     ///
     /// # Safety
@@ -375,7 +375,7 @@ impl Places {
         let at = |address: u64| match NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(
             address as usize,
         )) {
-            Some(place) => place,
+            Some(address) => address,
             None => unreachable!("nothing of the memory map lies at zero"),
         };
         Self {

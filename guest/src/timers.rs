@@ -1,7 +1,7 @@
 //! Timers: a heap of deadlines, first set first fired among equals.
 //!
 //! The heap is a vector in which each entry is not later than its four children, at
-//! `4i + 1` to `4i + 4`. A timer knows its place in it, so that a sleep that is dropped
+//! `4i + 1` to `4i + 4`. A timer knows its index in it, so that a sleep that is dropped
 //! leaves at once: a million timeouts that never fire hold no memory.
 
 use alloc::vec::Vec;
@@ -16,7 +16,7 @@ type Nanos = u64;
 
 const CHILDREN: usize = 4;
 
-/// The place of a timer that has fired.
+/// The index of a timer that has fired.
 const FIRED: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ impl Entry {
 #[derive(Debug)]
 struct Timer {
     /// Index in the heap, or [`FIRED`].
-    place: u32,
+    index: u32,
     waker: Option<Waker>,
 }
 
@@ -65,9 +65,9 @@ impl Timers {
 
     /// Sets a timer, which exists until [`Self::remove`].
     pub(crate) fn insert(&mut self, at: Nanos, waker: Waker) -> Key {
-        let place = self.heap.len();
+        let index = self.heap.len();
         let timer = self.timers.insert(Timer {
-            place: place as u32,
+            index: index as u32,
             waker: Some(waker),
         });
         self.heap.push(Entry {
@@ -76,14 +76,14 @@ impl Timers {
             timer: timer as u32,
         });
         self.next_sequence += 1;
-        self.rise(place);
+        self.rise(index);
         timer
     }
 
     /// Whether a timer has fired; if not, it will wake `waker`. Returns the waker to drop.
     pub(crate) fn poll(&mut self, timer: Key, waker: &Waker) -> (bool, Option<Waker>) {
         let timer = &mut self.timers[timer];
-        if timer.place == FIRED {
+        if timer.index == FIRED {
             return (true, None);
         }
         match &timer.waker {
@@ -96,16 +96,16 @@ impl Timers {
     #[must_use]
     pub(crate) fn remove(&mut self, timer: Key) -> Option<Waker> {
         let timer = self.timers.remove(timer);
-        if timer.place != FIRED {
-            self.take_out(timer.place as usize);
+        if timer.index != FIRED {
+            self.take_out(timer.index as usize);
         }
         timer.waker
     }
 
     /// The number of a timer, which no other has; `None` if it has fired.
     pub(crate) fn number(&self, timer: Key) -> Option<u64> {
-        let place = self.timers[timer].place as usize;
-        self.heap.get(place).map(|entry| entry.sequence)
+        let index = self.timers[timer].index as usize;
+        self.heap.get(index).map(|entry| entry.sequence)
     }
 
     /// Fires the first timer that is due, and returns whom to wake, and the number of the timer.
@@ -113,7 +113,7 @@ impl Timers {
         while self.next()? <= now {
             let entry = self.take_out(0);
             let timer = &mut self.timers[entry.timer as Key];
-            timer.place = FIRED;
+            timer.index = FIRED;
             if let Some(waker) = timer.waker.take() {
                 return Some((waker, entry.sequence));
             }
@@ -121,46 +121,46 @@ impl Timers {
         None
     }
 
-    /// Takes the entry at a place out of the heap.
-    fn take_out(&mut self, place: usize) -> Entry {
-        let entry = self.heap.swap_remove(place);
-        if place < self.heap.len() {
+    /// Takes the entry at a index out of the heap.
+    fn take_out(&mut self, index: usize) -> Entry {
+        let entry = self.heap.swap_remove(index);
+        if index < self.heap.len() {
             // The former last entry stands here now, and may belong above or below.
-            self.note(place);
-            self.rise(place);
-            self.sink(place);
+            self.note(index);
+            self.rise(index);
+            self.sink(index);
         }
         entry
     }
 
     /// Moves an entry up to where its parent is before it.
-    fn rise(&mut self, mut place: usize) {
-        while place > 0 {
-            let parent = (place - 1) / CHILDREN;
-            if !self.heap[place].is_before(&self.heap[parent]) {
+    fn rise(&mut self, mut index: usize) {
+        while index > 0 {
+            let parent = (index - 1) / CHILDREN;
+            if !self.heap[index].is_before(&self.heap[parent]) {
                 break;
             }
-            self.swap(place, parent);
-            place = parent;
+            self.swap(index, parent);
+            index = parent;
         }
     }
 
     /// Moves an entry down to where it is before its children.
-    fn sink(&mut self, mut place: usize) {
+    fn sink(&mut self, mut index: usize) {
         loop {
-            let first = place * CHILDREN + 1;
+            let first = index * CHILDREN + 1;
             let end = (first + CHILDREN).min(self.heap.len());
-            let mut least = place;
+            let mut least = index;
             for child in first..end {
                 if self.heap[child].is_before(&self.heap[least]) {
                     least = child;
                 }
             }
-            if least == place {
+            if least == index {
                 break;
             }
-            self.swap(place, least);
-            place = least;
+            self.swap(index, least);
+            index = least;
         }
     }
 
@@ -170,9 +170,9 @@ impl Timers {
         self.note(b);
     }
 
-    /// Tells the timer of a place where it is.
-    fn note(&mut self, place: usize) {
-        self.timers[self.heap[place].timer as Key].place = place as u32;
+    /// Tells the timer of a index where it is.
+    fn note(&mut self, index: usize) {
+        self.timers[self.heap[index].timer as Key].index = index as u32;
     }
 }
 

@@ -7,7 +7,7 @@ use core::task::Waker;
 
 use slab::Slab;
 
-/// A member's place in its slab.
+/// A member's key in its slab.
 pub(crate) type Key = usize;
 
 const NONE: u32 = u32::MAX;

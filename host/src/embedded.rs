@@ -74,7 +74,7 @@ fn slow_at_once() -> usize {
     })
 }
 
-/// Places for them.
+/// Permits for them.
 #[derive(Debug)]
 struct Slow(Arc<Semaphore>);
 
@@ -145,12 +145,12 @@ impl Home {
         T: Send + 'static,
         B: FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
     {
-        let places = self.0.slow.0.clone();
+        let permits = self.0.slow.0.clone();
         let begins = move |_: Inside| -> Result<Theirs<T>, Status> {
             Ok(Box::pin(async move {
-                let place = places.acquire_owned().await;
+                let permit = permits.acquire_owned().await;
                 let begun = tokio::task::spawn_blocking(move || {
-                    let _place = place;
+                    let _permit = permit;
                     guarded(|| begin(Inside(()))).unwrap_or(Err(Status::Panicked))
                 });
                 // What it gives up is dropped here or there, in the runtime either way.
@@ -219,7 +219,7 @@ impl<T: Send> Drop for Last<T> {
     }
 }
 
-/// Says that this is a place where the embedder's code may run: a task of its runtime. It stays there.
+/// Says that this is where the embedder's code may run: a task of its runtime. It stays there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inside(());
 

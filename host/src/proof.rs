@@ -49,7 +49,7 @@ use crate::ops::TokioBackend;
 use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::Handles;
 use crate::ops::lookup::Resolver;
-use crate::ops::mounts::Tree;
+use crate::ops::mounts::Mounts;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
 use crate::probe;
@@ -444,7 +444,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
         arena: Arena::of(memory),
         handles: Handles::new(16),
         resolver: Resolver::new(policy.clone(), 1),
-        tree: Tree::open(&policy).expect("the granted directories are there"),
+        mounts: Mounts::open(&policy).expect("the granted directories are there"),
         policy,
         disk: BlockingPool::new(2),
         console: Console::new(Output::Null, Output::Null, callables.home())

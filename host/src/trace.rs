@@ -27,6 +27,6 @@ pub use wakebox_trace::*;
 /// Records and events that may wait for a sink before the guest is made to wait as well.
 pub const BACKLOG: u32 = 1 << 20;
 
-/// Places of the guest's trace ring, unless it is said: enough for 5 million records a second and
+/// Slots of the guest's trace ring, unless it is said: enough for 5 million records a second and
 /// a host thread that comes 20 ms late.
 pub const RECORDS: u32 = 1 << 17;

@@ -25,7 +25,7 @@ pub fn server(tasks: u32, events: usize) -> Vec<Event> {
             } else {
                 format!("connection-{task}")
             },
-            place: Some("src/main.rs:12:9".into()),
+            location: Some("src/main.rs:12:9".into()),
         });
     }
     let mut in_flight: Vec<(u32, u64)> = Vec::new();

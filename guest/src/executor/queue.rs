@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::task::TaskRef;
 
-/// A task's places in the lists.
+/// A task's links in the lists.
 #[derive(Debug)]
 pub(super) struct Links {
     /// Behind it in the run queue.

@@ -25,7 +25,7 @@
 //!
 //! Home means the executor and the join handle together. They share one reference and
 //! tell each other through [`Flags`], which are plain cells. Each waker that is not
-//! merely lent to `poll` holds another reference; so does a place in the inbox. The
+//! merely lent to `poll` holds another reference; so does the inbox. The
 //! count is atomic because wakers travel, and counts memory only: the future and the
 //! output are dropped in (5), (6) and (7), at home, and a last waker that is dropped
 //! elsewhere frees bytes in which nothing lives any more.
@@ -77,7 +77,7 @@ pub(super) struct Header {
     joiner: Cell<Option<Waker>>,
     /// The name given at spawn; dropped in (8).
     name: ManuallyDrop<UnsafeCell<Option<Cow<'static, str>>>>,
-    /// Places in the intrusive lists; the inbox's belongs to whoever set `posted`.
+    /// Links of the intrusive lists; the inbox's belongs to whoever set `posted`.
     pub(super) links: Links,
 }
 
@@ -232,7 +232,7 @@ impl TaskRef {
         unsafe { self.0.as_ref() }
     }
 
-    /// The places of the task in the intrusive lists.
+    /// The links of the task in the intrusive lists.
     #[inline(always)]
     pub(super) fn links(&self) -> &Links {
         &self.header().links

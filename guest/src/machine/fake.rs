@@ -19,7 +19,7 @@ use wakebox_abi::status::Status;
 use wakebox_abi::{ABI_VERSION, port};
 
 use crate::executor::Home;
-use crate::runtime::{Places, Runtime, install};
+use crate::runtime::{Addresses, Runtime, install};
 
 /// Bytes of the arena.
 pub(crate) const ARENA: usize = 1 << 20;
@@ -94,7 +94,7 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
     });
     let instance: &'static Instance = Box::leak(Box::default());
     instance.write(&identity(1, &[], &[]));
-    let places = Places {
+    let addresses = Addresses {
         control,
         submissions: words(submissions as usize * Submission::WORDS),
         completions: words(completions as usize * Completion::WORDS),
@@ -122,12 +122,12 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
         let host = Host {
             submissions: SubmissionConsumer::new(
                 control,
-                MappedSlots::new(places.submissions, submissions),
+                MappedSlots::new(addresses.submissions, submissions),
                 ring::SUBMISSION,
             ),
             completions: CompletionProducer::new(
                 control,
-                MappedSlots::new(places.completions, completions),
+                MappedSlots::new(addresses.completions, completions),
                 ring::COMPLETION,
             ),
             arena,
@@ -141,7 +141,7 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
             doorbells: Vec::new(),
         };
         HOST.set(Some(host));
-        install(Runtime::new(boot, &places, Home::NOWHERE))
+        install(Runtime::new(boot, &addresses, Home::NOWHERE))
     }
 }
 
@@ -270,7 +270,7 @@ impl Host {
             status,
             value,
         };
-        assert!(self.completions.push(completion).unwrap(), "a free place");
+        assert!(self.completions.push(completion).unwrap(), "a free slot");
         self.completions.publish();
     }
 

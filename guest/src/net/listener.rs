@@ -70,7 +70,7 @@ impl TcpListener {
         })
     }
 
-    /// Waits for a connection, after those who wait already, and at the sandbox's limit of open handles for a place for it: a
+    /// Waits for a connection, after those who wait already, and at the sandbox's limit of open handles for a handle for it: a
     /// connection for which there is none stays in the backlog.
     ///
     /// Cancel-safe: a connection that comes after the future was dropped is for the next one.
@@ -115,7 +115,7 @@ impl TcpListener {
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
             listener: self,
-            place: Place::None,
+            stage: Stage::None,
         }
     }
 
@@ -174,13 +174,13 @@ impl TcpListener {
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
-    place: Place<'a>,
+    stage: Stage<'a>,
 }
 
 /// Where an [`Incoming`] stands.
 #[cfg(feature = "stream")]
 #[derive(Debug)]
-enum Place<'a> {
+enum Stage<'a> {
     /// Nobody has asked it.
     None,
     Queued(Take<'a>),
@@ -195,18 +195,18 @@ impl futures_core::Stream for Incoming<'_> {
     type Item = Result<TcpStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Place::None = self.place {
-            self.place = Place::Queued(self.listener.turns.take());
+        if let Stage::None = self.stage {
+            self.stage = Stage::Queued(self.listener.turns.take());
         }
-        if let Place::Queued(take) = &mut self.place {
+        if let Stage::Queued(take) = &mut self.stage {
             let Poll::Ready(turn) = Pin::new(take).poll(cx) else {
                 return Poll::Pending;
             };
-            self.place = Place::First { _turn: turn };
+            self.stage = Stage::First { _turn: turn };
         }
         let poll = self.listener.poll_accept(1, cx);
         if poll.is_ready() {
-            self.place = Place::None;
+            self.stage = Stage::None;
         }
         poll.map(|accepted| accepted.map(|mut one| one.pop()).transpose())
     }

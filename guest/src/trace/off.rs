@@ -26,7 +26,8 @@ pub(crate) const fn is_crowded() -> bool {
 pub(crate) fn write(_what: impl FnOnce(u32) -> What) {}
 
 #[inline(always)]
-pub(crate) fn spawned(_task: u32, _name: Option<&str>, _type_name: &str, _place: &Location<'_>) {}
+pub(crate) fn spawned(_task: u32, _name: Option<&str>, _type_name: &str, _location: &Location<'_>) {
+}
 
 #[inline(always)]
 pub(crate) fn poll_begin(_task: u32) {}

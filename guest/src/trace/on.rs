@@ -103,7 +103,7 @@ pub(crate) fn write(what: impl FnOnce(u32) -> What) {
 
 /// Tells of a task that was made.
 #[cold]
-pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, place: &Location<'_>) {
+pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
     let mut words = Words::new();
     // What is too long is cut off.
     let _ = match name {
@@ -112,11 +112,11 @@ pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, place: &Lo
     };
     TELLER.text(Text::Name, words.as_str());
     let by = TELLER.current.get();
-    // What no task has made is the runtime's, and its place says nothing.
+    // What no task has made is the runtime's, and its location says nothing.
     if by != 0 {
         let mut words = Words::new();
-        let _ = write!(words, "{place}");
-        TELLER.text(Text::Place, words.as_str());
+        let _ = write!(words, "{location}");
+        TELLER.text(Text::Location, words.as_str());
     }
     TELLER.write(What::Spawned { task, by });
 }

@@ -122,7 +122,7 @@ pub(super) fn describe(report: &Report, style: Style) -> String {
     let mut notes = Vec::new();
     if report.omitted > 0 {
         notes.push(format!(
-            "{} more findings of other places are left out",
+            "{} more findings of other locations are left out",
             units::count(report.omitted)
         ));
     }
@@ -164,8 +164,13 @@ fn write_finding(text: &mut String, finding: &Finding, style: Style) -> std::fmt
     let kind = style.bad(finding.kind.name());
     let headline = format!("task `{name}` {}", finding.what);
     writeln!(text, "{kind}: {}", style.strong(&headline))?;
-    if let Some(place) = &finding.place {
-        writeln!(text, "  {} {}", style.faint("-->"), printable_line(place))?;
+    if let Some(location) = &finding.location {
+        writeln!(
+            text,
+            "  {} {}",
+            style.faint("-->"),
+            printable_line(location)
+        )?;
     }
     let time = units::duration(Duration::from_nanos(finding.time));
     let more = match finding.count {

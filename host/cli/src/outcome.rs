@@ -63,7 +63,7 @@ impl Explanation<'_> {
                         self.note("it was waiting: none of its tasks was being polled")
                     }
                     Some(backtrace) => {
-                        if let Some(frame) = backtrace.place() {
+                        if let Some(frame) = backtrace.location() {
                             self.frame(frame)?;
                         }
                         self.backtrace(backtrace)
@@ -89,8 +89,8 @@ impl Explanation<'_> {
                 let path = frame.file.as_deref()?;
                 (frame.line == line && Path::new(path).ends_with(file)).then_some(path)
             });
-            self.place(file, known.unwrap_or(file), line, column)?;
-        } else if let Some(frame) = panic.backtrace.place() {
+            self.location(file, known.unwrap_or(file), line, column)?;
+        } else if let Some(frame) = panic.backtrace.location() {
             self.frame(frame)?;
         }
         self.backtrace(&panic.backtrace)
@@ -98,7 +98,7 @@ impl Explanation<'_> {
 
     fn fault(&mut self, fault: &Fault) -> std::fmt::Result {
         self.headline("the guest faulted: ", &fault.to_string())?;
-        if let Some(frame) = fault.backtrace.place() {
+        if let Some(frame) = fault.backtrace.location() {
             self.frame(frame)?;
         }
         self.note(advice(fault.cause()))?;
@@ -129,13 +129,13 @@ impl Explanation<'_> {
 
     fn frame(&mut self, frame: &Frame) -> std::fmt::Result {
         match &frame.file {
-            Some(file) => self.place(file, file, frame.line, frame.column),
+            Some(file) => self.location(file, file, frame.line, frame.column),
             None => writeln!(self.text, "  {} {frame}", self.style.faint("-->")),
         }
     }
 
-    /// A place, and the line of source that is there if the file is on this host.
-    fn place(
+    /// A location, and the line of source that is there if the file is on this host.
+    fn location(
         &mut self,
         shown: &str,
         path: &str,

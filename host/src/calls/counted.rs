@@ -17,7 +17,7 @@ use crate::account::Charge;
 /// Bytes that an allocation takes besides what it is for.
 const ALLOCATION: usize = 32;
 
-/// Places with which a collection begins.
+/// Elements with which a collection begins.
 const FIRST: usize = 4;
 
 /// Most elements of a message that are read from no byte at all: nothing but their number bounds them.

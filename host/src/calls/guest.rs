@@ -301,7 +301,7 @@ impl CallQueue {
     pub(crate) fn take(self: &Arc<Self>) -> Take {
         Take {
             call_queue: self.clone(),
-            place: None,
+            ticket: None,
         }
     }
 
@@ -407,7 +407,7 @@ impl CallQueue {
     }
 }
 
-/// Futures that wait for something of a [`CallQueue`], first come first served. Each has one place at
+/// Futures that wait for something of a [`CallQueue`], first come first served. Each has one ticket at
 /// most, however often it is polled, and gives it up when it is dropped.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -416,23 +416,23 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Keeps a future's place, or gives it one.
-    fn wait(&mut self, place: &mut Option<u64>, waker: &Waker) {
-        if let Some(own) = place.and_then(|place| self.wakers.get_mut(&place)) {
+    /// Keeps a future's ticket, or gives it one.
+    fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker) {
+        if let Some(own) = ticket.and_then(|ticket| self.wakers.get_mut(&ticket)) {
             own.clone_from(waker);
             return;
         }
         self.wakers.insert(self.next, waker.clone());
-        *place = Some(self.next);
+        *ticket = Some(self.next);
         self.next += 1;
     }
 
-    /// Gives up a place. Returns whether its future was woken, and so may have been the one to whom
+    /// Gives up a ticket. Returns whether its future was woken, and so may have been the one to whom
     /// something was given.
-    fn leave(&mut self, place: &mut Option<u64>) -> bool {
-        place
+    fn leave(&mut self, ticket: &mut Option<u64>) -> bool {
+        ticket
             .take()
-            .is_some_and(|place| self.wakers.remove(&place).is_none())
+            .is_some_and(|ticket| self.wakers.remove(&ticket).is_none())
     }
 
     /// Whose turn it is.
@@ -468,7 +468,7 @@ impl std::fmt::Display for CallQueue {
 #[derive(Debug)]
 pub(crate) struct Take {
     call_queue: Arc<CallQueue>,
-    place: Option<u64>,
+    ticket: Option<u64>,
 }
 
 impl Future for Take {
@@ -479,12 +479,12 @@ impl Future for Take {
         let mut queue = call_queue.lock();
         match queue.pop() {
             Some(message) => {
-                queue.takers.leave(&mut self.place);
+                queue.takers.leave(&mut self.ticket);
                 Poll::Ready(Some(message))
             }
             None if queue.closed => Poll::Ready(None),
             None => {
-                queue.takers.wait(&mut self.place, context.waker());
+                queue.takers.wait(&mut self.ticket, context.waker());
                 Poll::Pending
             }
         }
@@ -495,7 +495,7 @@ impl Drop for Take {
     fn drop(&mut self) {
         let next = {
             let mut queue = self.call_queue.lock();
-            let was_woken = queue.takers.leave(&mut self.place);
+            let was_woken = queue.takers.leave(&mut self.ticket);
             // It was woken for a call that it will not take: the next one is.
             let any = !queue.calls.is_empty() || !queue.cancels.is_empty();
             if was_woken && any {
@@ -672,7 +672,7 @@ impl Caller {
     ) -> Result<PendingCall, CallError> {
         let mut room = Room {
             call_queue: &self.call_queue,
-            place: None,
+            ticket: None,
         };
         poll_fn(|context| {
             // Registered before looking, so that room made in between is not missed.
@@ -711,12 +711,12 @@ impl Errand for Submission<'_> {
 /// A caller that waits for room.
 struct Room<'a> {
     call_queue: &'a CallQueue,
-    place: Option<u64>,
+    ticket: Option<u64>,
 }
 
 impl Room<'_> {
     fn wait(&mut self, waker: &Waker) {
-        self.call_queue.lock().callers.wait(&mut self.place, waker);
+        self.call_queue.lock().callers.wait(&mut self.ticket, waker);
     }
 }
 
@@ -724,7 +724,7 @@ impl Drop for Room<'_> {
     fn drop(&mut self) {
         let next = {
             let mut queue = self.call_queue.lock();
-            let was_woken = queue.callers.leave(&mut self.place);
+            let was_woken = queue.callers.leave(&mut self.ticket);
             // It may not have taken the room that it was woken for; and if it has, there may be more.
             let any = queue.pending.len() < CALLS_MAX;
             if was_woken && any {
@@ -948,7 +948,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_has_one_place_however_often_it_is_polled() {
+    fn who_waits_has_one_ticket_however_often_it_is_polled() {
         let (caller, _) = call_queue(1 << 30);
         let mut calls: Vec<_> = (0..CALLS_MAX)
             .map(|_| Box::pin(caller.call_bytes("f", b"")))

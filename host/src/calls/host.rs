@@ -176,7 +176,7 @@ impl Functions {
 #[derive(Clone, Debug)]
 struct Entry {
     name: Arc<str>,
-    place: usize,
+    index: usize,
     is_stream: bool,
     signature: Arc<str>,
 }
@@ -209,7 +209,7 @@ impl Callables {
         for (name, declared) in functions.by_name {
             let entry = Entry {
                 name: name.clone(),
-                place: all.len(),
+                index: all.len(),
                 is_stream: matches!(declared.function, Function::Stream(_)),
                 signature: declared.signature.into(),
             };
@@ -272,7 +272,7 @@ impl Callables {
         let account = self.account.clone();
         let len = input.len();
         let begin = move |inside: Inside| -> Result<Theirs<Kept>, Status> {
-            let Function::Call(function) = &found.functions.get(inside)[found.entry.place] else {
+            let Function::Call(function) = &found.functions.get(inside)[found.entry.index] else {
                 return Err(Status::NotFound);
             };
             let call = function(found.context(), Message::of(form, &input), &account)?;
@@ -298,7 +298,7 @@ impl Callables {
         let wanted = Arc::new(Notify::new());
         let asked = wanted.clone();
         let begin = move |inside: Inside| -> Result<Theirs<()>, Status> {
-            let Function::Stream(function) = &found.functions.get(inside)[found.entry.place] else {
+            let Function::Stream(function) = &found.functions.get(inside)[found.entry.index] else {
                 return Err(Status::NotFound);
             };
             let mut items = function(found.context(), Message::of(form, &input), &account)?;

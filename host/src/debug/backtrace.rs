@@ -57,7 +57,7 @@ impl Frame {
         rest.starts_with("::").then_some(krate)
     }
 
-    /// Whether it is at the same place as another.
+    /// Whether it is at the same location as another.
     fn is_again(&self, other: &Self) -> bool {
         (&self.function, &self.file, self.line, self.inlined)
             == (&other.function, &other.file, other.line, other.inlined)
@@ -258,12 +258,19 @@ impl Backtrace {
 
     /// The innermost frame of the guest's author.
     #[must_use]
-    pub fn place(&self) -> Option<&Frame> {
+    pub fn location(&self) -> Option<&Frame> {
         let frames = self.user_frames();
         frames
             .iter()
             .find(|frame| !frame.runtime && frame.line.is_some())
             .or(frames.first())
+    }
+
+    /// [`Self::location`], by its former name.
+    #[deprecated = "it is `location` now"]
+    #[must_use]
+    pub fn place(&self) -> Option<&Frame> {
+        self.location()
     }
 
     /// Writes the frames, one or two lines each: all of them if `full`, else [`Self::user_frames`].
@@ -301,10 +308,10 @@ impl Backtrace {
             };
             writeln!(f, "{index:>4}: {name}{inlined}")?;
             if let Some(file) = &frame.file {
-                let place = location(file, frame.line, frame.column);
-                writeln!(f, "      {}", faint(&format!("at {place}")))?;
+                let at = location(file, frame.line, frame.column);
+                writeln!(f, "      {}", faint(&format!("at {at}")))?;
             }
-            // A function that calls itself from one place is shown once.
+            // A function that calls itself from one location is shown once.
             let next = frames.iter().take(range.end).skip(index + 1);
             let again = next.take_while(|next| next.is_again(frame)).count();
             index += 1 + again;

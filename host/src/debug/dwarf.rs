@@ -9,7 +9,7 @@
 //!
 //! * nothing recurs: entries are read in the order of the file, and of those that are open only what
 //!   was asked for is known; a name is looked for through at most [`MOST_HOPS`] references;
-//! * one unit is looked at after the other, and kept are the places of units (eight bytes each, of at
+//! * one unit is looked at after the other, and kept are the locations of units (eight bytes each, of at
 //!   least eleven in the file), [`MOST_UNITS_KEPT`] units with abbreviations of at most
 //!   [`LONGEST_ABBREVIATIONS`], the header of one line program of at most [`lines::LONGEST_HEADER`],
 //!   and for each address at most [`calls::MOST_INLINED`] functions: a few tens of megabytes;
@@ -45,14 +45,14 @@ const MOST_UNITS_OF_ADDRESS: usize = 4;
 /// Longest string that is read, in bytes.
 const LONGEST_STRING: usize = 4096;
 /// Most functions in all, beyond the first of each address.
-const MOST_PLACES: usize = 1024;
+const MOST_LOCATIONS: usize = 1024;
 
 type Bytes<'a> = Metered<'a>;
 type Result<T> = gimli::Result<T>;
 
 /// A function at an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SourceLocation {
     /// Its name as the compiler gave it.
     pub(crate) function: Option<String>,
     /// The source file.
@@ -65,7 +65,11 @@ pub(crate) struct Place {
 
 /// What is at each of these link-time addresses, which are in order: the innermost function first, and
 /// then those into which it is inlined.
-pub(crate) fn places<'a>(elf: &Elf<'a>, addresses: &[u64], fuel: &'a Fuel) -> Vec<Vec<Place>> {
+pub(crate) fn locations<'a>(
+    elf: &Elf<'a>,
+    addresses: &[u64],
+    fuel: &'a Fuel,
+) -> Vec<Vec<SourceLocation>> {
     let load = |id: gimli::SectionId| Ok(Metered::new(elf.section(id.name()), fuel));
     let Ok::<_, gimli::Error>(dwarf) = Dwarf::load(load) else {
         return vec![Vec::new(); addresses.len()];
@@ -78,7 +82,7 @@ pub(crate) fn places<'a>(elf: &Elf<'a>, addresses: &[u64], fuel: &'a Fuel) -> Ve
         candidates: Vec::new(),
         kept: VecDeque::new(),
         found: vec![Vec::new(); addresses.len()],
-        places_left: MOST_PLACES,
+        locations_left: MOST_LOCATIONS,
     };
     // What was found before something was wrong is as good as any.
     let _ = search.survey();
@@ -99,11 +103,11 @@ struct Search<'s, 'a> {
     addresses: &'s [u64],
     /// Where in `.debug_info` units begin.
     units: Vec<usize>,
-    /// The place of a unit in [`Self::units`], and an address that may be in it.
+    /// The index of a unit in [`Self::units`], and an address that may be in it.
     candidates: Vec<(usize, usize)>,
     kept: VecDeque<(usize, Rc<Known<'a>>)>,
-    found: Vec<Vec<Place>>,
-    places_left: usize,
+    found: Vec<Vec<SourceLocation>>,
+    locations_left: usize,
 }
 
 impl<'a> Search<'_, 'a> {
@@ -115,7 +119,7 @@ impl<'a> Search<'_, 'a> {
             let Some(offset) = header.debug_info_offset() else {
                 continue;
             };
-            let place = self.units.len();
+            let unit = self.units.len();
             self.units.push(offset.0);
             let has_code = matches!(
                 header.type_(),
@@ -132,10 +136,10 @@ impl<'a> Search<'_, 'a> {
             let _ = self.each_address_in(&known, &known.ranges, |index| at.push(index));
             for index in at {
                 if of_address[index] < MOST_UNITS_OF_ADDRESS
-                    && self.candidates.last() != Some(&(place, index))
+                    && self.candidates.last() != Some(&(unit, index))
                 {
                     of_address[index] += 1;
-                    self.candidates.push((place, index));
+                    self.candidates.push((unit, index));
                 }
             }
         }
@@ -158,8 +162,8 @@ impl<'a> Search<'_, 'a> {
             let _ = self.find_calls(&known, &is_wanted, &mut chains);
             // Before the lines: a name says more, and costs less.
             for chain in chains.iter_mut().flatten() {
-                let inlined = chain.inlined.len().min(self.places_left);
-                self.places_left -= inlined;
+                let inlined = chain.inlined.len().min(self.locations_left);
+                self.locations_left -= inlined;
                 chain.inlined.drain(..chain.inlined.len() - inlined);
                 let offsets: Vec<_> = chain.offsets().collect();
                 let names = offsets.iter().map(|offset| self.name(&known, *offset));
@@ -168,26 +172,26 @@ impl<'a> Search<'_, 'a> {
             let lines = self.find_lines(&known, &is_wanted);
             for index in (0..is_wanted.len()).filter(|index| is_wanted[*index]) {
                 let chain = chains[index].take();
-                self.found[index] = self.places_of(&known, chain, lines.as_ref(), index);
+                self.found[index] = self.locations_of(&known, chain, lines.as_ref(), index);
             }
         }
     }
 
     /// The functions of a chain, from the inside, with names and lines.
-    fn places_of(
+    fn locations_of(
         &self,
         known: &Known<'a>,
         chain: Option<Chain>,
         lines: Option<&lines::Lines<'a>>,
         index: usize,
-    ) -> Vec<Place> {
+    ) -> Vec<SourceLocation> {
         let file = |number| lines?.file(&self.dwarf, &known.unit, number);
         let row = lines.and_then(|lines| lines.row(index));
-        let here = row.map(|row| Place {
+        let here = row.map(|row| SourceLocation {
             file: file(row.file),
             line: row.line,
             column: row.column,
-            ..Place::default()
+            ..SourceLocation::default()
         });
         let Some(chain) = chain else {
             return here.into_iter().collect();
@@ -198,16 +202,19 @@ impl<'a> Search<'_, 'a> {
             // They differ where inlined functions were left out.
             *last = outermost;
         }
-        let calls = calls.into_iter().map(|call| Place {
+        let calls = calls.into_iter().map(|call| SourceLocation {
             file: call.file.and_then(file),
             line: call.line,
             column: call.column,
-            ..Place::default()
+            ..SourceLocation::default()
         });
-        let places = [here.unwrap_or_default()].into_iter().chain(calls);
-        let named = places.zip(chain.names);
+        let locations = [here.unwrap_or_default()].into_iter().chain(calls);
+        let named = locations.zip(chain.names);
         named
-            .map(|(place, function)| Place { function, ..place })
+            .map(|(location, function)| SourceLocation {
+                function,
+                ..location
+            })
             .collect()
     }
 
@@ -421,12 +428,12 @@ impl<'a> Ranges<'a> {
 
     /// Takes note of an attribute, if it is one of them.
     fn see(&mut self, attribute: &Attribute<Bytes<'a>>) {
-        let place = match attribute.name() {
+        let to = match attribute.name() {
             gimli::DW_AT_low_pc => &mut self.start,
             gimli::DW_AT_high_pc => &mut self.end,
             gimli::DW_AT_ranges => &mut self.list,
             _ => return,
         };
-        *place = Some(attribute.value());
+        *to = Some(attribute.value());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::backtrace::{Frame, mark_runtime};
-use super::dwarf::{Place, places};
+use super::dwarf::{SourceLocation, locations};
 use crate::elf::Elf;
 use crate::elf::fuel::{Fuel, limits};
 use crate::error::{Error, Result};
@@ -101,8 +101,8 @@ impl Symbols {
         let names = source
             .map(|elf| elf.names_at(&wanted, fuel))
             .unwrap_or_default();
-        let places = source
-            .map(|elf| places(elf, &wanted, fuel))
+        let locations = source
+            .map(|elf| locations(elf, &wanted, fuel))
             .unwrap_or_default();
         let mut resolved: Vec<_> = addresses
             .iter()
@@ -111,8 +111,8 @@ impl Symbols {
                 let Some(lookup) = lookup else {
                     return vec![Frame::at(address, None)];
                 };
-                let place = wanted.binary_search(&lookup).ok();
-                let found = place.and_then(|place| places.get(place));
+                let index = wanted.binary_search(&lookup).ok();
+                let found = index.and_then(|index| locations.get(index));
                 let mut frames: Vec<_> = found.into_iter().flatten().map(frame).collect();
                 if frames.is_empty() {
                     frames.push(Frame::default());
@@ -120,7 +120,7 @@ impl Symbols {
                 name_futures(&mut frames);
                 // The symbol table has the name in full; debug information often leaves the path out.
                 let last = frames.len() - 1;
-                if let Some(Some(name)) = place.and_then(|place| names.get(place)) {
+                if let Some(Some(name)) = index.and_then(|index| names.get(index)) {
                     frames[last].function = Some(demangle(&String::from_utf8_lossy(name)));
                 }
                 for (index, frame) in frames.iter_mut().enumerate() {
@@ -154,13 +154,13 @@ fn check(path: &Path, bytes: &[u8], guest: &[u8]) -> Result<()> {
     }
 }
 
-/// A place in the guest's source, fit to be shown.
-fn frame(place: &Place) -> Frame {
+/// A location in the guest's source, fit to be shown.
+fn frame(location: &SourceLocation) -> Frame {
     Frame {
-        function: place.function.as_deref().map(demangle),
-        file: place.file.as_deref().map(printable_line),
-        line: place.line,
-        column: place.column,
+        function: location.function.as_deref().map(demangle),
+        file: location.file.as_deref().map(printable_line),
+        line: location.line,
+        column: location.column,
         ..Frame::default()
     }
 }

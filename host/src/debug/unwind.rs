@@ -179,8 +179,8 @@ fn apply(step: &Step, frame: &Frame, memory: &dyn Memory) -> Option<Frame> {
     let (register, offset) = step.cfa;
     let cfa = frame[register]?.wrapping_add_signed(offset);
     let mut caller = Frame::default();
-    for (number, place) in caller.iter_mut().enumerate() {
-        *place = match step.saved[number] {
+    for (number, to) in caller.iter_mut().enumerate() {
+        *to = match step.saved[number] {
             Saved::Same => frame[number],
             Saved::Lost => None,
             Saved::At(offset) => memory.word(cfa.wrapping_add_signed(offset)),
@@ -274,7 +274,7 @@ impl UnwindContextStorage<usize> for Rows {
     type Stack = Box<[UnwindTableRow<usize, Self>; 4]>;
 }
 
-/// Most places of which it is remembered how to step out.
+/// Most addresses of which it is remembered how to step out.
 const MOST_REMEMBERED: usize = 1024;
 
 /// The unwind tables of a file, and what was looked up in them.
@@ -283,7 +283,7 @@ struct Tables<'a> {
     frames: EhFrame<Metered<'a>>,
     bases: BaseAddresses,
     context: UnwindContext<usize, Rows>,
-    /// Recursion comes to the same place again and again.
+    /// Recursion comes to the same address again and again.
     steps: HashMap<u64, Option<Step>>,
 }
 
@@ -332,8 +332,8 @@ impl<'a> Tables<'a> {
             return None;
         };
         let mut saved = [Saved::Same; RETURN_ADDRESS + 1];
-        for (number, place) in saved.iter_mut().enumerate() {
-            *place = match row.register(Register(number as u16)) {
+        for (number, to) in saved.iter_mut().enumerate() {
+            *to = match row.register(Register(number as u16)) {
                 None | Some(RegisterRule::SameValue) => Saved::Same,
                 Some(RegisterRule::Offset(offset)) => Saved::At(offset),
                 Some(RegisterRule::ValOffset(offset)) => Saved::Is(offset),

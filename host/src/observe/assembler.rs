@@ -35,7 +35,7 @@ pub(super) struct Assembler {
     /// Host events behind the horizon.
     held: Vec<(u64, HostEvent)>,
     name: Vec<u8>,
-    place: Vec<u8>,
+    location: Vec<u8>,
     /// Records without meaning since the last one that had some.
     nonsense: u64,
     lost: u64,
@@ -52,7 +52,7 @@ impl Assembler {
             operations: 0,
             held: Vec::new(),
             name: Vec::new(),
-            place: Vec::new(),
+            location: Vec::new(),
             nonsense: 0,
             lost: 0,
             malformed: 0,
@@ -251,15 +251,15 @@ impl Assembler {
         if let What::Text { text, bytes, len } = what {
             let into = match text {
                 Text::Name => &mut self.name,
-                Text::Place => &mut self.place,
+                Text::Location => &mut self.location,
             };
             let room = TEXT_MAX.saturating_sub(into.len());
             into.extend(bytes.iter().take(usize::from(len).min(room)));
             return;
         }
-        let (name, place) = (
+        let (name, location) = (
             std::mem::take(&mut self.name),
-            std::mem::take(&mut self.place),
+            std::mem::take(&mut self.location),
         );
         let kind = match what {
             // Handled above.
@@ -269,7 +269,7 @@ impl Assembler {
                 task: TaskId(task),
                 by: some_task(by),
                 name: text(&name),
-                place: (!place.is_empty()).then(|| text(&place)),
+                location: (!location.is_empty()).then(|| text(&location)),
             },
             What::PollBegin { task } => EventKind::PollBegin { task: TaskId(task) },
             What::PollEnd {

@@ -19,15 +19,15 @@ const MOST: usize = 64 << 10;
 
 impl Start for OpenDirectory {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let place = resources.tree.find(path(resources, self.path)?)?;
+        let resolved = resources.mounts.resolve(path(resources, self.path)?)?;
         let vacancy = resources.vacancy()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        if let Some(opened) = place.open_cached(flags) {
+        if let Some(opened) = resolved.open_cached(flags) {
             return Ok(Started::Done(open(opened?, vacancy)));
         }
         Ok(resources
             .disk
-            .start(None, move || Ok(open(place.open(flags)?, vacancy))))
+            .start(None, move || Ok(open(resolved.open(flags)?, vacancy))))
     }
 }
 

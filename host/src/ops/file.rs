@@ -31,35 +31,35 @@ const MOST: usize = 1 << 20;
 
 impl Start for OpenFile {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let place = resources.tree.find(path(resources, self.path)?)?;
+        let resolved = resources.mounts.resolve(path(resources, self.path)?)?;
         let changes = OpenFlags::WRITE | OpenFlags::APPEND;
-        let place = if self.flags.has(changes) {
-            place.for_change()?
+        let resolved = if self.flags.has(changes) {
+            resolved.for_change()?
         } else {
-            place
+            resolved
         };
         // Before a file is made or emptied that could not be opened.
         let vacancy = resources.vacancy()?;
         let flags = open_flags(self.flags);
         if !flags.intersects(OFlags::CREATE | OFlags::TRUNC)
-            && let Some(opened) = place.open_file_cached(flags)
+            && let Some(opened) = resolved.open_file_cached(flags)
         {
             return Ok(Started::Done(open(opened?, flags, vacancy)));
         }
         let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
             if !flags.contains(OFlags::CREATE) {
-                return Ok(open(place.open_file(flags)?, flags, vacancy));
+                return Ok(open(resolved.open_file(flags)?, flags, vacancy));
             }
             let opened = match meter.take_whole(LimitKind::FilesOut, ENTRY) {
                 Ok(entry) => {
-                    let opened = place.open_file(flags)?;
+                    let opened = resolved.open_file(flags)?;
                     entry.keep(if opened.is_new { ENTRY } else { 0 });
                     opened
                 }
                 Err(full) if flags.contains(OFlags::EXCL) => return Err(full),
                 // What is there already costs nothing.
-                Err(full) => match place.open_file(flags - OFlags::CREATE) {
+                Err(full) => match resolved.open_file(flags - OFlags::CREATE) {
                     Err(Status::NotFound) => return Err(full),
                     opened => opened?,
                 },

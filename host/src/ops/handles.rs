@@ -1,6 +1,6 @@
 //! The open resources of a sandbox, by handle.
 //!
-//! A handle is an index and the count of times that its place was used before: a stale or
+//! A handle is an index and the count of times that its entry was used before: a stale or
 //! forged handle finds nothing, or the resource of the sandbox that forged it.
 
 use std::os::fd::OwnedFd;
@@ -49,7 +49,7 @@ pub(crate) struct Closed {
     pub(crate) file: Option<Later<HeavyFile>>,
 }
 
-/// A file with its handle's place, which is free when the descriptor is closed: a guest that opens and
+/// A file with its handle's entry, which is free when the descriptor is closed: a guest that opens and
 /// closes faster than that has no more of them at once than one that waits.
 #[derive(Debug)]
 pub(crate) struct HeavyFile(
@@ -68,7 +68,7 @@ const INDEX_BITS: u32 = 20;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
 #[derive(Debug, Default)]
-struct Place {
+struct Entry {
     uses: u32,
     /// With the vacancy that it fills.
     resource: Option<(Resource, Vacancy)>,
@@ -76,7 +76,7 @@ struct Place {
     operations: Vec<Token>,
 }
 
-/// A place in the table for something that is yet to be opened. Given back when it is dropped.
+/// An entry in the table for something that is yet to be opened. Given back when it is dropped.
 ///
 /// Whatever opens something takes one *before* it begins: a connection that is accepted, or a file
 /// that is made, when there is no handle left for it, would be lost.
@@ -85,12 +85,12 @@ pub(crate) struct Vacancy {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The places that are left in a table. Clones are about the same table.
+/// The entries that are left in a table. Clones are about the same table.
 #[derive(Clone, Debug)]
 pub(crate) struct Vacancies(Arc<Semaphore>);
 
 impl Vacancies {
-    /// Takes a place.
+    /// Takes an entry.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Vacancies {
         self.0.available_permits()
     }
 
-    /// Takes a place as soon as there is one; first come, first served.
+    /// Takes an entry as soon as there is one; first come, first served.
     pub(crate) async fn wait(&self) -> Vacancy {
         let permit = self.0.clone().acquire_owned().await;
         Vacancy {
@@ -120,7 +120,7 @@ impl Vacancies {
 /// The table of open resources.
 #[derive(Debug)]
 pub(crate) struct Handles {
-    places: Vec<Place>,
+    entries: Vec<Entry>,
     free: Vec<u32>,
     vacancies: Vacancies,
 }
@@ -141,36 +141,36 @@ impl Handles {
     /// An empty table of at most `most` resources.
     pub(crate) fn new(most: u32) -> Self {
         Self {
-            places: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             vacancies: Vacancies(Arc::new(Semaphore::new(most.min(INDEX_MASK) as usize))),
         }
     }
 
-    /// An empty table whose places have been used so often: no handle of then is given out again soon.
+    /// An empty table whose entries have been used so often: no handle of then is given out again soon.
     pub(crate) fn resuming(most: u32, uses: &[u32]) -> Self {
         let mut table = Self::new(most);
-        table.places.extend(uses.iter().map(|uses| Place {
+        table.entries.extend(uses.iter().map(|uses| Entry {
             uses: *uses & (u32::MAX >> INDEX_BITS),
-            ..Place::default()
+            ..Entry::default()
         }));
-        table.free.extend((0..table.places.len() as u32).rev());
+        table.free.extend((0..table.entries.len() as u32).rev());
         table
     }
 
-    /// By index, how often each place has been used, with what is open now.
+    /// By index, how often each entry has been used, with what is open now.
     pub(crate) fn uses(&self) -> Vec<u32> {
-        let used = |place: &Place| place.uses.wrapping_add(u32::from(place.resource.is_some()));
-        self.places.iter().map(used).collect()
+        let used = |entry: &Entry| entry.uses.wrapping_add(u32::from(entry.resource.is_some()));
+        self.entries.iter().map(used).collect()
     }
 
     /// What is open, and how many of each kind.
     pub(crate) fn open_by_kind(&self) -> Vec<(&'static str, usize)> {
         let mut kinds: Vec<(&'static str, usize)> = Vec::new();
         for (resource, _) in self
-            .places
+            .entries
             .iter()
-            .filter_map(|place| place.resource.as_ref())
+            .filter_map(|entry| entry.resource.as_ref())
         {
             let kind = match resource {
                 Resource::Stream(_) => "connections",
@@ -189,26 +189,26 @@ impl Handles {
         kinds
     }
 
-    /// The places that are left.
+    /// The entries that are left.
     pub(crate) fn vacancies(&self) -> &Vacancies {
         &self.vacancies
     }
 
-    /// Gives a resource a handle, in the place that was taken for it.
+    /// Gives a resource a handle, in the entry that was taken for it.
     pub(crate) fn open(&mut self, resource: Resource, vacancy: Vacancy) -> Handle {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            self.places.len() as u32 - 1
+            self.entries.push(Entry::default());
+            self.entries.len() as u32 - 1
         });
-        let place = &mut self.places[index as usize];
-        place.resource = Some((resource, vacancy));
-        Handle(place.uses << INDEX_BITS | index)
+        let entry = &mut self.entries[index as usize];
+        entry.resource = Some((resource, vacancy));
+        Handle(entry.uses << INDEX_BITS | index)
     }
 
-    fn place(&mut self, handle: Handle) -> Result<&mut Place, Status> {
-        self.places
+    fn entry(&mut self, handle: Handle) -> Result<&mut Entry, Status> {
+        self.entries
             .get_mut((handle.0 & INDEX_MASK) as usize)
-            .filter(|place| place.uses == handle.0 >> INDEX_BITS && place.resource.is_some())
+            .filter(|entry| entry.uses == handle.0 >> INDEX_BITS && entry.resource.is_some())
             .ok_or(Status::BadHandle)
     }
 
@@ -254,7 +254,7 @@ impl Handles {
 
     /// The resource of a handle, of whichever kind.
     pub(crate) fn any(&mut self, handle: Handle) -> Result<&Resource, Status> {
-        match &self.place(handle)?.resource {
+        match &self.entry(handle)?.resource {
             Some((resource, _)) => Ok(resource),
             None => Err(Status::BadHandle),
         }
@@ -263,40 +263,40 @@ impl Handles {
     /// Closes a handle. Returns the operations in flight on it, which are to be cancelled, and what is
     /// to be dropped then.
     pub(crate) fn close(&mut self, handle: Handle) -> Result<Closed, Status> {
-        let place = self.place(handle)?;
-        let file = match place.resource.take() {
+        let entry = self.entry(handle)?;
+        let file = match entry.resource.take() {
             Some((Resource::File(file), vacancy)) if file.is_heavy() => {
                 Some(Later::new(HeavyFile(file, vacancy)))
             }
             _ => None,
         };
-        place.uses = place.uses.wrapping_add(1) & (u32::MAX >> INDEX_BITS);
-        let operations = std::mem::take(&mut place.operations);
+        entry.uses = entry.uses.wrapping_add(1) & (u32::MAX >> INDEX_BITS);
+        let operations = std::mem::take(&mut entry.operations);
         self.free.push(handle.0 & INDEX_MASK);
         Ok(Closed { operations, file })
     }
 
-    /// Everything that is open, in the order in which it was opened but for places that were used
+    /// Everything that is open, in the order in which it was opened but for entries that were used
     /// again. Closed when it is dropped.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (Resource, Vacancy)> + Send + use<> {
         self.free.clear();
-        let places = std::mem::take(&mut self.places).into_iter();
-        places.filter_map(|place| place.resource)
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries.filter_map(|entry| entry.resource)
     }
 
     /// Notes an operation in flight on a handle.
     pub(crate) fn started(&mut self, handle: Option<Handle>, token: Token) {
-        if let Some(Ok(place)) = handle.map(|handle| self.place(handle)) {
-            place.operations.push(token);
+        if let Some(Ok(entry)) = handle.map(|handle| self.entry(handle)) {
+            entry.operations.push(token);
         }
     }
 
     /// Notes the end of an operation on a handle.
     pub(crate) fn ended(&mut self, handle: Option<Handle>, token: Token) {
-        if let Some(Ok(place)) = handle.map(|handle| self.place(handle))
-            && let Some(at) = place.operations.iter().position(|other| *other == token)
+        if let Some(Ok(entry)) = handle.map(|handle| self.entry(handle))
+            && let Some(at) = entry.operations.iter().position(|other| *other == token)
         {
-            place.operations.swap_remove(at);
+            entry.operations.swap_remove(at);
         }
     }
 }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_goes_to_whoever_waits_for_it_longest() {
+    async fn an_entry_goes_to_whoever_waits_for_it_longest() {
         let mut handles = Handles::new(1);
         let vacancy = handles.vacancies().take().unwrap();
         let handle = handles.open(listener(), vacancy);

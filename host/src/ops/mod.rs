@@ -44,7 +44,7 @@ use wakebox_vmm::signal::RunPage;
 use self::blocking::{BlockingPool, Reach};
 use self::handles::{Handles, Resource, Vacancy};
 use self::lookup::Resolver;
-use self::mounts::Tree;
+use self::mounts::Mounts;
 use crate::account::{Account, Charged};
 use crate::allowance;
 use crate::arena::{Arena, ArenaSlice};
@@ -64,7 +64,7 @@ pub(crate) struct TokioBackend {
     pub(crate) handles: Handles,
     pub(crate) policy: Arc<Guard>,
     pub(crate) resolver: Resolver,
-    pub(crate) tree: Tree,
+    pub(crate) mounts: Mounts,
     /// For calls that may wait for a disk.
     pub(crate) disk: BlockingPool,
     pub(crate) console: Console,
@@ -91,7 +91,7 @@ impl TokioBackend {
         bytes.try_map(|bytes| String::from_utf8(bytes).map_err(|_| Status::InvalidInput))
     }
 
-    /// A place for something that is to be opened.
+    /// An entry of the handle table for something that is to be opened.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl TokioBackend {
 pub(crate) enum End {
     /// With a status and a value.
     Done(Status, u32),
-    /// With something open, whose handle is the value, in the place that was taken before it was
+    /// With something open, whose handle is the value, in the entry that was taken before it was
     /// opened.
     Open(Resource, Vacancy),
     /// With a message that did not fit, whose handle goes into the buffer instead.

@@ -92,20 +92,20 @@ impl Start for StatPath {
         if into.len() < FileStat::SIZE {
             return Err(Status::InvalidInput);
         }
-        let place = resources.tree.find(path(resources, self.path)?)?;
+        let resolved = resources.mounts.resolve(path(resources, self.path)?)?;
         let flags = match self.follow {
             Follow::Yes => OFlags::PATH,
             Follow::No => OFlags::PATH | OFlags::NOFOLLOW,
         };
-        let open = move || place.open(flags);
+        let open = move || resolved.open(flags);
         Ok(encode_stat(resources, None, into, open))
     }
 }
 
 impl Start for Rename {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let from = resources.tree.find(path(resources, self.from)?)?;
-        let to = resources.tree.find(path(resources, self.to)?)?;
+        let from = resources.mounts.resolve(path(resources, self.from)?)?;
+        let to = resources.mounts.resolve(path(resources, self.to)?)?;
         let (from, to) = (from.for_change()?, to.for_change()?);
         Ok(resources.disk.start(None, move || {
             let (old, old_name) = from.open_parent()?;
@@ -129,9 +129,12 @@ impl Start for RemoveDirectory {
 }
 
 fn remove(resources: &TokioBackend, buf: Buf, flags: AtFlags) -> Result<Started, Status> {
-    let place = resources.tree.find(path(resources, buf)?)?.for_change()?;
+    let resolved = resources
+        .mounts
+        .resolve(path(resources, buf)?)?
+        .for_change()?;
     Ok(resources.disk.start(None, move || {
-        let (parent, name) = place.open_parent()?;
+        let (parent, name) = resolved.open_parent()?;
         unlinkat(parent, name, flags).map_err(failed)?;
         Ok(End::OK)
     }))
@@ -139,16 +142,16 @@ fn remove(resources: &TokioBackend, buf: Buf, flags: AtFlags) -> Result<Started,
 
 impl Start for CreateDirectory {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let place = resources
-            .tree
-            .find(path(resources, self.path)?)?
+        let resolved = resources
+            .mounts
+            .resolve(path(resources, self.path)?)?
             .for_change()?;
-        if place.is_root() {
+        if resolved.is_root() {
             return Err(Status::AlreadyExists);
         }
         let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
-            let (parent, name) = place.open_parent()?;
+            let (parent, name) = resolved.open_parent()?;
             let entry = meter.take_whole(LimitKind::FilesOut, ENTRY)?;
             mkdirat(parent, name, MODE).map_err(failed)?;
             entry.keep(ENTRY);

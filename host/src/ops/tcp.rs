@@ -108,7 +108,7 @@ impl Listener {
         self.0.get_ref().local_addr()
     }
 
-    /// Takes a connection for which there is a place. While there is none, connections stay in the
+    /// Takes a connection for which there is a handle. While there is none, connections stay in the
     /// backlog.
     async fn accept(&self, vacancies: &Vacancies) -> io::Result<(TcpStream, Vacancy)> {
         loop {

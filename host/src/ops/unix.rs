@@ -22,7 +22,7 @@ impl Start for UnixConnect {
         if !resources.policy.may_connect_unix(&path) {
             return Err(resources.policy.refuse(Refusal::Unix, path));
         }
-        let (changeable, disk) = (resources.tree.changeable(), resources.disk.clone());
+        let (changeable, disk) = (resources.mounts.changeable(), resources.disk.clone());
         let guard = resources.policy.clone();
         let vacancy = resources.vacancy()?;
         Ok(Started::pending(async move {

@@ -510,9 +510,9 @@ fn the_end_drops_as_much_as_a_turn_may_and_a_thread_the_rest() {
         rig.driver.close();
     }
     runtime.block_on(async {
-        let mut places = Vec::new();
+        let mut entries = Vec::new();
         for _ in 0..all {
-            places.push(vacancies.wait().await);
+            entries.push(vacancies.wait().await);
         }
     });
     assert!(rig.driver.close_some());

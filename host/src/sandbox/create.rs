@@ -38,7 +38,7 @@ use crate::ops::TokioBackend;
 use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::{self, Handles};
 use crate::ops::lookup::Resolver;
-use crate::ops::mounts::Tree;
+use crate::ops::mounts::Mounts;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
@@ -62,7 +62,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     };
     let policy = Arc::new(Guard::new(builder.policy));
     let limits = builder.limits.or(policy.policy().limits());
-    let tree = Tree::open(&policy)?;
+    let mounts = Mounts::open(&policy)?;
     let instance = Instance::new(&builder.args, &environment(&policy, builder.env)?)?;
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
     let loaded = match template.stand() {
@@ -105,7 +105,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         meter,
         host.account.clone(),
     ));
-    let resources = host.resources(&loaded, &live, &limits, tree, &stood.handles);
+    let resources = host.resources(&loaded, &live, &limits, mounts, &stood.handles);
     let placement = loaded.place(
         resources,
         &live.operations,
@@ -349,7 +349,7 @@ impl Host {
         loaded: &Loaded,
         live: &Live,
         limits: &Limits,
-        tree: Tree,
+        mounts: Mounts,
         handles: &[u32],
     ) -> TokioBackend {
         TokioBackend {
@@ -357,7 +357,7 @@ impl Host {
             handles: Handles::resuming(handles::most(limits), handles),
             policy: live.policy.clone(),
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
-            tree,
+            mounts,
             disk: BlockingPool::new(DISK_CALLS_AT_ONCE),
             console: self.console.clone(),
             stdin: self.stdin.clone(),

@@ -333,7 +333,8 @@ pub enum EventKind {
         /// Its name: one that it was given, else that of its future's type. May be any text.
         name: String,
         /// Where in the source, as `file:line:column`, if known.
-        place: Option<String>,
+        #[serde(rename = "place")]
+        location: Option<String>,
     },
     /// A poll begins.
     PollBegin {
@@ -524,7 +525,7 @@ impl EventKind {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         match self {
             Self::Started { mode, guest } => mode.len() + len(guest),
-            Self::Spawned { name, place, .. } => name.len() + len(place),
+            Self::Spawned { name, location, .. } => name.len() + len(location),
             Self::Malformed { why: text, .. } | Self::Finished { outcome: text, .. } => text.len(),
             _ => 0,
         }

@@ -62,7 +62,7 @@ impl Writer<BufWriter<File>> {
 }
 
 /// Where a track is drawn.
-fn place(track: Track) -> (u32, u64) {
+fn ids(track: Track) -> (u32, u64) {
     let (process, thread) = match track {
         Track::Host => HOST,
         Track::Boundary => BOUNDARY,
@@ -103,7 +103,7 @@ impl<W: Write> Writer<W> {
             self.out,
             r#"[{{"name":"wakebox_trace","ph":"M","pid":1,"tid":11,"args":{{"format":{FORMAT},"wakebox":"{version}"}}}},"#
         )?;
-        for (order, (place, process, thread)) in [
+        for (order, (ids, process, thread)) in [
             (HOST, "host", "driver"),
             (BOUNDARY, "boundary", "virtual processor"),
             (EXECUTOR, "guest", "executor"),
@@ -111,7 +111,7 @@ impl<W: Write> Writer<W> {
         .into_iter()
         .enumerate()
         {
-            let (pid, tid) = place;
+            let (pid, tid) = ids;
             writeln!(
                 self.out,
                 r#"{{"name":"process_name","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":"{process}"}}}},"#
@@ -157,7 +157,7 @@ impl<W: Write> Writer<W> {
         let line = &mut self.line;
         match &event.kind {
             EventKind::Spawned { task, name, .. } => {
-                let (pid, tid) = place(Track::Task(*task));
+                let (pid, tid) = ids(Track::Task(*task));
                 let title = if name.is_empty() {
                     task.to_string()
                 } else {
@@ -247,7 +247,7 @@ impl Lines {
 
     /// Where and when. Perfetto counts in microseconds.
     fn at(&mut self, track: Track, time: u64) -> &mut Self {
-        let (pid, tid) = place(track);
+        let (pid, tid) = ids(track);
         self.text(r#","pid":"#).number(pid);
         self.text(r#","tid":"#).number(tid);
         self.text(r#","ts":"#).number(time / 1000);
@@ -373,7 +373,7 @@ fn poll_end(line: &mut Lines, result: PollResult) -> &mut Lines {
             Some(Awaited::Op(op) | Awaited::HostCall(op)) => line.text("pending on #").number(op.0),
             Some(Awaited::Timer(timer)) => line.text("pending on timer ").number(timer.0),
             Some(Awaited::Task(task)) => line.text("pending on task ").number(task.0),
-            Some(Awaited::Slot) => line.text("pending on a place in flight"),
+            Some(Awaited::Slot) => line.text("pending on a slot in flight"),
         },
     }
 }
@@ -604,13 +604,13 @@ mod tests {
                 task,
                 by: None,
                 name: "</script><b>\"\u{0}\n\u{fffd}é\u{202e}".into(),
-                place: Some("src/main.rs:1:2".into()),
+                location: Some("src/main.rs:1:2".into()),
             },
             EventKind::Spawned {
                 task,
                 by,
                 name: String::new(),
-                place: None,
+                location: None,
             },
             EventKind::PollBegin { task },
             EventKind::PollEnd {

@@ -10,7 +10,7 @@
 //! | event | side | says |
 //! |---|---|---|
 //! | `started`, `finished` | host | the first and the last event: wake mode; outcome, losses |
-//! | `spawned`, `ended` | guest | a task's name, its place in the source, who made it; finished or aborted |
+//! | `spawned`, `ended` | guest | a task's name, its location in the source, who made it; finished or aborted |
 //! | `poll_begin`, `poll_end` | guest | ready, or pending and on what |
 //! | `cloned`, `dropped` | guest | the life of wakers |
 //! | `woken` | guest | a waker was called: by which [`Cause`], and whether that queued the task |

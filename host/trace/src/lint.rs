@@ -88,7 +88,7 @@ const STAY: u64 = 2_000_000;
 /// Timers and operations that are remembered. Those dropped unfired leave no event, so that there is
 /// no telling when a timer is over; the oldest is forgotten.
 const REMEMBERED: usize = 1 << 16;
-/// Findings of different kinds and places.
+/// Findings of different kinds and locations.
 const FINDINGS: usize = 1_000;
 /// What `Outcome::exit_status` gives for a deadlock.
 const DEADLOCK: u8 = 123;
@@ -128,7 +128,7 @@ pub struct Lint {
 /// A task that lives.
 #[derive(Debug, Default)]
 struct Watched {
-    place: Option<String>,
+    location: Option<String>,
     /// [`Lint::holes`] when it was spawned; `None` if that was not seen.
     since: Option<u64>,
     /// Wakers of it that somebody has. What the guest's other threads do is not seen, and makes it
@@ -202,10 +202,10 @@ impl Lint {
             self.judge_circle();
         }
         match &event.kind {
-            EventKind::Spawned { task, place, .. } => {
+            EventKind::Spawned { task, location, .. } => {
                 if let Some(watched) = self.tasks.spawned(*task) {
                     *watched = Watched {
-                        place: place.clone(),
+                        location: location.clone(),
                         since: Some(self.holes),
                         ..Watched::default()
                     };
@@ -323,13 +323,16 @@ impl Lint {
             Some(known) if !known.name.is_empty() => known.name.clone(),
             _ => task.to_string(),
         };
-        let place = self.tasks.get(task).and_then(|known| known.place.clone());
-        let key = (kind, place.clone().unwrap_or_else(|| name.clone()));
+        let location = self
+            .tasks
+            .get(task)
+            .and_then(|known| known.location.clone());
+        let key = (kind, location.clone().unwrap_or_else(|| name.clone()));
         let finding = Finding {
             kind,
             task,
             name,
-            place,
+            location,
             time,
             count: 1,
             what,

@@ -94,7 +94,7 @@ impl Recording {
         Self::default()
     }
 
-    /// Keeps so many events at most, instead of [`RECORDED`]. A name, a place in the source or an outcome
+    /// Keeps so many events at most, instead of [`RECORDED`]. A name, a location in the source or an outcome
     /// counts as further events, as many as lie in its length.
     #[must_use]
     pub fn most(self, events: usize) -> Self {
@@ -224,7 +224,7 @@ mod tests {
                 task: TaskId(task),
                 by: None,
                 name: format!("n{task}"),
-                place: None,
+                location: None,
             },
         }
     }

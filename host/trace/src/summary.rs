@@ -482,7 +482,7 @@ mod tests {
                 task,
                 by: None,
                 name: "one of many".into(),
-                place: None,
+                location: None,
             });
             count(EventKind::PollBegin { task });
             let result = PollResult::Ready;

@@ -156,7 +156,7 @@ mod tests {
                 task: TaskId(1),
                 by: None,
                 name: name.into(),
-                place: None,
+                location: None,
             },
         }
     }

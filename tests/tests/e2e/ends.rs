@@ -111,9 +111,9 @@ fn a_fault_names_its_cause_its_address_and_its_place_in_the_source() {
                 assert_eq!(fault.address, address, "{case}");
             }
             has_frame(&fault.backtrace, function, "fault", case);
-            let place = fault.backtrace.place().expect("a place");
+            let frame = fault.backtrace.location().expect("a location");
             assert_eq!(
-                place.line,
+                frame.line,
                 Some(marked("fault", case)),
                 "{case}:\n{}",
                 fault.backtrace

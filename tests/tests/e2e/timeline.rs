@@ -298,7 +298,7 @@ fn names_full_of_html_are_text() {
             task,
             by: None,
             name: name.into(),
-            place: Some(name.into()),
+            location: Some(name.into()),
         },
         EventKind::PollBegin { task },
     ];

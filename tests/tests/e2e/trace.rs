@@ -267,10 +267,10 @@ fn a_task_has_its_name_and_its_place() {
     is_sound(&events);
     let mut names = Vec::new();
     for event in &events {
-        if let EventKind::Spawned { name, place, .. } = &event.kind {
+        if let EventKind::Spawned { name, location, .. } = &event.kind {
             names.push(name.as_str());
-            match place {
-                Some(place) => assert!(place.contains("traced.rs:"), "{place}"),
+            match location {
+                Some(location) => assert!(location.contains("traced.rs:"), "{location}"),
                 None => assert_eq!(name, "main"),
             }
         }

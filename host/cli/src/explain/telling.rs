@@ -74,18 +74,18 @@ impl Teller {
                 format!("the run of {guest} begins; a sleeping guest is woken by `{mode}`")
             }
             EventKind::Spawned {
-                task, by, place, ..
+                task, by, location, ..
             } => {
                 self.becomes_ready(*task);
                 let by = by.map(|by| format!(" by {}", self.task(by)));
-                let place = place
+                let location = location
                     .as_ref()
-                    .map(|place| format!(" at {}", printable_line(place)));
+                    .map(|location| format!(" at {}", printable_line(location)));
                 format!(
                     "{} is spawned{}{}; it stands in the run queue",
                     self.task(*task),
                     by.unwrap_or_default(),
-                    place.unwrap_or_default()
+                    location.unwrap_or_default()
                 )
             }
             EventKind::PollBegin { task } => {
@@ -260,7 +260,7 @@ impl Teller {
             Some(Awaited::HostCall(_)) => " on a call by the host".into(),
             Some(Awaited::Timer(timer)) => format!(" on {timer}"),
             Some(Awaited::Task(other)) => format!(" on the end of {}", self.task(other)),
-            Some(Awaited::Slot) => " on a place among the operations in flight".into(),
+            Some(Awaited::Slot) => " on a slot among the operations in flight".into(),
             _ => String::new(),
         };
         let and = match and {

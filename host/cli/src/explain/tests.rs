@@ -27,7 +27,7 @@ fn read_of(task: TaskId, name: &str) -> Vec<Event> {
                 task,
                 by: None,
                 name: name.into(),
-                place: Some("src/main.rs:3:5".into()),
+                location: Some("src/main.rs:3:5".into()),
             },
         ),
         (guest, EventKind::PollBegin { task }),

@@ -15,7 +15,7 @@ fn board(name: &str) -> Board {
         task,
         by: None,
         name: name.into(),
-        place: None,
+        location: None,
     };
     let pending = |task| EventKind::PollEnd {
         task,
@@ -169,7 +169,7 @@ fn scrolling_and_sorting_stay_within_the_tasks() {
             task: TaskId(task),
             by: None,
             name: format!("idler-{task}"),
-            place: None,
+            location: None,
         };
         let (time, side) = (6_000_000, Side::Guest);
         board.event(&Event { time, side, kind }).unwrap();
@@ -198,7 +198,7 @@ fn ended_tasks_go_after_a_while() {
                 task: TaskId(task),
                 by: None,
                 name: "short".into(),
-                place: None,
+                location: None,
             },
             EventKind::Ended {
                 task: TaskId(task),

@@ -234,7 +234,7 @@ impl Column {
                 Some(Awaited::HostCall(_)) => "a call".into(),
                 Some(Awaited::Timer(timer)) => timer.to_string(),
                 Some(Awaited::Task(task)) => name(task, board),
-                Some(Awaited::Slot) => "a free place".into(),
+                Some(Awaited::Slot) => "a free slot".into(),
                 _ => "its own".into(),
             },
             Self::WaitsFor => String::new(),

@@ -4,7 +4,7 @@
 //! rest of the path goes to the kernel as it is, beneath that directory: `openat2` with
 //! `RESOLVE_BENEATH` refuses, in one step that nobody can race, whatever leads out of it, be it
 //! `..`, an absolute symbolic link, or a directory that is swapped for a link meanwhile. How things
-//! are opened there is `place.rs`.
+//! are opened there is `resolved.rs`.
 //!
 //! # Rights
 //!
@@ -20,7 +20,7 @@
 //! The granted directories themselves are opened once, when the sandbox is built.
 
 pub(crate) mod overlap;
-mod place;
+mod resolved;
 pub(crate) mod socket;
 
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use wakebox_abi::status::Status;
 
 use self::overlap::Identity;
-pub(crate) use self::place::{Opened, Place};
+pub(crate) use self::resolved::{Opened, ResolvedPath};
 use crate::allowance::spend;
 use crate::error::{Error, Result};
 use crate::policy::check::{Guard, Refusal};
@@ -46,7 +46,7 @@ const SKIP: usize = 16;
 
 /// All granted directories.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct Mounts {
     /// Longest path of the guest first.
     mounts: Vec<Arc<Mount>>,
     guard: Arc<Guard>,
@@ -62,7 +62,7 @@ struct Mount {
     identity: Identity,
 }
 
-impl Tree {
+impl Mounts {
     /// Opens the directories that are granted.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Tree {
     /// # Errors
     ///
     /// `InvalidInput` if it is not absolute, `PermissionDenied` if no grant covers it.
-    pub(crate) fn find(&self, path: String) -> Result<Place, Status> {
+    pub(crate) fn resolve(&self, path: String) -> Result<ResolvedPath, Status> {
         if !path.starts_with('/') {
             return Err(Status::InvalidInput);
         }
@@ -90,7 +90,12 @@ impl Tree {
             spend(SKIP * path.len());
             if let Some(rest) = rest(&path, &mount.prefix) {
                 let rest = rest.into();
-                return Ok(Place::new(mount.clone(), rest, path, self.guard.clone()));
+                return Ok(ResolvedPath::new(
+                    mount.clone(),
+                    rest,
+                    path,
+                    self.guard.clone(),
+                ));
             }
         }
         Err(self.guard.refuse(Refusal::File, path))
@@ -222,17 +227,17 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::{fs, io};
 
-    fn tree(grants: &[String]) -> Tree {
+    fn mounts(grants: &[String]) -> Mounts {
         let policy = grants.iter().fold(Policy::new(), |policy, grant| {
             policy.allow_dir(grant.parse().unwrap())
         });
-        Tree::open(&Arc::new(Guard::new(policy))).unwrap()
+        Mounts::open(&Arc::new(Guard::new(policy))).unwrap()
     }
 
     /// What reading the file at a path of the guest gives.
-    fn read(tree: &Tree, path: &str) -> Result<String, Status> {
-        let place = tree.find(path.into())?;
-        let text = io::read_to_string(place.open_file(OFlags::RDONLY)?.file);
+    fn read(mounts: &Mounts, path: &str) -> Result<String, Status> {
+        let resolved = mounts.resolve(path.into())?;
+        let text = io::read_to_string(resolved.open_file(OFlags::RDONLY)?.file);
         text.map_err(|error| status_of(&error))
     }
 
@@ -272,14 +277,20 @@ mod tests {
             fs::write(dir.path().join(name).join("file"), name).unwrap();
         }
         let at = dir.path().display();
-        let tree = tree(&[
+        let mounts = mounts(&[
             format!("{at}/outer:/data"),
             format!("{at}/inner:/data/inner:ro"),
         ]);
-        assert_eq!(read(&tree, "/data/file").as_deref(), Ok("outer"));
-        assert_eq!(read(&tree, "/data/inner/file").as_deref(), Ok("inner"));
-        assert_eq!(read(&tree, "/data/inner2/file"), Err(Status::NotFound));
-        let write = |path: &str| tree.find(path.into()).unwrap().for_change().map(|_| ());
+        assert_eq!(read(&mounts, "/data/file").as_deref(), Ok("outer"));
+        assert_eq!(read(&mounts, "/data/inner/file").as_deref(), Ok("inner"));
+        assert_eq!(read(&mounts, "/data/inner2/file"), Err(Status::NotFound));
+        let write = |path: &str| {
+            mounts
+                .resolve(path.into())
+                .unwrap()
+                .for_change()
+                .map(|_| ())
+        };
         assert_eq!(write("/data/new"), Ok(()));
         assert_eq!(write("/data/inner/new"), Err(Status::PermissionDenied));
     }
@@ -298,11 +309,11 @@ mod tests {
         symlink("sub", root.join("inside")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
         symlink("/proc/self/root", root.join("magic")).unwrap();
-        let tree = tree(&[format!("{}:/data", root.display())]);
+        let mounts = mounts(&[format!("{}:/data", root.display())]);
 
-        assert_eq!(read(&tree, "/data/inside/file").as_deref(), Ok("inside"));
+        assert_eq!(read(&mounts, "/data/inside/file").as_deref(), Ok("inside"));
         assert_eq!(
-            read(&tree, "/data/sub/../sub/file").as_deref(),
+            read(&mounts, "/data/sub/../sub/file").as_deref(),
             Ok("inside")
         );
         for path in [
@@ -316,15 +327,15 @@ mod tests {
             "/secret",
             "/",
         ] {
-            assert_eq!(read(&tree, path), Err(Status::PermissionDenied), "{path}");
+            assert_eq!(read(&mounts, path), Err(Status::PermissionDenied), "{path}");
         }
-        assert_eq!(tree.guard.refusals(), [("file", 9)]);
-        assert_eq!(read(&tree, "/data/loop"), Err(Status::TooManyLinks));
-        assert_eq!(read(&tree, "data/sub/file"), Err(Status::InvalidInput));
+        assert_eq!(mounts.guard.refusals(), [("file", 9)]);
+        assert_eq!(read(&mounts, "/data/loop"), Err(Status::TooManyLinks));
+        assert_eq!(read(&mounts, "data/sub/file"), Err(Status::InvalidInput));
         for path in ["/data/parent/x", "/data/../x", "/data"] {
-            let place = tree.find(path.into()).unwrap();
+            let resolved = mounts.resolve(path.into()).unwrap();
             assert_eq!(
-                place.open_parent().err(),
+                resolved.open_parent().err(),
                 Some(Status::PermissionDenied),
                 "{path}"
             );
@@ -336,8 +347,8 @@ mod tests {
             ("/data/sub/.//", ".//"),
             ("/data/up/", "up/"),
         ] {
-            let place = tree.find(path.into()).unwrap();
-            let (_, name) = place.open_parent().unwrap();
+            let resolved = mounts.resolve(path.into()).unwrap();
+            let (_, name) = resolved.open_parent().unwrap();
             assert_eq!(name, expected, "{path}");
         }
     }
@@ -349,12 +360,12 @@ mod tests {
         fs::write(dir.path().join("sub/file"), "text").unwrap();
         symlink("sub", dir.path().join("link")).unwrap();
         symlink("sub/file", dir.path().join("name")).unwrap();
-        let tree = tree(&[format!("{}:/data", dir.path().display())]);
-        assert_eq!(read(&tree, "/data/sub/file").as_deref(), Ok("text"));
+        let mounts = mounts(&[format!("{}:/data", dir.path().display())]);
+        assert_eq!(read(&mounts, "/data/sub/file").as_deref(), Ok("text"));
         let at_once = |path: &str| {
-            let place = tree.find(path.into()).unwrap();
-            assert!(place.open_file(OFlags::RDONLY).is_ok(), "{path}");
-            place.open_file_cached(OFlags::RDONLY).is_some()
+            let resolved = mounts.resolve(path.into()).unwrap();
+            assert!(resolved.open_file(OFlags::RDONLY).is_ok(), "{path}");
+            resolved.open_file_cached(OFlags::RDONLY).is_some()
         };
         for path in [
             "/data/link/file".into(),
@@ -370,7 +381,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_cannot_be_granted() {
         let policy = Policy::new().allow_dir("/nonexistent/dir:/data".parse().unwrap());
-        let error = Tree::open(&Arc::new(Guard::new(policy))).unwrap_err();
+        let error = Mounts::open(&Arc::new(Guard::new(policy))).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/dir"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
 use super::overlap::{Identity, ancestors};
-use super::{Mount, Tree};
+use super::{Mount, Mounts};
 use crate::error::{Error, Result};
 
 /// Links that a path may lead through, as in the kernel.
@@ -101,7 +101,7 @@ fn link(link: &OwnedFd) -> Result<String, Errno> {
     target.into_string().map_err(|_| Errno::ILSEQ)
 }
 
-impl Tree {
+impl Mounts {
     /// What the guest may change.
     pub(crate) fn changeable(&self) -> Changeable {
         Changeable::of(self.mounts.iter().map(|mount| &**mount))

@@ -125,7 +125,8 @@ pub struct Finding {
     /// Its name, as the guest wrote it: any text.
     pub name: String,
     /// Where it was spawned, as `file:line:column`, as the guest wrote it.
-    pub place: Option<String>,
+    #[serde(rename = "place")]
+    pub location: Option<String>,
     /// When, in nanoseconds since the sandbox was made.
     pub time: u64,
     /// How often this was found.

@@ -27,7 +27,7 @@ impl Run {
                 task,
                 by: None,
                 name: name.into(),
-                place: Some(format!("src/main.rs:{}:5", task.0)),
+                location: Some(format!("src/main.rs:{}:5", task.0)),
             });
         }
         run
@@ -103,7 +103,7 @@ fn pending_without_a_waker_is_found_at_the_end() {
     run.begin(WORKER).pending(WORKER, None).after(MS);
     let finding = only(&run.finish(0), FindingKind::NoWaker, WORKER);
     assert_eq!(finding.name, "worker");
-    assert_eq!(finding.place.as_deref(), Some("src/main.rs:2:5"));
+    assert_eq!(finding.location.as_deref(), Some("src/main.rs:2:5"));
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn tasks_of_one_place_are_one_finding_that_tells_of_the_worst() {
             task: TaskId(task),
             by: None,
             name: format!("conn-{task}"),
-            place: Some("src/serve.rs:9:1".into()),
+            location: Some("src/serve.rs:9:1".into()),
         });
         run.after(MS)
             .begin(TaskId(task))
@@ -392,7 +392,7 @@ fn memory_is_for_what_lives() {
             task,
             by: None,
             name: "short".into(),
-            place: None,
+            location: None,
         });
         look(EventKind::TimerSet {
             timer: TimerId(number.into()),
@@ -448,7 +448,7 @@ fn tasks_beyond_the_most_are_counted() {
             task: TaskId(task),
             by: None,
             name: "one of many".into(),
-            place: None,
+            location: None,
         });
     }
     assert_eq!(run.finish(0).unwatched, 3);

@@ -193,7 +193,7 @@
       case "host_call": return "the next call by the host";
       case "timer": return `timer ${id}`;
       case "task": return `the end of ${taskName(model, id)}`;
-      case "line": return "a place among the operations in flight";
+      case "line": return "a slot among the operations in flight";
       default: return name;
     }
   }

@@ -107,7 +107,7 @@ fn tasks(guest: &mut Guest, [count, ends, same, ..]: Args) {
 fn names(guest: &mut Guest, [count, ..]: Args) {
     let mut trace = Trace::of(guest);
     for task in 1..=count as u32 {
-        for text in [Text::Name, Text::Place] {
+        for text in [Text::Name, Text::Location] {
             for _ in 0..10 {
                 trace.part(text, [0xFF; TEXT_PART], TEXT_PART as u8);
             }
@@ -177,7 +177,7 @@ fn disorder(guest: &mut Guest, _: Args) {
 fn parts(guest: &mut Guest, _: Args) {
     let mut trace = Trace::of(guest);
     for len in [0, 1, 15, 16, 17, 127, 255] {
-        for text in [Text::Name, Text::Place] {
+        for text in [Text::Name, Text::Location] {
             for _ in 0..1000 {
                 trace.part(text, [b'x'; TEXT_PART], len);
             }
@@ -195,7 +195,7 @@ fn name(guest: &mut Guest, [which, ..]: Args) {
     let (_, text, _) = TEXTS[which as usize];
     for (task, text) in [text, b"</script><script>x"].into_iter().enumerate() {
         trace.text(Text::Name, text);
-        trace.text(Text::Place, text);
+        trace.text(Text::Location, text);
         trace.spawned(task as u32 + 2);
         // A finding, so that it is shown.
         trace.tell(What::PollBegin {
@@ -321,7 +321,7 @@ fn circle(guest: &mut Guest, _: Args) {
         if round < 5000 {
             let digits: [u8; 4] =
                 core::array::from_fn(|place| b'0' + (round / 10_u64.pow(place as u32) % 10) as u8);
-            trace.text(Text::Place, &digits);
+            trace.text(Text::Location, &digits);
             trace.spawned(task);
         }
         trace.woken(task, Reason::Task(task - 1));

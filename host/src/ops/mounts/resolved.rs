@@ -4,7 +4,7 @@
 //!
 //! Opening something may have an effect on others: a process that waits to write to a pipe goes on
 //! when it is opened for reading, a device may do anything. So what a path leads to is first opened
-//! as a mere place (`O_PATH`), which has no effect; if it is a regular file, that very file is
+//! as a mere reference (`O_PATH`), which has no effect; if it is a regular file, that very file is
 //! opened, whatever the path leads to by then. New files are made with `O_EXCL`, which opens
 //! nothing that was there.
 //!
@@ -36,7 +36,7 @@ const LINKS: u32 = 40;
 /// microsecond for each, and a path has room for two thousand.
 const SHORT: usize = 32;
 
-/// The price of telling what a place is and of opening the file there.
+/// The price of telling what is there and of opening the file there.
 const REOPEN: usize = 4 * CALL;
 
 /// Rights of a new file, less what the process's umask takes away.
@@ -44,7 +44,7 @@ const MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// A path of the guest beneath a granted directory. What is there, if anything, is not known.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ResolvedPath {
     mount: Arc<Mount>,
     /// The path beneath the granted directory; empty for itself.
     rest: String,
@@ -60,7 +60,7 @@ pub(crate) struct Opened {
     pub(crate) is_new: bool,
 }
 
-impl Place {
+impl ResolvedPath {
     pub(super) fn new(mount: Arc<Mount>, rest: String, path: String, guard: Arc<Guard>) -> Self {
         Self {
             mount,
@@ -75,7 +75,7 @@ impl Place {
         self.guard.refuse(Refusal::File, &self.path)
     }
 
-    /// The place, if something may be changed there.
+    /// The path, if something may be changed there.
     ///
     /// # Errors
     ///
@@ -233,12 +233,12 @@ impl Place {
         }
     }
 
-    /// Opens the file that a place stands for. Where there is no `/proc`, by its path once more,
+    /// Opens the file that a reference stands for. Where there is no `/proc`, by its path once more,
     /// which is `STALE` if something else is there now.
     fn reopen(&self, pinned: &OwnedFd, rest: &str, flags: OFlags) -> Result<File, Errno> {
         // The table of open files of this very thread.
-        let place = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
-        let file = match openat(CWD, place, flags | OFlags::CLOEXEC, Mode::empty()) {
+        let link = format!("/proc/thread-self/fd/{}", pinned.as_raw_fd());
+        let file = match openat(CWD, link, flags | OFlags::CLOEXEC, Mode::empty()) {
             Err(Errno::NOENT) => self.beneath(rest, flags, Mode::empty())?,
             file => file?,
         };
