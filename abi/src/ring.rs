@@ -25,11 +25,32 @@ use crate::entry::{Completion, Entry, Submission};
 use crate::memory::{Control, Slots, Word};
 use crate::trace::Record;
 
+/// Which ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ring {
+    /// From the guest to the host: what is asked for.
+    Submission,
+    /// From the host to the guest: what became of it.
+    Completion,
+    /// From the guest to the host: what the guest tells of itself.
+    Trace,
+}
+
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Submission => "submission ring",
+            Self::Completion => "completion ring",
+            Self::Trace => "trace ring",
+        })
+    }
+}
+
 /// The two words that belong to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Indices {
     /// Which ring, for messages.
-    pub name: &'static str,
+    pub ring: Ring,
     /// Written by the producer.
     pub tail: Word,
     /// Written by the consumer.
@@ -38,21 +59,21 @@ pub struct Indices {
 
 /// The submission ring's words: the guest produces, the host consumes.
 pub const SUBMISSION: Indices = Indices {
-    name: "submission ring",
+    ring: Ring::Submission,
     tail: Word::SubmissionTail,
     head: Word::SubmissionHead,
 };
 
 /// The completion ring's words: the host produces, the guest consumes.
 pub const COMPLETION: Indices = Indices {
-    name: "completion ring",
+    ring: Ring::Completion,
     tail: Word::CompletionTail,
     head: Word::CompletionHead,
 };
 
 /// The trace ring's words: the guest produces, the host consumes ([`crate::trace`]).
 pub const TRACE: Indices = Indices {
-    name: "trace ring",
+    ring: Ring::Trace,
     tail: Word::TraceTail,
     head: Word::TraceHead,
 };
@@ -75,7 +96,7 @@ pub type TraceConsumer<C, S> = Consumer<C, S, Record, { Record::WORDS }>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt {
     /// Which ring.
-    pub ring: &'static str,
+    pub ring: Ring,
     /// The tail as this side knows or was told it.
     pub tail: u32,
     /// The head as this side knows or was told it.
@@ -167,7 +188,7 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Producer<
         let unread = self.published.wrapping_sub(self.head);
         if head.wrapping_sub(self.head) > unread {
             return Err(Corrupt {
-                ring: self.indices.name,
+                ring: self.indices.ring,
                 tail: self.published,
                 head,
                 size: self.slots.len(),
@@ -292,7 +313,7 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Consumer<
         let claimed = tail.wrapping_sub(self.released);
         if claimed > size || claimed < known {
             return Err(Corrupt {
-                ring: self.indices.name,
+                ring: self.indices.ring,
                 tail,
                 head: self.head,
                 size,

@@ -128,7 +128,7 @@ pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, Segment};
 pub use outcome::{
     Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
-    Shutdown, Stack,
+    Shutdown, Stack, Violation,
 };
 pub use policy::Policy;
 pub use pulse::Pulse;
@@ -142,5 +142,6 @@ pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
 pub use template::Template;
 pub use text::printable_line;
+pub use wakebox_abi::ring::Ring;
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;

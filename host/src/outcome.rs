@@ -2,6 +2,7 @@
 
 mod fault;
 mod panic;
+mod violation;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub(crate) use self::fault::LONGEST_INSTRUCTION;
 pub use self::fault::{Cause, Fault, FaultKind, Instruction};
 pub use self::panic::Panic;
+pub use self::violation::Violation;
 pub use wakebox_vmm::x86_64::registers::Registers;
 pub use wakebox_vmm::x86_64::shutdown::{Change, ExceptionFrame, Shutdown, Stack};
 
@@ -30,8 +32,8 @@ pub enum Outcome {
     Fault(Box<Fault>),
     /// The guest reached a limit that policy sets.
     Limit(Limit),
-    /// The guest broke the interface; the text says how.
-    Violation(String),
+    /// The guest broke the interface.
+    Violation(Violation),
     /// The guest sleeps with no operation in flight: nothing can ever wake it.
     Deadlock,
     /// The host ended it.
@@ -83,7 +85,7 @@ impl fmt::Display for Outcome {
             Self::Panic(panic) => write!(f, "the guest panicked {panic}"),
             Self::Fault(fault) => write!(f, "the guest faulted: {fault}"),
             Self::Limit(limit) => write!(f, "the guest was stopped: {limit}"),
-            Self::Violation(what) => write!(f, "the guest broke the interface: {what}"),
+            Self::Violation(how) => write!(f, "the guest broke the interface: {how}"),
             Self::Deadlock => f.write_str(
                 "the guest sleeps for ever: every task waits and no operation is in flight that \
                  could wake one",

@@ -123,10 +123,10 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
     #[inline]
     pub(crate) fn check_slot(&self, token: Token) -> Result<(), Violation> {
         if token.slot >= self.most {
-            return Err(Violation(format!(
-                "it submitted an operation in slot {} of {}",
-                token.slot, self.most
-            )));
+            return Err(Violation::NoSuchSlot {
+                slot: token.slot,
+                slots: self.most,
+            });
         }
         Ok(())
     }
@@ -155,10 +155,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         }
         let slot = &mut self.slots[index];
         if slot.operation.is_some() {
-            return Err(Violation(format!(
-                "it submitted a second operation in slot {}, where one is in flight",
-                token.slot
-            )));
+            return Err(Violation::SlotTaken { slot: token.slot });
         }
         slot.generation = token.generation;
         slot.request = request;

@@ -44,7 +44,7 @@ use std::task::Context;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
 use wakebox_abi::op::{Opcode, Request};
-use wakebox_abi::queue::{Broken, Queue};
+use wakebox_abi::queue::Queue;
 use wakebox_abi::status::Status;
 use wakebox_vmm::memory::{GuestMemory, Shared};
 
@@ -53,18 +53,9 @@ use self::closing::Remains;
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
 use crate::observe::Recorder;
-use crate::outside::{Panicked, guarded};
+pub(crate) use crate::outcome::Violation;
+use crate::outside::guarded;
 use crate::telemetry::{OpTelemetry, Telemetry};
-
-/// How a guest broke the interface, in words. Ends its sandbox.
-#[derive(Clone, Debug)]
-pub(crate) struct Violation(pub(crate) String);
-
-impl From<Broken> for Violation {
-    fn from(broken: Broken) -> Self {
-        Self(broken.to_string())
-    }
-}
 
 /// Why a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,8 +236,8 @@ where
     ///
     /// The guest broke the ring, now or before.
     pub(crate) fn turn(&mut self, register: Option<&Context<'_>>) -> Result<Turn, Violation> {
-        if let Some(violation) = &self.broken {
-            return Err(violation.clone());
+        if let Some(violation) = self.broken {
+            return Err(violation);
         }
         if self.paused {
             // Whoever ends the pause sees to what is put off.
@@ -266,14 +257,8 @@ where
         }
         // Subscribers and recorders of the embedder's are called in a turn, perhaps on a thread that
         // would be missed. What a panic has left half done is not gone on with.
-        let mut turn = guarded(|| self.unbroken_turn()).unwrap_or_else(|Panicked| {
-            Err(Violation(
-                "it did not; the host panicked while it served it: a subscriber of `tracing`, a \
-                 recorder of `metrics`, or Wakebox itself"
-                    .into(),
-            ))
-        });
-        self.broken = turn.as_ref().err().cloned();
+        let mut turn = guarded(|| self.unbroken_turn()).unwrap_or(Err(Violation::HostPanicked));
+        self.broken = turn.as_ref().err().copied();
         if let (Some(context), Ok(turn)) = (register, &mut turn)
             && turn.ended == Ended::Done
         {

@@ -17,7 +17,6 @@ use wakebox_vmm::vcpu::Exit;
 use super::serve::Parked;
 use super::{DRIVER_QUANTUM, Running, Sandbox};
 use crate::calls::guest::GuestEnd;
-use crate::driver::Violation;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
 use crate::observe::exit_reason;
@@ -217,9 +216,9 @@ impl Sandbox {
         let began = Instant::now();
         self.turn_began = began;
         if let Some(resume) = self.resume.take()
-            && let Err(Violation(what)) = self.resume(resume)
+            && let Err(violation) = self.resume(resume)
         {
-            return Ok(Outcome::Violation(what));
+            return Ok(Outcome::Violation(violation));
         }
         loop {
             if let Some(why) = self.live.stop.why() {
@@ -264,7 +263,7 @@ impl Sandbox {
         };
         Ok(match served.and(self.let_tasks_begin().await) {
             Ok(()) => Continue(()),
-            Err(Violation(what)) => Break(Outcome::Violation(what)),
+            Err(violation) => Break(Outcome::Violation(violation)),
         })
     }
 

@@ -127,7 +127,7 @@ impl Sandbox {
                 let fault = Box::new(Fault::of_shutdown(registers, shutdown));
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }
-            End::Violation(what) => Outcome::Violation(what),
+            End::Violation(what) => Outcome::Violation(what.into()),
         })
     }
 
@@ -142,7 +142,7 @@ impl Sandbox {
     pub(super) async fn not_woken(&mut self, parked: Parked) -> Outcome {
         match parked {
             Parked::Stopped(why) => self.stopped(why).await,
-            Parked::Broken(Violation(what)) => Outcome::Violation(what),
+            Parked::Broken(violation) => Outcome::Violation(violation),
             Parked::Deadlock | Parked::Completion | Parked::Unfinished | Parked::Wanted => {
                 Outcome::Deadlock
             }
@@ -169,7 +169,7 @@ impl Sandbox {
     /// somebody had no patience for what it wrote last.
     fn ended(&self, served: Result<(), Violation>, flushed: Flushed, outcome: Outcome) -> Outcome {
         match (served, self.live.stop.why()) {
-            (Err(Violation(what)), _) => Outcome::Violation(what),
+            (Err(violation), _) => Outcome::Violation(violation),
             (Ok(()), Some(Why::Log)) => {
                 Outcome::Limit(Limit::Log(self.limits.value(LimitKind::Log)))
             }

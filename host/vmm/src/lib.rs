@@ -28,6 +28,7 @@ pub mod system;
 pub mod thread;
 pub mod ticker;
 pub mod vcpu;
+pub mod violation;
 pub mod x86_64;
 
 pub use error::{Error, Result};

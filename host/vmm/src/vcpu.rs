@@ -15,6 +15,7 @@ use crate::memory::GuestMemory;
 use crate::signal::{self, RunPage, VcpuKick, thread_id};
 use crate::system::{System, retry};
 use crate::ticker::Ticker;
+use crate::violation::Violation;
 use crate::x86_64::exception::{Exception, FRAME_WORDS};
 use crate::x86_64::registers::{self, Features, Registers};
 use crate::x86_64::state::CpuState;
@@ -54,7 +55,7 @@ pub enum End {
     /// Its processor gave up; [`Vcpu::shut_down`] says why.
     Shutdown,
     /// It did what no guest may do.
-    Violation(String),
+    Violation(Violation),
 }
 
 /// What others kick a processor by.
@@ -68,7 +69,7 @@ fn kick_of(vcpu: &mut VcpuFd, ticker: &Ticker) -> Arc<VcpuKick> {
     kick
 }
 
-fn violation(what: String) -> Exit {
+fn violation(what: Violation) -> Exit {
     Exit::End(End::Violation(what))
 }
 
@@ -325,18 +326,14 @@ impl Vcpu {
                 port::EXIT => Exit::End(End::Exit),
                 port::ABORT => Exit::End(End::Abort),
                 port::FAULT => self.exception()?,
-                other => violation(format!("it wrote to the port {other:#x}")),
+                other => violation(Violation::PortWritten(other)),
             }),
-            Ok(VcpuExit::IoIn(at, _)) => Ok(violation(format!("it read the port {at:#x}"))),
+            Ok(VcpuExit::IoIn(at, _)) => Ok(violation(Violation::PortRead(at))),
             Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
             Ok(VcpuExit::IrqWindowOpen) => Ok(Exit::Interrupted(reasons)),
             Ok(VcpuExit::Intr) => Ok(self.interrupted(reasons)),
-            Ok(VcpuExit::MmioRead(at, _)) => Ok(violation(format!(
-                "it read the physical address {at:#x}, where nothing is"
-            ))),
-            Ok(VcpuExit::MmioWrite(at, _)) => Ok(violation(format!(
-                "it wrote the physical address {at:#x}, where nothing is"
-            ))),
+            Ok(VcpuExit::MmioRead(at, _)) => Ok(violation(Violation::AddressRead(at))),
+            Ok(VcpuExit::MmioWrite(at, _)) => Ok(violation(Violation::AddressWritten(at))),
             Ok(VcpuExit::Shutdown) => Ok(Exit::End(End::Shutdown)),
             Ok(VcpuExit::FailEntry(reason, cpu)) => Err(Error::KvmStopped(format!(
                 "entering the guest failed on processor {cpu} for the hardware's reason {reason:#x}"
@@ -391,14 +388,10 @@ impl Vcpu {
         let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
         let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
         if sregs.cs.selector & 3 != 0 {
-            return Ok(violation(
-                "it rang the doorbell of the exception stubs itself".into(),
-            ));
+            return Ok(violation(Violation::StubDoorbell));
         }
         let Some(frame) = self.frame::<FRAME_WORDS>(regs.rsp, |at| at) else {
-            return Ok(violation(
-                "an exception stub ran on a stack that is not its own".into(),
-            ));
+            return Ok(violation(Violation::StubStack));
         };
         let exception = Exception::new(frame, &regs, sregs.cr2);
         Ok(Exit::End(End::Exception(Box::new(exception))))

@@ -1,7 +1,7 @@
 //! Whether a sandbox ended as its case says.
 
-use wakebox::{CallError, Fault, FaultKind, Limit, Outcome};
-use wakebox_hostile::{Answer, Case, End, Ends, Trap};
+use wakebox::{CallError, Fault, FaultKind, Limit, Outcome, Ring, Violation};
+use wakebox_hostile::{Answer, Case, End, Ends, Trap, Violated};
 
 /// The kinds of KVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,30 @@ pub(super) fn check(case: &Case, outcome: &Outcome, machine: Machine) -> Result<
     }
 }
 
+fn is_violation(violated: Violated, violation: Violation) -> bool {
+    match violation {
+        Violation::RingIndex { ring, .. } => match violated {
+            Violated::SubmissionRing => ring == Ring::Submission,
+            Violated::CompletionRing => ring == Ring::Completion,
+            _ => false,
+        },
+        Violation::TooManyInFlight { .. } => violated == Violated::TooManyInFlight,
+        Violation::NoSuchSlot { .. } => violated == Violated::NoSuchSlot,
+        Violation::SlotTaken { .. } => violated == Violated::SlotTaken,
+        Violation::PortRead { .. } => violated == Violated::PortRead,
+        Violation::PortWritten { .. } => violated == Violated::PortWritten,
+        Violation::StubDoorbell => violated == Violated::StubDoorbell,
+        _ => false,
+    }
+}
+
 fn is(end: End, outcome: &Outcome) -> bool {
     match (end, outcome) {
         (End::Exit(expected), Outcome::Exit(code)) => expected == *code,
         (End::Fault(trap), Outcome::Fault(fault)) => is_trap(trap, fault),
-        (End::Violation(words), Outcome::Violation(sentence)) => sentence.contains(words),
+        (End::Violation(violated), Outcome::Violation(violation)) => {
+            is_violation(violated, *violation)
+        }
         (End::Panic(message), Outcome::Panic(panic)) => {
             // One of the program itself names its source.
             let own = panic

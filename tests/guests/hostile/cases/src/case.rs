@@ -207,6 +207,27 @@ impl fmt::Display for Trap {
     }
 }
 
+/// What a guest broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violated {
+    /// The submission ring's index.
+    SubmissionRing,
+    /// The completion ring's index.
+    CompletionRing,
+    /// The number of operations in flight.
+    TooManyInFlight,
+    /// The number of slots.
+    NoSuchSlot,
+    /// That a slot has one operation at a time.
+    SlotTaken,
+    /// That no port is read.
+    PortRead,
+    /// That doorbells alone are written to.
+    PortWritten,
+    /// That the doorbell of the exception stubs is theirs.
+    StubDoorbell,
+}
+
 /// How a sandbox ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -216,8 +237,8 @@ pub enum End {
     Fault(Trap),
     /// With a panic that the case forged, whose message begins like this.
     Panic(&'static str),
-    /// With a violation whose sentence has these words.
-    Violation(&'static str),
+    /// With a violation of this kind.
+    Violation(Violated),
     /// Asleep for ever.
     Deadlock,
     /// When its time was over.
@@ -251,7 +272,7 @@ impl fmt::Display for End {
             Self::Exit(code) => write!(f, "exit {code}"),
             Self::Fault(trap) => trap.fmt(f),
             Self::Panic(message) => write!(f, "panic `{message}`"),
-            Self::Violation(what) => write!(f, "violation `{what}`"),
+            Self::Violation(what) => write!(f, "violation {what:?}"),
             Self::Deadlock => f.write_str("deadlock"),
             Self::WallClock => f.write_str("wall clock"),
             Self::Anything => f.write_str("anything"),

@@ -9,7 +9,7 @@ use wakebox_abi::file::OpenFlags;
 use wakebox_abi::op::{self, Buf, Param, SocketAddress};
 use wakebox_abi::status::Status;
 
-use crate::case::{Args, Case, End, Modes};
+use crate::case::{Args, Case, End, Modes, Violated};
 use crate::guest::Guest;
 use crate::handles::Kind;
 use crate::machine;
@@ -671,7 +671,12 @@ fn of_row(index: u64, row: &Row, visit: &mut dyn FnMut(Case)) {
     visit(case.with([index, 0, 0, 0]));
     for slot in [machine::IN_FLIGHT, u32::MAX] {
         let name = format_args!("{name}.slot={slot:#x}");
-        let case = Case::new("entries", name, wrong_slot, End::Violation("slot"));
+        let case = Case::new(
+            "entries",
+            name,
+            wrong_slot,
+            End::Violation(Violated::NoSuchSlot),
+        );
         visit(case.with([index, slot.into(), 0, 0]));
     }
     for (first, (first_name, field)) in row.fields.iter().enumerate() {

@@ -26,7 +26,7 @@ mod turns;
 mod typed;
 mod words;
 
-pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap};
+pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap, Violated};
 pub use guest::{Entered, Guest};
 
 /// The machine that the cases expect.

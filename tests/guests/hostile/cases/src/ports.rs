@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use wakebox_abi::{layout, port};
 
-use crate::case::{Args, Case, End, Expect, Modes, Trap};
+use crate::case::{Args, Case, End, Expect, Modes, Trap, Violated};
 use crate::guest::Guest;
 
 fn out(_: &mut Guest, [at, width, ..]: Args) {
@@ -83,12 +83,12 @@ fn forbidden(told: End) -> Expect {
 }
 
 /// What the host says of a port that was read.
-const READ: End = End::Violation("it read the port");
+const READ: End = End::Violation(Violated::PortRead);
 /// What it says of one that was written and is no doorbell.
-const WRITTEN: End = End::Violation("it wrote to the port");
+const WRITTEN: End = End::Violation(Violated::PortWritten);
 
 /// What it says of a guest that rings the stubs' own doorbell.
-const RUNG_ITSELF: End = End::Violation("the doorbell of the exception stubs");
+const RUNG_ITSELF: End = End::Violation(Violated::StubDoorbell);
 
 /// Rings a doorbell a thousand times.
 fn ring_often(guest: &mut Guest, [at, ..]: Args) {

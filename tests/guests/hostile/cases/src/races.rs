@@ -10,7 +10,7 @@ use wakebox_abi::op::{self, Buf, Operation, SocketAddress};
 use wakebox_abi::status::Status;
 use wakebox_abi::{layout, port};
 
-use crate::case::{Args, Case, End, Modes};
+use crate::case::{Args, Case, End, Modes, Violated};
 use crate::guest::Guest;
 use crate::machine;
 
@@ -283,14 +283,14 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     case("driver-polls", driver_polls, 0, fine);
     for wrong in [65, 1 << 31, u64::from(u32::MAX)] {
         let name = format_args!("tail-{wrong:#x}");
-        let violation = End::Violation("submission ring");
+        let violation = End::Violation(Violated::SubmissionRing);
         visit(
             Case::new("races", name, tail, violation)
                 .with([wrong, 0, 0, 0])
                 .modes(Modes::All),
         );
         let name = format_args!("head-{wrong:#x}");
-        let violation = End::Violation("completion ring");
+        let violation = End::Violation(Violated::CompletionRing);
         let wrong = [wrong + 0x1000, 0, 0, 0];
         visit(
             Case::new("races", name, head, violation)

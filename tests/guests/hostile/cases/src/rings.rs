@@ -7,7 +7,7 @@ use wakebox_abi::op::{self, Buf, Operation};
 use wakebox_abi::status::Status;
 use wakebox_abi::{layout, port};
 
-use crate::case::{Args, Case, End, Modes};
+use crate::case::{Args, Case, End, Modes, Violated};
 use crate::guest::Guest;
 
 const RING: u32 = Guest::RING;
@@ -321,7 +321,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
                 continue;
             }
             let args = [before, by, 0, 0];
-            let violation = End::Violation("submission ring");
+            let violation = End::Violation(Violated::SubmissionRing);
             let detail = format_args!("tail-{name}-after-{before}");
             visit(
                 Case::new("rings", detail, tail_moves, violation)
@@ -338,7 +338,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
             ("back", 0xFFFF_FFFE),
         ] {
             let detail = format_args!("head-{name}-after-{before}");
-            let violation = End::Violation("completion ring");
+            let violation = End::Violation(Violated::CompletionRing);
             let case = Case::new("rings", detail, head_moves, violation).with([before, by, 0, 0]);
             visit(case.modes(Modes::All));
         }
@@ -366,19 +366,29 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     fine("exit-in-flight", end_in_flight, [0; 4]);
     for batch in [1, 13, RING] {
         let detail = format_args!("never-read-in-{batch}s");
-        let case = Case::new("rings", detail, never_read, End::Violation("in flight"));
+        let case = Case::new(
+            "rings",
+            detail,
+            never_read,
+            End::Violation(Violated::TooManyInFlight),
+        );
         visit(case.with([batch.into(), 0, 0, 0]).modes(Modes::All));
     }
     let case = Case::new(
         "rings",
         "too-many-in-flight",
         too_many_in_flight,
-        End::Violation("in flight"),
+        End::Violation(Violated::TooManyInFlight),
     );
     visit(case.modes(Modes::All));
     for slot in [0, RING - 1] {
         let detail = format_args!("slot-{slot}-taken");
-        let case = Case::new("rings", detail, slot_taken, End::Violation("slot"));
+        let case = Case::new(
+            "rings",
+            detail,
+            slot_taken,
+            End::Violation(Violated::SlotTaken),
+        );
         visit(case.with([slot.into(), 0, 0, 0]).modes(Modes::All));
     }
     // As an operation unknown, as a token slot 7.
@@ -387,12 +397,17 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         let case = Case::new("rings", detail, ring_of, Status::Unsupported);
         visit(case.with([value, 0, 0, 0]).modes(Modes::All));
     }
-    let case = Case::new("rings", "full-of-ones", ring_of, End::Violation("slot"));
+    let case = Case::new(
+        "rings",
+        "full-of-ones",
+        ring_of,
+        End::Violation(Violated::NoSuchSlot),
+    );
     visit(case.with([u64::MAX, 0, 0, 0]).modes(Modes::All));
     for (how, name, end) in [
         (1, "abort", End::Panic("")),
         (2, "fault", crate::Trap::Illegal.into()),
-        (3, "violate", End::Violation("submission ring")),
+        (3, "violate", End::Violation(Violated::SubmissionRing)),
     ] {
         let detail = format_args!("{name}-in-flight");
         visit(

@@ -13,7 +13,7 @@ use wakebox_abi::port;
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Sleep;
 
-use crate::case::{Args, Case, End, Modes};
+use crate::case::{Args, Case, End, Modes, Violated};
 use crate::guest::Guest;
 use crate::machine;
 
@@ -101,10 +101,10 @@ fn outcome(set: [(Word, u32); 2]) -> End {
     };
     let tail = value(Word::SubmissionTail, 1);
     if tail > 0 && value(Word::CompletionHead, 0) > 0 {
-        return End::Violation("completion ring");
+        return End::Violation(Violated::CompletionRing);
     }
     if tail > RING {
-        return End::Violation("submission ring");
+        return End::Violation(Violated::SubmissionRing);
     }
     // Every entry that the tail covers is a no-op: one was written, the others are zeroes.
     if value(Word::Seen, 0) == tail {
