@@ -2,10 +2,12 @@
 //!
 //! A room is a file or a folder directly below a package's `src`; an arrow is that a file in one
 //! imports from another with `use`. A circle is a set of rooms that reach each other: whoever
-//! wants to understand one of them must read all. `cargo xtask test` fails on any.
+//! wants to understand one of them must read all. `cargo xtask test` fails on any, and on a file of
+//! product code that is longer than [`sizes::MOST`] lines.
 
 mod imports;
 mod papers;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -57,6 +59,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         println!("circle: {}", circle.join(", "));
     }
     check(&circles)?;
+    sizes::check(&workspace::root())?;
     let page = workspace::root().join("docs/ARCHITECTURE.md");
     let missing = papers::missing(&workspace::root(), &page)?;
     if let Some(path) = missing.first() {

@@ -1,0 +1,153 @@
+use futures_util::FutureExt;
+use wakebox_abi::op::CallHeader;
+
+use super::*;
+use crate::account::{Account, EACH};
+
+fn call_queue(most: u64) -> (Caller, Account) {
+    let account = Account::new(most);
+    let call_queue = Arc::new(CallQueue::starting_at(0, account.clone()));
+    (Caller::new(call_queue, None), account)
+}
+
+/// The number and the kind of the next message, if there is one.
+fn taken(caller: &Caller) -> Option<(u64, CallKind)> {
+    let message = caller.call_queue.take().now_or_never()??;
+    let (header, _) = CallHeader::split(&message).unwrap();
+    Some((header.call, header.kind))
+}
+
+fn answer(caller: &Caller, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {
+    let bytes = caller.call_queue.lock().account.concat(&[bytes])?;
+    caller.call_queue.reply(call, kind, bytes)
+}
+
+#[test]
+fn a_call_that_is_given_up_before_it_is_taken_leaves_nothing() {
+    let (caller, account) = call_queue(1 << 20);
+    let input = [0; 1_000];
+    // Many times as much as may be kept.
+    for _ in 0..5_000 {
+        let mut call = Box::pin(caller.call_bytes("f", &input));
+        assert!((&mut call).now_or_never().is_none());
+    }
+    assert_eq!(taken(&caller), None);
+    assert_eq!(account.kept(), 0);
+    assert!(account.peak() < 2_000);
+}
+
+#[test]
+fn the_guest_is_told_of_a_call_that_is_given_up_after_it_was_taken() {
+    let (caller, account) = call_queue(1 << 20);
+    let (mut one, mut two) = (
+        Box::pin(caller.call_bytes("f", b"one")),
+        Box::pin(caller.call_bytes("f", b"two")),
+    );
+    assert!((&mut one).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    assert!((&mut two).now_or_never().is_none());
+    drop(one);
+    assert_eq!(taken(&caller), Some((0, CallKind::Cancel)));
+    assert_eq!(taken(&caller), Some((1, CallKind::Call)));
+    drop(two);
+    assert_eq!(taken(&caller), Some((1, CallKind::Cancel)));
+    assert_eq!((taken(&caller), account.kept()), (None, 0));
+}
+
+#[test]
+fn calls_that_wait_are_charged_and_one_too_many_is_refused() {
+    let (caller, account) = call_queue(10_000);
+    let input = [0; 1_000];
+    let mut calls: Vec<_> = (0..10)
+        .map(|_| Box::pin(caller.call_bytes("f", &input)))
+        .collect();
+    let ends: Vec<_> = calls.iter_mut().map(FutureExt::now_or_never).collect();
+    let refused = Some(Err(CallError::LimitReached("f".into())));
+    let waiting = ends.iter().take_while(|end| end.is_none()).count();
+    assert!((5..9).contains(&waiting), "{waiting}");
+    assert!(ends[waiting..].iter().all(|end| *end == refused));
+    assert!(account.kept() >= 1_000 * waiting as u64);
+    drop(calls);
+    assert_eq!(account.kept(), 0);
+}
+
+#[test]
+fn empty_parts_of_a_result_cost_nothing_and_the_others_what_they_hold() {
+    let (caller, account) = call_queue(1 << 20);
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let before = account.kept();
+    for _ in 0..100_000 {
+        answer(&caller, 0, ReplyKind::Part, b"").unwrap();
+    }
+    assert_eq!(account.kept(), before);
+    for _ in 0..1_000 {
+        answer(&caller, 0, ReplyKind::Part, b"a").unwrap();
+    }
+    assert!(account.kept() - before <= (2_000 + EACH) as u64);
+    answer(&caller, 0, ReplyKind::Result, b"b").unwrap();
+    let result = call.now_or_never().unwrap().unwrap();
+    assert_eq!((result.len(), result.last()), (1_001, Some(&b'b')));
+    assert_eq!(account.kept(), 0);
+}
+
+#[test]
+fn a_result_in_parts_that_is_too_large_for_the_account_ends_its_call() {
+    let (caller, account) = call_queue(10_000);
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let mut parts = 0;
+    while answer(&caller, 0, ReplyKind::Part, &[0; 1_000]).is_ok() {
+        parts += 1;
+    }
+    assert!((3..10).contains(&parts), "{parts}");
+    let refused = Err(CallError::LimitReached("f".into()));
+    assert_eq!(call.now_or_never(), Some(refused));
+    assert_eq!(account.kept(), 0);
+}
+
+#[test]
+fn an_answer_is_asked_about_before_it_is_copied() {
+    let (caller, _) = call_queue(1 << 20);
+    let call_queue = &caller.call_queue;
+    assert_eq!(call_queue.expects(0, 1), Ok(false), "nobody has called");
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(call_queue.expects(0, MESSAGE_MAX), Ok(true));
+    assert_eq!(call_queue.expects(0, MESSAGE_MAX + 1), Ok(false));
+    let refused = Err(CallError::TooLarge("f".into()));
+    assert_eq!(call.now_or_never(), Some(refused));
+    assert_eq!(call_queue.expects(0, 1), Ok(false), "the caller has gone");
+}
+
+#[test]
+fn who_waits_has_one_ticket_however_often_it_is_polled() {
+    let (caller, _) = call_queue(1 << 30);
+    let mut calls: Vec<_> = (0..CALLS_MAX)
+        .map(|_| Box::pin(caller.call_bytes("f", b"")))
+        .collect();
+    assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
+    let mut more: Vec<_> = (0..3)
+        .map(|_| Box::pin(caller.call_bytes("f", b"")))
+        .collect();
+    let mut takes: Vec<_> = (0..3).map(|_| caller.call_queue.take()).collect();
+    for _ in 0..100 {
+        assert!(more.iter_mut().all(|call| call.now_or_never().is_none()));
+    }
+    assert_eq!(caller.call_queue.lock().callers.wakers.len(), 3);
+    // Room goes to them in their order.
+    drop(calls.pop());
+    assert_eq!(caller.call_queue.lock().callers.wakers.len(), 2);
+    assert!((&mut more[0]).now_or_never().is_none());
+    assert_eq!(caller.call_queue.lock().pending.len(), CALLS_MAX);
+    drop((more, calls));
+    assert_eq!(caller.call_queue.lock().callers.wakers.len(), 0);
+    for _ in 0..100 {
+        assert!(takes.iter_mut().all(|take| take.now_or_never().is_none()));
+    }
+    assert_eq!(caller.call_queue.lock().takers.wakers.len(), 3);
+    drop(takes);
+    assert_eq!(caller.call_queue.lock().takers.wakers.len(), 0);
+}

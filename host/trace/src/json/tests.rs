@@ -1,0 +1,252 @@
+use std::sync::{Arc, Mutex};
+
+use wakebox_abi::op::Opcode;
+use wakebox_abi::status::Status;
+
+use super::super::event::*;
+use super::*;
+
+/// One of each kind, and what is hard to write.
+fn events() -> Vec<Event> {
+    let (task, op, what) = (TaskId(1), OpId(7), OpKind::from(Opcode::ReadStream));
+    let by = Some(TaskId(2));
+    let mut kinds = vec![
+        EventKind::Started {
+            mode: "out".into(),
+            guest: Some("a \\ \"guest\"".into()),
+        },
+        EventKind::Spawned {
+            task,
+            by: None,
+            name: "</script><b>\"\u{0}\n\u{fffd}é\u{202e}".into(),
+            location: Some("src/main.rs:1:2".into()),
+        },
+        EventKind::Spawned {
+            task,
+            by,
+            name: String::new(),
+            location: None,
+        },
+        EventKind::PollBegin { task },
+        EventKind::PollEnd {
+            task,
+            result: PollResult::Ready,
+        },
+        EventKind::Cloned { task, by },
+        EventKind::Dropped { task, by: None },
+        EventKind::Ended {
+            task,
+            aborted: true,
+        },
+        EventKind::TimerSet {
+            timer: TimerId(u64::MAX),
+            by,
+            at: u64::MAX,
+        },
+        EventKind::InterruptTaken { count: 3 },
+        EventKind::Submitted {
+            op,
+            what: OpKind(999),
+            bytes: 5,
+            by,
+        },
+        EventKind::CancelAsked { op, by: None },
+        EventKind::OpBegins { op, what, bytes: 5 },
+        EventKind::OpReady { op },
+        EventKind::CompletionWritten { op },
+        EventKind::Entered,
+        EventKind::InterruptInjected,
+        EventKind::Parked,
+        EventKind::Resumed,
+        EventKind::Lost { count: 9 },
+        EventKind::Malformed {
+            count: 1,
+            why: "x".into(),
+        },
+        EventKind::Finished {
+            outcome: "exit 0".into(),
+            status: 0,
+            lost: 9,
+            malformed: 1,
+        },
+    ];
+    for on in [
+        None,
+        Some(Awaited::Op(op)),
+        Some(Awaited::HostCall(op)),
+        Some(Awaited::Timer(TimerId(1))),
+        Some(Awaited::Task(TaskId(9))),
+        Some(Awaited::Slot),
+        Some(Awaited::Unknown),
+    ] {
+        let result = PollResult::Pending { on, and: 3 };
+        kinds.push(EventKind::PollEnd { task, result });
+    }
+    for by in [
+        Cause::Itself,
+        Cause::Task(TaskId(2)),
+        Cause::Op(op),
+        Cause::HostCall(op),
+        Cause::Timer(TimerId(1)),
+        Cause::Interrupt,
+        Cause::Elsewhere,
+        Cause::Unknown,
+    ] {
+        kinds.push(EventKind::Woken {
+            task,
+            by,
+            queued: true,
+            consumed: false,
+        });
+    }
+    for status in Status::ALL {
+        kinds.push(EventKind::OpEnds {
+            op,
+            what,
+            status: *status,
+            value: u32::MAX,
+            bytes: Some(1),
+        });
+    }
+    for how in [Idle::Watch, Idle::Out, Idle::Halt] {
+        kinds.push(EventKind::Sleeps { how });
+    }
+    for by in [
+        Roused::Memory,
+        Roused::Out,
+        Roused::Interrupt,
+        Roused::Timer,
+        Roused::Nothing,
+    ] {
+        kinds.push(EventKind::Awake { by });
+    }
+    for verb in [
+        Doorbell::Submit,
+        Doorbell::Wait,
+        Doorbell::Exit,
+        Doorbell::Abort,
+        Doorbell::Unknown,
+    ] {
+        kinds.push(EventKind::Doorbell { verb });
+    }
+    for reason in [
+        ExitReason::Submit,
+        ExitReason::Wait,
+        ExitReason::Halt,
+        ExitReason::Quantum,
+        ExitReason::Kick,
+        ExitReason::Exit,
+        ExitReason::Abort,
+        ExitReason::Fault,
+        ExitReason::Violation,
+    ] {
+        kinds.push(EventKind::Exited { reason });
+    }
+    kinds
+        .into_iter()
+        .enumerate()
+        .map(|(index, kind)| Event {
+            time: index as u64 * 1_234_567_891,
+            side: [Side::Guest, Side::Host][index % 2],
+            kind,
+        })
+        .collect()
+}
+
+#[derive(Clone, Default)]
+struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn written(events: &[Event]) -> Vec<u8> {
+    let bytes = Bytes::default();
+    let mut writer = Writer::new(bytes.clone());
+    for event in events {
+        writer.event(event).unwrap();
+    }
+    writer.end().unwrap();
+    drop(writer);
+    Arc::into_inner(bytes.0).unwrap().into_inner().unwrap()
+}
+
+#[test]
+fn what_is_written_is_read_back_and_is_json() {
+    let bytes = written(&events());
+    let all: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert!(all.as_array().unwrap().len() > events().len());
+    let mut reader = Reader::new(&bytes[..]).unwrap();
+    let read: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+    assert_eq!(read, events());
+    assert!(reader.is_whole());
+    assert_eq!(reader.events_read(), events().len() as u64);
+}
+
+#[test]
+fn arrows_to_polls_that_never_come_are_so_many_at_most() {
+    let mut writer = Writer::new(io::sink());
+    for task in 0..TASKS as u32 + 5 {
+        let kind = EventKind::Woken {
+            task: TaskId(task),
+            by: Cause::Unknown,
+            queued: true,
+            consumed: false,
+        };
+        let (time, side) = (0, Side::Guest);
+        writer.event(&Event { time, side, kind }).unwrap();
+    }
+    assert_eq!(writer.arrows.len(), TASKS);
+}
+
+#[test]
+fn a_trace_cut_off_anywhere_gives_the_events_before_and_says_so() {
+    let events = &events()[..30];
+    let bytes = written(events);
+    let first_line = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+    for len in 0..bytes.len() - 3 {
+        let reader = Reader::new(&bytes[..len]);
+        if len < first_line - 1 {
+            assert!(matches!(reader, Err(ReadError::Empty)), "{len}: {reader:?}");
+            continue;
+        }
+        let mut reader = reader.unwrap();
+        let read: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+        assert_eq!(read, events[..read.len()]);
+        assert!(!reader.is_whole(), "{len} of {} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn what_is_no_trace_is_told_apart() {
+    let error = |bytes: &[u8]| Reader::new(bytes).unwrap_err().to_string();
+    assert!(error(b"").contains("empty"));
+    assert!(error(b"\x7fELF").contains("no trace"));
+    assert!(
+        error(b"[{\"ph\":\"M\",\"name\":\"process_name\",\"args\":{}},\n").contains("no trace")
+    );
+    assert!(error(&vec![b'['; 3 << 20]).contains("does not end"));
+    let other = br#"[{"name":"wakebox_trace","ph":"M","args":{"format":77,"wakebox":"9.9.9"}},"#;
+    let sentence = error(other);
+    assert!(
+        sentence.contains("77") && sentence.contains("9.9.9"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_line_that_is_no_event_is_named_by_its_number() {
+    let text = String::from_utf8(written(&events()[..1])).unwrap();
+    let text = text.replace("started", "sturted");
+    let mut reader = Reader::new(text.as_bytes()).unwrap();
+    let error = reader.next().unwrap().unwrap_err();
+    assert!(matches!(error, ReadError::Line { line: 11, .. }), "{error}");
+    assert!(reader.next().is_none());
+}
