@@ -38,6 +38,13 @@ pub enum Error {
     #[error("this KVM cannot run Wakebox guests: {0}")]
     KvmUnsuitable(String),
 
+    /// As many sandboxes of a [`Pool`](crate::Pool) are taken as may be, and none came back in time.
+    #[error("no sandbox of the pool came back within {patience:?}")]
+    PoolExhausted {
+        /// How long somebody has waited.
+        patience: std::time::Duration,
+    },
+
     /// A call to KVM failed.
     #[error("KVM could not {action}{}", advice(source))]
     Kvm {

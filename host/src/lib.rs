@@ -103,6 +103,7 @@ mod ops;
 mod outcome;
 mod outside;
 pub mod policy;
+mod pool;
 mod primitives;
 pub mod probe;
 #[cfg(any(test, feature = "proof"))]
@@ -131,6 +132,7 @@ pub use outcome::{
     Shutdown, Stack, Violation,
 };
 pub use policy::Policy;
+pub use pool::{Pool, PoolBuilder};
 pub use pulse::Pulse;
 pub use sandbox::{Builder, Guest, Handle, Running, Sandbox};
 
@@ -145,3 +147,4 @@ pub use text::printable_line;
 pub use wakebox_abi::ring::Ring;
 pub use wakebox_abi::wake::Mode as WakeMode;
 pub use wakebox_trace::units;
+pub use wakebox_vmm::machines::Machines;

@@ -47,6 +47,11 @@ impl Outcome {
         *self == Self::Exit(0)
     }
 
+    /// Whether the guest's processor is one that another guest can have: it has not given up.
+    pub(crate) fn left_machine_whole(&self) -> bool {
+        !matches!(self, Self::Fault(fault) if fault.kind == FaultKind::TripleFault)
+    }
+
     /// The word for it, as in JSON.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

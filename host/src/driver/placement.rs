@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use wakebox_abi::wake::Mode;
 
 use super::backend::Backend;
@@ -143,6 +144,11 @@ impl<B: Backend> Placement<B> {
         {
             poller.notify();
         }
+    }
+
+    /// The poller's task, to wait for its end once this is closed; given once.
+    pub(crate) fn ends(&self) -> Option<JoinHandle<()>> {
+        self.poller()?.task()
     }
 
     /// As [`Driver::close_some`].

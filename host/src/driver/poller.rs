@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::{self, Mode};
 use wakebox_vmm::kick::Reasons;
@@ -83,6 +84,8 @@ pub(crate) struct Poller<B: Backend> {
     /// Whether that task waits for a completion, whatever the guest says of its sleep.
     parked: AtomicBool,
     stop: AtomicBool,
+    /// Its task, until somebody waits for it.
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<B: Backend> Poller<B> {
@@ -111,8 +114,10 @@ impl<B: Backend> Poller<B> {
             runner: AtomicWaker::new(),
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            task: Mutex::default(),
         });
-        runtime.spawn(poll(poller.clone()));
+        let task = runtime.spawn(poll(poller.clone()));
+        *poller.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(poller)
     }
 
@@ -168,6 +173,12 @@ impl<B: Backend> Poller<B> {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.notify();
+    }
+
+    /// The thread's task, which ends after [`Self::stop`]; given once.
+    pub(crate) fn task(&self) -> Option<JoinHandle<()>> {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.take()
     }
 
     /// One turn by the thread's task.

@@ -134,6 +134,18 @@ const CONTROLS: &[u64] = &[
     0x4188_AEA7,   // KVM_SET_XCRS
     0x4004_AE8B,   // KVM_SET_SIGNAL_MASK
     0x4018_AEE1,   // KVM_SET_DEVICE_ATTR
+    0x4018_AEE2,   // KVM_GET_DEVICE_ATTR
+    0xC008_AE88,   // KVM_GET_MSRS
+    0x4008_AE89,   // KVM_SET_MSRS
+    0x8004_AE98,   // KVM_GET_MP_STATE
+    0x4004_AE99,   // KVM_SET_MP_STATE
+    0x8040_AE9F,   // KVM_GET_VCPU_EVENTS
+    0x4040_AEA0,   // KVM_SET_VCPU_EVENTS
+    0x8080_AEA1,   // KVM_GET_DEBUGREGS
+    0x4080_AEA2,   // KVM_SET_DEBUGREGS
+    0x5000_AEA5,   // KVM_SET_XSAVE
+    0x8188_AEA6,   // KVM_GET_XCRS
+    0xC060_6610,   // PAGEMAP_SCAN
     libc::TCGETS,  // is it a terminal?
     libc::TCGETS2, // the same in newer C libraries
     libc::FIONBIO,

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::machines::Machines;
 
 use super::{QUANTUM, Sandbox, create};
 use crate::calls::host::{Functions, HostContext};
@@ -130,6 +131,8 @@ pub struct Builder {
     pub(super) stderr: Output,
     pub(super) sinks: Sinks,
     pub(super) trace_records: u32,
+    /// Where its machine comes from, if not from those of the process.
+    pub(super) machines: Option<Machines>,
 }
 
 impl Default for Builder {
@@ -151,6 +154,7 @@ impl Default for Builder {
             stderr: Output::Null,
             sinks: Sinks::default(),
             trace_records: trace::RECORDS,
+            machines: None,
         }
     }
 }
@@ -365,6 +369,24 @@ impl Builder {
     pub fn trace_records(mut self, slots: u32) -> Self {
         self.trace_records = slots;
         self
+    }
+
+    /// Where its machine comes from: one of these that wait, if one fits, and it waits there again after
+    /// the end. Those of the process by default.
+    #[must_use]
+    pub fn machines(mut self, machines: Machines) -> Self {
+        self.machines = Some(machines);
+        self
+    }
+
+    /// Has a machine of its own that is made for it and ends with it.
+    ///
+    /// Otherwise it borrows one whose former guest has ended, if there is one, and leaves it to the next:
+    /// nothing of a guest is left in it for another, and the kernel takes less time. This is for who does
+    /// not want guests one after the other in one virtual machine.
+    #[must_use]
+    pub fn own_machine(self) -> Self {
+        self.machines(Machines::new(0))
     }
 
     /// Makes the machine and loads the guest. No instruction of it has run yet.

@@ -8,8 +8,9 @@ use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
+use wakebox_vmm::backing::Backing;
 use wakebox_vmm::clock::Clocks;
-use wakebox_vmm::machine::Machine;
+use wakebox_vmm::machines::{Lent, Machines};
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::{Plan, Sizes};
 use wakebox_vmm::system::System;
@@ -65,18 +66,22 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let mounts = Mounts::open(&policy)?;
     let instance = Instance::new(&builder.args, &environment(&policy, builder.env)?)?;
     let trace_records = ring_of_trace(&builder.sinks, builder.trace_records)?;
+    let machines = match builder.machines {
+        Some(machines) => machines,
+        None => Machines::of_process()?,
+    };
     let loaded = match template.stand() {
         None => {
             let room = instance.room();
             let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
             let mode = builder.mode.unwrap_or_default();
-            let loaded = Loaded::at_entry(image.clone(), &sizes, mode)?;
+            let loaded = Loaded::at_entry(image.clone(), &sizes, mode, &machines)?;
             loaded.write_boot_page(&instance.identity());
             loaded
         }
         Some(stand) => {
             as_it_stands(stand, builder.mode, (builder.arena, builder.stack), &limits)?;
-            Loaded::standing(image.clone(), stand)?
+            Loaded::standing(image.clone(), stand, &machines)?
         }
     };
     instance.write(&loaded.memory)?;
@@ -168,7 +173,7 @@ fn environment(policy: &Guard, own: Vec<(String, String)>) -> Result<Vec<(String
 struct Loaded {
     image: Image,
     memory: Arc<GuestMemory>,
-    machine: Machine,
+    machine: Lent,
     clocks: Clocks,
     mode: Mode,
     /// The guest's stack.
@@ -179,15 +184,16 @@ struct Loaded {
 
 impl Loaded {
     /// One that stands at the guest's entry.
-    fn at_entry(image: Image, sizes: &Sizes, mode: Mode) -> Result<Self> {
-        let memory = GuestMemory::new(Plan::new(&image.pages(), sizes)?)?;
+    fn at_entry(image: Image, sizes: &Sizes, mode: Mode, machines: &Machines) -> Result<Self> {
+        let plan = Plan::new(&image.pages(), sizes)?;
+        let mut machine = machines.take(&Backing::Anonymous, plan)?;
+        let memory = machine.memory().clone();
         let stack = Range {
             start: layout::STACK,
             len: memory.plan().stack.len,
         };
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
-        let mut machine = Machine::new(&memory)?;
         machine.start(image.entry(), stack.end() - 64)?;
         let clocks = Clocks::new(machine.vcpu().fd());
         memory.write_tables();
@@ -204,9 +210,10 @@ impl Loaded {
     }
 
     /// One that goes on where a sandbox stood.
-    fn standing(image: Image, stand: &Stand) -> Result<Self> {
-        let memory = GuestMemory::on(&stand.memory.backing(), stand.memory.plan().clone())?;
-        let mut machine = Machine::new(&memory)?;
+    fn standing(image: Image, stand: &Stand, machines: &Machines) -> Result<Self> {
+        let plan = stand.memory.plan().clone();
+        let mut machine = machines.take(&stand.memory.backing(), plan)?;
+        let memory = machine.memory().clone();
         machine.restore(&stand.machine)?;
         let clocks = Clocks::resumed(machine.vcpu().fd(), stand.elapsed);
         if stand.has_counter && !clocks.has_counter() {

@@ -25,7 +25,7 @@ use wakebox_abi::boot::Range;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::clock::Clocks;
-use wakebox_vmm::machine::Machine;
+use wakebox_vmm::machines::Lent;
 use wakebox_vmm::memory::{GuestMemory, Shared};
 
 pub use self::builder::{Builder, Guest};
@@ -64,7 +64,7 @@ pub struct Sandbox {
     symbols: Arc<Symbols>,
     /// What a debugger is told that ended the guest.
     signal: i32,
-    machine: Machine,
+    machine: Lent,
     clocks: Clocks,
     memory: Arc<GuestMemory>,
     control: Shared<MappedControl>,

@@ -80,8 +80,15 @@ impl Sandbox {
         run.sandbox.call_queue.end(GuestEnd::of(&result));
         run.sandbox.close_in_pieces().await;
         drop(run);
+        if let Some(poller) = self.placement.ends() {
+            // Nobody else has the guest's memory then. It does not panic.
+            let _ = poller.await;
+        }
         if let Ok(outcome) = &mut result {
             self.examine(outcome).await;
+        }
+        if !matches!(&result, Ok(outcome) if outcome.left_machine_whole()) {
+            self.machine.spoil();
         }
         if let Some(tracing) = &mut self.tracing {
             match &result {
@@ -123,16 +130,28 @@ impl Sandbox {
     /// [`CallError::NoRuntime`](crate::CallError::NoRuntime), [`Running::ended`] and
     /// [`Running::close`] give [`Error::NoRuntime`].
     #[must_use]
-    pub fn start(mut self) -> Running {
-        let handle = self.handle();
+    pub fn start(self) -> Running {
         // Not `tokio::spawn`: outside a runtime that drops the sandbox while it holds on to what the
         // sandbox's own end needs.
         let Ok(runtime) = runtime::Handle::try_current() else {
-            return Running::new(handle, None);
+            return Running::new(self.handle(), None);
         };
+        self.start_in(&runtime, || ())
+    }
+
+    /// Runs the sandbox as a task of this runtime, and does this when nothing is left of it.
+    pub(crate) fn start_in(
+        mut self,
+        runtime: &runtime::Handle,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Running {
+        let handle = self.handle();
         let task = runtime.spawn(async move {
             let outcome = self.run().await;
-            (outcome, self.stats())
+            let stats = self.stats();
+            drop(self);
+            then();
+            (outcome, stats)
         });
         Running::new(handle, Some(task))
     }

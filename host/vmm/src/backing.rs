@@ -103,6 +103,20 @@ impl Backing {
         Ok(())
     }
 
+    /// Whether both are bytes of one file that nobody can change, from the same on.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Template { file, offset },
+                Self::Template {
+                    file: other_file,
+                    offset: other_offset,
+                },
+            ) => Arc::ptr_eq(file, other_file) && offset == other_offset,
+            _ => false,
+        }
+    }
+
     /// Whether huge pages may be asked for behind it.
     pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self, Self::Anonymous)

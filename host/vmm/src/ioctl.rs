@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 
-use kvm_bindings::{kvm_device_attr, kvm_interrupt, kvm_signal_mask};
+use kvm_bindings::{Msrs, kvm_device_attr, kvm_interrupt, kvm_msr_entry, kvm_signal_mask};
 use kvm_ioctls::VcpuFd;
 
 /// `_IOW(KVMIO, nr, T)`, as in `include/uapi/asm-generic/ioctl.h`.
@@ -101,6 +101,28 @@ pub(crate) fn set_signal_mask(vcpu: &VcpuFd, mask: u64) -> io::Result<()> {
     // SAFETY: the call reads a `kvm_signal_mask` and the bytes behind it whose number it says; all
     // of them live through it.
     check(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SIGNAL_MASK, &raw const mask) })
+}
+
+/// Has the processor forget what it has learned of branches: writes `IBPB` to `IA32_PRED_CMD` (Intel SDM
+/// vol. 4; AMD APM vol. 2, 3.2.9).
+///
+/// # Errors
+///
+/// What the kernel says; `Unsupported` if KVM does not know the register.
+pub(crate) fn branch_barrier(vcpu: &VcpuFd) -> io::Result<()> {
+    const IA32_PRED_CMD: u32 = 0x49;
+    const IBPB: u64 = 1;
+    let entry = kvm_msr_entry {
+        index: IA32_PRED_CMD,
+        data: IBPB,
+        ..Default::default()
+    };
+    let entries = Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    match vcpu.set_msrs(&entries) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(io::ErrorKind::Unsupported.into()),
+        Err(error) => Err(io::Error::from_raw_os_error(error.errno())),
+    }
 }
 
 /// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`, in `include/uapi/linux/fs.h`.

@@ -17,6 +17,7 @@ mod image;
 mod ioctl;
 pub mod kick;
 pub mod machine;
+pub mod machines;
 pub mod memory;
 mod pages;
 pub mod plan;

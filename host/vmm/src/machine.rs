@@ -4,7 +4,7 @@
 //! memory is its [state](MachineState), which can be set as a whole: nothing of what was there before
 //! is left.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -27,12 +27,28 @@ pub struct Machine {
     memory: Arc<GuestMemory>,
     /// The process that made it.
     process: u32,
+    /// Whether its processors are as they were switched on.
+    is_new: bool,
+    /// Whether its memory is just what it was made of, since its last guest ended.
+    is_reset: bool,
 }
 
 /// All that the processors of a machine hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineState {
     vcpus: Vec<VcpuState>,
+}
+
+/// What the processors of a machine hold when they are switched on. Read off a machine that is made for
+/// it, once.
+fn switched_on(plan: &Plan) -> Result<&'static MachineState> {
+    static STATE: OnceLock<MachineState> = OnceLock::new();
+    if let Some(state) = STATE.get() {
+        return Ok(state);
+    }
+    let memory = GuestMemory::new(plan.clone())?;
+    let state = Machine::new(&memory)?.state()?;
+    Ok(STATE.get_or_init(|| state))
 }
 
 impl Machine {
@@ -63,25 +79,31 @@ impl Machine {
             _vm: vm,
             memory: memory.clone(),
             process: process::generation(),
+            is_new: true,
+            is_reset: false,
         })
     }
 
     /// The same machine for another guest, whose memory is made of this where the former guest's lay.
     /// Nothing of that is left, nor can who could kick it kick this one; the processors hold what they
-    /// held until they are [started](Self::start_anew) or [restored](Self::restore).
+    /// held until they are [started](Self::start) or [restored](Self::restore).
     ///
     /// `None` if somebody else still has the former memory, if this wants another size, or if it cannot
     /// be mapped: then there is no machine any more.
     #[must_use]
-    pub fn renewed(self, backing: &Backing, plan: Plan) -> Option<Self> {
+    pub(crate) fn renewed(self, backing: &Backing, plan: Plan) -> Option<Self> {
         let Self {
             mut vcpus,
             _vm,
             memory,
             process,
+            is_reset,
+            ..
         } = self;
         let mut memory = Arc::try_unwrap(memory).ok()?;
-        memory.remake(backing, plan).ok()?;
+        if !(is_reset && memory.backing().is_same(backing)) {
+            memory.remake(backing, plan).ok()?;
+        }
         let memory = Arc::new(memory);
         for vcpu in &mut vcpus {
             vcpu.renew(&memory);
@@ -91,7 +113,26 @@ impl Machine {
             _vm,
             memory,
             process,
+            is_new: false,
+            is_reset: false,
         })
+    }
+
+    /// Whether its memory is just what it was made of.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.is_reset
+    }
+
+    /// Makes its memory again what it was made of. Returns whether it is; it is not if somebody else still
+    /// has it, or if it was not made of a template.
+    pub(crate) fn reset(&mut self) -> bool {
+        self.is_reset |= Arc::strong_count(&self.memory) == 1 && self.memory.reset().is_ok();
+        self.is_reset
+    }
+
+    /// Whether nobody else has its memory any more, and what is planned could lie there.
+    pub(crate) fn is_free_for(&self, plan: &Plan) -> bool {
+        self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1
     }
 
     /// Has the first processor start at `entry`, in ring 3, with its stack pointer at `stack`, when it is
@@ -101,6 +142,9 @@ impl Machine {
     ///
     /// What KVM could not do.
     pub fn start(&mut self, entry: u64, stack: u64) -> Result<()> {
+        if !self.is_new {
+            self.restore(switched_on(self.memory.plan())?)?;
+        }
         self.vcpu().start(entry, stack)
     }
 

@@ -302,6 +302,11 @@ impl GuestMemory {
         Ok(bytes)
     }
 
+    /// Whether what is planned could lie where it lies.
+    pub(crate) fn fits(&self, plan: &Plan) -> bool {
+        plan.ram == self.mapping.size() as u64 && plan.base == self.plan.base
+    }
+
     /// Makes it of something else, where it lies; nothing of what was in it is left.
     ///
     /// # Errors
@@ -309,11 +314,15 @@ impl GuestMemory {
     /// [`Error::Map`]: also if the plan asks for another size. It is not to be used then.
     pub(crate) fn remake(&mut self, backing: &Backing, plan: Plan) -> Result<()> {
         let (start, len) = self.host_range();
-        if plan.ram != len || plan.base != self.plan.base {
+        if !self.fits(&plan) {
             return Err(Error::Map {
                 bytes: plan.ram,
                 source: io::ErrorKind::InvalidInput.into(),
             });
+        }
+        if self.backing.is_same(backing) && self.reset().is_ok() {
+            self.plan = plan;
+            return Ok(());
         }
         // SAFETY: the range is the whole mapping of `self.mapping`, of which nobody else knows: this is
         // the only reference to it.
@@ -356,6 +365,32 @@ impl GuestMemory {
     /// Where everything lies.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What it is made of.
+    pub(crate) fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// Gives back what was written, if that is more than so many bytes, or cannot be made undone: it
+    /// then is what it was made of. Whoever still reads or writes it finds that, or writes for nobody.
+    pub(crate) fn keep_at_most(&self, bytes: u64) {
+        let (start, len) = self.host_range();
+        if matches!(self.backing, Backing::Template { .. })
+            && pages::own(start, len)
+                .is_ok_and(|own| own.iter().map(|range| range.len).sum::<u64>() <= bytes)
+        {
+            return;
+        }
+        // SAFETY: the range is the mapping that `self.mapping` owns, which is guest memory: its bytes may
+        // change at any time. If it is refused, it is the next owner's to map over.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.mapping.as_ptr().cast(),
+                len as usize,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        };
     }
 
     /// The mapping's first address and its length, for the memory slot.

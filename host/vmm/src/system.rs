@@ -90,6 +90,18 @@ impl System {
         })
     }
 
+    /// Whether a processor can be told to forget what it has learned of branches: its CPUID has it (leaf
+    /// 7, EDX bit 26; on AMD leaf 0x80000008, EBX bit 12).
+    #[must_use]
+    pub fn has_branch_barrier(&self) -> bool {
+        let leaf = |function| {
+            let mut leaves = self.cpuid.as_slice().iter();
+            leaves.find(|leaf| leaf.function == function && leaf.index == 0)
+        };
+        leaf(7).is_some_and(|leaf| leaf.edx & 1 << 26 != 0)
+            || leaf(0x8000_0008).is_some_and(|leaf| leaf.ebx & 1 << 12 != 0)
+    }
+
     /// Creates a machine without memory, processor or interrupt controller.
     ///
     /// # Errors

@@ -228,6 +228,9 @@ impl Vcpu {
     /// Serves another guest from now on, whose memory this is: who could kick it cannot any more.
     pub(crate) fn renew(&mut self, memory: &Arc<GuestMemory>) {
         self.kick.disarm();
+        self.vcpu.get_kvm_run().immediate_exit = 0;
+        // Best effort: `System::has_branch_barrier` says whether it can be had.
+        let _ = ioctl::branch_barrier(&self.vcpu);
         self.kick = kick_of(&mut self.vcpu, self.ticker);
         self.memory = Arc::downgrade(memory);
     }

@@ -34,6 +34,7 @@ mod ops;
 mod outputs;
 mod outside;
 mod policy;
+mod pools;
 mod resolve;
 mod scarcity;
 mod soak;

@@ -1,0 +1,196 @@
+//! Machines that wait for a guest.
+//!
+//! To make a virtual machine, and to end one, takes the kernel longer than to give one to another
+//! guest. So a machine whose guest has ended waits here for the next whose memory is as large. That
+//! finds nothing of the former:
+//!
+//! - Memory: where the next is made of the same template, every page that was written is written again
+//!   from that, and stays, so that it need not be copied once more; else the next one's memory is mapped
+//!   over the former's. Either happens before the next guest is entered, and when nobody else has the
+//!   memory any more.
+//! - The processor: all of its state is set ([`Machine::restore`]), and what it has learned of branches is
+//!   forgotten where KVM lets that be asked for ([`System::has_branch_barrier`]).
+//! - Whoever could kick the former guest cannot kick the next.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::backing::Backing;
+use crate::error::Result;
+use crate::machine::Machine;
+use crate::memory::GuestMemory;
+use crate::plan::Plan;
+use crate::process::PerProcess;
+use crate::system::System;
+
+/// Machines for each processor that wait, unless somebody asks for more.
+const FOR_EACH_PROCESSOR: usize = 4;
+
+/// Machines that wait for a guest. Clones are the same ones.
+#[derive(Clone, Debug)]
+pub struct Machines(Arc<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    most: usize,
+    /// Bytes that a guest has written and that its machine keeps while it waits, to be written again
+    /// from its template; with more, it gives all back.
+    keeps: u64,
+    machines: Mutex<Vec<Machine>>,
+}
+
+impl Machines {
+    /// At most so many. What a guest has written is given back when it has ended.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self::keeping(most, 0)
+    }
+
+    /// The same, but pages that a guest of a template has written stay where they are, if they are at
+    /// most so many bytes: they need not be copied again. Somebody is to [tidy up](Self::tidy_up) when a
+    /// guest has ended.
+    #[must_use]
+    pub fn keeping(most: usize, bytes: u64) -> Self {
+        Self(Arc::new(Waiting {
+            most,
+            keeps: bytes,
+            machines: Mutex::default(),
+        }))
+    }
+
+    /// Those of this process: four for each of its processors.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::get`].
+    pub fn of_process() -> Result<Self> {
+        static MACHINES: PerProcess<Machines> = PerProcess::new();
+        let processors = System::get()?.processors;
+        let machines = MACHINES.get_or_init(|| Self::new(FOR_EACH_PROCESSOR * processors));
+        Ok(machines.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Machine>> {
+        self.0
+            .machines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Writes again what guests have written that have ended, from their templates. It takes a while.
+    pub fn tidy_up(&self) {
+        // Without the lock. Meanwhile somebody who wants one may find none.
+        let (mut some, others): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.lock())
+            .into_iter()
+            .partition(|machine| !machine.is_reset());
+        for machine in &mut some {
+            machine.reset();
+        }
+        let mut machines = self.lock();
+        machines.extend(others);
+        machines.extend(some);
+    }
+
+    /// Ends those that wait.
+    pub fn clear(&self) {
+        // Without the lock: it takes a while.
+        let machines = std::mem::take(&mut *self.lock());
+        drop(machines);
+    }
+
+    /// A machine with this memory, which is to be [started](Machine::start) or
+    /// [restored](Machine::restore).
+    ///
+    /// # Errors
+    ///
+    /// What could not be mapped, and what KVM could not do.
+    pub fn take(&self, backing: &Backing, plan: Plan) -> Result<Lent> {
+        while let Some(machine) = self.next(backing, &plan) {
+            // One that cannot be used again is gone; there may be another.
+            if let Some(machine) = machine.renewed(backing, plan.clone()) {
+                return Ok(self.lend(machine));
+            }
+        }
+        let memory = GuestMemory::on(backing, plan)?;
+        Ok(self.lend(Machine::new(&memory)?))
+    }
+
+    /// One that fits, best one whose memory is made of the same.
+    fn next(&self, backing: &Backing, plan: &Plan) -> Option<Machine> {
+        let mut machines = self.lock();
+        let fits = |machine: &Machine| machine.is_free_for(plan);
+        let same = |machine: &Machine| fits(machine) && machine.memory().backing().is_same(backing);
+        let at = machines
+            .iter()
+            .rposition(same)
+            .or_else(|| machines.iter().rposition(fits))?;
+        Some(machines.remove(at))
+    }
+
+    fn lend(&self, machine: Machine) -> Lent {
+        Lent {
+            machine: Some(machine),
+            machines: self.clone(),
+        }
+    }
+
+    fn give_back(&self, machine: Machine) {
+        if self.0.most == 0 || !machine.is_of_this_process() {
+            return;
+        }
+        machine.memory().keep_at_most(self.0.keeps);
+        let mut machines = self.lock();
+        machines.push(machine);
+        // The one that has waited longest fits nobody.
+        let most = (machines.len() > self.0.most).then(|| machines.remove(0));
+        drop(machines);
+        drop(most);
+    }
+}
+
+/// A machine that waits for another guest when this is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    /// None while it is dropped, or when it is not to be used again.
+    machine: Option<Machine>,
+    machines: Machines,
+}
+
+impl Lent {
+    /// It is not to be used again: something has failed in it.
+    pub fn spoil(&mut self) {
+        self.machines = Machines::new(0);
+    }
+}
+
+impl Deref for Lent {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        self.machine
+            .as_ref()
+            .expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Machine {
+        self.machine
+            .as_mut()
+            .expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            self.machines.give_back(machine);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Sandboxes that are ready, one tenant after the other.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use wakebox::template::{Open, When};
+use wakebox::{Error, Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
+use wakebox_tests::{alone, guest, require_kvm, runtime_of};
+
+async fn template(mode: WakeMode) -> Template {
+    let builder = Sandbox::builder()
+        .guest(guest("templates"))
+        .wake(mode)
+        .memory(32 << 20);
+    let running = builder.build().unwrap().start();
+    let counted: u64 = running.call("count", &()).await.unwrap();
+    assert_eq!(counted, 1);
+    let taken = running.handle().snapshot(When::Parked, Open::Refuse).await;
+    taken.unwrap()
+}
+
+async fn count(running: &Running) -> u64 {
+    running.call("count", &()).await.unwrap()
+}
+
+/// Ends one that was taken, and waits until its place is free.
+async fn end(running: Running) {
+    let (outcome, _) = running.close().await.unwrap();
+    assert_eq!(outcome, Outcome::Exit(0));
+}
+
+/// Virtual machines of this process.
+fn machines() -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy() == "anon_inode:kvm-vm")
+        .count()
+}
+
+/// How often these bytes lie in memory that is mapped of a template.
+fn found_in_guests(bytes: &[u8]) -> usize {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let maps = BufReader::new(File::open("/proc/self/maps").unwrap());
+    let mut found = 0;
+    for line in maps.lines().map(Result::unwrap) {
+        if !line.contains("memfd:wakebox-template") {
+            continue;
+        }
+        let (start, end) = line
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .split_once('-')
+            .unwrap();
+        let address = |text| u64::from_str_radix(text, 16).unwrap();
+        let (start, end) = (address(start), address(end));
+        let mut region = vec![0; (end - start) as usize];
+        memory.read_exact_at(&mut region, start).unwrap();
+        found += memchr::memmem::find_iter(&region, bytes).count();
+    }
+    found
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn who_takes_one_finds_it_initialised_and_nothing_of_who_had_it_before() {
+    alone!(
+        "who_takes_one_finds_it_initialised_and_nothing_of_who_had_it_before",
+        || runtime_of(2).block_on(tenants())
+    );
+}
+
+async fn tenants() {
+    require_kvm();
+    for mode in WakeMode::ALL {
+        let rehearsals = Arc::new(AtomicUsize::new(0));
+        let counts = rehearsals.clone();
+        let pool = Pool::builder(template(mode).await)
+            .idle(1)
+            .max(1)
+            .rehearse(move |caller| {
+                let counts = counts.clone();
+                async move {
+                    let rehearsed: Result<u64, _> = caller.call("count", &()).await;
+                    assert_eq!(rehearsed, Ok(2));
+                    counts.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build()
+            .await
+            .unwrap();
+        assert_eq!(rehearsals.load(Ordering::Relaxed), 1, "{mode}");
+        let mut secret = *b"a secret of tenant 00";
+        for tenant in 0..12 {
+            secret[19] = b'0' + tenant / 10;
+            secret[20] = b'0' + tenant % 10;
+            let running = pool.take().await.unwrap();
+            assert_eq!(count(&running).await, 2, "{mode}: initialised, and no more");
+            let kept: Vec<u8> = running.call("kept", &()).await.unwrap();
+            assert!(kept.is_empty(), "{mode}: {kept:?}");
+            let former = [&secret[..19], &[b'0' + (tenant.max(1) - 1) / 10]].concat();
+            let former = [&former[..], &[b'0' + (tenant.max(1) - 1) % 10]].concat();
+            if tenant > 0 {
+                assert_eq!(
+                    found_in_guests(&former),
+                    0,
+                    "{mode}: bytes of another tenant"
+                );
+            }
+            running
+                .call::<_, ()>("keep", &secret.to_vec())
+                .await
+                .unwrap();
+            assert!(
+                found_in_guests(&secret) > 0,
+                "{mode}: the search finds what is there"
+            );
+            end(running).await;
+        }
+        // One that serves, one that was ready, and none more: the machine has served all of them.
+        assert!(machines() <= 3, "{mode}: {} machines", machines());
+        drop(pool);
+        Machines::of_process().unwrap().clear();
+    }
+}
+
+#[tokio::test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+async fn who_wants_one_too_many_waits_in_order_and_not_for_ever() {
+    require_kvm();
+    let pool = Pool::builder(template(WakeMode::Out).await)
+        .max(1)
+        .build()
+        .await
+        .unwrap();
+    let first = pool.take().await.unwrap();
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let waits: Vec<_> = (0..3)
+        .map(|number| {
+            let (pool, order) = (pool.clone(), order.clone());
+            tokio::spawn(async move {
+                let running = pool.take().await.unwrap();
+                order.lock().unwrap().push(number);
+                end(running).await;
+            })
+        })
+        .collect();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(order.lock().unwrap().is_empty());
+    end(first).await;
+    for wait in waits {
+        wait.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+    let hasty = Pool::builder(template(WakeMode::Out).await)
+        .max(1)
+        .patience(Duration::from_millis(1))
+        .build()
+        .await
+        .unwrap();
+    let _taken = hasty.take().await.unwrap();
+    let late = hasty.take().await;
+    assert!(matches!(late, Err(Error::PoolExhausted { .. })), "{late:?}");
+    let none = Pool::builder(template(WakeMode::Out).await)
+        .max(0)
+        .build()
+        .await;
+    assert!(matches!(none, Err(Error::Setting(_))), "{none:?}");
+}
+
+#[tokio::test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+async fn a_sandbox_that_is_killed_or_dropped_at_any_moment_leaves_its_place() {
+    require_kvm();
+    let pool = Pool::builder(template(WakeMode::Auto).await)
+        .idle(2)
+        .max(2)
+        .build()
+        .await
+        .unwrap();
+    for round in 0..60 {
+        let running = pool.take().await.unwrap();
+        match round % 3 {
+            0 => drop(running),
+            1 => {
+                running.handle().kill();
+                let (outcome, _) = running.ended().await.unwrap();
+                assert_eq!(outcome, Outcome::Cancelled);
+            }
+            _ => {
+                let called = running.caller();
+                let call =
+                    tokio::spawn(async move { called.call::<_, u64>("wait", &1_000_u64).await });
+                tokio::task::yield_now().await;
+                drop(running);
+                assert!(call.await.unwrap().is_err());
+            }
+        }
+    }
+    let running = pool.take().await.unwrap();
+    assert_eq!(count(&running).await, 2);
+}
+
+#[tokio::test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+async fn a_kill_of_who_had_the_machine_before_does_not_reach_who_has_it_now() {
+    require_kvm();
+    let machines = Machines::new(1);
+    let template = template(WakeMode::Out).await;
+    let former = template
+        .spawn()
+        .machines(machines.clone())
+        .build()
+        .unwrap()
+        .start();
+    let handle = former.handle();
+    end(former).await;
+    assert_eq!(machines.waiting(), 1);
+    let next = template.spawn().machines(machines.clone()).build().unwrap();
+    assert_eq!(machines.waiting(), 0, "it has the machine");
+    let next = next.start();
+    handle.kill();
+    assert_eq!(count(&next).await, 2);
+    end(next).await;
+}
