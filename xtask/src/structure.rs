@@ -69,6 +69,10 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
             path.display()
         );
     }
+    let page = workspace::root().join("docs/GLOSSARY.md");
+    if let Some(name) = papers::undeclared(&workspace::root(), &page)?.first() {
+        bail!("{} names {name}, which is not there", page.display());
+    }
     let page = workspace::root().join("SECURITY.md");
     let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
     if let Some(test) = papers::unkept(&workspace::root(), &text).first() {

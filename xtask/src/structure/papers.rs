@@ -1,4 +1,4 @@
-//! The files that `docs/` names are there, and the tests that `SECURITY.md` does.
+//! The files and types that `docs/` names are there, and the tests that `SECURITY.md` does.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,38 @@ pub(super) fn missing(root: &Path, page: &Path) -> Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
     let paths = named(&text).map(|path| root.join(path));
     Ok(paths.filter(|path| !path.is_file()).collect())
+}
+
+/// The types of a glossary that its files do not declare.
+///
+/// The last cell of a row names files and behind each its types, in backquotes:
+/// `` `abi/src/entry.rs`: `Token`, `Submission`; `abi/src/op.rs`: `Request` ``.
+pub(super) fn undeclared(root: &Path, page: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
+    let mut missing = Vec::new();
+    let rows = text.lines().filter_map(|row| row.strip_suffix(" |"));
+    for cell in rows.filter_map(|row| Some(row.rsplit_once(" | ")?.1)) {
+        let mut source = String::new();
+        for name in cell.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                source = std::fs::read_to_string(root.join(name)).unwrap_or_default();
+            }
+            if source.is_empty() || !name.contains('/') && !declares(&source, name) {
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Whether a source declares a type.
+fn declares(source: &str, name: &str) -> bool {
+    ["struct", "enum", "trait", "type"].iter().any(|kind| {
+        source
+            .split(&format!("{kind} {name}"))
+            .skip(1)
+            .any(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+    })
 }
 
 /// The tests that a page's promises name and that are not there.
@@ -72,6 +104,25 @@ mod tests {
     fn paths_of_sources_are_found_between_backquotes() {
         let text = "`a/b.rs` and `word`, `Type::new`, `c/d/` and `e/f.rs`";
         assert_eq!(named(text).collect::<Vec<_>>(), ["a/b.rs", "e/f.rs"]);
+    }
+
+    #[test]
+    fn the_glossary_names_types_that_are_there() {
+        let root = workspace::root();
+        let page = root.join("docs/GLOSSARY.md");
+        assert_eq!(undeclared(&root, &page).unwrap(), [] as [String; 0]);
+        assert!(named(&std::fs::read_to_string(&page).unwrap()).count() > 20);
+    }
+
+    #[test]
+    fn a_type_that_is_not_there_is_named() {
+        let root = workspace::root();
+        let page = std::env::temp_dir().join(format!("wakebox-glossary-{}", std::process::id()));
+        let rows = "| a | b | `abi/src/entry.rs`: `Token`, `Tok`; `none/here.rs`: `Token` |\n";
+        std::fs::write(&page, rows).unwrap();
+        let missing = undeclared(&root, &page).unwrap();
+        std::fs::remove_file(&page).unwrap();
+        assert_eq!(missing, ["Tok", "none/here.rs", "Token"]);
     }
 
     #[test]
