@@ -18,6 +18,8 @@
 //!
 //! Sizes and offsets are asserted at compile time. If an assertion fails, what you
 //! changed is part of the binary interface: raise [`ABI_VERSION`] in the same commit.
+
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![no_std]
 #![forbid(clippy::indexing_slicing)]
 

@@ -330,6 +330,7 @@ const ON_NOTHING: u8 = 0x7F;
 impl Record {
     /// The record of something that happened when the counter showed `ticks`.
     // Where the kind is known, a few stores are left of it.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     #[inline(always)]
     #[must_use]
     pub const fn new(ticks: u64, what: What) -> Self {
@@ -429,6 +430,7 @@ impl Record {
     ///
     /// [`Unknown`] if this version has no such record. Bits without a meaning are ignored.
     #[inline]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub const fn what(&self) -> Result<What, Unknown> {
         let [_, head, first, second] = self.0;
         let (detail, more) = ((head >> 8) as u8, (head >> 16) as u16);

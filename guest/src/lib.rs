@@ -83,6 +83,8 @@
 //! - `picoserve`: sockets and the clock for that HTTP server, in `net::picoserve`.
 //!
 //! The traits of `futures-io` need `std`, because their errors do.
+
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -23,6 +23,17 @@
 //! # }
 //! ```
 //!
+//! # What tells of a run
+//!
+//! | what | tells | whom |
+//! |---|---|---|
+//! | [`Outcome`] | how a run ended, once | whoever awaits [`Sandbox::run`] |
+//! | [`Stats`] | how much there was of what, in numbers, at any time | whoever asks a [`Handle`] |
+//! | [`telemetry`] | spans, events and counters of all sandboxes | the embedder's subscribers and recorders |
+//! | [`trace`] | every event of one run on both sides, in its order | [`Builder::trace`]'s sinks |
+//! | [`Backtrace`], [`CrashDump`] (`debug/`) | where a guest was when it ended | a person who looks for a mistake |
+//! | `meter.rs` | what is used of a limit; it tells nobody, it refuses | operations |
+//!
 //! # What a guest can do
 //!
 //! Nothing, unless [`Policy`] grants it. What it does wrong ends its own sandbox with an
@@ -81,6 +92,8 @@
 //! `driver/` who takes submissions and wakes; `ops/` one file a kind of operation; `trace/` what
 //! can be seen of all that; [`telemetry`] what an embedder's tools see;
 //! `wakebox_abi::wake` the argument why no wake-up is lost.
+
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod account;
 mod allowance;

@@ -213,6 +213,7 @@ impl Stats {
 }
 
 impl fmt::Display for Stats {
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use units::{count, duration};
         let Exits {

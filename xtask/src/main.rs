@@ -1,5 +1,7 @@
 //! `cargo xtask`: what one does with this repository, one file for each task.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod args;
 mod bench;
 mod checkers;

@@ -118,6 +118,7 @@ fn show(path: &Path) -> io::Result<()> {
 
 /// All that there is, in an order in which what fails shows early; with `install`, what can be
 /// fetched for one is not missing.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn steps(install: bool) -> Result<Vec<Step>> {
     let nothing = || Ok(());
     Ok(vec![

@@ -13,6 +13,8 @@
 //! variants that are others.
 //!
 //! Apart from `wakebox-abi`, against which a guest without serde and without a heap is written.
+
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![no_std]
 
 mod read;

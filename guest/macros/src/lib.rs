@@ -3,6 +3,8 @@
 //! Everything that they add to a program is in `wakebox_guest`; this crate only checks what
 //! they stand on, so it needs no parser.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 use proc_macro::{Delimiter, TokenStream, TokenTree};
 
 /// Makes an `async fn` without parameters the first task of a guest.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::say::say;
 use super::style::Style;
 use wakebox::jail::Kernel;
-use wakebox::probe::Probe;
+use wakebox::probe::{Costs, Probe};
 use wakebox::units::{count, duration};
 
 /// How long the measurements may take.
@@ -52,6 +52,20 @@ pub(super) fn run() -> Result<ExitCode> {
         "no: reading the clock costs an exit"
     };
     note(&format!("guests tell the time without an exit: {counter}"));
+    tell_jail(style);
+
+    let costs = probe.measure(MEASURE_FOR)?;
+    show_costs(&costs, style);
+    say!("");
+    advise(&costs, style);
+    say!("{}", style.good("This machine runs Wakebox guests."));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the kernel has for the jail around the process.
+fn tell_jail(style: Style) {
+    let good = |text: &str| say!("{} {text}", style.good("ok  "));
+    let note = |text: &str| say!("{} {text}", style.faint("note"));
     let kernel = Kernel::look();
     let part = |name: &str, has: bool| format!("{} {name}", if has { "has" } else { "lacks" });
     let landlock = match kernel.landlock {
@@ -75,8 +89,9 @@ pub(super) fn run() -> Result<ExitCode> {
     for missing in missing {
         note(&missing.to_string());
     }
+}
 
-    let costs = probe.measure(MEASURE_FOR)?;
+fn show_costs(costs: &Costs, style: Style) {
     say!("");
     say!("{}", style.strong("What it costs here (median)"));
     say!(
@@ -95,8 +110,11 @@ pub(super) fn run() -> Result<ExitCode> {
         "  a system call, for comparison            {}",
         duration(system_call())
     );
+}
 
-    say!("");
+/// What to do about what is slow or scarce here.
+fn advise(costs: &Costs, style: Style) {
+    let note = |text: &str| say!("{} {text}", style.faint("note"));
     if costs.create > Duration::from_millis(5) {
         note(
             "creating a machine takes milliseconds: on Linux 6.x the cause is often the thread \
@@ -115,8 +133,6 @@ pub(super) fn run() -> Result<ExitCode> {
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
         note("one processor: wake modes `poll` and `auto` work as `out` does");
     }
-    say!("{}", style.good("This machine runs Wakebox guests."));
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Which KVM this is, as far as the system tells.

@@ -1,5 +1,7 @@
 //! The command `wakebox`: one file a subcommand.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod call;
 mod doctor;
 mod explain;

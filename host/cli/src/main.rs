@@ -1,5 +1,7 @@
 //! The command `wakebox`.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -260,6 +260,23 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
+/// Says what of the output and of the trace was lost. Returns whether anything was.
+fn is_less(sandbox: &Sandbox, style: Style) -> bool {
+    let mut is_less = false;
+    for lost in sandbox.lost_output() {
+        note!("{}: {lost}", style.error("wakebox"));
+        is_less = true;
+    }
+    if let Some(error) = sandbox.trace_error() {
+        note!(
+            "{}: the trace is incomplete: {error}",
+            style.error("wakebox")
+        );
+        is_less = true;
+    }
+    is_less
+}
+
 /// Says how the guest ended, if it did not end by itself, what it did, and what was lost. Writes what
 /// was asked for.
 ///
@@ -287,19 +304,7 @@ pub(super) fn conclude(
         (Outcome::Cancelled, Some(status)) => status,
         _ => outcome.exit_status(),
     };
-    let mut is_less = false;
-    for lost in sandbox.lost_output() {
-        note!("{}: {lost}", style.error("wakebox"));
-        is_less = true;
-    }
-    if let Some(error) = sandbox.trace_error() {
-        note!(
-            "{}: the trace is incomplete: {error}",
-            style.error("wakebox")
-        );
-        is_less = true;
-    }
-    if is_less && status == 0 {
+    if is_less(sandbox, style) && status == 0 {
         status = 1;
     }
     if let Some(file) = wishes.report.take() {

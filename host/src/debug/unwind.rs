@@ -129,11 +129,7 @@ pub(crate) fn unwind_with(
         };
         // A call may be the last instruction of its function: then the address behind it belongs to
         // the next one.
-        let lookup = if step == 0 {
-            address
-        } else {
-            address.wrapping_sub(1)
-        };
+        let lookup = address.wrapping_sub(u64::from(step > 0));
         let known = tables
             .as_mut()
             .and_then(|tables| tables.step(lookup.wrapping_sub(bias)));

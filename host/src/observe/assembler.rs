@@ -241,6 +241,7 @@ impl Assembler {
 
     // What the guest says --------------------------------------------------------------
 
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn record(&mut self, record: Record, give: &mut dyn FnMut(&Event)) {
         let Ok(what) = record.what() else {
             self.nonsense += 1;

@@ -22,6 +22,7 @@ impl fmt::Display for Policy {
 }
 
 impl Policy {
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn sentences(&self) -> Vec<String> {
         let mut sentences = Vec::new();
         for to in &self.connect {

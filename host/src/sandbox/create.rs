@@ -54,6 +54,10 @@ const NAMES_AT_ONCE: usize = 8;
 const SPIN: Duration = Duration::from_millis(1);
 
 /// Makes the machine, loads the guest, and readies the host's side of it.
+#[allow(
+    clippy::too_many_lines,
+    reason = "a table: what a sandbox is made of, in order"
+)]
 pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let template = guest.load()?;
     let (name, image) = (template.name().map(str::to_owned), template.image());

@@ -150,6 +150,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// What is drawn beside the event.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn decorate(&mut self, event: &Event) -> io::Result<()> {
         let time = event.time;
         let line = &mut self.line;

@@ -39,6 +39,8 @@
 //! found the records, and between the entry and the exit; what is no record is counted
 //! ([`EventKind::Malformed`]); names are any text. A guest that lies spoils its own trace.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod event;
 pub mod json;
 pub mod lint;

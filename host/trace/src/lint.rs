@@ -97,6 +97,17 @@ struct Watched {
     state: State,
 }
 
+impl Watched {
+    /// A task was spawned there, when so many holes were known.
+    fn begin(&mut self, location: Option<String>, holes: u64) {
+        *self = Self {
+            location,
+            since: Some(holes),
+            ..Self::default()
+        };
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Waits to be polled, or is.
@@ -151,6 +162,7 @@ impl Lint {
     }
 
     /// Looks at an event. They are to come in the order of their times.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub fn look(&mut self, event: &Event) {
         let time = event.time;
         self.summary.count(event);
@@ -161,11 +173,7 @@ impl Lint {
         match &event.kind {
             EventKind::Spawned { task, location, .. } => {
                 if let Some(watched) = self.tasks.spawned(*task) {
-                    *watched = Watched {
-                        location: location.clone(),
-                        since: Some(self.holes),
-                        ..Watched::default()
-                    };
+                    watched.begin(location.clone(), self.holes);
                 }
             }
             EventKind::PollBegin { task } => self.poll_begins(*task, time),
@@ -181,40 +189,11 @@ impl Lint {
                 if let Cause::Timer(timer) = by {
                     self.fires(*timer, *task, time);
                 }
-                if *queued && let Some(poll) = &mut self.poll {
-                    poll.woken |= poll.task == *task;
-                }
-                let watched = self.tasks.of(*task);
-                watched.wakes += 1;
-                watched.wakers -= i64::from(*consumed);
-                if *queued {
-                    watched.state = State::Queued;
-                    watched.by_another = circle::is_by_another(*by, *task);
-                }
+                let by_another = circle::is_by_another(*by, *task);
+                self.woken(*task, queued.then_some(by_another), *consumed);
             }
-            EventKind::Ended { task, .. } => {
-                self.judge(*task, time);
-                if *task == MAIN {
-                    // The guest now aborts all that is left.
-                    self.judge_those_who_wait(false, time);
-                }
-                self.tasks.remove(*task);
-                self.summary.tasks.remove(task);
-            }
-            EventKind::TimerSet { timer, at, .. } => {
-                // One that is set again has one time, and not two.
-                if let Some(before) = self.deadlines.insert(*timer, *at) {
-                    self.timers.remove(&(before, *timer));
-                    self.due.remove(timer);
-                }
-                self.timers.insert((*at, *timer));
-                if self.deadlines.len() > REMEMBERED
-                    && let Some((timer, at)) = self.deadlines.pop_first()
-                {
-                    self.timers.remove(&(at, timer));
-                    self.due.remove(&timer);
-                }
-            }
+            EventKind::Ended { task, .. } => self.ended(*task, time),
+            EventKind::TimerSet { timer, at, .. } => self.timer_set(*timer, *at),
             EventKind::Submitted {
                 op, by: Some(by), ..
             } => {
@@ -242,9 +221,9 @@ impl Lint {
                     && *status == Status::Ok
                     && let Some(bytes @ 1..) = *bytes
                 {
+                    let moved = units::bytes(bytes.into());
                     let what = format!(
-                        "gave up {what} {op}, which then moved {} that nobody got to know of",
-                        units::bytes(bytes.into())
+                        "gave up {what} {op}, which then moved {moved} that nobody got to know of"
                     );
                     self.find(FindingKind::UnseenResult, by, time, bytes.into(), what);
                 }
@@ -257,6 +236,47 @@ impl Lint {
             EventKind::Lost { .. } | EventKind::Malformed { .. } => self.holes += 1,
             EventKind::Finished { status, .. } => self.finish(*status, time),
             _ => {}
+        }
+    }
+
+    /// A task was woken: into the run queue, by another or not, or to no effect.
+    fn woken(&mut self, task: TaskId, queued_by_another: Option<bool>, consumed: bool) {
+        if queued_by_another.is_some()
+            && let Some(poll) = &mut self.poll
+        {
+            poll.woken |= poll.task == task;
+        }
+        let watched = self.tasks.of(task);
+        watched.wakes += 1;
+        watched.wakers -= i64::from(consumed);
+        if let Some(by_another) = queued_by_another {
+            watched.state = State::Queued;
+            watched.by_another = by_another;
+        }
+    }
+
+    fn ended(&mut self, task: TaskId, time: u64) {
+        self.judge(task, time);
+        if task == MAIN {
+            // The guest now aborts all that is left.
+            self.judge_those_who_wait(false, time);
+        }
+        self.tasks.remove(task);
+        self.summary.tasks.remove(&task);
+    }
+
+    fn timer_set(&mut self, timer: TimerId, at: u64) {
+        // One that is set again has one time, and not two.
+        if let Some(before) = self.deadlines.insert(timer, at) {
+            self.timers.remove(&(before, timer));
+            self.due.remove(&timer);
+        }
+        self.timers.insert((at, timer));
+        if self.deadlines.len() > REMEMBERED
+            && let Some((timer, at)) = self.deadlines.pop_first()
+        {
+            self.timers.remove(&(at, timer));
+            self.due.remove(&timer);
         }
     }
 

@@ -171,6 +171,7 @@ impl Summary {
     }
 
     /// Takes an event into account. They are to come in the order of their times.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub fn count(&mut self, event: &Event) {
         self.pass(event.time);
         self.events += 1;

@@ -10,6 +10,8 @@
 //! run it, and [`shutdown`] looks at a processor that gave up. [`kick`], [`signal`] and [`ticker`] make
 //! a processor leave its guest. What is x86 about all of them lies in [`x86_64`].
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 pub mod backing;
 pub mod clock;
 mod error;

@@ -139,6 +139,7 @@ impl Plan {
     /// # Errors
     ///
     /// [`Error::MemoryTooSmall`] if nothing is left for the heap.
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub fn new(image_pages: &[Pages], sizes: &Sizes) -> Result<Self> {
         let completion_entries = sizes
             .in_flight

@@ -109,24 +109,9 @@ pub(crate) fn image(
         // Where cargo has told the tests that it is.
         archive.copy(text(&workspace::debug_binary(name)?)?, program)?;
     }
-    for profile in ["debug", "release"] {
-        let guests = workspace::guest_target().join(profile);
-        for entry in fs::read_dir(&guests).with_context(|| guests.display().to_string())? {
-            let entry = entry?;
-            let is_program = entry.path().extension().is_none() && entry.file_type()?.is_file();
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let is_wanted = kind != Kind::Vtx || built.names(&name, profile);
-            if is_program && !name.starts_with('.') && is_wanted {
-                archive.copy(text(&entry.path())?, &entry.path())?;
-                // Which sources it is made of: the jail lets these be read.
-                let sources = entry.path().with_extension("d");
-                if sources.is_file() {
-                    archive.copy(text(&sources)?, &sources)?;
-                }
-            }
-        }
-    }
+    guests(&mut archive, |name, profile| {
+        kind != Kind::Vtx || built.names(name, profile)
+    })?;
     // Only source of the project to which a guest belongs is shown.
     let manifest = workspace::root().join("Cargo.toml");
     archive.copy(text(&manifest)?, &manifest)?;
@@ -137,6 +122,31 @@ pub(crate) fn image(
     }
     archive.finish()?;
     Ok(path)
+}
+
+/// Packs those guests that are wanted, by their name and profile.
+fn guests(
+    archive: &mut Archive<BufWriter<File>>,
+    is_wanted: impl Fn(&str, &str) -> bool,
+) -> Result<()> {
+    for profile in ["debug", "release"] {
+        let guests = workspace::guest_target().join(profile);
+        for entry in fs::read_dir(&guests).with_context(|| guests.display().to_string())? {
+            let entry = entry?;
+            let is_program = entry.path().extension().is_none() && entry.file_type()?.is_file();
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if is_program && !name.starts_with('.') && is_wanted(&name, profile) {
+                archive.copy(text(&entry.path())?, &entry.path())?;
+                // Which sources it is made of: the jail lets these be read.
+                let sources = entry.path().with_extension("d");
+                if sources.is_file() {
+                    archive.copy(text(&sources)?, &sources)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Packs source: reports show lines of it.

@@ -64,6 +64,7 @@ impl Teller {
         (part, self.words(event))
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn words(&mut self, event: &Event) -> String {
         match &event.kind {
             EventKind::Started { mode, guest } => {
