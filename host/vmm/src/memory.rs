@@ -6,6 +6,9 @@
 //! raw pointer handed to a system call, which the kernel treats as it treats any user
 //! memory.
 
+mod shared;
+mod view;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,10 +22,12 @@ use wakebox_abi::boot::{Clock, Instance};
 use wakebox_abi::layout::PAGE_SIZE;
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 
+pub use self::shared::Shared;
+pub use self::view::View;
 use crate::backing::Backing;
 use crate::error::{Error, Result};
 use crate::pages::{self, Range};
-use crate::plan::{Mapping, Plan};
+use crate::plan::Plan;
 use crate::x86_64::{descriptors, stubs};
 
 /// The RAM of one guest: one mapping.
@@ -522,102 +527,5 @@ impl GuestMemory {
         // SAFETY: the page lies in the mapping, which lives as long as the reference, and is
         // aligned; `Instance` is made of atomics, and the guest's mapping of it is read-only.
         unsafe { base.cast().as_ref() }
-    }
-}
-
-/// Guest memory by guest-virtual addresses, as the guest itself may read it.
-#[derive(Clone, Debug)]
-pub struct View {
-    memory: Arc<GuestMemory>,
-    /// In the order of their addresses.
-    mappings: Vec<Mapping>,
-}
-
-impl View {
-    /// What lies at these ranges.
-    pub fn new(memory: Arc<GuestMemory>, mut mappings: Vec<Mapping>) -> Self {
-        mappings.sort_by_key(|mapping| mapping.start);
-        Self { memory, mappings }
-    }
-
-    /// All ranges that the guest can reach, in the order of their addresses.
-    pub fn mappings(&self) -> &[Mapping] {
-        &self.mappings
-    }
-
-    /// Copies out what lies at an address, up to the end of the range that it is in. Returns how
-    /// many bytes that were.
-    pub fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
-        let behind = self
-            .mappings
-            .partition_point(|mapping| mapping.start <= address);
-        let Some(mapping) = behind.checked_sub(1).map(|last| &self.mappings[last]) else {
-            return 0;
-        };
-        let into = address - mapping.start;
-        let (offset, left) = (
-            mapping.region.offset + into,
-            mapping.region.len.saturating_sub(into),
-        );
-        if left == 0 {
-            return 0;
-        }
-        let len = bytes.len().min(left as usize);
-        self.memory.read(offset, &mut bytes[..len]);
-        len
-    }
-}
-
-/// Something that lies in guest memory, together with what keeps that memory mapped.
-#[derive(Clone, Debug)]
-pub struct Shared<T> {
-    value: T,
-    _memory: Arc<GuestMemory>,
-}
-
-impl<T> std::ops::Deref for Shared<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl wakebox_abi::memory::Control for Shared<MappedControl> {
-    #[inline]
-    fn load(&self, word: wakebox_abi::memory::Word, order: std::sync::atomic::Ordering) -> u32 {
-        self.value.load(word, order)
-    }
-
-    #[inline]
-    fn store(
-        &self,
-        word: wakebox_abi::memory::Word,
-        value: u32,
-        order: std::sync::atomic::Ordering,
-    ) {
-        self.value.store(word, value, order);
-    }
-
-    #[inline]
-    fn full_fence(&self) {
-        self.value.full_fence();
-    }
-}
-
-impl<const WORDS: usize> wakebox_abi::memory::Slots<WORDS> for Shared<MappedSlots<WORDS>> {
-    #[inline]
-    fn len(&self) -> u32 {
-        wakebox_abi::memory::Slots::len(&self.value)
-    }
-
-    #[inline]
-    fn read(&self, index: u32) -> [u64; WORDS] {
-        self.value.read(index)
-    }
-
-    #[inline]
-    fn write(&self, index: u32, words: [u64; WORDS]) {
-        self.value.write(index, words);
     }
 }
