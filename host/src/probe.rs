@@ -21,6 +21,13 @@ pub fn is_emulated() -> bool {
     System::get().is_ok_and(|system| system.is_qemu)
 }
 
+/// Whether a processor forgets what it has learned of branches before its machine serves another guest
+/// (`IA32_PRED_CMD`). `false` where KVM cannot be used.
+#[must_use]
+pub fn has_branch_barrier() -> bool {
+    System::get().is_ok_and(System::has_branch_barrier)
+}
+
 /// What things cost here.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {

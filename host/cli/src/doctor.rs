@@ -130,6 +130,12 @@ fn advise(costs: &Costs, style: Style) {
             count(limit)
         ));
     }
+    if !wakebox::probe::has_branch_barrier() {
+        note(
+            "this KVM has no barrier for indirect branches: where that matters, do not let guests have \
+             one machine after the other (`Builder::own_machine`)",
+        );
+    }
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
         note("one processor: wake modes `poll` and `auto` work as `out` does");
     }

@@ -15,7 +15,7 @@ async fn template(mode: WakeMode) -> Template {
     let builder = Sandbox::builder()
         .guest(guest("templates"))
         .wake(mode)
-        .memory(32 << 20);
+        .memory(8 << 20);
     let running = builder.build().unwrap().start();
     let counted: u64 = running.call("count", &()).await.unwrap();
     assert_eq!(counted, 1);
@@ -96,7 +96,7 @@ async fn tenants() {
             .unwrap();
         assert_eq!(rehearsals.load(Ordering::Relaxed), 1, "{mode}");
         let mut secret = *b"a secret of tenant 00";
-        for tenant in 0..12 {
+        for tenant in 0..4 {
             secret[19] = b'0' + tenant / 10;
             secret[20] = b'0' + tenant % 10;
             let running = pool.take().await.unwrap();

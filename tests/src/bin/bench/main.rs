@@ -15,6 +15,7 @@ mod pairs;
 mod run;
 mod size;
 mod table;
+mod templates;
 mod trace;
 mod types;
 mod worst;
@@ -49,7 +50,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 17] = [
+    let steps: [Step<'_>; 18] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -70,6 +71,7 @@ fn run() -> Result<()> {
         ("TCP echo and HTTP", &|| net::measure(&runtime)),
         ("file reads", &|| files::measure(&runtime)),
         ("starts and ends", &|| cold::measure(&floor, &runtime)),
+        ("templates", &|| templates::measure(&floor, &runtime)),
         ("the first line", &|| cold::first_line(&runtime)),
         ("size", &size::measure),
     ];

@@ -24,6 +24,8 @@ struct State {
     hooks: Cell<u64>,
     ended: RefCell<Vec<String>>,
     secret: RefCell<Vec<u8>>,
+    /// Pages that are the guest's already.
+    pages: RefCell<Vec<u8>>,
 }
 
 struct Shared(State);
@@ -37,6 +39,7 @@ static STATE: Shared = Shared(State {
     hooks: Cell::new(0),
     ended: RefCell::new(Vec::new()),
     secret: RefCell::new(Vec::new()),
+    pages: RefCell::new(Vec::new()),
 });
 
 fn state() -> &'static State {
@@ -91,6 +94,15 @@ async fn keep(secret: Vec<u8>) {
     *state().secret.borrow_mut() = secret;
 }
 
+/// Writes a byte into each of so many pages.
+#[export]
+async fn dirty(pages: u32) {
+    let mut bytes = state().pages.borrow_mut();
+    for page in bytes.chunks_mut(4096).take(pages as usize) {
+        page[0] = page[0].wrapping_add(1);
+    }
+}
+
 /// What is kept.
 #[export]
 async fn kept() -> Vec<u8> {
@@ -120,6 +132,7 @@ fn ended_with(what: &str, result: Result<(), wakebox_guest::io::Error>) {
 
 #[wakebox_guest::main]
 async fn main() {
+    *state().pages.borrow_mut() = alloc::vec![1; 256 * 4096];
     on_restore(|| state().hooks.set(state().hooks.get() + 1));
     drop(spawn(async {
         let mut restored = restored();

@@ -1,0 +1,279 @@
+//! Sandboxes that start where another was parked: taken, made, reset.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use tokio::runtime::Runtime;
+use wakebox::template::{Open, When};
+use wakebox::{Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
+use wakebox_tests::floor::Floor;
+use wakebox_tests::guest;
+use wakebox_tests::leaks::Usage;
+
+use crate::table::{Bar, Row, Unit, median};
+
+/// Of each kind, one after the other.
+const ROUNDS: usize = 200;
+/// Sandboxes that sleep side by side.
+const CROWD: usize = 1_000;
+/// What a guest may use, in bytes.
+const MEMORY: u64 = 16 << 20;
+
+async fn template(memory: u64, mode: WakeMode) -> Result<Template> {
+    let builder = Sandbox::builder()
+        .guest(guest("templates"))
+        .memory(memory)
+        .wake(mode);
+    let running = builder.build()?.start();
+    let counted: u64 = running.call("count", &()).await?;
+    ensure!(counted == 1);
+    let template = running
+        .handle()
+        .snapshot(When::Parked, Open::Refuse)
+        .await?;
+    running.close().await?;
+    Ok(template)
+}
+
+async fn count(running: &Running) -> Result<()> {
+    let counted: u64 = running.call("count", &()).await?;
+    ensure!(counted == 2, "it stands elsewhere: {counted}");
+    Ok(())
+}
+
+fn since(start: Instant) -> f64 {
+    start.elapsed().as_nanos() as f64
+}
+
+fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() * percent / 100]
+}
+
+/// All of it, beside a bare VM and a bare exit.
+pub(crate) fn measure(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
+    let mut rows = made(floor, runtime)?;
+    rows.extend(pooled(floor, runtime)?);
+    rows.extend(reset(floor, runtime)?);
+    rows.extend(crowd(runtime)?);
+    rows.extend(taken(runtime)?);
+    Ok(rows)
+}
+
+/// A sandbox of a template, to its first answer.
+fn made(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for mode in [WakeMode::Out, WakeMode::Auto] {
+        let template = runtime.block_on(template(MEMORY, mode))?;
+        let (mut bare, mut built, mut answered) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let mut machine = floor.create()?;
+            machine.exit()?;
+            bare.push(since(start));
+            drop(machine);
+            runtime.block_on(async {
+                let start = Instant::now();
+                let sandbox = template.spawn().build()?;
+                built.push(since(start));
+                let running = sandbox.start();
+                count(&running).await?;
+                answered.push(since(start));
+                let (outcome, _) = running.close().await?;
+                ensure!(outcome == Outcome::Exit(0), "{outcome}");
+                Ok(())
+            })?;
+        }
+        let floor = median(bare);
+        let what = |what: &str| format!("{what} of a template, mode {mode}");
+        rows.push(
+            Row::new(what("sandbox"), Unit::Nanoseconds, median(built))
+                .floor(floor)
+                .bar(Bar::Ratio(0.5)),
+        );
+        rows.push(
+            Row::new(
+                what("sandbox to its first answer"),
+                Unit::Nanoseconds,
+                median(answered),
+            )
+            .floor(floor)
+            .bar(Bar::Ratio(1.5)),
+        );
+    }
+    Ok(rows)
+}
+
+/// Nanoseconds of a bare exit.
+fn exits(floor: &Floor) -> Result<f64> {
+    let mut machine = floor.create()?;
+    let mut exits = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        machine.exit()?;
+        exits.push(since(start));
+    }
+    Ok(median(exits))
+}
+
+/// A sandbox of a pool, to its first answer.
+fn pooled(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for mode in [WakeMode::Out, WakeMode::Auto] {
+        let template = runtime.block_on(template(MEMORY, mode))?;
+        let pool = Pool::builder(template)
+            .idle(4)
+            .max(4)
+            .rehearse(|caller| async move {
+                let _: Result<u64, _> = caller.call("count", &()).await;
+            });
+        let pool = runtime.block_on(pool.build())?;
+        let mut answered = Vec::new();
+        for _ in 0..ROUNDS {
+            runtime.block_on(async {
+                // When those are ready again that are to be.
+                while pool.ready() < 4 {
+                    tokio::task::yield_now().await;
+                }
+                let start = Instant::now();
+                let running = pool.take().await?;
+                count(&running).await?;
+                answered.push(since(start));
+                running.close().await?;
+                Ok::<_, anyhow::Error>(())
+            })?;
+        }
+        let exit = exits(floor)?;
+        let middle = median(answered.clone());
+        rows.push(
+            Row::new(
+                format!("taken of a pool to its first answer, mode {mode}"),
+                Unit::Nanoseconds,
+                middle,
+            )
+            .floor(exit)
+            .bar(Bar::Ratio(8.0)),
+        );
+        rows.push(
+            Row::new(
+                format!("the same, 99th percentile beside the median, mode {mode}"),
+                Unit::Nanoseconds,
+                percentile(answered, 99),
+            )
+            .floor(middle)
+            .bar(Bar::Ratio(3.0)),
+        );
+    }
+    Ok(rows)
+}
+
+/// What it takes to write again what a guest has written.
+fn reset(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
+    let template = runtime.block_on(template(MEMORY, WakeMode::Out))?;
+    let exit = exits(floor)?;
+    let mut rows = Vec::new();
+    for (pages, bar) in [(20_u32, 6.0), (256, 12.0)] {
+        let machines = Machines::keeping(1, u64::MAX);
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let sandbox = template.spawn().machines(machines.clone()).build()?;
+            runtime.block_on(async {
+                let running = sandbox.start();
+                running.call::<_, ()>("dirty", &pages).await?;
+                running.close().await?;
+                Ok::<_, anyhow::Error>(())
+            })?;
+            ensure!(machines.waiting() == 1, "its machine waits");
+            let start = Instant::now();
+            machines.tidy_up();
+            times.push(since(start));
+        }
+        rows.push(
+            Row::new(
+                format!("reset after a call that writes {pages} pages"),
+                Unit::Nanoseconds,
+                median(times),
+            )
+            .floor(exit)
+            .bar(Bar::Ratio(bar)),
+        );
+    }
+    Ok(rows)
+}
+
+/// What sandboxes cost that sleep side by side, and what they cost others.
+fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
+    runtime.block_on(async {
+        let template = template(MEMORY, WakeMode::Out).await?;
+        let before = Usage::now()?;
+        let mut all = Vec::new();
+        let mut times = Vec::new();
+        for _ in 0..CROWD {
+            let start = Instant::now();
+            let running = template.spawn().build()?.start();
+            count(&running).await?;
+            times.push(since(start));
+            all.push(running);
+        }
+        let now = Usage::now()?;
+        let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / CROWD as f64;
+        let resident = each(now.resident, before.resident);
+        let descriptors = each(now.descriptors as u64, before.descriptors as u64);
+        let threads = each(now.threads as u64, before.threads as u64);
+        let (first, last) = (
+            median(times[..50].to_vec()),
+            median(times[CROWD - 50..].to_vec()),
+        );
+        let rows = vec![
+            Row::new(
+                format!("resident memory of each of {CROWD} that sleep"),
+                Unit::Bytes,
+                resident,
+            ),
+            Row::new("their descriptors, each", Unit::Number, descriptors),
+            Row::new("their threads, each", Unit::Number, threads),
+            Row::new(
+                "the last of them to its first answer, beside the first",
+                Unit::Nanoseconds,
+                last,
+            )
+            .floor(first)
+            .bar(Bar::Ratio(1.3)),
+        ];
+        for running in all {
+            running.close().await?;
+        }
+        Ok(rows)
+    })
+}
+
+/// A template of a guest that may use 64 MiB.
+fn taken(runtime: &Runtime) -> Result<Vec<Row>> {
+    runtime.block_on(async {
+        let builder = Sandbox::builder()
+            .guest(guest("templates"))
+            .memory(64 << 20)
+            .wake(WakeMode::Out);
+        let running = builder.build()?.start();
+        let _: u64 = running.call("count", &()).await?;
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let start = Instant::now();
+            let template = running
+                .handle()
+                .snapshot(When::Parked, Open::Refuse)
+                .await?;
+            times.push(since(start));
+            drop(template);
+        }
+        running.close().await.context("the end")?;
+        Ok(vec![
+            Row::new(
+                "template of a guest of 64 MiB, taken",
+                Unit::Nanoseconds,
+                median(times),
+            )
+            .bar(Bar::AtMost(5e6)),
+        ])
+    })
+}
