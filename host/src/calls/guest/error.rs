@@ -44,7 +44,7 @@ pub enum CallError {
 }
 
 /// What both sides say that the types of a function are: see
-/// [`Caller::call`] for what is compared.
+/// [`Caller::call`](crate::Caller::call) for what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
@@ -90,7 +90,7 @@ impl std::fmt::Display for Mismatch {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuestEnd {
-    /// It was told that no more will come: [`Caller::close`], [`Running::close`](crate::Running::close).
+    /// It was told that no more will come: [`Caller::close`](crate::Caller::close), [`Running::close`](crate::Running::close).
     #[error("it was closed")]
     Closed,
     /// It has ended so: with a panic, at a limit, by itself. A panic or a fault is without its

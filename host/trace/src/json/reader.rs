@@ -46,7 +46,7 @@ pub enum ReadError {
     },
 }
 
-/// Reads what [`Writer`] wrote, event by event, in memory for one line.
+/// Reads what [`Writer`](super::Writer) wrote, event by event, in memory for one line.
 ///
 /// It ends when the file does. Then [`Self::is_whole`] tells whether the trace was written to its
 /// end, or was cut off after the last event: the process was killed, or the disk was full.

@@ -12,7 +12,8 @@ pub struct Thresholds {
     pub poll: Duration,
     /// More wakes of a task than this between two polls of it: 1,000.
     pub wakes: u64,
-    /// A share of polls in vain ([`Summary::spurious`]) above this, from 0 to 1: 0.5.
+    /// A share of polls in vain ([`Summary::spurious`](crate::summary::Summary::spurious)) above
+    /// this, from 0 to 1: 0.5.
     pub spurious: f64,
     /// That share is looked at only after so many polls of a task: 100,
     pub spurious_polls: u64,
