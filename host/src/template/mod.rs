@@ -28,8 +28,8 @@ use wakebox_abi::boot::Range;
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Request;
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::machine::MachineState;
-use wakebox_vmm::memory::Frozen;
 
 use crate::debug::symbols::Symbols;
 use crate::error::{Error, Result};

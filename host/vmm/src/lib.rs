@@ -15,6 +15,7 @@
 pub mod backing;
 pub mod clock;
 mod error;
+pub mod frozen;
 mod image;
 mod ioctl;
 pub mod kick;

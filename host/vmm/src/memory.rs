@@ -9,23 +9,20 @@
 mod shared;
 mod view;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vm_memory::{MmapRegion, VolatileMemory};
 use wakebox_abi::boot::{Clock, Instance};
-use wakebox_abi::layout::PAGE_SIZE;
 use wakebox_abi::memory::{MappedControl, MappedSlots};
 
 pub use self::shared::Shared;
 pub use self::view::View;
 use crate::backing::Backing;
 use crate::error::{Error, Result};
+use crate::frozen::{Frozen, data};
 use crate::pages::{self, Range};
 use crate::plan::Plan;
 use crate::x86_64::{descriptors, stubs};
@@ -38,154 +35,8 @@ pub struct GuestMemory {
     plan: Plan,
 }
 
-/// What lay in a guest's memory at a moment, in a file that nobody can change: a
-/// [template](Backing::Template) of other guests' memory.
-#[derive(Clone, Debug)]
-pub struct Frozen {
-    file: Arc<File>,
-    plan: Plan,
-    /// Bytes of pages that are not zeroes.
-    kept: u64,
-}
-
 /// Bytes that are copied at once.
 const PIECE: u64 = 256 << 10;
-
-impl Frozen {
-    /// An empty one, to be filled page by page.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn new(plan: Plan) -> Result<Self> {
-        let bytes = plan.ram;
-        let make = || -> io::Result<File> {
-            let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
-            let file = File::from(memfd_create("wakebox-template", flags)?);
-            file.set_len(bytes)?;
-            Ok(file)
-        };
-        let file = make().map_err(|source| Error::Map { bytes, source })?;
-        Ok(Self {
-            file: Arc::new(file),
-            plan,
-            kept: 0,
-        })
-    }
-
-    /// Writes whole pages; those of zeroes take no room.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`]: there is no memory left.
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let failed = |source| Error::Map {
-            bytes: self.plan.ram,
-            source,
-        };
-        let page = PAGE_SIZE as usize;
-        let is_empty = |page: &[u8]| page.iter().all(|byte| *byte == 0);
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let run = rest.chunks(page).take_while(|page| !is_empty(page)).count() * page;
-            let run = &rest[..run.min(rest.len())];
-            if !run.is_empty() {
-                self.file
-                    .write_all_at(run, offset + at as u64)
-                    .map_err(failed)?;
-                self.kept += run.len() as u64;
-            }
-            // Behind it lies a page of zeroes, or nothing.
-            at += run.len() + page;
-        }
-        Ok(())
-    }
-
-    /// From now on nobody can change it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn seal(&self) -> Result<()> {
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&self.file, seals).map_err(|error| Error::Map {
-            bytes: self.plan.ram,
-            source: error.into(),
-        })
-    }
-
-    /// Where everything lies.
-    #[must_use]
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Bytes of pages that are not zeroes.
-    #[must_use]
-    pub fn kept(&self) -> u64 {
-        self.kept
-    }
-
-    /// What memory like it is made of.
-    #[must_use]
-    pub fn backing(&self) -> Backing {
-        Backing::Template {
-            file: self.file.clone(),
-            offset: 0,
-        }
-    }
-
-    /// The ranges that hold something, in their order, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn ranges(&self) -> Result<Vec<Range>> {
-        data(&self.file, 0, self.plan.ram).map_err(|source| Error::Map {
-            bytes: self.plan.ram,
-            source,
-        })
-    }
-
-    /// Reads what lies at an offset.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.file
-            .read_exact_at(bytes, offset)
-            .map_err(|source| Error::Map {
-                bytes: self.plan.ram,
-                source,
-            })
-    }
-}
-
-/// Where a file has data, from `start` on for `len` bytes; the ranges begin at zero.
-fn data(file: &File, start: u64, len: u64) -> io::Result<Vec<Range>> {
-    use rustix::fs::{SeekFrom, seek};
-    let mut ranges = Vec::new();
-    let mut at = start;
-    while at < start + len {
-        let from = match seek(file, SeekFrom::Data(at)) {
-            Ok(from) => from,
-            // Nothing but a hole is left.
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let to = seek(file, SeekFrom::Hole(from))?.min(start + len);
-        if to > from {
-            ranges.push(Range {
-                offset: from - start,
-                len: to - from,
-            });
-        }
-        at = to.max(from + PAGE_SIZE);
-    }
-    Ok(ranges)
-}
 
 impl GuestMemory {
     /// Maps the RAM that `plan` asks for, zeroed.

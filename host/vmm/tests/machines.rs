@@ -1,0 +1,153 @@
+//! Machines that serve one guest after another, and memory that is frozen and reset.
+
+use std::sync::Arc;
+
+use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_vmm::backing::Backing;
+use wakebox_vmm::frozen::Frozen;
+use wakebox_vmm::machines::Machines;
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Pages, Plan, Sizes};
+use wakebox_vmm::x86_64::paging::Rights;
+
+/// A plan of so much memory.
+fn plan(memory: u64) -> Plan {
+    let pages = Pages {
+        start: wakebox_abi::layout::IMAGE_PIE_BASE,
+        len: PAGE_SIZE,
+        rights: Rights::EXECUTE,
+    };
+    let sizes = Sizes {
+        memory,
+        arena: PAGE_SIZE,
+        stack: PAGE_SIZE,
+        in_flight: 64,
+        instance: PAGE_SIZE,
+        trace_records: 0,
+    };
+    Plan::new(&[pages], &sizes).unwrap()
+}
+
+fn content(memory: &GuestMemory) -> Vec<u8> {
+    let mut bytes = vec![0; memory.plan().ram as usize];
+    memory.read(0, &mut bytes);
+    bytes
+}
+
+/// Memory with something in its first, in some and in its last page.
+fn written() -> Arc<GuestMemory> {
+    let memory = GuestMemory::new(plan(4 << 20)).unwrap();
+    let last = memory.plan().ram - 1;
+    memory.write(0, b"first");
+    memory.write(3 * PAGE_SIZE - 2, b"over the edge");
+    memory.write(last, b"l");
+    memory
+}
+
+#[test]
+fn what_is_frozen_holds_all_and_takes_room_for_what_is_no_zero() {
+    let memory = written();
+    // A page that holds nothing was touched, too.
+    memory.write(9 * PAGE_SIZE, &[0]);
+    let frozen = memory.freeze().unwrap();
+    assert_eq!(frozen.kept(), 4 * PAGE_SIZE);
+    let copy = GuestMemory::on(&frozen.backing(), frozen.plan().clone()).unwrap();
+    assert_eq!(content(&copy), content(&memory));
+    // What is made of it is frozen with what it has written and what it has not.
+    copy.write(5 * PAGE_SIZE, b"more");
+    let again = copy.freeze().unwrap();
+    let second = GuestMemory::on(&again.backing(), again.plan().clone()).unwrap();
+    assert_eq!(content(&second), content(&copy));
+    assert_ne!(content(&second), content(&memory));
+    let ranges = frozen.ranges().unwrap();
+    assert_eq!(
+        ranges.iter().map(|range| range.len).sum::<u64>(),
+        4 * PAGE_SIZE
+    );
+}
+
+#[test]
+fn what_is_sealed_cannot_be_written_any_more() {
+    let mut frozen = Frozen::new(plan(4 << 20)).unwrap();
+    frozen.write(0, &[1; PAGE_SIZE as usize]).unwrap();
+    frozen.seal().unwrap();
+    assert!(frozen.write(0, &[2; PAGE_SIZE as usize]).is_err());
+}
+
+#[test]
+fn memory_is_reset_to_what_it_was_made_of_and_tells_how_much_differed() {
+    let frozen = written().freeze().unwrap();
+    let copy = GuestMemory::on(&frozen.backing(), frozen.plan().clone()).unwrap();
+    let before = content(&copy);
+    for at in [0, 7 * PAGE_SIZE, copy.plan().ram - PAGE_SIZE] {
+        copy.write(at, &[9; PAGE_SIZE as usize]);
+    }
+    assert_eq!(copy.reset().unwrap(), 3 * PAGE_SIZE);
+    assert_eq!(content(&copy), before);
+    // Memory that was made of nothing else is not reset.
+    assert!(written().reset().is_err());
+}
+
+#[test]
+fn a_machine_serves_the_next_guest_and_nothing_of_the_former_is_in_its_memory() {
+    let machines = Machines::new(2);
+    let first = machines.take(&Backing::Anonymous, plan(4 << 20)).unwrap();
+    let place = first.memory().host_range();
+    first.memory().write(0, b"a secret");
+    let kick = first.vcpu().kick().clone();
+    drop(first);
+    assert_eq!(machines.waiting(), 1);
+    // One of another size is made anew.
+    let other = machines.take(&Backing::Anonymous, plan(6 << 20)).unwrap();
+    assert_eq!(machines.waiting(), 1);
+    drop(other);
+    let second = machines.take(&Backing::Anonymous, plan(4 << 20)).unwrap();
+    assert_eq!(second.memory().host_range(), place, "it is the same");
+    assert!(content(second.memory()).iter().all(|byte| *byte == 0));
+    assert!(!Arc::ptr_eq(&kick, second.vcpu().kick()));
+    // Of a template, where the former was of none.
+    drop(second);
+    let frozen = written().freeze().unwrap();
+    let third = machines
+        .take(&frozen.backing(), frozen.plan().clone())
+        .unwrap();
+    assert_eq!(third.memory().host_range(), place);
+    assert_eq!(content(third.memory()), content(&written()));
+    machines.clear();
+    assert_eq!(machines.waiting(), 0);
+}
+
+#[test]
+fn memory_that_somebody_else_still_has_and_a_machine_that_failed_are_not_used_again() {
+    let machines = Machines::new(2);
+    let first = machines.take(&Backing::Anonymous, plan(4 << 20)).unwrap();
+    let held = first.memory().clone();
+    drop(first);
+    let second = machines.take(&Backing::Anonymous, plan(4 << 20)).unwrap();
+    assert_ne!(second.memory().host_range(), held.host_range());
+    drop((second, held));
+    assert_eq!(machines.waiting(), 2);
+    let mut third = machines.take(&Backing::Anonymous, plan(4 << 20)).unwrap();
+    third.spoil();
+    drop(third);
+    assert_eq!(machines.waiting(), 1);
+}
+
+#[test]
+fn no_more_wait_than_may_and_what_a_guest_wrote_is_kept_where_it_is_asked_for() {
+    let machines = Machines::keeping(1, u64::MAX);
+    let frozen = written().freeze().unwrap();
+    let take = || {
+        machines
+            .take(&frozen.backing(), frozen.plan().clone())
+            .unwrap()
+    };
+    let (one, two) = (take(), take());
+    one.memory().write(0, &[9; PAGE_SIZE as usize]);
+    drop(two);
+    drop(one);
+    assert_eq!(machines.waiting(), 1);
+    machines.tidy_up();
+    let next = take();
+    assert_eq!(content(next.memory()), content(&written()));
+}
