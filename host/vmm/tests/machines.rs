@@ -59,11 +59,13 @@ fn what_is_frozen_holds_all_and_takes_room_for_what_is_no_zero() {
     let second = GuestMemory::on(&again.backing(), again.plan().clone()).unwrap();
     assert_eq!(content(&second), content(&copy));
     assert_ne!(content(&second), content(&memory));
+    // The kernel may keep more than was written, but nothing lies elsewhere.
     let ranges = frozen.ranges().unwrap();
-    assert_eq!(
-        ranges.iter().map(|range| range.len).sum::<u64>(),
-        4 * PAGE_SIZE
-    );
+    let mut rest = content(&memory);
+    for range in ranges {
+        rest[range.offset as usize..(range.offset + range.len) as usize].fill(0);
+    }
+    assert!(rest.iter().all(|byte| *byte == 0));
 }
 
 #[test]
