@@ -42,7 +42,7 @@ const SEARCHED: &str = "/data";
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 12] = [
+pub(crate) const DEMOS: [Demo; 13] = [
     Demo {
         name: "sequential",
         shows: "five waits, one after another: the time is their sum",
@@ -112,6 +112,12 @@ pub(crate) const DEMOS: [Demo; 12] = [
     Demo {
         name: "c10k",
         shows: "10,000 connections to one guest, and how long each waits; `-- COUNT SECONDS`",
+        host: Host::Example,
+        stats: false,
+    },
+    Demo {
+        name: "fork",
+        shows: "a guest that initialises itself for a second, and 1,000 clones that need not; `-- CLONES`",
         host: Host::Example,
         stats: false,
     },

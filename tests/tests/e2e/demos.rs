@@ -102,3 +102,30 @@ fn c10k_loses_nothing() {
         "{said}"
     );
 }
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+fn fork_has_clones_and_a_pool_answer_without_the_memory_of_a_cold_start() {
+    let said = demo("fork", &["7"]);
+    // Of three that start cold, and of seven of each other kind, first asleep and then timed.
+    assert!(said.contains("31 of 31 answers are right"), "{said}");
+    let row = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.unwrap_or_else(|| panic!("expected a row `{name}` in: {said}"));
+        let [ms, samples, kib, sandboxes] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        assert!(ms.parse::<f64>().unwrap() > 0.0, "{line}");
+        let count = |word: &str| word.parse::<u64>().unwrap();
+        (count(samples), count(kib), count(sandboxes))
+    };
+    let (samples, cold, sandboxes) = row("cold start ");
+    assert_eq!((samples, sandboxes), (3, 3), "{said}");
+    // Each has found its primes, and keeps them.
+    assert!(cold > 400_000_000 / 2 / 8 / 1024, "{said}");
+    for name in ["clone of the template ", "taken of a pool "] {
+        let (samples, kib, sandboxes) = row(name);
+        assert_eq!((samples, sandboxes), (7, 7), "{said}");
+        assert!(kib < cold / 4, "{said}");
+    }
+}
