@@ -161,6 +161,23 @@ where
         Ok(Some(submission))
     }
 
+    /// Sees that there is a slot for the completion of each of so many operations that were taken before
+    /// these ends were made.
+    ///
+    /// # Errors
+    ///
+    /// The guest's completion head cannot be, or there are not as many slots.
+    pub fn keep_slots(&mut self, in_flight: u32) -> Result<(), Broken> {
+        self.look_for_room(0)?;
+        if in_flight > self.room {
+            return Err(Broken::TooMany {
+                capacity: self.capacity,
+            });
+        }
+        self.room -= in_flight;
+        Ok(())
+    }
+
     /// Counts the slots that are neither taken by a completion nor promised to an operation in
     /// flight.
     fn look_for_room(&mut self, in_flight: u32) -> Result<(), Broken> {

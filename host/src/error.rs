@@ -5,6 +5,7 @@
 
 mod load;
 mod lost;
+mod template;
 
 use std::io;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 pub use self::load::LoadError;
 pub(crate) use self::load::MOST_HEADERS;
 pub use self::lost::LostOutput;
+pub use self::template::TemplateFileError;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,6 +76,22 @@ pub enum Error {
         name: String,
         /// Why not.
         source: LoadError,
+    },
+
+    /// A file is not a template that can be used here.
+    #[error("{name} cannot be used as a template")]
+    Template {
+        /// The file, or "the file" if that has no name.
+        name: String,
+        /// Why not.
+        source: TemplateFileError,
+    },
+
+    /// A template could not be written.
+    #[error("the template could not be written")]
+    Save {
+        /// Why not.
+        source: io::Error,
     },
 
     /// The file of debug information cannot be used.

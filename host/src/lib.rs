@@ -137,7 +137,7 @@ pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;
-pub use error::{Error, LoadError, LostOutput, Result};
+pub use error::{Error, LoadError, LostOutput, Result, TemplateFileError};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, Segment};
 pub use outcome::{

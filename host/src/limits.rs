@@ -417,6 +417,17 @@ impl fmt::Display for Limits {
     }
 }
 
+/// Bytes of RAM of the machine that this runs on.
+pub(crate) fn memory_of_the_machine() -> u64 {
+    let available = rustix::system::sysinfo();
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the field's type differs by platform"
+    )]
+    let bytes = u64::from(available.totalram) * u64::from(available.mem_unit);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

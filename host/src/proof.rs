@@ -241,6 +241,44 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Reads what may be a template file, and goes on where it stands as a sandbox of it does, as far as
+    /// that can be without one. Returns whether it is one.
+    ///
+    /// # Panics
+    ///
+    /// If the host does what it must not: KVM refuses a processor's state that was read from a file, or
+    /// there are bytes of ring 0 in memory that the host has not written.
+    #[must_use]
+    pub fn template(&self, file: &[u8]) -> bool {
+        let Some((memory, driver)) = template::read(file) else {
+            return false;
+        };
+        let resources = resources(&memory, &self.policy);
+        let callables = &resources.callables;
+        callables.enter(self.runtime.handle().clone(), tracing::Span::none());
+        let mut stood = Driver::new(
+            &memory,
+            (driver.taken, driver.published),
+            resources,
+            Arc::default(),
+            Arc::new(Ready::new(None)),
+            None,
+            &Telemetry::new(None, Mode::Out),
+        );
+        self.runtime.block_on(async {
+            // Whether the guest's rings are as they were is the guest's affair.
+            if stood.begin_again(&driver.in_flight).is_ok() {
+                let _ = stood.turn(None);
+            }
+            stood.close();
+        });
+        true
+    }
+}
+
+pub use crate::template::file::proof as template;
+
 /// The status that tells a guest of an error of the kernel.
 #[must_use]
 pub fn status_of(error: &std::io::Error) -> Status {

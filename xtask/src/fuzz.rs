@@ -9,13 +9,14 @@ use crate::process::{self, cargo};
 use crate::workspace;
 
 /// As in `wakebox_fuzz::TARGETS`.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "ring",
     "elf",
     "debug",
     "operations",
     "paths",
     "policy",
+    "template",
     "trace",
 ];
 

@@ -9,6 +9,7 @@ mod demos;
 mod deny;
 mod echo;
 mod fuzz;
+mod golden;
 mod grep;
 mod guests;
 mod hostile;
@@ -60,7 +61,7 @@ Check
                          --busy THREADS (2), --seed N
   loom [--depth N]       search waking, killing and parking for a lost wake-up, N preemptions deep
   model                  every state of small rings, whatever a guest writes into them
-  fuzz [TARGET] [FILE]   ring, elf, operations, policy, trace: millions of inputs, or one;
+  fuzz [TARGET] [FILE]   ring, elf, operations, template, trace: millions of inputs, or one;
                          also with --runs N, --seed N; --coverage uses cargo-fuzz
   kani                   prove for all values what the tests try with some (needs Kani)
   miri                   unit tests, watched for undefined behaviour (needs nightly, Miri)
@@ -72,6 +73,7 @@ Check
 
 Build
   guests [--release]     the guest programs, into target/guests
+  golden                 a template file of a new version of the format, into tests/golden
 
 Set WAKEBOX_SKIP_KVM=1 to test without /dev/kvm: what needs it is counted as skipped.
 ";
@@ -108,6 +110,7 @@ fn dispatch(mut args: Args) -> Result<ExitCode> {
         Some("structure") => structure::run(args),
         Some("deny") => deny::run(args),
         Some("guests") => guests::run(args),
+        Some("golden") => golden::run(args),
         Some("help") => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

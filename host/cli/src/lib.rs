@@ -17,7 +17,9 @@ mod process;
 mod run;
 mod say;
 mod signals;
+mod snapshot;
 mod style;
+mod template;
 mod timeline;
 mod top;
 
@@ -51,6 +53,8 @@ enum Command {
     Run(Box<run::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
+    /// Run a guest until it is ready, and write a template from which others go on
+    Snapshot(Box<snapshot::Args>),
     /// Tell a run as a story: each event of both sides a line, in plain words
     Explain(Box<explain::Args>),
     /// Watch the tasks of a running guest, on the whole terminal
@@ -59,7 +63,7 @@ enum Command {
     Lint(Box<lint::Args>),
     /// Make a page with the timeline of a trace, for any browser
     Timeline(timeline::Args),
-    /// Say what a guest file holds, and whether it would be refused
+    /// Say what a guest or template file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
     Doctor,
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Call(args) => call::run(*args),
+        Command::Snapshot(args) => snapshot::run(*args),
         Command::Explain(args) => explain::run(*args),
         Command::Top(args) => top::run(*args),
         Command::Lint(args) => Ok(lint::run(&args)),

@@ -14,6 +14,7 @@ use super::policy::{Grants, LimitArgs};
 use super::say::note;
 use super::signals;
 use super::style::Style;
+use super::template::KeyArgs;
 use wakebox::trace::lint::{Lint, Thresholds};
 use wakebox::{Builder, Error, Input, Outcome, Output, Sandbox, WakeMode, trace};
 
@@ -38,13 +39,14 @@ pub(super) struct Args {
 /// What a sandbox is made of, for all commands that make one.
 #[derive(Debug, clap::Args)]
 pub(super) struct SandboxArgs {
-    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`
+    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, or a
+    /// template file that `wakebox snapshot` made of one
     guest: PathBuf,
 
     /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
-    /// watches, or by whichever suits
-    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = ["out", "irq", "poll", "auto"])]
-    wake: String,
+    /// watches, or by whichever suits; a template has settled that [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
+    wake: Option<String>,
 
     /// At the end, print exits, wakes, operations, polls and times on standard error
     #[arg(long)]
@@ -85,6 +87,9 @@ pub(super) struct SandboxArgs {
     lint: bool,
 
     #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
     limits: LimitArgs,
 
     #[command(flatten)]
@@ -122,17 +127,21 @@ impl SandboxArgs {
     /// process's output. To be called before there is another thread.
     pub(super) fn into_jailed_builder(self, wishes: &mut Wishes) -> Result<Builder> {
         let policy = self.grants.into_policy()?;
+        let limits = self.limits.into_limits();
+        let options = self.key.options(&limits)?;
         self.jail
             .enter(&policy, &self.guest, self.symbols.as_deref())?;
-        let mode: WakeMode = self.wake.parse()?;
         let mut builder = Sandbox::builder()
-            .guest(self.guest)
-            .wake(mode)
-            .limits(self.limits.into_limits())
+            .guest(self.key.guest(self.guest, &options)?)
+            .limits(limits)
             .policy(policy)
             .stdout(Output::Inherit)
             .stderr(Output::Inherit)
             .trace_records(self.trace_ring);
+        if let Some(mode) = self.wake {
+            let mode: WakeMode = mode.parse()?;
+            builder = builder.wake(mode);
+        }
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
         }
@@ -159,7 +168,8 @@ impl SandboxArgs {
         let inputs = [(&*self.guest, "the guest")];
         let symbols = self.symbols.iter().map(|file| (&**file, "the symbols"));
         let policies = self.grants.files().map(|file| (file, "the policy"));
-        let inputs = inputs.into_iter().chain(symbols).chain(policies);
+        let key = self.key.file().map(|file| (file, "the key"));
+        let inputs = inputs.into_iter().chain(symbols).chain(key).chain(policies);
         let mut outputs = Outputs::besides(inputs);
         let mut open = |path: &Option<PathBuf>, readers, what| {
             let open = |path: &PathBuf| outputs.open(path, readers, what);

@@ -373,12 +373,14 @@ where
         }
     }
 
-    /// Begins again what was in flight where others stood. All have a place in the completion ring.
+    /// Begins again what was in flight where others stood.
     ///
     /// # Errors
     ///
     /// They cannot have been in flight together.
     pub(crate) fn begin_again(&mut self, in_flight: &[(Token, Request)]) -> Result<(), Violation> {
+        let count = u32::try_from(in_flight.len()).unwrap_or(u32::MAX);
+        self.queue.keep_slots(count)?;
         for (token, request) in in_flight {
             self.inflight.check_slot(*token)?;
             match self.backend.start_again(*request) {

@@ -90,6 +90,9 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
+    // Memory of templates: a file without a name, which is written once.
+    libc::SYS_memfd_create,
+    libc::SYS_pwrite64,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_recvfrom,
@@ -171,6 +174,8 @@ const FILE_CONTROLS: &[libc::c_int] = &[
     libc::F_SETFD,
     libc::F_GETFL,
     libc::F_SETFL,
+    libc::F_ADD_SEALS,
+    libc::F_GET_SEALS,
 ];
 
 /// Settings of sockets, by level: the guest's own, and those by which the resolver learns of errors.

@@ -144,9 +144,11 @@ impl Jail {
     /// [`Error::JailTooLate`] if there is another thread; [`Error::Jail`] for what the kernel has and
     /// refused all the same. What it does not have is no error, see [`Held::missing`].
     pub fn enter(self) -> Result<Held> {
-        // Opens `/dev/kvm` and counts the processors, whose files are out of reach afterwards. An
+        // Opens `/dev/kvm` and what tells which pages were written, and counts the processors: their
+        // files are out of reach afterwards. An
         // error comes again, and is told, when a sandbox is built.
         let _ = System::get();
+        wakebox_vmm::memory::prepare();
         crate::policy::zone::keep();
         match kernel::threads() {
             Some(1) => {}

@@ -31,7 +31,7 @@ use crate::driver::placement::Placement;
 use crate::driver::poller::Poller;
 use crate::driver::{Driver, OpCounts};
 use crate::error::{Error, Result};
-use crate::limits::{LimitKind, Limits};
+use crate::limits::{LimitKind, Limits, memory_of_the_machine};
 use crate::loader::Image;
 use crate::meter::Meter;
 use crate::observe::{Sinks, Tracing};
@@ -44,7 +44,7 @@ use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::template::Stand;
+use crate::template::{Stand, stack_of};
 
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
@@ -192,10 +192,7 @@ impl Loaded {
         let plan = Plan::new(&image.pages(), sizes)?;
         let mut machine = machines.take(&Backing::Anonymous, plan)?;
         let memory = machine.memory().clone();
-        let stack = Range {
-            start: layout::STACK,
-            len: memory.plan().stack.len,
-        };
+        let stack = stack_of(memory.plan());
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
         machine.start(image.entry(), stack.end() - 64)?;
@@ -487,15 +484,4 @@ fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
         )));
     }
     Ok(value)
-}
-
-/// Bytes of RAM of the machine that this runs on.
-fn memory_of_the_machine() -> u64 {
-    let available = rustix::system::sysinfo();
-    #[allow(
-        clippy::useless_conversion,
-        reason = "the field's type differs by platform"
-    )]
-    let bytes = u64::from(available.totalram) * u64::from(available.mem_unit);
-    bytes
 }

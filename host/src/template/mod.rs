@@ -18,6 +18,7 @@
 //! [`Status::Restored`](wakebox_abi::status::Status::Restored) ([`Open`]). A handle of the former
 //! sandbox is dead and is never given out again.
 
+pub(crate) mod file;
 pub(crate) mod requests;
 
 use std::path::Path;
@@ -26,11 +27,14 @@ use std::time::Duration;
 
 use wakebox_abi::boot::Range;
 use wakebox_abi::entry::Token;
+use wakebox_abi::layout;
 use wakebox_abi::op::Request;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::machine::MachineState;
+use wakebox_vmm::plan::Plan;
 
+pub use self::file::{FileInfo, FileOptions, FilePart};
 use crate::debug::symbols::Symbols;
 use crate::error::{Error, Result};
 use crate::loader::Image;
@@ -161,6 +165,14 @@ pub enum SnapshotError {
     /// The host could not do its part.
     #[error(transparent)]
     Host(#[from] Error),
+}
+
+/// Where a guest of a plan has its stack.
+pub(crate) fn stack_of(plan: &Plan) -> Range {
+    Range {
+        start: layout::STACK,
+        len: plan.stack.len,
+    }
 }
 
 fn list(open: &[(&'static str, usize)]) -> String {

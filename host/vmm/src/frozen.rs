@@ -74,6 +74,22 @@ impl Frozen {
         Ok(())
     }
 
+    /// Writes what [`GuestMemory::write_tables`](crate::memory::GuestMemory::write_tables) writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    ///
+    /// # Panics
+    ///
+    /// As that.
+    pub fn write_tables(&mut self) -> Result<()> {
+        for (offset, bytes) in self.plan.written() {
+            self.write(offset, &bytes)?;
+        }
+        Ok(())
+    }
+
     /// From now on nobody can change it.
     ///
     /// # Errors

@@ -11,12 +11,14 @@ use kvm_ioctls::VmFd;
 
 use crate::backing::Backing;
 use crate::error::{Error, Result};
+use crate::frozen::Frozen;
 use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::process;
 use crate::system::System;
 use crate::ticker::Ticker;
-use crate::vcpu::{Vcpu, VcpuState};
+use crate::vcpu::{Vcpu, VcpuState, root_table};
+use crate::x86_64::user::UserState;
 
 /// A virtual machine with memory and one processor.
 #[derive(Debug)]
@@ -199,5 +201,30 @@ impl Machine {
             vcpu.restore(state)?;
         }
         Ok(())
+    }
+}
+
+impl MachineState {
+    /// What of it another process can go on from. `memory` is what lay in the machine's memory then.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be read.
+    pub fn user(&self, memory: &Frozen) -> Result<UserState> {
+        self.vcpus[0].user(memory, &System::get()?.cpuid)
+    }
+
+    /// The state of a machine whose guest, with memory of this plan, goes on in ring 3 from a state that
+    /// was [checked](UserState::check) and [fits](UserState::fits). All else is as in a machine that begins here.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub fn of_user(plan: &Plan, user: &UserState) -> Result<Self> {
+        let system = System::get()?;
+        let first = &switched_on(plan)?.vcpus[0];
+        Ok(Self {
+            vcpus: vec![first.clone().entered(root_table(plan), user, system)],
+        })
     }
 }

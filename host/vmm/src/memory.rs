@@ -25,7 +25,6 @@ use crate::error::{Error, Result};
 use crate::frozen::{Frozen, data};
 use crate::pages::{self, Range};
 use crate::plan::Plan;
-use crate::x86_64::{descriptors, stubs};
 
 /// The RAM of one guest: one mapping.
 #[derive(Debug)]
@@ -37,6 +36,12 @@ pub struct GuestMemory {
 
 /// Bytes that are copied at once.
 const PIECE: u64 = 256 << 10;
+
+/// Opens what tells which pages of a guest were written, for a process that can open no file later.
+/// Where it cannot be opened, all pages are looked at.
+pub fn prepare() {
+    let _ = pages::pagemap();
+}
 
 impl GuestMemory {
     /// Maps the RAM that `plan` asks for, zeroed.
@@ -285,15 +290,9 @@ impl GuestMemory {
     ///
     /// If the tables take more pages than were planned, which would be a mistake in [`Plan`].
     pub fn write_tables(&self) {
-        let plan = &self.plan;
-        self.write(plan.descriptors.offset, &descriptors::page());
-        self.write(plan.stubs.offset, stubs::code());
-        let tables = plan.tables().to_bytes();
-        assert!(
-            tables.len() as u64 <= plan.tables.len,
-            "page tables have room"
-        );
-        self.write(plan.tables.offset, &tables);
+        for (offset, bytes) in self.plan.written() {
+            self.write(offset, &bytes);
+        }
     }
 
     /// What a stopped guest sees at its own addresses.

@@ -37,16 +37,7 @@ const ENTRIES: usize = 4096;
 /// What the kernel says: `/proc` is not there or may not be read.
 pub(crate) fn own(start: u64, len: u64) -> io::Result<Vec<Range>> {
     let mut ranges = Vec::new();
-    // The file is about the process that has opened it.
-    static PAGEMAP: PerProcess<std::sync::OnceLock<File>> = PerProcess::new();
-    let pagemap = PAGEMAP.get_or_init(Default::default);
-    let pagemap = match pagemap.get() {
-        Some(file) => file,
-        None => {
-            let file = File::open("/proc/self/pagemap")?;
-            pagemap.get_or_init(|| file)
-        }
-    };
+    let pagemap = pagemap()?;
     match scan(pagemap, start, len, &mut ranges) {
         Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
             read(pagemap, start, len, &mut ranges)?;
@@ -54,6 +45,24 @@ pub(crate) fn own(start: u64, len: u64) -> io::Result<Vec<Range>> {
         scanned => scanned?,
     }
     Ok(ranges)
+}
+
+/// Where the kernel tells of this process's pages, opened at the first call.
+///
+/// # Errors
+///
+/// As [`own`].
+pub(crate) fn pagemap() -> io::Result<&'static File> {
+    // The file is about the process that has opened it.
+    static PAGEMAP: PerProcess<std::sync::OnceLock<File>> = PerProcess::new();
+    let pagemap = PAGEMAP.get_or_init(Default::default);
+    match pagemap.get() {
+        Some(file) => Ok(file),
+        None => {
+            let file = File::open("/proc/self/pagemap")?;
+            Ok(pagemap.get_or_init(|| file))
+        }
+    }
 }
 
 /// Adds a range that lies behind all others.

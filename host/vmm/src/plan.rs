@@ -19,6 +19,7 @@ use wakebox_abi::trace::Record;
 use crate::error::{Error, Result};
 use crate::x86_64::paging::{Rights, Tables};
 use crate::x86_64::{RING0_STACK, descriptors_at, fault_stack_at, ring0_stack_at, stubs_at};
+use crate::x86_64::{descriptors, stubs};
 
 /// RAM starts at this guest-physical address when it is small enough to end below the
 /// addresses that x86 machines keep for devices, and above 4 GiB otherwise.
@@ -26,7 +27,7 @@ const LOW_RAM_MAX: u64 = 3 << 30;
 const HIGH_RAM_BASE: u64 = 4 << 30;
 
 /// A range of RAM.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Region {
     /// Bytes from the start of RAM.
     pub offset: u64,
@@ -240,6 +241,42 @@ impl Plan {
         })
     }
 
+    /// All regions, as they lie one behind the other.
+    #[must_use]
+    pub fn regions(&self) -> [Region; 17] {
+        [
+            self.descriptors,
+            self.stubs,
+            self.ring0_stack,
+            self.fault_stack,
+            self.boot,
+            self.clock,
+            self.instance,
+            self.control,
+            self.report,
+            self.submissions,
+            self.completions,
+            self.stack,
+            self.image,
+            self.tables,
+            self.arena,
+            self.heap,
+            self.trace,
+        ]
+    }
+
+    /// The regions of ring 0, which no guest can read or write.
+    #[must_use]
+    pub fn supervisor(&self) -> [Region; 5] {
+        [
+            self.descriptors,
+            self.stubs,
+            self.ring0_stack,
+            self.fault_stack,
+            self.tables,
+        ]
+    }
+
     /// Guest-physical address of a region.
     pub fn physical(&self, region: Region) -> u64 {
         self.base + region.offset
@@ -281,6 +318,31 @@ impl Plan {
                 rights,
             })
             .collect()
+    }
+
+    /// Whether an address of the guest lies in code that it may execute.
+    #[must_use]
+    pub fn is_code(&self, address: u64) -> bool {
+        let holds = |mapping: &Mapping| {
+            let end = mapping.start + mapping.region.len;
+            mapping.rights == Rights::EXECUTE && (mapping.start..end).contains(&address)
+        };
+        self.mappings().iter().any(holds)
+    }
+
+    /// What the processor needs before its first instruction, and where in RAM: descriptor tables, stubs
+    /// and page tables.
+    pub(crate) fn written(&self) -> [(u64, Vec<u8>); 3] {
+        let tables = self.tables().to_bytes();
+        assert!(
+            tables.len() as u64 <= self.tables.len,
+            "page tables have room"
+        );
+        [
+            (self.descriptors.offset, descriptors::page().to_vec()),
+            (self.stubs.offset, stubs::code().to_vec()),
+            (self.tables.offset, tables),
+        ]
     }
 
     /// The page tables for this plan: every region with exactly the rights that it needs.

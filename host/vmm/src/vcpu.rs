@@ -4,14 +4,16 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kvm_bindings::{kvm_sregs, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{CpuId, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use wakebox_abi::port;
 
 use crate::error::{Error, Result};
+use crate::frozen::Frozen;
 use crate::ioctl;
 use crate::kick::{Kick, Reasons};
 use crate::memory::GuestMemory;
+use crate::plan::Plan;
 use crate::signal::{self, RunPage, VcpuKick, thread_id};
 use crate::system::{System, retry};
 use crate::ticker::Ticker;
@@ -19,6 +21,7 @@ use crate::violation::Violation;
 use crate::x86_64::exception::{Exception, FRAME_WORDS};
 use crate::x86_64::registers::{self, Features, Registers};
 use crate::x86_64::state::CpuState;
+use crate::x86_64::user::UserState;
 use crate::x86_64::{RING0_STACK, fault_stack_at, ring0_stack_at};
 
 /// How often in a row KVM may ask to try again (`EAGAIN`) before that is an error.
@@ -91,6 +94,39 @@ pub struct VcpuState {
     interrupt_wanted: bool,
 }
 
+impl VcpuState {
+    /// What ring 3 sees of it, in a machine in whose memory that lay.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be read.
+    pub(crate) fn user(&self, memory: &Frozen, cpuid: &CpuId) -> Result<UserState> {
+        let mut frame = None;
+        if self.cpu.is_in_ring0() {
+            // What the processor pushed when it came from ring 3.
+            let mut bytes = [0; 5 * 8];
+            let at = memory.plan().ring0_stack.offset + RING0_STACK - bytes.len() as u64;
+            memory.read(at, &mut bytes)?;
+            let (words, _) = bytes.as_chunks::<8>();
+            let [rip, _cs, rflags, rsp, _ss] =
+                std::array::from_fn(|word| u64::from_le_bytes(words[word]));
+            frame = Some((rip, rflags, rsp));
+        }
+        Ok(self.cpu.user(frame, cpuid))
+    }
+
+    /// This, which is how a processor is switched on, in ring 3 with the page tables at `tables`, where a
+    /// state goes on.
+    pub(crate) fn entered(self, tables: u64, user: &UserState, system: &System) -> Self {
+        Self {
+            cpu: self
+                .cpu
+                .entered(tables, user, (&system.cpuid, system.is_qemu)),
+            interrupt_wanted: false,
+        }
+    }
+}
+
 /// A virtual processor of a [machine](crate::machine::Machine).
 #[derive(Debug)]
 pub struct Vcpu {
@@ -146,7 +182,7 @@ impl Vcpu {
             .vcpu
             .get_sregs()
             .map_err(Error::kvm("read the processor's registers"))?;
-        registers::prepare(&mut sregs, root_table(&self.memory()), &features);
+        registers::prepare(&mut sregs, root_table(self.memory().plan()), &features);
         self.vcpu
             .set_sregs(&sregs)
             .map_err(Error::kvm("set the processor's registers"))?;
@@ -376,7 +412,7 @@ impl Vcpu {
     pub(crate) fn start_registers(&self) -> Result<kvm_sregs> {
         let mut sregs = kvm_sregs::default();
         let features = Features::of(&System::get()?.cpuid);
-        registers::prepare(&mut sregs, root_table(&self.memory()), &features);
+        registers::prepare(&mut sregs, root_table(self.memory().plan()), &features);
         Ok(sregs)
     }
 
@@ -474,6 +510,6 @@ impl Drop for Vcpu {
 }
 
 /// Guest-physical address of the root of the page tables.
-fn root_table(memory: &GuestMemory) -> u64 {
-    memory.plan().physical(memory.plan().tables)
+pub(crate) fn root_table(plan: &Plan) -> u64 {
+    plan.physical(plan.tables)
 }

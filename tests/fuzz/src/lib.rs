@@ -15,6 +15,7 @@ pub mod operations;
 pub mod paths;
 pub mod policy;
 pub mod ring;
+pub mod template;
 pub mod trace;
 
 use wakebox_proofs::Random;
@@ -46,7 +47,7 @@ impl Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "ring",
         about: "the driver over rings whose memory changes at every read",
@@ -94,6 +95,14 @@ pub const TARGETS: [Target; 7] = [
         run: policy::run,
         reached: "policies",
         make: policy::make,
+    },
+    Target {
+        name: "template",
+        about: "template files, and what was in flight in them",
+        runs: 1_000_000,
+        run: template::run,
+        reached: "templates",
+        make: template::make,
     },
     Target {
         name: "trace",
@@ -180,6 +189,11 @@ mod tests {
     #[test]
     fn any_text_is_a_policy_or_not() {
         survives("policy", 20_000);
+    }
+
+    #[test]
+    fn any_bytes_are_a_template_or_not() {
+        survives("template", 2_000);
     }
 
     #[test]

@@ -74,6 +74,16 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         ],
         "env" => one("KEY=value"),
         "allow-fn" => one("kv.*"),
+        "at" => ["parked", "call:sum=[40, 2]"]
+            .map(|when| Some(when.into()))
+            .into(),
+        "open" => ["refuse", "end"].map(|what| Some(what.into())).into(),
+        "zstd" => vec![None],
+        "key" => {
+            let file = at("key");
+            std::fs::write(&file, [7; 32]).unwrap();
+            vec![Some(file)]
+        }
         option => panic!("`--{option}` is not tried in the jail: give it a value here"),
     }
 }
@@ -88,8 +98,8 @@ fn generous(kind: LimitKind) -> &'static str {
     }
 }
 
-/// Options that change what a command is, not what it does with a guest.
-const OTHER: [&str; 3] = ["help", "version", "no-jail"];
+/// Options that change what a command is, not what it does with a guest, and the one that each has.
+const OTHER: [&str; 4] = ["help", "version", "no-jail", "output"];
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
@@ -98,19 +108,36 @@ fn every_option_works_in_the_jail() {
     let folder = tempfile::tempdir().unwrap();
     let (panics, serves) = (guest("panic"), guest("calls"));
     let (panics, serves) = (panics.to_str().unwrap(), serves.to_str().unwrap());
+    let template = folder.path().join("template");
+    let template = template.to_str().unwrap();
+    let snapshot = ["-o", template, "--", "serve"];
     for (command, guest, args, status) in [
         ("run", panics, &[][..], 101),
         ("call", serves, &["sum", "[40, 2]", "--", "serve"], 0),
+        ("snapshot", serves, &snapshot[..], 0),
+        // Whoever goes on from what the last one has written, with a key.
+        ("call", template, &["sum", "[40, 2]"], 0),
     ] {
         let all = options(command);
         assert!(all.len() > 15, "{all:?}");
+        let signed = values("key", folder.path())[0].clone().unwrap();
+        if guest == template {
+            let words = ["snapshot", serves, "--key", &signed, "--in-flight", "64"];
+            let ended = wakebox(&[&words[..], &snapshot[..]].concat());
+            assert!(ended.status.success(), "{}", text(&ended.stderr));
+        }
         for option in all
             .iter()
             .filter(|option| !OTHER.contains(&option.as_str()))
         {
-            if (command, option.as_str()) == ("call", "symbols") {
+            match (command, option.as_str()) {
                 // Those of another guest.
-                continue;
+                ("call", "symbols") => continue,
+                // Of what is no template no key tells anything.
+                ("run" | "call", "key") if guest != template => continue,
+                // Which the template has settled.
+                ("call", "wake" | "mem" | "in-flight") if guest == template => continue,
+                _ => {}
             }
             for value in values(option, folder.path()) {
                 let option = format!("--{option}");

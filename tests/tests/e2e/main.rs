@@ -40,6 +40,7 @@ mod scarcity;
 mod soak;
 mod stdin;
 mod telemetry;
+mod template_files;
 mod templates;
 mod timeline;
 mod timers;

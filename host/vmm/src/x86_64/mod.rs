@@ -5,11 +5,13 @@
 
 pub mod descriptors;
 pub mod exception;
+pub mod features;
 pub mod paging;
 pub mod registers;
 pub mod shutdown;
 pub(crate) mod state;
 pub(crate) mod stubs;
+pub mod user;
 
 use wakebox_abi::layout::{self, PAGE_SIZE};
 

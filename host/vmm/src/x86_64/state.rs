@@ -37,19 +37,19 @@ const SETTING: &str = "set the processor's state";
 /// All that a processor holds: what a guest of it sees and can change, and what KVM has queued for it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CpuState {
-    regs: kvm_regs,
-    sregs: kvm_sregs,
+    pub(super) regs: kvm_regs,
+    pub(super) sregs: kvm_sregs,
     /// x87, SSE and what extends them, as XSAVE writes it.
-    xsave: Box<[u32; 1024]>,
-    xcrs: kvm_xcrs,
-    debug: kvm_debugregs,
+    pub(super) xsave: Box<[u32; 1024]>,
+    pub(super) xcrs: kvm_xcrs,
+    pub(super) debug: kvm_debugregs,
     /// Exceptions, interrupts and the shadow in which none comes.
-    events: kvm_vcpu_events,
-    mp: kvm_mp_state,
+    pub(super) events: kvm_vcpu_events,
+    pub(super) mp: kvm_mp_state,
     /// Numbers and values of [`MODEL_SPECIFIC`], as far as KVM has them.
-    model_specific: Vec<(u32, u64)>,
+    pub(super) model_specific: Vec<(u32, u64)>,
     /// What is added to the host's counter of time; none if KVM does not say.
-    counter_offset: Option<u64>,
+    pub(super) counter_offset: Option<u64>,
 }
 
 impl CpuState {

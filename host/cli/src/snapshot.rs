@@ -1,0 +1,257 @@
+//! `wakebox snapshot`.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::ValueEnum;
+
+use super::jail::JailArgs;
+use super::outcome::{Frames, explain};
+use super::output::{OutputFile, Outputs, Readers};
+use super::policy::{Grants, LimitArgs};
+use super::run::run_beside;
+use super::say::note;
+use super::signals;
+use super::style::Style;
+use super::template::{KeyArgs, is_template};
+use wakebox::template::{FileOptions, Open, Position, SnapshotError, When};
+use wakebox::{Caller, Error, Handle, Input, Outcome, Output, Sandbox, Template, WakeMode, units};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The file holds the guest's program and memory, and so whatever secrets are in that; only you may read \
+it. What the guest may do is not in it: give grants and limits again when it is run. Examples:
+  wakebox snapshot target/release/server -o server.template --at call:ready -- serve
+  wakebox call server.template answer '[40, 2]'")]
+pub(super) struct Args {
+    /// The guest: what `wakebox run` takes, which may be a template file itself
+    guest: PathBuf,
+
+    /// Where the template goes
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// When it is taken: as soon as the guest has nothing to do; when the guest asks for it, with
+    /// `wakebox_guest::snapshot()`; or after a call of one of its functions, whose argument is JSON
+    #[arg(
+        long,
+        value_name = "parked|guest|call:NAME[=JSON]",
+        default_value = "parked"
+    )]
+    at: At,
+
+    /// What becomes of sockets, files and calls that are open then: there is no template while any is,
+    /// or they end in those who start from it
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = WhatIsOpen::Refuse)]
+    open: WhatIsOpen,
+
+    /// Compress the file
+    #[arg(long)]
+    zstd: bool,
+
+    /// How a sleeping guest is woken, also in those who start from the template [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
+    wake: Option<String>,
+
+    #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    jail: JailArgs,
+
+    #[command(flatten)]
+    grants: Grants,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// When a template is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Parked,
+    Guest,
+    /// After a call of this function with this argument.
+    Call(String, String),
+}
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("call:")) {
+            ("parked", _) => Ok(Self::Parked),
+            ("guest", _) => Ok(Self::Guest),
+            (_, Some(call)) if !call.is_empty() => {
+                let (name, json) = call.split_once('=').unwrap_or((call, "null"));
+                Ok(Self::Call(name.to_owned(), json.to_owned()))
+            }
+            _ => Err("write parked, guest, or call: and the name of a function".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WhatIsOpen {
+    Refuse,
+    End,
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    signals::catch()?;
+    let file = output(&args)?;
+    let policy = args.grants.into_policy()?;
+    let limits = args.limits.into_limits();
+    let mut options = args.key.options(&limits)?;
+    if args.zstd {
+        options = options.compressed();
+    }
+    args.jail.enter(&policy, &args.guest, None)?;
+    let guest = match is_template(&args.guest) {
+        true => args.key.guest(args.guest, &options)?,
+        // The key is for what is written.
+        false => args.guest.into(),
+    };
+    let mut builder = Sandbox::builder()
+        .guest(guest)
+        .limits(limits)
+        .policy(policy)
+        .args(args.args)
+        .stdin(Input::Inherit)
+        .stdout(Output::Inherit)
+        .stderr(Output::Inherit);
+    if let Some(mode) = args.wake {
+        let mode: WakeMode = mode.parse()?;
+        builder = builder.wake(mode);
+    }
+    let open = match args.open {
+        WhatIsOpen::Refuse => Open::Refuse,
+        WhatIsOpen::End => Open::End,
+    };
+    let (sandbox, outcome, taken) = run_beside(builder, std::future::pending(), |sandbox| {
+        let (caller, handle) = (sandbox.caller(), sandbox.handle());
+        async move {
+            let taken = take(&caller, &handle, &args.at, open).await;
+            handle.kill();
+            taken
+        }
+    })?;
+    match taken {
+        Ok(Ok(template)) => write(file, &template, &options),
+        Ok(Err(SnapshotError::Ended)) => ended(&sandbox, &outcome),
+        Ok(Err(SnapshotError::Open(open))) => {
+            let open: Vec<_> = open
+                .iter()
+                .map(|(what, count)| format!("{what} ({count})"))
+                .collect();
+            bail!(
+                "there is no template while this is open: {}; have the guest close it before, or end \
+                 it in those who start from the template with `--open end`",
+                open.join(", ")
+            )
+        }
+        Ok(Err(error)) => Err(error.into()),
+        // How the guest ended says more than that a call did.
+        Err(_) if !matches!(outcome, Outcome::Exit(_) | Outcome::Cancelled) => {
+            ended(&sandbox, &outcome)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the template. As long as there is a caller, a guest that serves calls waits for one.
+async fn take(
+    caller: &Caller,
+    handle: &Handle,
+    at: &At,
+    open: Open,
+) -> Result<Result<Template, SnapshotError>> {
+    let when = match at {
+        At::Parked => When::Parked,
+        At::Guest => When::GuestAsks,
+        At::Call(name, json) => {
+            let called = caller.call_json(name, json).await;
+            called.with_context(|| format!("`--at call:{name}`"))?;
+            When::Parked
+        }
+    };
+    Ok(handle.snapshot(when, open).await)
+}
+
+/// Opens what is written.
+fn output(args: &Args) -> Result<OutputFile> {
+    let guest = [(&*args.guest, "the guest")].into_iter();
+    let key = args.key.file().map(|file| (file, "the key"));
+    let policies = args.grants.files().map(|file| (file, "the policy"));
+    let mut outputs = Outputs::besides(guest.chain(key).chain(policies));
+    let file = outputs.open(&args.output, Readers::Owner, "the template")?;
+    outputs.seal()?;
+    Ok(file)
+}
+
+fn write(file: OutputFile, template: &Template, options: &FileOptions) -> Result<ExitCode> {
+    let path = file.path().to_owned();
+    file.write(|file| {
+        let saved = template.save_with(file, options);
+        saved.map_err(|error| match error {
+            Error::Save { source } => source,
+            other => io::Error::other(anyhow!(other)),
+        })
+    })?;
+    if let Position::Parked { held, ram, .. } = template.info().at {
+        note!(
+            "{}: a template with {} of {}; `wakebox run` and `wakebox call` go on from it",
+            path.display(),
+            units::bytes(held),
+            units::bytes(ram)
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says how a guest ended of which there is no template.
+fn ended(sandbox: &Sandbox, outcome: &Outcome) -> Result<ExitCode> {
+    if let (Outcome::Cancelled, Some(status)) = (outcome, signals::caught()) {
+        return Ok(ExitCode::from(status));
+    }
+    if !matches!(outcome, Outcome::Exit(_)) {
+        let stopped_at = match outcome {
+            Outcome::Limit(_) | Outcome::Violation(_) => Some(sandbox.backtrace()?),
+            _ => None,
+        };
+        explain(
+            outcome,
+            stopped_at.as_ref(),
+            Frames::Short,
+            Style::of_stderr(),
+        );
+    }
+    bail!(
+        "the guest ended before a template of it could be taken ({outcome}): it has to wait for \
+         something, a call for instance, and with `--at guest` to ask"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_a_template_is_taken_is_told_in_words() {
+        let call = |name: &str, json: &str| Ok(At::Call(name.into(), json.into()));
+        assert_eq!("parked".parse(), Ok(At::Parked));
+        assert_eq!("guest".parse(), Ok(At::Guest));
+        assert_eq!("call:ready".parse(), call("ready", "null"));
+        assert_eq!("call:sum=[1,2]".parse(), call("sum", "[1,2]"));
+        for wrong in ["", "call:", "later", "call"] {
+            wrong.parse::<At>().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Guests that are template files, and `--key`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use wakebox::template::FileOptions;
+use wakebox::{Guest, LimitKind, Limits, Template};
+
+/// Longest key that is read, in bytes.
+const LONGEST_KEY: u64 = 4096;
+
+/// How a template file is known to be one's own.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArgs {
+    /// Believe a template file only if it was made with the key in FILE: 16 bytes or more, best 32
+    /// random ones
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// The key's file.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.key.as_deref()
+    }
+
+    /// How template files are read and written with these limits. Reads the key: to be called before the
+    /// jail.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot be read, or is too short or too long for one.
+    pub(super) fn options(&self, limits: &Limits) -> Result<FileOptions> {
+        let mut options = FileOptions::new();
+        if let Some(most) = limits.get(LimitKind::Memory) {
+            options = options.most_memory(most);
+        }
+        let Some(path) = &self.key else {
+            return Ok(options);
+        };
+        let unread = || format!("cannot read the key {}", path.display());
+        let mut key = Vec::new();
+        let file = File::open(path).with_context(unread)?;
+        file.take(LONGEST_KEY + 1)
+            .read_to_end(&mut key)
+            .with_context(unread)?;
+        if key.len() as u64 > LONGEST_KEY {
+            bail!("{}: it has more than {LONGEST_KEY} bytes", unread());
+        }
+        options.key(key).with_context(unread)
+    }
+
+    /// The guest in a file, which may be a template.
+    ///
+    /// # Errors
+    ///
+    /// It is a template and cannot be used, or is none and there is a key to check it by.
+    pub(super) fn guest(&self, path: PathBuf, options: &FileOptions) -> Result<Guest> {
+        if is_template(&path) {
+            return Ok(Template::from_file(path, options)?.into());
+        }
+        if let Some(key) = &self.key {
+            bail!(
+                "{} is not a template file, so that the key {} cannot tell who made it: leave `--key` out",
+                path.display(),
+                key.display()
+            );
+        }
+        Ok(path.into())
+    }
+}
+
+/// Whether a file is a template. What is no regular file is read but once, as a guest.
+pub(super) fn is_template(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let file = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
+    let read = file.and_then(|(is_file, file)| match is_file {
+        true => file.take(8).read_to_end(&mut start),
+        false => Ok(0),
+    });
+    read.is_ok() && Template::is_file(&start)
+}

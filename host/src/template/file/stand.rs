@@ -1,0 +1,248 @@
+//! Registers and what was in flight, as bytes.
+
+use wakebox_abi::entry::{Entry as _, Submission};
+use wakebox_abi::op::Request;
+use wakebox_vmm::x86_64::registers::Registers;
+use wakebox_vmm::x86_64::user::{LEGACY, UserState};
+
+use super::fields::{Bytes, Fields};
+use crate::error::TemplateFileError as E;
+use crate::template::DriverStand;
+
+/// Most bytes of a processor's state: more than XSAVE writes.
+pub(super) const MOST_OF_PROCESSOR: u64 = 16 << 10;
+/// Most bytes of what was in flight, of which each takes those of an entry.
+pub(super) const MOST_OF_DRIVER: u64 = 32 << 20;
+/// Handles have so many indices (`ops/handles.rs`).
+const MOST_HANDLES: usize = 1 << 20;
+/// A guest has made fewer calls than this, however long it ran.
+const MOST_CALLS: u64 = 1 << 60;
+
+/// The general registers, in the order in which they are stored.
+fn registers(of: &mut Registers) -> [&mut u64; 18] {
+    [
+        &mut of.rip,
+        &mut of.rsp,
+        &mut of.rflags,
+        &mut of.rax,
+        &mut of.rbx,
+        &mut of.rcx,
+        &mut of.rdx,
+        &mut of.rsi,
+        &mut of.rdi,
+        &mut of.rbp,
+        &mut of.r8,
+        &mut of.r9,
+        &mut of.r10,
+        &mut of.r11,
+        &mut of.r12,
+        &mut of.r13,
+        &mut of.r14,
+        &mut of.r15,
+    ]
+}
+
+/// A processor's state: the general registers, x87 and SSE, then each further part with its number and
+/// its length.
+pub(super) fn write_processor(state: &UserState) -> Vec<u8> {
+    let mut to = Bytes::default();
+    let mut general = state.registers;
+    for register in registers(&mut general) {
+        to.u64(*register);
+    }
+    to.bytes(&state.legacy[..]);
+    to.count(state.extended.len());
+    for (number, bytes) in &state.extended {
+        to.u32(*number);
+        to.count(bytes.len());
+        to.bytes(bytes);
+    }
+    to.0
+}
+
+pub(super) fn read_processor(bytes: &[u8]) -> Result<UserState, E> {
+    let mut fields = Fields::new("the processor's state", bytes);
+    let mut general = Registers::default();
+    for register in registers(&mut general) {
+        *register = fields.u64()?;
+    }
+    let legacy = Box::new(fields.array::<LEGACY>()?);
+    let count = fields.count(8)?;
+    let mut extended: Vec<(u32, Vec<u8>)> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let number = fields.u32()?;
+        if extended.last().is_some_and(|(last, _)| *last >= number) {
+            return Err(fields.damaged("has a part twice"));
+        }
+        let len = fields.count(1)?;
+        extended.push((number, fields.bytes(len)?.to_vec()));
+    }
+    fields.end()?;
+    Ok(UserState {
+        registers: general,
+        legacy,
+        extended,
+    })
+}
+
+/// Where the host's side stood: the rings' indices, the number of the next call, entries as they lie in
+/// the submission ring, and how often each handle has been used.
+pub(super) fn write_driver(stand: &DriverStand) -> Vec<u8> {
+    let mut to = Bytes::default();
+    to.u32(stand.taken);
+    to.u32(stand.published);
+    to.u32(stand.traced);
+    to.u64(stand.next_call);
+    to.count(stand.in_flight.len());
+    for (token, request) in &stand.in_flight {
+        for word in request.submission(*token).to_words() {
+            to.u64(word);
+        }
+    }
+    to.count(stand.handles.len());
+    for uses in &stand.handles {
+        to.u32(*uses);
+    }
+    to.0
+}
+
+/// The same, of a guest with so many slots.
+pub(super) fn read_driver(bytes: &[u8], slots: u32) -> Result<DriverStand, E> {
+    let mut fields = Fields::new("what was in flight", bytes);
+    let (taken, published, traced) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let next_call = fields.u64()?;
+    if next_call > MOST_CALLS {
+        return Err(fields.damaged("counts more calls than were ever made"));
+    }
+    let count = fields.count(Submission::SIZE)?;
+    if count > slots as usize {
+        return Err(fields.damaged("is more than may be in flight"));
+    }
+    let mut in_flight = Vec::with_capacity(count);
+    let mut is_taken = vec![false; slots as usize];
+    for _ in 0..count {
+        let mut words = [0; Submission::WORDS];
+        for word in &mut words {
+            *word = fields.u64()?;
+        }
+        let submission = Submission::from_words(words);
+        let token = submission.token;
+        let request = Request::decode(&submission)
+            .map_err(|_| fields.damaged("has an operation that there is not"))?;
+        if request.submission(token).to_words() != words {
+            return Err(fields.damaged("has an operation with more than it has"));
+        }
+        match is_taken.get_mut(token.slot as usize) {
+            Some(slot @ false) => *slot = true,
+            Some(true) => return Err(fields.damaged("has two operations in one slot")),
+            None => return Err(fields.damaged("has an operation in a slot that there is not")),
+        }
+        in_flight.push((token, request));
+    }
+    let count = fields.count(4)?;
+    if count > MOST_HANDLES {
+        return Err(fields.damaged("has more handles than there can be"));
+    }
+    let handles = (0..count).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+    fields.end()?;
+    Ok(DriverStand {
+        taken,
+        published,
+        traced,
+        in_flight,
+        handles,
+        next_call,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use wakebox_abi::entry::Token;
+    use wakebox_abi::op::{Handle, Nop, ReadStream};
+
+    use super::*;
+
+    #[test]
+    fn what_was_in_flight_is_read_as_it_was_written() {
+        let token = |slot| Token {
+            slot,
+            generation: 7,
+        };
+        let buf = wakebox_abi::op::Buf { offset: 1, len: 2 };
+        let stand = DriverStand {
+            taken: 1,
+            published: u32::MAX,
+            traced: 3,
+            in_flight: vec![
+                (token(63), Request::Nop(Nop {})),
+                (
+                    token(0),
+                    Request::ReadStream(ReadStream {
+                        stream: Handle(9),
+                        into: buf,
+                    }),
+                ),
+            ],
+            handles: vec![0, 4, u32::MAX],
+            next_call: 1 << 40,
+        };
+        let bytes = write_driver(&stand);
+        assert_eq!(read_driver(&bytes, 64).unwrap(), stand);
+        for len in 0..bytes.len() {
+            read_driver(&bytes[..len], 64).unwrap_err();
+        }
+        for (slots, why) in [
+            (63, "in a slot that there is not"),
+            (1, "more than may be in flight"),
+        ] {
+            let error = read_driver(&bytes, slots).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_operation_that_cannot_be_in_flight_is_refused_by_name() {
+        let entry = |words: [u64; 8]| {
+            let mut bytes = write_driver(&DriverStand::default());
+            bytes.truncate(20);
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            bytes.extend([0; 4]);
+            read_driver(&bytes, 64)
+        };
+        let token = Token {
+            slot: 1,
+            generation: 2,
+        };
+        let good = Request::Nop(Nop {}).submission(token).to_words();
+        entry(good).unwrap();
+        let with = |index: usize, word| {
+            let mut words = good;
+            words[index] = word;
+            entry(words).unwrap_err().to_string()
+        };
+        assert!(with(0, 0xffff).contains("that there is not"));
+        assert!(with(0, good[0] | 1 << 40).contains("that there is not"));
+        assert!(with(7, 1).contains("more than it has"));
+    }
+
+    #[test]
+    fn a_processors_state_is_read_as_it_was_written() {
+        let mut state = UserState {
+            registers: Registers::default(),
+            legacy: Box::new(std::array::from_fn(|index| index as u8)),
+            extended: vec![(2, vec![1; 256]), (7, vec![])],
+        };
+        for (index, register) in registers(&mut state.registers).into_iter().enumerate() {
+            *register = index as u64 + 1;
+        }
+        let bytes = write_processor(&state);
+        assert!(bytes.len() as u64 <= MOST_OF_PROCESSOR);
+        assert_eq!(read_processor(&bytes).unwrap(), state);
+        for len in 0..bytes.len() {
+            read_processor(&bytes[..len]).unwrap_err();
+        }
+        state.extended[1].0 = 2;
+        read_processor(&write_processor(&state)).unwrap_err();
+    }
+}
