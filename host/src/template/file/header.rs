@@ -291,8 +291,7 @@ fn parts(fields: &mut Fields<'_>, mut offset: u64) -> Result<Vec<Part>, E> {
     let mut parts = Vec::with_capacity(count);
     for _ in 0..count {
         let kind = fields.u32()?;
-        let kinds = Kind::ALL.into_iter();
-        let kind = kinds.filter(|known| *known as u32 == kind).next();
+        let kind = Kind::ALL.into_iter().find(|known| *known as u32 == kind);
         let part = Part {
             kind: kind.ok_or_else(|| fields.damaged("lists a part that is of no kind"))?,
             is_compressed: match fields.u32()? {

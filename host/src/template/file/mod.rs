@@ -279,9 +279,8 @@ fn lacking(parked: &header::Parked, system: &System) -> Vec<String> {
         .cloned()
         .collect();
     let parts = parked.xcr0 & !features::extended_state(&system.cpuid);
-    lacking.extend((0..u64::BITS).filter_map(|bit| {
-        (parts >> bit & 1 != 0).then(|| format!("part {bit} of the extended state"))
-    }));
+    let bits = (0..u64::BITS).filter(|bit| parts >> bit & 1 != 0);
+    lacking.extend(bits.map(|bit| format!("part {bit} of the extended state")));
     lacking
 }
 

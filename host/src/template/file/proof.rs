@@ -32,6 +32,7 @@ const MOST: u64 = 16 << 20;
 ///
 /// If there is no memory.
 #[must_use]
+#[allow(clippy::too_many_lines, reason = "a table of what a template is")]
 pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let sizes = Sizes {

@@ -241,7 +241,7 @@ fn pages_of_ring_0_and_pages_outside_the_memory_are_refused() {
     let plan = content(&file).parked.unwrap().0.plan().clone();
     let first = |start: u64| {
         let file = with_part(Kind::Ranges, |list| {
-            list[4..12].copy_from_slice(&start.to_le_bytes())
+            list[4..12].copy_from_slice(&start.to_le_bytes());
         });
         damaged(&file, "pages that are not the guest's");
     };
@@ -260,7 +260,7 @@ fn registers_that_no_program_has_are_refused() {
     let register = |index: usize, value: u64| {
         let at = index * 8;
         with_part(Kind::Processor, |bytes| {
-            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes())
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
         })
     };
     let mut stack = 0;
@@ -305,7 +305,7 @@ fn what_a_header_says_that_cannot_be_is_refused() {
         assert!(matches!(error, E::Damaged(_)), "{index}: {error:?}");
     }
     let file = with_header(&plain(), |header| {
-        header.parked.as_mut().unwrap().in_flight = 9
+        header.parked.as_mut().unwrap().in_flight = 9;
     });
     damaged(&file, "not as much was in flight");
     let file = with_header(&plain(), |header| header.build_id = vec![1; 20]);
