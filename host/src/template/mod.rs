@@ -18,6 +18,7 @@
 //! [`Status::Restored`](wakebox_abi::status::Status::Restored) ([`Open`]). A handle of the former
 //! sandbox is dead and is never given out again.
 
+#[cfg(feature = "template-file")]
 pub(crate) mod file;
 pub(crate) mod requests;
 
@@ -34,6 +35,7 @@ use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::machine::MachineState;
 use wakebox_vmm::plan::Plan;
 
+#[cfg(feature = "template-file")]
 pub use self::file::{FileInfo, FileOptions, FilePart};
 use crate::debug::symbols::Symbols;
 use crate::error::{Error, Result};
