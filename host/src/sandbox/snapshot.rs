@@ -1,7 +1,9 @@
 //! A template is taken of a sandbox that is parked, and a sandbox goes on where a template stands.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use wakebox_abi::entry::Token;
 use wakebox_abi::memory::{Control, Word};
@@ -84,7 +86,10 @@ impl Sandbox {
         {
             let answer = if quiet.open.is_empty() || request.open == Open::End {
                 let taken = self.take_template(left, quiet.stand).await;
-                taken.map_err(SnapshotError::Host)
+                taken.map_err(|error| match error {
+                    Error::Ended => SnapshotError::Ended,
+                    error => SnapshotError::Host(error),
+                })
             } else {
                 Err(SnapshotError::Open(quiet.open))
             };
@@ -101,8 +106,18 @@ impl Sandbox {
         let machine = self.machine.state()?;
         let memory = self.memory.clone();
         // It is as much as the guest has touched.
-        let frozen = tokio::task::spawn_blocking(move || memory.freeze()).await;
-        let memory = frozen.map_err(|_| Error::Ended)??;
+        let mut frozen = tokio::task::spawn_blocking(move || memory.freeze());
+        // Who ends the sandbox meanwhile does not wait for it: the thread has the memory as long as it
+        // reads.
+        let stop = self.live.stop.clone();
+        let frozen = poll_fn(|context| match stop.why_else_wake(context) {
+            Some(_) => Poll::Ready(None),
+            None => Pin::new(&mut frozen).poll(context).map(Some),
+        });
+        let memory = match frozen.await {
+            Some(Ok(memory)) => memory?,
+            Some(Err(_)) | None => return Err(Error::Ended),
+        };
         let stand = Stand {
             memory,
             machine,
