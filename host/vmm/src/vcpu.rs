@@ -215,16 +215,22 @@ impl Vcpu {
     ///
     /// [`Error::KvmStopped`] if there is always more of it; what KVM could not do.
     fn complete(&mut self) -> Result<()> {
+        let completing = "complete what the guest was about to do";
         let vcpu = &mut self.vcpu;
+        let mut last = None;
         for _ in 0..MOST_PIECES {
             match self.kick.without_guest(|| vcpu.run().map(drop)) {
                 Err(error) if error.errno() == libc::EINTR => return Ok(()),
                 Err(error) if error.errno() != libc::EAGAIN => {
-                    return Err(Error::kvm("complete what the guest was about to do")(error));
+                    return Err(Error::kvm(completing)(error));
                 }
                 // What is wide comes in pieces.
-                _ => {}
+                again => last = again.err(),
             }
+        }
+        if let Some(error) = last {
+            // It cannot start the thread that does its housekeeping, for one.
+            return Err(Error::kvm(completing)(error));
         }
         Err(Error::KvmStopped(
             "it does not complete what the guest was about to do".into(),
