@@ -277,6 +277,7 @@ impl Bench {
     }
 }
 
+#[cfg(feature = "template-file")]
 pub use crate::template::file::proof as template;
 
 /// The status that tells a guest of an error of the kernel.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use wakebox::{Builder, Outcome, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Machines, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 
@@ -22,15 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// RAM of a guest in bytes.
 const MEMORY: u64 = 4 << 20;
 
-/// Open descriptors of this process, with the one that counts them.
+/// Open descriptors of this process, with the one that counts them, and without those of machines that
+/// wait for a guest, two each.
 ///
 /// # Errors
 ///
 /// If `/proc` cannot be read.
 pub fn descriptors() -> Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/fd")
+    let waiting = Machines::of_process()?.waiting();
+    let all = std::fs::read_dir("/proc/self/fd")
         .context("/proc/self/fd")?
-        .count())
+        .count();
+    Ok(all.saturating_sub(2 * waiting))
 }
 
 /// The names of this process's threads.
