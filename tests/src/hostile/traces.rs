@@ -12,8 +12,9 @@ use crate::memory::heap_in_use;
 /// What all sinks together, and what waits for them, may take of the heap at once, in bytes. Without a
 /// bound on tasks they would take more for those that the cases make up.
 const HEAP: u64 = 128 << 20;
-/// The same when all tasks have names and places of the longest.
-const HEAP_OF_NAMES: u64 = 192 << 20;
+/// The same when all tasks have names and locations of the longest: five sinks know 65,536 tasks each, of
+/// half a KiB with both, and a table that grows is there twice.
+const HEAP_OF_NAMES: u64 = 320 << 20;
 /// Places of the ring: fewer than usual, so that it is often full.
 const RECORDS: u32 = 1 << 13;
 /// Events between two looks at the heap.
