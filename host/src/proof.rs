@@ -241,6 +241,7 @@ impl Bench {
     }
 }
 
+#[cfg(feature = "template-file")]
 impl Bench {
     /// Reads what may be a template file, and goes on where it stands as a sandbox of it does, as far as
     /// that can be without one. Returns whether it is one.

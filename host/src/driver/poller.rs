@@ -45,7 +45,7 @@ const LOOKS_A_VISIT: u32 = 128;
 
 /// Turns of the thread's tasks between two looks at its sockets and timers, while there is always one
 /// that has something to do.
-const TURNS_A_LOOK: u32 = 2;
+const TURNS_A_LOOK: u32 = 4;
 
 /// Least quiet time after a notification: whoever notifies has just paid for an exit, and until this thread is
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss

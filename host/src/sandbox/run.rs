@@ -15,7 +15,7 @@ use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::Exit;
 
 use super::serve::Parked;
-use super::{DRIVER_QUANTUM, Running, Sandbox};
+use super::{QUANTUM, Running, Sandbox};
 use crate::calls::guest::GuestEnd;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
@@ -244,7 +244,8 @@ impl Sandbox {
                 return Ok(self.stopped(why).await);
             }
             self.let_sinks_catch_up().await;
-            self.let_others_run().await;
+            // As often as a guest that computes: what it submits comes in larger batches so.
+            self.let_others_run(QUANTUM).await;
             let most = match self.turn_length(began) {
                 Ok(most) => most,
                 Err(limit) => return Ok(self.limited(limit).await),
@@ -298,11 +299,11 @@ impl Sandbox {
         .await;
     }
 
-    /// Lets others of this thread have a turn after a quantum, however often the guest was left
+    /// Lets others of this thread have a turn after a quantum, of so long at most, however often the guest was left
     /// meanwhile, and whether it was the guest that took the time or its driver.
-    pub(super) async fn let_others_run(&mut self) {
+    pub(super) async fn let_others_run(&mut self, after: Duration) {
         // Limits of time are looked at in between, so a long quantum is no excuse on this side.
-        if self.turn_began.elapsed() >= self.quantum.min(DRIVER_QUANTUM) {
+        if self.turn_began.elapsed() >= self.quantum.min(after) {
             tokio::task::yield_now().await;
             self.turn_began = Instant::now();
         }

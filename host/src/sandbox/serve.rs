@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wakebox_abi::wake::{self, Mode};
 
-use super::Sandbox;
+use super::{DRIVER_QUANTUM, Sandbox};
 use crate::driver::{Ended, Violation};
 use crate::stop::Why;
 use crate::template::Left;
@@ -50,7 +50,7 @@ impl Sandbox {
             if turn.ended != Ended::Spent {
                 return Ok(completed);
             }
-            self.let_others_run().await;
+            self.let_others_run(DRIVER_QUANTUM).await;
         }
     }
 
@@ -94,7 +94,7 @@ impl Sandbox {
             })
             .await;
             match parked {
-                Parked::Unfinished => self.let_others_run().await,
+                Parked::Unfinished => self.let_others_run(DRIVER_QUANTUM).await,
                 Parked::Wanted => self.answer_snapshots(left).await,
                 parked => break parked,
             }
