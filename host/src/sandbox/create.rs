@@ -74,7 +74,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         Some(machines) => machines,
         None => Machines::of_process()?,
     };
-    let mut loaded = match template.stand() {
+    let loaded = match template.stand() {
         None => {
             let room = instance.room();
             let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
@@ -122,9 +122,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         &telemetry,
         &host.callables,
         (stood.taken, stood.published),
-    );
-    // What has not begun is no machine for another.
-    let placement = placement.inspect_err(|_| loaded.machine.spoil())?;
+    )?;
     let Loaded {
         image,
         memory,

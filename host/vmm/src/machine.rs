@@ -29,7 +29,7 @@ pub struct Machine {
     memory: Arc<GuestMemory>,
     /// The process that made it.
     process: u32,
-    /// Whether its processors are as they were switched on.
+    /// Whether its processors have been in no guest yet, and hold nothing of one.
     is_new: bool,
     /// Whether its memory is just what it was made of, since its last guest ended.
     is_reset: bool,
@@ -99,8 +99,8 @@ impl Machine {
             _vm,
             memory,
             process,
+            is_new,
             is_reset,
-            ..
         } = self;
         let mut memory = Arc::try_unwrap(memory).ok()?;
         if !(is_reset && memory.backing().is_same(backing)) {
@@ -115,7 +115,7 @@ impl Machine {
             _vm,
             memory,
             process,
-            is_new: false,
+            is_new,
             is_reset: false,
         })
     }
@@ -170,6 +170,7 @@ impl Machine {
 
     /// The first processor, to be entered.
     pub fn vcpu_mut(&mut self) -> &mut Vcpu {
+        self.is_new = false;
         &mut self.vcpus[0]
     }
 
@@ -197,6 +198,7 @@ impl Machine {
     /// If the state is that of a machine with more or fewer processors.
     pub fn restore(&mut self, state: &MachineState) -> Result<()> {
         assert_eq!(self.vcpus.len(), state.vcpus.len(), "as many processors");
+        self.is_new = false;
         for (vcpu, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
             vcpu.restore(state)?;
         }
