@@ -63,9 +63,8 @@ impl Probe {
             trace_records: 0,
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes)?)?;
-        let stack = layout::STACK + memory.plan().stack.len;
         let mut machine = Machine::new(&memory)?;
-        machine.start(image.entry(), stack)?;
+        machine.start(image.entry(), memory.plan().stack_range().end())?;
         memory.write_tables();
         image.load(&memory)?;
         let has_counter = Clocks::new(machine.vcpu().fd()).has_counter();

@@ -44,7 +44,7 @@ use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use crate::template::{Stand, stack_of};
+use crate::template::Stand;
 
 /// Calls of one sandbox that may wait for a disk, at once.
 const DISK_CALLS_AT_ONCE: usize = 16;
@@ -128,7 +128,6 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         memory,
         machine,
         clocks,
-        stack,
         ..
     } = loaded;
     let resume = template.stand().map(|stand| Resume {
@@ -147,7 +146,6 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         memory,
         placement,
         mode,
-        stack,
         resume,
         tracing,
         telemetry,
@@ -180,8 +178,6 @@ struct Loaded {
     machine: Lent,
     clocks: Clocks,
     mode: Mode,
-    /// The guest's stack.
-    stack: Range,
     /// Whether a poller takes the driver's turns while the guest runs.
     is_polled: bool,
 }
@@ -192,10 +188,9 @@ impl Loaded {
         let plan = Plan::new(&image.pages(), sizes)?;
         let mut machine = machines.take(&Backing::Anonymous, plan)?;
         let memory = machine.memory().clone();
-        let stack = stack_of(memory.plan());
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
-        machine.start(image.entry(), stack.end() - 64)?;
+        machine.start(image.entry(), memory.plan().stack_range().end() - 64)?;
         let clocks = Clocks::new(machine.vcpu().fd());
         memory.write_tables();
         image.load(&memory)?;
@@ -205,7 +200,6 @@ impl Loaded {
             machine,
             clocks,
             mode,
-            stack,
             is_polled: is_polled(mode)?,
         })
     }
@@ -234,7 +228,6 @@ impl Loaded {
             machine,
             clocks,
             mode: stand.mode,
-            stack: stand.stack,
             is_polled: is_polled(stand.mode)?,
         })
     }
@@ -260,7 +253,7 @@ impl Loaded {
             submissions: plan.submission_entries,
             completions: plan.completion_entries,
             image: self.image.span(),
-            stack: self.stack,
+            stack: plan.stack_range(),
             arena: Range {
                 start: layout::ARENA,
                 len: plan.arena.len,

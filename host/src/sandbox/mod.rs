@@ -21,7 +21,6 @@ mod termination;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use wakebox_abi::boot::Range;
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::clock::Clocks;
@@ -70,8 +69,6 @@ pub struct Sandbox {
     control: Shared<MappedControl>,
     placement: Placement<TokioBackend>,
     mode: Mode,
-    /// The guest's stack.
-    stack: Range,
     /// What it begins with, if it does not begin at the guest's entry.
     resume: Option<Resume>,
     tracing: Option<Tracing>,

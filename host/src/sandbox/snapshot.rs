@@ -123,7 +123,6 @@ impl Sandbox {
             machine,
             left,
             mode: self.mode,
-            stack: self.stack,
             has_counter: self.clocks.has_counter(),
             elapsed: self.clocks.start().elapsed(),
             driver,

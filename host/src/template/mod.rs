@@ -26,14 +26,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wakebox_abi::boot::Range;
 use wakebox_abi::entry::Token;
-use wakebox_abi::layout;
 use wakebox_abi::op::Request;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::machine::MachineState;
-use wakebox_vmm::plan::Plan;
 
 #[cfg(feature = "template-file")]
 pub use self::file::{FileInfo, FileOptions, FilePart};
@@ -72,8 +69,6 @@ pub(crate) struct Stand {
     pub(crate) machine: MachineState,
     pub(crate) left: Left,
     pub(crate) mode: Mode,
-    /// The guest's stack.
-    pub(crate) stack: Range,
     /// Whether the guest tells the time by itself.
     pub(crate) has_counter: bool,
     /// What its monotonic clock showed.
@@ -167,14 +162,6 @@ pub enum SnapshotError {
     /// The host could not do its part.
     #[error(transparent)]
     Host(#[from] Error),
-}
-
-/// Where a guest of a plan has its stack.
-pub(crate) fn stack_of(plan: &Plan) -> Range {
-    Range {
-        start: layout::STACK,
-        len: plan.stack.len,
-    }
 }
 
 fn list(open: &[(&'static str, usize)]) -> String {

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use wakebox_abi::boot::Range;
 use wakebox_abi::layout::{self, LARGE_PAGE_SIZE, PAGE_SIZE};
 use wakebox_abi::trace::Record;
 
@@ -280,6 +281,14 @@ impl Plan {
     /// Guest-physical address of a region.
     pub fn physical(&self, region: Region) -> u64 {
         self.base + region.offset
+    }
+
+    /// The guest's stack, at the guest's own addresses.
+    pub fn stack_range(&self) -> Range {
+        Range {
+            start: layout::STACK,
+            len: self.stack.len,
+        }
     }
 
     /// Where in RAM an address of the image lies.

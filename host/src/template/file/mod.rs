@@ -306,7 +306,6 @@ fn settle(content: Content, name: Option<String>) -> Result<Template, Failure> {
         machine: MachineState::of_user(memory.plan(), &user)?,
         left: said.left,
         mode: said.mode,
-        stack: super::stack_of(memory.plan()),
         has_counter: said.has_counter,
         elapsed: std::time::Duration::from_nanos(said.elapsed),
         driver,

@@ -53,7 +53,7 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let user = UserState {
         registers: Registers {
             rip: image.entry(),
-            rsp: crate::template::stack_of(&plan).end(),
+            rsp: plan.stack_range().end(),
             ..Registers::default()
         },
         legacy: Box::new([0; LEGACY]),
