@@ -40,6 +40,21 @@ pub(crate) enum Resource {
     HostStream(Arc<Mutex<ItemStream>>),
 }
 
+impl Resource {
+    /// The word for many of its kind.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Stream(_) => "connections",
+            Self::Listener(_) => "listeners",
+            Self::Udp(_) => "UDP sockets",
+            Self::File(_) => "files",
+            Self::Directory(_) => "directories",
+            Self::Message(_) => "long messages",
+            Self::HostStream(_) => "streams of host functions",
+        }
+    }
+}
+
 /// A handle that was closed.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -164,29 +179,13 @@ impl Handles {
         self.entries.iter().map(used).collect()
     }
 
-    /// What is open, and how many of each kind.
-    pub(crate) fn open_by_kind(&self) -> Vec<(&'static str, usize)> {
-        let mut kinds: Vec<(&'static str, usize)> = Vec::new();
-        for (resource, _) in self
+    /// What is open, in words for many of its kind.
+    pub(crate) fn open_kinds(&self) -> impl Iterator<Item = &'static str> {
+        let open = self
             .entries
             .iter()
-            .filter_map(|entry| entry.resource.as_ref())
-        {
-            let kind = match resource {
-                Resource::Stream(_) => "connections",
-                Resource::Listener(_) => "listeners",
-                Resource::Udp(_) => "UDP sockets",
-                Resource::File(_) => "files",
-                Resource::Directory(_) => "directories",
-                Resource::Message(_) => "long messages",
-                Resource::HostStream(_) => "streams of host functions",
-            };
-            match kinds.iter_mut().find(|(known, _)| *known == kind) {
-                Some((_, count)) => *count += 1,
-                None => kinds.push((kind, 1)),
-            }
-        }
-        kinds
+            .filter_map(|entry| entry.resource.as_ref());
+        open.map(|(resource, _)| resource.kind())
     }
 
     /// The entries that are left.

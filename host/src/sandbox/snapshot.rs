@@ -35,12 +35,11 @@ impl Sandbox {
     /// Whether a template can be taken of the guest, which is parked and has nothing to do. If not, the
     /// task is woken when somebody asks for one, or when more of what is in flight has ended.
     pub(super) fn poll_snapshot(&mut self, context: &Context<'_>) -> bool {
-        let requests = self.live.requests.clone();
-        if !requests.any_else_wake(context) {
+        if !self.live.requests.any_else_wake(context) {
             return false;
         }
         let quiet = self.quiet();
-        quiet.is_some_and(|quiet| requests.has(quiet.guest_asks))
+        quiet.is_some_and(|quiet| self.live.requests.has(quiet.guest_asks))
     }
 
     /// `None` while something is in flight that ends by itself soon.
@@ -48,7 +47,10 @@ impl Sandbox {
         let call_queue = self.call_queue.clone();
         let traced = self.control.load(Word::TraceHead, Ordering::Relaxed);
         self.placement.with(|driver| {
-            let mut open = driver.backend.handles.open_by_kind();
+            let mut open = Vec::new();
+            for what in driver.backend.handles.open_kinds() {
+                count(&mut open, what, 1);
+            }
             let mut guest_asks = false;
             for (_, request) in driver.inflight.requests() {
                 match ops::after_restore(&request) {

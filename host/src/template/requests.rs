@@ -19,12 +19,17 @@ pub(crate) type Answer = Result<Template, SnapshotError>;
 /// Somebody who wants a template.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) when: When,
+    when: When,
     pub(crate) open: Open,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Request {
+    /// Whether it can be answered now that the guest asks for a template, or does not.
+    fn is_due(&self, guest_asks: bool) -> bool {
+        guest_asks || self.when == When::Parked
+    }
+
     /// Tells who has asked.
     pub(crate) fn answer(self, answer: Answer) {
         // Perhaps nobody wants it any more.
@@ -82,14 +87,14 @@ impl Requests {
     pub(crate) fn has(&self, guest_asks: bool) -> bool {
         let queue = self.queue();
         let mut waiting = queue.waiting.iter();
-        waiting.any(|request| guest_asks || request.when == When::Parked)
+        waiting.any(|request| request.is_due(guest_asks))
     }
 
     /// The first for whom a template can be taken.
     pub(crate) fn next(&self, guest_asks: bool) -> Option<Request> {
         let mut queue = self.queue();
         let mut waiting = queue.waiting.iter();
-        let first = waiting.position(|request| guest_asks || request.when == When::Parked)?;
+        let first = waiting.position(|request| request.is_due(guest_asks))?;
         queue.waiting.remove(first)
     }
 
