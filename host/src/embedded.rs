@@ -31,7 +31,7 @@ pub(crate) type Theirs<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Sen
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Home(Arc<House>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct House {
     /// Known when the sandbox runs.
     runtime: OnceLock<Handle>,
@@ -39,24 +39,28 @@ struct House {
     span: OnceLock<Span>,
     /// Tasks that have not been polled yet.
     waiting: AtomicU32,
-    begins: Begins,
-    slow: Slow,
+    /// Room for those, in KiB of their arguments.
+    begins: Arc<Semaphore>,
+    /// Permits for beginnings that may take long.
+    slow: Arc<Semaphore>,
+}
+
+impl Default for House {
+    fn default() -> Self {
+        Self {
+            runtime: OnceLock::new(),
+            span: OnceLock::new(),
+            waiting: AtomicU32::new(0),
+            begins: Arc::new(Semaphore::new(BEGINS_KIB as usize)),
+            slow: Arc::new(Semaphore::new(slow_at_once())),
+        }
+    }
 }
 
 /// KiB of arguments with which tasks of one sandbox may wait for their first poll, which reads them.
 /// The runtime takes its tasks in turn: what waits there is what everybody else on the thread waits
 /// for.
 const BEGINS_KIB: u32 = 256;
-
-/// Room for them.
-#[derive(Debug)]
-struct Begins(Arc<Semaphore>);
-
-impl Default for Begins {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BEGINS_KIB as usize)))
-    }
-}
 
 /// Room for a task until it has been polled.
 #[derive(Debug)]
@@ -74,16 +78,6 @@ fn slow_at_once() -> usize {
     })
 }
 
-/// Permits for them.
-#[derive(Debug)]
-struct Slow(Arc<Semaphore>);
-
-impl Default for Slow {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(slow_at_once())))
-    }
-}
-
 impl Home {
     /// Tasks run in this runtime from now on, and in this span.
     pub(crate) fn enter(&self, runtime: Handle, span: Span) {
@@ -94,7 +88,7 @@ impl Home {
     /// Waits until a task may begin whose first poll reads so many bytes: first come, first served.
     pub(crate) async fn room(&self, bytes: usize) -> Room {
         let kib = u32::try_from(bytes >> 10).unwrap_or(BEGINS_KIB);
-        let permits = self.0.begins.0.clone();
+        let permits = self.0.begins.clone();
         // Who waits is the driver, which has an allowance of its own.
         let permits = unconstrained(permits.acquire_many_owned((1 + kib).min(BEGINS_KIB))).await;
         Room {
@@ -145,7 +139,7 @@ impl Home {
         T: Send + 'static,
         B: FnOnce(Inside) -> Result<Theirs<T>, Status> + Send + Unpin + 'static,
     {
-        let permits = self.0.slow.0.clone();
+        let permits = self.0.slow.clone();
         let begins = move |_: Inside| -> Result<Theirs<T>, Status> {
             Ok(Box::pin(async move {
                 let permit = permits.acquire_owned().await;
