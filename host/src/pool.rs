@@ -142,10 +142,7 @@ impl PoolBuilder {
             }
             pool.0.machines.tidy_up();
         }
-        while pool.0.wants_more() {
-            let sandbox = pool.0.make()?;
-            pool.0.ready().push(sandbox);
-        }
+        pool.0.fill()?;
         Ok(pool)
     }
 }
@@ -175,24 +172,25 @@ impl Inner {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wants_more(&self) -> bool {
-        self.ready().len() < self.idle
-    }
-
     fn make(&self) -> Result<Sandbox> {
         let builder = (self.settings)(self.template.spawn());
         builder.machines(self.machines.clone()).build()
     }
 
-    /// Resets what has come back, and makes as many ready as are to be. What cannot be made now is made when somebody wants it, who is
-    /// told why it cannot be.
-    fn refill(&self) {
-        self.machines.tidy_up();
-        while self.wants_more()
-            && let Ok(sandbox) = self.make()
-        {
+    /// Makes as many ready as are to be.
+    fn fill(&self) -> Result<()> {
+        while self.ready().len() < self.idle {
+            let sandbox = self.make()?;
             self.ready().push(sandbox);
         }
+        Ok(())
+    }
+
+    /// Resets what has come back, and makes as many ready as are to be. What cannot be made now is made
+    /// when somebody wants it, who is told why it cannot be.
+    fn refill(&self) {
+        self.machines.tidy_up();
+        let _ = self.fill();
     }
 }
 

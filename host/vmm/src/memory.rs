@@ -237,7 +237,8 @@ impl GuestMemory {
     /// then is what it was made of. Whoever still reads or writes it finds that, or writes for nobody.
     pub(crate) fn keep_at_most(&self, bytes: u64) {
         let (start, len) = self.host_range();
-        if matches!(self.backing, Backing::Template { .. })
+        if bytes > 0
+            && matches!(self.backing, Backing::Template { .. })
             && pages::own(start, len)
                 .is_ok_and(|own| own.iter().map(|range| range.len).sum::<u64>() <= bytes)
         {
