@@ -20,12 +20,12 @@ use futures_util::stream;
 use tokio::runtime::Runtime;
 use wakebox_abi::entry::{Completion, Submission};
 use wakebox_abi::layout::{self, IMAGE_MAX, IMAGE_MIN, PAGE_SIZE};
-use wakebox_abi::memory::{Control, Slots};
+use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Slots};
 use wakebox_abi::queue::Queue;
 use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
-use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::memory::{GuestMemory, Shared};
 use wakebox_vmm::plan::{Pages, Plan, Region, Sizes};
 use wakebox_vmm::signal::{RunPage, VcpuKick};
 use wakebox_vmm::x86_64::paging::Rights;
@@ -38,6 +38,7 @@ use crate::calls::host::{Callables, Functions};
 use crate::debug::backtrace::Frame;
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
+use crate::driver::backend::Backend;
 use crate::driver::inflight::Ready;
 use crate::driver::{Driver, Ended, OpCounts};
 use crate::elf::fuel::{Fuel, limits};
@@ -141,21 +142,11 @@ impl Bench {
         let resources = resources(&memory, &self.policy);
         let callables = &resources.callables;
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
-        let ready = Arc::new(Ready::new(None));
-        let telemetry = Telemetry::new(None, Mode::Out);
-        let mut driver = Driver::new(
-            &memory,
-            (0, 0),
-            resources,
-            Arc::default(),
-            ready,
-            None,
-            &telemetry,
-        );
-        let mut submissions =
-            SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
-        let mut completions =
-            CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
+        let mut driver = driver_of(&memory, (0, 0), resources);
+        let Ends {
+            mut submissions,
+            mut completions,
+        } = Ends::of(&memory);
         for entry in entries.iter().take(SLOTS as usize) {
             let room = submissions.push(*entry);
             assert_eq!(room, Ok(true), "the ring has room for as many");
@@ -204,21 +195,11 @@ impl Bench {
         let plan = memory.plan();
         memory.write(plan.arena.offset, &arena[..arena.len().min(ARENA)]);
         let resources = resources(&memory, &self.policy);
-        let ready = Arc::new(Ready::new(None));
-        let telemetry = Telemetry::new(None, Mode::Out);
-        let mut driver = Driver::new(
-            &memory,
-            (0, 0),
-            resources,
-            Arc::default(),
-            ready,
-            None,
-            &telemetry,
-        );
-        let mut submissions =
-            SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
-        let mut completions =
-            CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
+        let mut driver = driver_of(&memory, (0, 0), resources);
+        let Ends {
+            mut submissions,
+            mut completions,
+        } = Ends::of(&memory);
         assert_eq!(submissions.push(entry), Ok(true), "the rings are empty");
         submissions.publish();
         let completion = self.runtime.block_on(poll_fn(|context| {
@@ -258,15 +239,7 @@ impl Bench {
         let resources = resources(&memory, &self.policy);
         let callables = &resources.callables;
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
-        let mut stood = Driver::new(
-            &memory,
-            (driver.taken, driver.published),
-            resources,
-            Arc::default(),
-            Arc::new(Ready::new(None)),
-            None,
-            &Telemetry::new(None, Mode::Out),
-        );
+        let mut stood = driver_of(&memory, (driver.taken, driver.published), resources);
         self.runtime.block_on(async {
             // Whether the guest's rings are as they were is the guest's affair.
             if stood.begin_again(&driver.in_flight).is_ok() {
@@ -436,18 +409,48 @@ pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver<T
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let memory = memory_with(&image, arena);
     let resources = resources_with(&memory, policy, 64 << 20);
-    let ready = Arc::new(Ready::new(None));
-    let telemetry = Telemetry::new(None, Mode::Out);
-    let driver = Driver::new(
-        &memory,
-        (0, 0),
-        resources,
-        Arc::default(),
-        ready,
-        None,
-        &telemetry,
-    );
+    let driver = driver_of(&memory, (0, 0), resources);
     (memory, driver)
+}
+
+/// A driver whom nobody watches, over the rings in this memory, of which so many submissions have been
+/// taken and completions published.
+fn driver_of<B: Backend>(memory: &Arc<GuestMemory>, stood: (u32, u32), backend: B) -> Driver<B> {
+    Driver::new(
+        memory,
+        stood,
+        backend,
+        Arc::default(),
+        Arc::new(Ready::new(None)),
+        None,
+        &Telemetry::new(None, Mode::Out),
+    )
+}
+
+/// The guest's ends of the rings in its memory.
+struct Ends {
+    submissions:
+        SubmissionProducer<Shared<MappedControl>, Shared<MappedSlots<{ Submission::WORDS }>>>,
+    completions:
+        CompletionConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Completion::WORDS }>>>,
+}
+
+impl Ends {
+    /// Those of a guest that has submitted nothing.
+    fn of(memory: &Arc<GuestMemory>) -> Self {
+        Self {
+            submissions: SubmissionProducer::new(
+                memory.control(),
+                memory.submissions(),
+                ring::SUBMISSION,
+            ),
+            completions: CompletionConsumer::new(
+                memory.control(),
+                memory.completions(),
+                ring::COMPLETION,
+            ),
+        }
+    }
 }
 
 /// A driver over any rings.

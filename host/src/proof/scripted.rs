@@ -1,19 +1,15 @@
 //! The driver with a backend that is not Tokio's.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{self, Operation as _, Request};
-use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
 
+use super::{Ends, driver_of};
 use crate::allowance;
-use crate::driver::Driver;
 use crate::driver::backend::{Backend, Operation, Started};
-use crate::driver::inflight::Ready;
-use crate::telemetry::Telemetry;
 
 /// A backend without Tokio: all but `Nop` go on, and end at their second poll.
 #[derive(Debug, Default)]
@@ -92,19 +88,11 @@ impl Backend for Scripted {
 #[test]
 fn a_backend_hears_of_every_operation_that_goes_on_and_is_flushed_once_a_turn() {
     let (memory, _) = super::driver(4096, &crate::Policy::new());
-    let mut submissions =
-        SubmissionProducer::new(memory.control(), memory.submissions(), ring::SUBMISSION);
-    let mut completions =
-        CompletionConsumer::new(memory.control(), memory.completions(), ring::COMPLETION);
-    let mut driver = Driver::new(
-        &memory,
-        (0, 0),
-        Scripted::default(),
-        Arc::default(),
-        Arc::new(Ready::new(None)),
-        None,
-        &Telemetry::new(None, wakebox_abi::wake::Mode::Out),
-    );
+    let Ends {
+        mut submissions,
+        mut completions,
+    } = Ends::of(&memory);
+    let mut driver = driver_of(&memory, (0, 0), Scripted::default());
     let token = |slot| Token {
         slot,
         generation: 1,

@@ -8,16 +8,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wakebox_abi::entry::{Completion, Submission, Token};
+use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::file::OpenFlags;
-use wakebox_abi::memory::{MappedControl, MappedSlots};
 use wakebox_abi::op::{self, Buf, Handle, Opcode, Param, Request, Stream};
-use wakebox_abi::ring::{self, CompletionConsumer, SubmissionProducer};
 use wakebox_abi::status::Status;
-use wakebox_vmm::memory::{GuestMemory, Shared};
+use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::signal::RunPage;
 
-use super::SLOTS;
+use super::{Ends, SLOTS};
 use crate::allowance::{self, PIECE, Quota};
 use crate::calls::guest::Caller;
 use crate::driver::{Driver, Ended, Turn};
@@ -42,10 +40,7 @@ struct Rig {
     runtime: Runtime,
     memory: Arc<GuestMemory>,
     driver: Driver<TokioBackend>,
-    submissions:
-        SubmissionProducer<Shared<MappedControl>, Shared<MappedSlots<{ Submission::WORDS }>>>,
-    completions:
-        CompletionConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Completion::WORDS }>>>,
+    ends: Ends,
     generation: u32,
 }
 
@@ -70,16 +65,7 @@ impl Rig {
         callables.enter(runtime.handle().clone(), tracing::Span::none());
         Self {
             runtime,
-            submissions: SubmissionProducer::new(
-                memory.control(),
-                memory.submissions(),
-                ring::SUBMISSION,
-            ),
-            completions: CompletionConsumer::new(
-                memory.control(),
-                memory.completions(),
-                ring::COMPLETION,
-            ),
+            ends: Ends::of(&memory),
             memory,
             driver,
             generation: 0,
@@ -93,8 +79,11 @@ impl Rig {
             slot,
             generation: self.generation,
         };
-        assert_eq!(self.submissions.push(request.submission(token)), Ok(true));
-        self.submissions.publish();
+        assert_eq!(
+            self.ends.submissions.push(request.submission(token)),
+            Ok(true)
+        );
+        self.ends.submissions.publish();
     }
 
     /// Submits these, in slots from 0 on.
@@ -144,7 +133,7 @@ impl Rig {
     /// Submits one and takes turns until it is done.
     fn done(&mut self, request: Request) -> (Status, u32) {
         self.submit_at(0, request);
-        let (driver, completions) = (&mut self.driver, &mut self.completions);
+        let (driver, completions) = (&mut self.driver, &mut self.ends.completions);
         self.runtime.block_on(poll_fn(|context| {
             let turn = driver.turn(Some(context)).expect("the rings are whole");
             if let Ok(Some(completion)) = completions.pop() {
@@ -215,10 +204,10 @@ impl Rig {
     /// Slot, status and value of what was completed since the last look.
     fn completed(&mut self) -> Vec<(u32, Status, u32)> {
         let mut all = Vec::new();
-        while let Ok(Some(completion)) = self.completions.pop() {
+        while let Ok(Some(completion)) = self.ends.completions.pop() {
             all.push((completion.token.slot, completion.status, completion.value));
         }
-        self.completions.release();
+        self.ends.completions.release();
         all
     }
 }
@@ -295,8 +284,8 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
             slot: slots,
             generation: 1,
         };
-        let _ = rig.submissions.push(nop().submission(token));
-        rig.submissions.publish();
+        let _ = rig.ends.submissions.push(nop().submission(token));
+        rig.ends.submissions.publish();
         taken += rig.turn().submitted;
         assert!(taken <= SLOTS, "the one that is ready waits for ever");
     }

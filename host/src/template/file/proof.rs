@@ -94,8 +94,13 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
         memory: &memory,
         driver: &driver,
     };
+    assembled(&image, parked, options)
+}
+
+/// The file of these parts.
+fn assembled(image: &Image, parked: Parts<'_>, options: &FileOptions) -> Vec<u8> {
     let mut file = Vec::new();
-    assemble(&image, Some(parked), &mut file, options).expect("memory takes everything");
+    assemble(image, Some(parked), &mut file, options).expect("memory takes everything");
     file
 }
 
@@ -210,9 +215,7 @@ pub fn for_any_processor(file: &[u8], options: &FileOptions) -> Vec<u8> {
         memory: &memory,
         driver: &driver,
     };
-    let mut file = Vec::new();
-    assemble(&image, Some(parked), &mut file, options).expect("memory takes everything");
-    file
+    assembled(&image, parked, options)
 }
 
 /// A file like this one with another header, for tests.
