@@ -1,5 +1,7 @@
 //! Machines on the real KVM: what they hold is set as a whole, and nothing of what was there is left.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -14,11 +16,12 @@ use wakebox_vmm::Error;
 use wakebox_vmm::backing::Backing;
 use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
-use wakebox_vmm::plan::{Pages, Plan, Sizes};
 use wakebox_vmm::vcpu::{End, Exit};
-use wakebox_vmm::x86_64::paging::Rights;
 
-const START: u64 = layout::IMAGE_PIE_BASE;
+use common::{START, content, plan};
+
+/// What a guest may use, in bytes.
+const MEMORY: u64 = 2 << 20;
 
 /// Model-specific registers, and a value that none of them has at the beginning.
 const MODEL_SPECIFIC: [(u32, u64); 9] = [
@@ -33,27 +36,9 @@ const MODEL_SPECIFIC: [(u32, u64); 9] = [
     (0xc000_0102, 0x5000),                // KERNEL_GS_BASE
 ];
 
-/// Where a guest lies that is a page of code at [`START`].
-fn plan() -> Plan {
-    let pages = Pages {
-        start: START,
-        len: PAGE_SIZE,
-        rights: Rights::EXECUTE,
-    };
-    let sizes = Sizes {
-        memory: 2 << 20,
-        arena: PAGE_SIZE,
-        stack: PAGE_SIZE,
-        in_flight: 64,
-        instance: PAGE_SIZE,
-        trace_records: 0,
-    };
-    Plan::new(&[pages], &sizes).unwrap()
-}
-
 /// Memory of a guest that is made of this code, at [`START`].
 fn memory_with(code: &[u8]) -> Arc<GuestMemory> {
-    let memory = GuestMemory::new(plan()).unwrap();
+    let memory = GuestMemory::new(plan(MEMORY)).unwrap();
     memory.write_tables();
     memory.write(memory.plan().image_offset(START), code);
     memory
@@ -69,13 +54,6 @@ fn sealed(content: &[u8], seals: SealFlags) -> Arc<File> {
     file.write_all_at(content, 0).unwrap();
     fcntl_add_seals(&file, seals).unwrap();
     Arc::new(file)
-}
-
-/// What a memory holds.
-fn content(memory: &GuestMemory) -> Vec<u8> {
-    let mut bytes = vec![0; memory.plan().ram as usize];
-    memory.read(0, &mut bytes);
-    bytes
 }
 
 /// A machine whose guest is about to begin with this code.
@@ -427,7 +405,7 @@ fn what_is_written_over_a_template_is_seen_by_nobody_else() {
         file: file.clone(),
         offset,
     };
-    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan()).unwrap());
+    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan(MEMORY)).unwrap());
     assert!(content(&one) == whole, "it begins as the template");
     one.write(one.plan().heap.offset, b"secret");
     let mut read = [0; 6];
@@ -455,7 +433,7 @@ fn a_guest_goes_on_over_a_template_as_often_as_one_likes() {
     let file = sealed(&content(first.memory()), TEMPLATE);
     let backing = Backing::Template { file, offset: 0 };
     for _ in 0..3 {
-        let memory = GuestMemory::on(&backing, plan()).unwrap();
+        let memory = GuestMemory::on(&backing, plan(MEMORY)).unwrap();
         let mut clone = Machine::new(&memory).unwrap();
         clone.restore(&state).unwrap();
         assert!(matches!(left(&mut clone), Exit::Wait));
@@ -473,7 +451,7 @@ fn what_is_written_over_a_file_is_in_the_file() {
         file: file.clone(),
         offset: 0,
     };
-    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan()).unwrap());
+    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan(MEMORY)).unwrap());
     let at = one.plan().heap.offset;
     one.write(at, b"shared");
     let mut read = [0; 6];
@@ -485,7 +463,7 @@ fn what_is_written_over_a_file_is_in_the_file() {
 
 #[test]
 fn a_file_that_others_may_shorten_or_write_is_no_memory() {
-    let refused = |backing: Backing| match GuestMemory::on(&backing, plan()) {
+    let refused = |backing: Backing| match GuestMemory::on(&backing, plan(MEMORY)) {
         Err(Error::Map { source, .. }) => assert_eq!(
             source.kind(),
             std::io::ErrorKind::InvalidInput,
@@ -493,7 +471,7 @@ fn a_file_that_others_may_shorten_or_write_is_no_memory() {
         ),
         other => panic!("{backing:?}: {other:?}"),
     };
-    let whole = vec![0; plan().ram as usize];
+    let whole = vec![0; plan(MEMORY).ram as usize];
     let offset = 0;
     for seals in [SealFlags::empty(), SealFlags::SHRINK, SealFlags::WRITE] {
         let file = sealed(&whole, seals);

@@ -1,5 +1,7 @@
 //! Machines that serve one guest after another, and memory that is frozen and reset.
 
+mod common;
+
 use std::sync::Arc;
 
 use wakebox_abi::layout::PAGE_SIZE;
@@ -7,32 +9,8 @@ use wakebox_vmm::backing::Backing;
 use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::machines::Machines;
 use wakebox_vmm::memory::GuestMemory;
-use wakebox_vmm::plan::{Pages, Plan, Sizes};
-use wakebox_vmm::x86_64::paging::Rights;
 
-/// A plan of so much memory.
-fn plan(memory: u64) -> Plan {
-    let pages = Pages {
-        start: wakebox_abi::layout::IMAGE_PIE_BASE,
-        len: PAGE_SIZE,
-        rights: Rights::EXECUTE,
-    };
-    let sizes = Sizes {
-        memory,
-        arena: PAGE_SIZE,
-        stack: PAGE_SIZE,
-        in_flight: 64,
-        instance: PAGE_SIZE,
-        trace_records: 0,
-    };
-    Plan::new(&[pages], &sizes).unwrap()
-}
-
-fn content(memory: &GuestMemory) -> Vec<u8> {
-    let mut bytes = vec![0; memory.plan().ram as usize];
-    memory.read(0, &mut bytes);
-    bytes
-}
+use common::{content, plan};
 
 /// Memory with something in its first, in some and in its last page.
 fn written() -> Arc<GuestMemory> {

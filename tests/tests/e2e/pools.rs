@@ -11,6 +11,8 @@ use wakebox::template::{Open, When};
 use wakebox::{Error, Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
 use wakebox_tests::{alone, guest, require_kvm, runtime_of};
 
+use crate::templates::count;
+
 async fn template(mode: WakeMode) -> Template {
     let builder = Sandbox::builder()
         .guest(guest("templates"))
@@ -21,10 +23,6 @@ async fn template(mode: WakeMode) -> Template {
     assert_eq!(counted, 1);
     let taken = running.handle().snapshot(When::Parked, Open::Refuse).await;
     taken.unwrap()
-}
-
-async fn count(running: &Running) -> u64 {
-    running.call("count", &()).await.unwrap()
 }
 
 /// Ends one that was taken, and waits until its place is free.

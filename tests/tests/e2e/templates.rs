@@ -38,7 +38,8 @@ fn start(builder: Builder) -> Running {
     builder.build().unwrap().start()
 }
 
-async fn count(running: &Running) -> u64 {
+/// What the probe has counted of these calls.
+pub(crate) async fn count(running: &Running) -> u64 {
     running.call("count", &()).await.unwrap()
 }
 

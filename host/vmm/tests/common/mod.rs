@@ -1,0 +1,34 @@
+//! Guests of the tests, and what lies in their memory.
+
+use wakebox_abi::layout::{self, PAGE_SIZE};
+use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::plan::{Pages, Plan, Sizes};
+use wakebox_vmm::x86_64::paging::Rights;
+
+/// Where a guest's code lies.
+pub(crate) const START: u64 = layout::IMAGE_PIE_BASE;
+
+/// Where a guest lies that is a page of code at [`START`] and has so much memory.
+pub(crate) fn plan(memory: u64) -> Plan {
+    let pages = Pages {
+        start: START,
+        len: PAGE_SIZE,
+        rights: Rights::EXECUTE,
+    };
+    let sizes = Sizes {
+        memory,
+        arena: PAGE_SIZE,
+        stack: PAGE_SIZE,
+        in_flight: 64,
+        instance: PAGE_SIZE,
+        trace_records: 0,
+    };
+    Plan::new(&[pages], &sizes).unwrap()
+}
+
+/// What a memory holds.
+pub(crate) fn content(memory: &GuestMemory) -> Vec<u8> {
+    let mut bytes = vec![0; memory.plan().ram as usize];
+    memory.read(0, &mut bytes);
+    bytes
+}
