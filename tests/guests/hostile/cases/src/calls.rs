@@ -10,7 +10,8 @@ use crate::handles::Kind;
 use crate::machine;
 use crate::typed;
 
-const INTO: Buf = Buf {
+/// Where results go.
+pub(crate) const INTO: Buf = Buf {
     offset: 0x4000,
     len: 0x1000,
 };
@@ -55,16 +56,26 @@ const CALLS: &[(&str, &[u8], &[u8], Status)] = &[
     ("too-slow", b"never", b"", Status::TimedOut),
 ];
 
-fn call(guest: &mut Guest, [which, ..]: Args) {
-    let (_, function, input, _) = CALLS[which as usize];
+/// Calls a function of the host's, and gives how that ended and how long the result in [`INTO`] is.
+pub(crate) fn call_host(
+    guest: &mut Guest,
+    form: op::CallForm,
+    function: &[u8],
+    input: &[u8],
+) -> (Status, u32) {
     let function = guest.arena(0x1000, function);
     let input = guest.arena(0x2000, input);
-    let (status, _) = guest.call(op::CallHost {
-        form: op::CallForm::Plain,
+    guest.call(op::CallHost {
+        form,
         function,
         input,
         into: INTO,
-    });
+    })
+}
+
+fn call(guest: &mut Guest, [which, ..]: Args) {
+    let (_, function, input, _) = CALLS[which as usize];
+    let (status, _) = call_host(guest, op::CallForm::Plain, function, input);
     guest.exit_with(status);
 }
 

@@ -7,14 +7,10 @@ use wakebox_abi::op::{
 };
 use wakebox_abi::status::Status;
 
+use crate::calls::{INTO, call_host};
 use crate::case::{Answer, Args, Case, End, Modes};
 use crate::guest::Guest;
 use crate::machine;
-
-const INTO: Buf = Buf {
-    offset: 0x4000,
-    len: 0x1000,
-};
 
 /// What host functions are called with: bytes, and behind them the record of their types, as the crate
 /// `wakebox-typed` makes it (`D8 97 F8 48` for a list of three bytes, zeroes for nothing).
@@ -83,16 +79,7 @@ const CALLS: &[(&str, &[u8], &[u8], Status)] = &[
 
 fn call(guest: &mut Guest, [which, ..]: Args) {
     let (_, function, input, _) = CALLS[which as usize];
-    let function = guest.arena(0x1000, function);
-    let input = guest.arena(0x2000, input);
-    let form = CallForm::Typed;
-    let call = op::CallHost {
-        form,
-        function,
-        input,
-        into: INTO,
-    };
-    let (status, _) = guest.call(call);
+    let (status, _) = call_host(guest, CallForm::Typed, function, input);
     guest.exit_with(status);
 }
 
@@ -113,16 +100,8 @@ fn open(guest: &mut Guest, [form, record, ..]: Args) {
 /// Asks for the types of functions, with input that is not looked at.
 fn signature(guest: &mut Guest, [which, ..]: Args) {
     let names: [&[u8]; 4] = [b"echo", b"numbers", b"nothing", b"\xFF"];
-    let function = guest.arena(0x1000, names[which as usize]);
-    let input = guest.arena(0x2000, &[0xFF; 64]);
-    let form = CallForm::Signature;
-    let call = op::CallHost {
-        form,
-        function,
-        input,
-        into: INTO,
-    };
-    let (status, len) = guest.call(call);
+    let name = names[which as usize];
+    let (status, len) = call_host(guest, CallForm::Signature, name, &[0xFF; 64]);
     for at in 0..len {
         let byte = guest.peek(INTO.offset + at);
         assert!((b' '..=b'~').contains(&byte), "{byte}");
