@@ -238,10 +238,10 @@ impl Template {
     /// As [`Self::load`].
     pub fn from_file(path: impl AsRef<Path>, options: &FileOptions) -> Result<Self> {
         let path = path.as_ref();
-        let failed = |failure: Failure| failure.of(Some(path));
-        let mut file = open(path).map_err(failed)?;
-        let content = read::read(&mut file, options).map_err(failed)?;
-        settle(content, Some(path.display().to_string())).map_err(failed)
+        let name = path.display().to_string();
+        let content = read_file(path, options);
+        let settled = content.and_then(|content| settle(content, Some(name)));
+        settled.map_err(|failure| failure.of(Some(path)))
     }
 
     /// What the template in a file says of itself, after all of it has been checked.
@@ -251,21 +251,20 @@ impl Template {
     /// As [`Self::load`], but it does not matter whether this processor has what the guest needs.
     pub fn inspect_file(path: impl AsRef<Path>, options: &FileOptions) -> Result<FileInfo> {
         let path = path.as_ref();
-        let failed = |failure: Failure| failure.of(Some(path));
-        let mut file = open(path).map_err(failed)?;
-        let content = read::read(&mut file, options).map_err(failed)?;
+        let content = read_file(path, options).map_err(|failure| failure.of(Some(path)))?;
         Ok(info(&content))
     }
 }
 
-fn open(path: &Path) -> Result<File, Failure> {
-    let file = File::open(path).map_err(TemplateFileError::Read)?;
+/// Reads a file by its path, and checks it as [`read::read`] does.
+fn read_file(path: &Path, options: &FileOptions) -> Result<Content, Failure> {
+    let mut file = File::open(path).map_err(TemplateFileError::Read)?;
     let kind = file.metadata().map_err(TemplateFileError::Read)?;
     if kind.is_dir() {
         let error = io::Error::from_raw_os_error(libc::EISDIR);
         return Err(TemplateFileError::Read(error).into());
     }
-    Ok(file)
+    read::read(&mut file, options)
 }
 
 /// What the guest needs and this processor lacks, by name.
