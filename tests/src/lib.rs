@@ -21,6 +21,7 @@ pub mod terminal;
 
 use std::arch::x86_64::__cpuid;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -159,19 +160,74 @@ pub fn run(builder: Builder) -> Ended {
 ///
 /// As [`run`].
 pub async fn run_here(builder: Builder) -> Ended {
-    require_kvm();
-    let (stdout, stderr) = (Captured::new(), Captured::new());
-    let mut sandbox = builder
-        .stdout(Output::Capture(stdout.clone()))
-        .stderr(Output::Capture(stderr.clone()))
-        .build()
-        .unwrap_or_else(|error| panic!("{error}"));
-    let outcome = ends(&mut sandbox).await;
-    Ended {
-        outcome,
-        stdout: stdout.text(),
-        stderr: stderr.text(),
-        stats: sandbox.stats(),
+    Watched::build(builder).run().await
+}
+
+/// Runs as [`run`] does, while another thread takes turns, numbered from zero, from when the
+/// sandbox has been built until it has ended. It takes its turns to their end.
+///
+/// # Panics
+///
+/// As [`run`], if a turn does, or if there were so few that nothing was raced.
+pub fn run_beside(builder: Builder, mut turn: impl FnMut(u64) + Send) -> Ended {
+    /// Ends the other thread, also where this one panics.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let watched = Watched::build(builder);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let turns = scope.spawn(|| {
+            let mut turns = 0;
+            while !over.load(Ordering::Relaxed) {
+                turn(turns);
+                turns += 1;
+            }
+            turns
+        });
+        let stop = Stop(&over);
+        let ended = runtime().block_on(watched.run());
+        drop(stop);
+        let turns = turns.join().expect("a turn panicked");
+        assert!(turns > 100, "there was no race: {turns} turns");
+        ended
+    })
+}
+
+/// A sandbox that was built, whose output is kept.
+struct Watched {
+    sandbox: Sandbox,
+    stdout: Captured,
+    stderr: Captured,
+}
+
+impl Watched {
+    fn build(builder: Builder) -> Self {
+        require_kvm();
+        let (stdout, stderr) = (Captured::new(), Captured::new());
+        let sandbox = builder
+            .stdout(Output::Capture(stdout.clone()))
+            .stderr(Output::Capture(stderr.clone()))
+            .build()
+            .unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            sandbox,
+            stdout,
+            stderr,
+        }
+    }
+
+    async fn run(mut self) -> Ended {
+        let outcome = ends(&mut self.sandbox).await;
+        Ended {
+            outcome,
+            stdout: self.stdout.text(),
+            stderr: self.stderr.text(),
+            stats: self.sandbox.stats(),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 use wakebox::{Builder, Policy, Sandbox, WakeMode};
@@ -18,7 +17,7 @@ use wakebox_abi::op::{self, Buf, Handle, Operation};
 use wakebox_abi::status::Status;
 use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::limits::allow_descriptors;
-use wakebox_tests::{Ended, alone, guest, require_kvm, run};
+use wakebox_tests::{Ended, alone, guest, require_kvm, run, run_beside};
 
 fn directories() -> [TempDir; 2] {
     [
@@ -33,9 +32,13 @@ fn sandbox(dir: &Path, end: &str) -> Builder {
     Sandbox::builder().policy(Policy::new().allow_dir(grant.parse().unwrap()))
 }
 
+/// The guest that does what it is told.
+fn told(builder: Builder, commands: &[&str]) -> Builder {
+    builder.guest(guest("files")).args(commands.iter().copied())
+}
+
 fn ended(builder: Builder, commands: &[&str]) -> Ended {
-    let commands = commands.iter().copied();
-    run(builder.guest(guest("files")).args(commands)).success()
+    run(told(builder, commands)).success()
 }
 
 /// What a guest with this directory as `/d` says to commands.
@@ -414,23 +417,13 @@ fn pipes_and_devices_are_not_files() {
     assert!(lines[3].starts_with("ok Other 0 600"), "{}", lines[3]);
 }
 
-/// Swaps what is at `place` between a file and links, over and over, while a guest reads it.
+/// Swaps what is in the directory between a file and links, over and over, while a guest reads it.
 fn race(dir: &Path, commands: &[&str], swap: impl Fn(&Path, u64) + Send + Sync) -> Ended {
     let root = dir.join("root");
-    let stop = AtomicBool::new(false);
-    let swaps = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let turn = swaps.fetch_add(1, Ordering::Relaxed);
-                swap(&root, turn);
-            }
-        });
-        let ended = ended(sandbox(&root, ""), commands);
-        stop.store(true, Ordering::Relaxed);
-        assert!(swaps.load(Ordering::Relaxed) > 100, "there was no race");
-        ended
+    run_beside(told(sandbox(&root, ""), commands), |turn| {
+        swap(&root, turn);
     })
+    .success()
 }
 
 #[test]

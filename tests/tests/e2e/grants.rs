@@ -7,14 +7,13 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::inotify;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, open, renameat_with};
 use tempfile::TempDir;
 use wakebox::{Builder, Captured, Error, Limits, Output as To, Policy, Sandbox};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{Ended, guest, require_kvm, run};
+use wakebox_tests::{Ended, guest, require_kvm, run, run_beside};
 
 /// A policy that grants directories, each with `@` for one.
 fn policy(at: &Path, grants: &[&str]) -> Policy {
@@ -253,34 +252,25 @@ fn a_pipe_that_takes_a_files_place_meanwhile_is_not_opened() {
     make_pipe(&work.join("pipe"));
     fs::write(work.join("file"), "inside").unwrap();
     let watch = Watch::over(&work.join("pipe"));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let swaps = scope.spawn(|| {
-            let mut swaps = 0_u64;
-            while !stop.load(Ordering::Relaxed) {
-                let (one, two) = (work.join("pipe"), work.join("file"));
-                renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE).unwrap();
-                swaps += 1;
-            }
-            swaps
-        });
-        let ended = ended(policy(dir.path(), &["@/work:/d"]), &["race /d/file 3000"]);
-        stop.store(true, Ordering::Relaxed);
-        assert!(swaps.join().unwrap() > 100, "there was no race");
-        let line = ended.lines()[0];
-        assert!(line.contains("inside"), "{line}");
-        for (what, _) in line
-            .trim_start_matches("ok {")
-            .trim_end_matches('}')
-            .split(", ")
-            .filter_map(|pair| pair.split_once(": "))
-        {
-            assert!(
-                ["\"inside\"", "\"PermissionDenied\""].contains(&what),
-                "{what}"
-            );
-        }
+    let races = files(policy(dir.path(), &["@/work:/d"]), &["race /d/file 3000"]);
+    let ended = run_beside(races, |_| {
+        let (one, two) = (work.join("pipe"), work.join("file"));
+        renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE).unwrap();
     });
+    let ended = ended.success();
+    let line = ended.lines()[0];
+    assert!(line.contains("inside"), "{line}");
+    for (what, _) in line
+        .trim_start_matches("ok {")
+        .trim_end_matches('}')
+        .split(", ")
+        .filter_map(|pair| pair.split_once(": "))
+    {
+        assert!(
+            ["\"inside\"", "\"PermissionDenied\""].contains(&what),
+            "{what}"
+        );
+    }
     assert_eq!(watch.opened(), 0, "a guest has opened the pipe");
 }
 
@@ -289,37 +279,23 @@ fn a_pipe_that_takes_a_files_place_meanwhile_is_not_opened() {
 fn a_folder_for_reading_stays_so_while_the_host_renames_about_it() {
     let dir = project();
     let grants = ["@/work:/data", "@/other:/keep:ro"];
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let swaps = scope.spawn(|| {
-            let (here, there) = (dir.path().join("other"), dir.path().join("another"));
-            let mut swaps = 0_u64;
-            while !stop.load(Ordering::Relaxed) || swaps % 2 == 1 {
-                let (from, to) = if swaps.is_multiple_of(2) {
-                    (&here, &there)
-                } else {
-                    (&there, &here)
-                };
-                fs::rename(from, to).unwrap();
-                swaps += 1;
-            }
-            swaps
-        });
-        let commands = [
-            "race /keep/f 2000",
-            "write /keep/f changed",
-            "rename /keep/f /data/f",
-            "rename /data/keep /keep/keep",
-            "rm /keep/f",
-        ];
-        let ended = ended(policy(dir.path(), &grants), &commands);
-        stop.store(true, Ordering::Relaxed);
-        assert!(swaps.join().unwrap() > 100, "there was no race");
-        let lines = ended.lines();
-        // The directory was opened when the sandbox was built: it is the same under any name.
-        assert_eq!(lines[0], "ok {\"other\": 2000}");
-        assert_eq!(lines[1..], ["PermissionDenied"; 4]);
+    let commands = [
+        "race /keep/f 2000",
+        "write /keep/f changed",
+        "rename /keep/f /data/f",
+        "rename /data/keep /keep/keep",
+        "rm /keep/f",
+    ];
+    let (here, there) = (dir.path().join("other"), dir.path().join("another"));
+    let ended = run_beside(files(policy(dir.path(), &grants), &commands), |_| {
+        fs::rename(&here, &there).unwrap();
+        fs::rename(&there, &here).unwrap();
     });
+    let ended = ended.success();
+    let lines = ended.lines();
+    // The directory was opened when the sandbox was built: it is the same under any name.
+    assert_eq!(lines[0], "ok {\"other\": 2000}");
+    assert_eq!(lines[1..], ["PermissionDenied"; 4]);
     assert_eq!(fs::read(dir.path().join("other/f")).unwrap(), b"other");
 }
 
