@@ -56,6 +56,10 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
 
 type Results = Vec<(&'static str, Attempt)>;
 
+/// How many of the last lines of what failed beside the others are shown once more, last of all:
+/// whoever reads a long output begins at its end.
+const LAST_LINES: usize = 40;
+
 /// Runs the steps. Those beside others are started when all that is listed before the first of them
 /// has ended.
 fn run_all(steps: Vec<Step>) -> Results {
@@ -82,16 +86,30 @@ fn run_all(steps: Vec<Step>) -> Results {
         (in_turn(after), beside.join())
     });
     results.extend(after);
-    for (name, kept, attempt) in beside.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+    let beside = beside.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    for (name, kept, _) in &beside {
         if let Some(kept) = kept {
             eprintln!("\n== {name}, beside the others: {}", kept.display());
-            if let Err(error) = show(&kept) {
+            if let Err(error) = show(kept) {
                 eprintln!("error: {}: {error}", kept.display());
             }
+        }
+    }
+    for (name, kept, attempt) in beside {
+        if let (Some(kept), Attempt::Run(_, Err(_))) = (kept, &attempt) {
+            let said = fs::read(&kept).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            eprintln!("\n== {name} FAILED; it said last:\n{}", last_lines(&said));
         }
         results.push((name, attempt));
     }
     results
+}
+
+/// The last lines of a text, as many as are shown.
+fn last_lines(text: &str) -> &str {
+    let mut starts = text.rmatch_indices('\n').skip(LAST_LINES);
+    starts.next().map_or(text, |(end, _)| &text[end + 1..])
 }
 
 /// Attempts a step whose output is kept: its name, where the output is, and how it went.
@@ -341,6 +359,16 @@ mod tests {
         results
             .map(|(name, attempt)| (*name, is_good(attempt)))
             .collect()
+    }
+
+    #[test]
+    fn of_a_long_output_the_last_lines_are_shown_and_of_a_short_one_all() {
+        assert_eq!(last_lines("one\ntwo\n"), "one\ntwo\n");
+        let lines: Vec<String> = (0..100).map(|line| format!("{line}\n")).collect();
+        assert_eq!(
+            last_lines(&lines.concat()),
+            lines[100 - LAST_LINES..].concat()
+        );
     }
 
     /// Neither end of a fifo is opened before the other one is.
