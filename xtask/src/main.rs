@@ -38,6 +38,7 @@ Look
       --list             say what each demo shows
       --wake MODE        how a sleeping guest is woken: out, irq, poll or auto
       --debug            run the debug build of the demo
+      --dev              with the host as the tests have it, not optimized
   bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it;
                          `--only pages` is one step, and an unknown one lists all
 

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: a demo in a micro-VM.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
@@ -22,6 +22,10 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     } else {
         Profile::Release
     };
+    let host = match args.flag("--dev") {
+        true => Built::Dev,
+        false => Built::Release,
+    };
     let name = args.positional();
     args.done()?;
     if let Some(rung) = name.as_deref().and_then(rung) {
@@ -38,13 +42,13 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let wake = wake.as_deref().unwrap_or("auto");
     let grant = match demo.host {
         Host::Example => {
-            let mut command = example(demo.name)?;
+            let mut command = example(host, demo.name)?;
             command.arg(guest).arg(wake).args(&args.rest);
             return Ok(process::exit_code(process::status(&mut command)?));
         }
         Host::Command(grant) => grant,
     };
-    let mut command = wakebox_run(&guest, wake)?;
+    let mut command = wakebox_run(host, &guest, wake)?;
     if selftest {
         return match demo.name {
             "echo" => echo::selftest(command),
@@ -79,24 +83,46 @@ fn ladder(rung: &str) -> Result<ExitCode> {
     Ok(process::exit_code(process::status(&mut command)?))
 }
 
+/// How the host's part of a demo is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Built {
+    Release,
+    /// Without optimization, together with all tests, and of the same dependencies.
+    Dev,
+}
+
+/// `cargo DEMOS` builds what runs the demos, in [`Built::Dev`].
+///
+/// That there are examples has dependencies be chosen as for tests.
+pub(crate) const DEMOS: &str = "build --workspace --bin wakebox --examples";
+
 /// `wakebox run GUEST --wake MODE`, to which options may be added.
-fn wakebox_run(guest: &Path, wake: &str) -> Result<Command> {
-    build(&["--package", "wakebox-cli"])?;
-    let mut command = Command::new(workspace::release_binary("wakebox")?);
+fn wakebox_run(host: Built, guest: &Path, wake: &str) -> Result<Command> {
+    let built = host.build(&["--package", "wakebox-cli"], "wakebox")?;
+    let mut command = Command::new(built);
     command.arg("run").arg(guest).args(["--wake", wake]);
     Ok(command)
 }
 
 /// A program of `host/examples`.
-fn example(name: &str) -> Result<Command> {
-    build(&["--package", "wakebox", "--example", name])?;
-    let examples = workspace::release_binary("examples")?;
-    Ok(Command::new(examples.join(name)))
+fn example(host: Built, name: &str) -> Result<Command> {
+    let what = ["--package", "wakebox", "--example", name];
+    let built = host.build(&what, &format!("examples/{name}"))?;
+    Ok(Command::new(built))
 }
 
-/// Builds a program of the host.
-fn build(what: &[&str]) -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["build", "--quiet", "--release"]);
-    process::check(command.args(what))
+impl Built {
+    /// Builds a program of the host, and returns where it is.
+    fn build(self, what: &[&str], name: &str) -> Result<PathBuf> {
+        let mut command = process::cargo();
+        match self {
+            Self::Release => command.args(["build", "--quiet", "--release"]).args(what),
+            Self::Dev => command.args(DEMOS.split_whitespace()).arg("--quiet"),
+        };
+        process::check(&mut command)?;
+        match self {
+            Self::Release => workspace::release_binary(name),
+            Self::Dev => workspace::debug_binary(name),
+        }
+    }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
 use crate::process::{self, cargo};
+use crate::run::DEMOS;
 use crate::{guests, hw, workspace};
 
 /// One thing that must succeed.
@@ -159,6 +160,8 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                     cargo(),
                     "clippy --workspace --all-targets -- --deny warnings",
                 ),
+                // As an embedder has it, who wants nothing besides; the first has all features.
+                with(cargo(), "clippy --package wakebox -- --deny warnings"),
                 with(
                     cargo(),
                     "clippy --package wakebox --features metrics -- --deny warnings",
@@ -168,13 +171,6 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                     "--workspace --all-targets -- --deny warnings",
                 ),
             ],
-            when: When::InTurn,
-        },
-        Step {
-            part: "unit",
-            name: "unit tests",
-            needs: nothing,
-            commands: vec![tests("--workspace --exclude wakebox-tests")],
             when: When::InTurn,
         },
         Step {
@@ -193,12 +189,13 @@ fn steps(install: bool) -> Result<Vec<Step>> {
         },
         Step {
             part: "e2e",
-            name: "what runs demos",
+            name: "tests and demos",
             needs: nothing,
-            // As `cargo xtask run` builds them, so that no test takes the time of a build.
+            // All that the rest runs, built once and of the same dependencies. No test takes the time
+            // of a build.
             commands: vec![
-                with(cargo(), "build --release --package wakebox-cli"),
-                with(cargo(), "build --release --package wakebox --examples"),
+                with(cargo(), "test --no-run --workspace"),
+                with(cargo(), DEMOS),
             ],
             when: When::InTurn,
         },
@@ -229,10 +226,17 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             when: When::Beside,
         },
         Step {
+            part: "unit",
+            name: "unit tests",
+            needs: nothing,
+            commands: vec![unit_tests()],
+            when: When::InTurn,
+        },
+        Step {
             part: "e2e",
             name: "end-to-end tests",
             needs: nothing,
-            commands: vec![tests("--package wakebox-tests")],
+            commands: vec![tests(&["--package", "wakebox-tests"])],
             when: When::InTurn,
         },
         Step {
@@ -254,18 +258,31 @@ fn steps(install: bool) -> Result<Vec<Step>> {
 
 fn documentation() -> Command {
     let mut command = with(cargo(), "doc --workspace --no-deps");
+    // What it reads of dependencies has been compiled for clippy.
+    command.args(["--features", hw::UNIFIED]);
     command.env("RUSTDOCFLAGS", "--deny warnings");
     command
 }
 
+/// All tests but those of the package `wakebox-tests`. nextest builds that one too: without it others
+/// would be built of dependencies of their own.
+fn unit_tests() -> Command {
+    match process::has_cargo_command("nextest") {
+        true => tests(&["--workspace", "-E", "not package(wakebox-tests)"]),
+        false => tests(&["--workspace", "--exclude", "wakebox-tests"]),
+    }
+}
+
 /// With cargo-nextest if there is one: a process for each test, and a better summary.
-fn tests(packages: &str) -> Command {
+fn tests(packages: &[&str]) -> Command {
     let runner = if process::has_cargo_command("nextest") {
         "nextest run --no-fail-fast --no-tests pass"
     } else {
         "test --no-fail-fast --lib --bins --tests"
     };
-    with(with(cargo(), runner), packages)
+    let mut command = with(cargo(), runner);
+    command.args(packages);
+    command
 }
 
 fn with(mut command: Command, words: &str) -> Command {

@@ -1,4 +1,5 @@
-//! The demos, as one types them: `cargo xtask run NAME`.
+//! The demos, as one types them: `cargo xtask run NAME`. `--dev` has their host built without
+//! optimization, as the tests are.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +13,7 @@ fn demo(name: &str, args: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["xtask", "run", name, "--"])
+        .args(["xtask", "run", "--dev", name, "--"])
         .args(args)
         .current_dir(root());
     String::from_utf8(output(&mut command)).expect("text")

@@ -18,8 +18,21 @@ const INIT: &str = "hw-init";
 /// The test program whose modules are groups of tests, as other test programs are one each.
 const MODULES: &str = "e2e";
 
-/// How a program is linked that finds no library where it runs, and has all of it in memory.
-const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
+/// The features that dependencies have where all packages are built together; the tests have them of
+/// `tests/Cargo.toml`. What is built of these is not built again.
+pub(crate) const UNIFIED: &str = "wakebox/default,wakebox/metrics,wakebox/proof,\
+                                  serde_json/alloc,wakebox-proofs/unified";
+
+/// How a program is linked that finds no library where it runs, and has all of it in memory. Nobody
+/// asks there for a backtrace of a test.
+const STATIC: [&str; 6] = [
+    "-C",
+    "target-feature=+crt-static",
+    "-C",
+    "debuginfo=0",
+    "-C",
+    "strip=debuginfo",
+];
 
 /// The tests of the short run, by the beginnings of their names. What differs between kinds of
 /// KVM is the start, the rights of memory, faults, interrupts, kicks, and waking; the jail is there
@@ -331,8 +344,7 @@ fn linked(kind: &str, name: &str, target: &Path) -> Result<PathBuf> {
     let mut command = process::cargo();
     command
         .args(["rustc", "--quiet", "--package", "wakebox-tests", kind, name])
-        // A test has them as a dependency of its own; with it, a program is linked from the same.
-        .args(["--features", "wakebox/metrics"])
+        .args(["--features", UNIFIED])
         .args(["--message-format", "json-render-diagnostics", "--"])
         .args(STATIC)
         .env("CARGO_TARGET_DIR", target)

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use self::build::UNIFIED;
 use self::machine::{Bounds, Machine};
 use crate::args::Args;
 use crate::workspace;
