@@ -1,9 +1,7 @@
 //! What the end-to-end tests and the benchmarks share.
 //!
-//! A test that needs `/dev/kvm` is marked
-//! `#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]`: with `WAKEBOX_SKIP_KVM=1` it is
-//! counted as ignored, and without it a missing or forbidden `/dev/kvm` is a failure that
-//! says so.
+//! A test that needs `/dev/kvm` is a [`kvm_test`]: with `WAKEBOX_SKIP_KVM=1` it is counted as
+//! ignored, and without it a missing or forbidden `/dev/kvm` is a failure that says so.
 
 pub mod browser;
 pub mod elf;
@@ -26,6 +24,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats};
+pub use wakebox_tests_macros::kvm_test;
 
 /// A sandbox that has not ended by then never will. Far beyond what any takes.
 fn never() -> Duration {

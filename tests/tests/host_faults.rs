@@ -17,7 +17,7 @@ use rustix::thread::CapabilitySet;
 use tokio::sync::Semaphore;
 use wakebox::{Builder, Error, Handle, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, guest, leaks, require_kvm, run, runtime};
+use wakebox_tests::{alone, guest, kvm_test, leaks, run, runtime};
 
 /// `KVM_CREATE_VM` (KVM API, 4.2).
 const CREATE_VM: c_ulong = 0xAE01;
@@ -180,10 +180,8 @@ fn limit(resource: libc::__rlimit_resource_t, most: Option<u64>) {
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn without_descriptors_a_sandbox_is_not_built_and_the_others_go_on() {
-    require_kvm();
     alone!(
         "without_descriptors_a_sandbox_is_not_built_and_the_others_go_on",
         without_descriptors,
@@ -240,10 +238,8 @@ fn address_space() -> u64 {
     words.unwrap().parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn without_memory_a_sandbox_is_not_built_and_the_others_go_on() {
-    require_kvm();
     alone!(
         "without_memory_a_sandbox_is_not_built_and_the_others_go_on",
         without_memory,
@@ -304,10 +300,8 @@ fn make_folders(
     Ok(output.text())
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_operation_for_whose_thread_there_is_no_memory_fails_alone() {
-    require_kvm();
     alone!(
         "an_operation_for_whose_thread_there_is_no_memory_fails_alone",
         || {
@@ -319,10 +313,8 @@ fn an_operation_for_whose_thread_there_is_no_memory_fails_alone() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_operation_for_which_there_is_no_thread_left_fails_alone() {
-    require_kvm();
     alone!(
         "an_operation_for_which_there_is_no_thread_left_fails_alone",
         || {
@@ -377,10 +369,8 @@ fn threads() -> u64 {
     leaks::thread_names().unwrap().len() as u64
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn without_threads_a_sandbox_is_not_built_and_the_others_go_on() {
-    require_kvm();
     alone!(
         "without_threads_a_sandbox_is_not_built_and_the_others_go_on",
         without_threads,
@@ -409,8 +399,7 @@ fn without_threads() {
     neighbour.ends();
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_machine_that_cannot_be_created_is_an_error_with_its_cause() {
     let neighbour = Neighbour::start();
     for (request, what) in [
@@ -434,22 +423,18 @@ fn a_machine_that_cannot_be_created_is_an_error_with_its_cause() {
     neighbour.ends();
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_run_that_is_interrupted_or_asked_to_try_again_goes_on() {
-    for mode in WakeMode::ALL {
-        for errno in [libc::EINTR, libc::EAGAIN] {
-            answer(RUN, &[Answer::Errno(errno); 50], false);
-            // A machine that has served another would be asked sooner.
-            let ended = run(small(mode).own_machine());
-            assert_eq!(ended.outcome, Outcome::Exit(7), "mode {mode}");
-            assert!(ended.stats.exits.kick >= 50, "mode {mode}: {}", ended.stats);
-        }
+#[kvm_test(modes)]
+fn a_run_that_is_interrupted_or_asked_to_try_again_goes_on(mode: WakeMode) {
+    for errno in [libc::EINTR, libc::EAGAIN] {
+        answer(RUN, &[Answer::Errno(errno); 50], false);
+        // A machine that has served another would be asked sooner.
+        let ended = run(small(mode).own_machine());
+        assert_eq!(ended.outcome, Outcome::Exit(7), "mode {mode}");
+        assert!(ended.stats.exits.kick >= 50, "mode {mode}: {}", ended.stats);
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_run_that_fails_is_an_error_with_its_cause() {
     let neighbour = Neighbour::start();
     let stopped = "KVM stopped the virtual processor";

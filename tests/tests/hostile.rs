@@ -10,7 +10,7 @@ use wakebox_abi::op::{self, Buf, Operation};
 use wakebox_abi::status::Status;
 use wakebox_hostile::GROUPS;
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, hostile, run};
+use wakebox_tests::{alone, hostile, kvm_test, run};
 
 /// A machine that is slow runs every so many-th case of a group.
 const EVERY: &str = "WAKEBOX_HOSTILE_EVERY";
@@ -37,8 +37,7 @@ fn group(name: &str) {
 macro_rules! groups {
     ($($name:ident)*) => {
         $(
-            #[test]
-            #[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+            #[kvm_test]
             fn $name() {
                 group(stringify!($name));
             }
@@ -79,8 +78,7 @@ fn outcome_of(mode: WakeMode, parts: &[Vec<u8>]) -> Outcome {
 }
 
 /// The cases are granted what they abuse; this one is granted nothing.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn nothing_can_be_reached_that_was_not_granted() {
     let address = b"127.0.0.1:80";
     let text = |address: &[u8]| -> Vec<u8> {

@@ -12,7 +12,7 @@ use kvm_bindings::{KVM_EXIT_SHUTDOWN, kvm_run, kvm_sregs, kvm_userspace_memory_r
 use wakebox::{Cause, Error, Fault, FaultKind, Outcome, Registers, Sandbox, Shutdown, Stack};
 use wakebox_abi::layout::{self, PAGE_SIZE};
 use wakebox_tests::elf::{CODE, Elf};
-use wakebox_tests::{is_qemu, require_kvm, runtime};
+use wakebox_tests::{is_qemu, kvm_test, require_kvm, runtime};
 
 /// `KVM_SET_USER_MEMORY_REGION` (KVM API, 4.35).
 const SET_MEMORY: c_ulong = 0x4020_AE46;
@@ -208,8 +208,7 @@ fn names(shutdown: &Shutdown) -> Vec<&str> {
     names.collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn where_nothing_has_changed_the_host_is_at_fault() {
     let error = run(Before::ShutDown).unwrap_err();
     assert!(matches!(error, Error::KvmStopped(_)), "{error:?}");
@@ -224,8 +223,7 @@ fn where_nothing_has_changed_the_host_is_at_fault() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn gates_that_were_closed_are_named() {
     let (fault, shutdown) = fault(|machine| {
         machine.close_gates(&[INVALID_OPCODE, DOUBLE_FAULT, NOT_PRESENT, PROTECTION]);
@@ -245,8 +243,7 @@ fn gates_that_were_closed_are_named() {
     assert_eq!(told["changed"][0]["what"], gates[0]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_frame_that_the_processor_has_kept_is_told() {
     let (_, shutdown) = fault(|machine| {
         machine.close_gates(&[DOUBLE_FAULT, NOT_PRESENT, PROTECTION, PAGE_FAULT]);
@@ -266,8 +263,7 @@ fn a_frame_that_the_processor_has_kept_is_told() {
     assert_eq!(frame.cs & 3, 3);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_register_that_was_changed_is_named_where_kvm_still_has_it() {
     let shut = |machine: &Machine| {
         let mut sregs = machine.sregs();
@@ -288,8 +284,7 @@ fn a_register_that_was_changed_is_named_where_kvm_still_has_it() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn page_table_entries_that_were_changed_are_named() {
     let (_, shutdown) = fault(|machine| {
         // The ring-0 stack and that of double faults.

@@ -6,7 +6,7 @@ use wakebox::{FaultKind, Limit, Outcome, Sandbox};
 use wakebox_abi::layout;
 use wakebox_abi::port;
 use wakebox_tests::elf::{CODE, Elf, R, Segment, W, code};
-use wakebox_tests::{is_qemu, run};
+use wakebox_tests::{is_qemu, kvm_test, run};
 
 /// Runs machine code, with a page of data behind it.
 fn outcome_of(machine_code: &[u8]) -> Outcome {
@@ -28,8 +28,7 @@ fn fault_of(machine_code: &[u8]) -> (FaultKind, Option<u64>) {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_first_instruction_is_that_at_the_entry() {
     let skipped = code::exit(1);
     let mut elf = Elf::guest(&[skipped.clone(), code::exit(42)].concat());
@@ -38,16 +37,14 @@ fn the_first_instruction_is_that_at_the_entry() {
     assert_eq!(outcome, Outcome::Exit(42));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_exit_code_has_thirty_two_bits() {
     for value in [0, 255, 256, -1, i32::MIN] {
         assert_eq!(outcome_of(&code::exit(value as u32)), Outcome::Exit(value));
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn privileged_instructions_are_faults() {
     const HLT: &[u8] = &[0xF4];
     const LIDT: &[u8] = &[0x0F, 0x01, 0x1C, 0x25, 0, 0, 0x10, 0];
@@ -58,8 +55,7 @@ fn privileged_instructions_are_faults() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_port_that_is_not_a_doorbell_is_a_fault() {
     for other in [
         0,
@@ -81,8 +77,7 @@ fn a_port_that_is_not_a_doorbell_is_a_fault() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn writing_what_is_read_only_is_a_fault() {
     let supervisor = layout::SUPERVISOR;
     for address in [
@@ -100,8 +95,7 @@ fn writing_what_is_read_only_is_a_fault() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn reading_what_is_not_the_guests_is_a_fault() {
     let below_stack = layout::STACK - 8;
     let page_tables_are_nowhere = [layout::IMAGE_MIN, layout::IMAGE_MAX - 8];
@@ -117,8 +111,7 @@ fn reading_what_is_not_the_guests_is_a_fault() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn executing_what_is_data_is_a_fault() {
     for address in [
         0,
@@ -134,8 +127,7 @@ fn executing_what_is_data_is_a_fault() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn exceptions_have_names() {
     assert_eq!(fault_of(&[0x0F, 0x0B]).0, FaultKind::IllegalInstruction);
     // `xor ecx, ecx; div ecx`.
@@ -148,8 +140,7 @@ fn exceptions_have_names() {
     assert!(matches!(outcome_of(&not_canonical), Outcome::Fault(_)));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_fault_tells_the_instruction_and_the_place() {
     let Outcome::Fault(fault) = outcome_of(&[vec![0x90; 5], code::load(0)].concat()) else {
         panic!("expected a fault");
@@ -159,8 +150,7 @@ fn a_fault_tells_the_instruction_and_the_place() {
     assert!(sentence.contains("null pointer"), "{sentence}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guest_that_never_ends_is_ended_by_its_time_limit() {
     let limit = Duration::from_millis(50);
     let guest = Elf::guest(&code::spin()).to_bytes();
@@ -168,8 +158,7 @@ fn a_guest_that_never_ends_is_ended_by_its_time_limit() {
     assert_eq!(ended.outcome, Outcome::Limit(Limit::WallClock(limit)));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn disabling_interrupts_is_a_fault() {
     const CLI: u8 = 0xFA;
     let limit = Duration::from_millis(50);

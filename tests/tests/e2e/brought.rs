@@ -5,11 +5,11 @@
 
 use wakebox::Sandbox;
 use wakebox_proofs::files::{CASES, End};
+use wakebox_tests::kvm_test;
 
 /// What `wakebox run --json` and a server would show, made on a worker of a runtime: its stack is
 /// small, and others wait for the thread.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_outcome_of_any_file_can_be_serialized_on_a_worker() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
 use wakebox::{Builder, Caller, HostContext, Outcome, Output, Sandbox, Violation, WakeMode};
-use wakebox_tests::{ends, guest, require_kvm, run, runtime, runtime_of};
+use wakebox_tests::{ends, guest, kvm_test, require_kvm, run, runtime, runtime_of};
 
 /// A sandbox with the guest `calls`.
 fn calls(role: &str, mode: WakeMode) -> Builder {
@@ -43,10 +43,8 @@ fn runtimes() -> [Runtime; 3] {
     [runtime(), runtime_of(1), runtime_of(2)]
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_host_function_calls_the_guest_that_has_called_it() {
-    require_kvm();
     for runtime in runtimes() {
         for mode in WakeMode::ALL {
             runtime.block_on(async {
@@ -72,10 +70,8 @@ fn a_host_function_calls_the_guest_that_has_called_it() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn two_sandboxes_whose_functions_call_each_other_both_get_answers() {
-    require_kvm();
     for runtime in runtimes() {
         for mode in WakeMode::ALL {
             runtime.block_on(async {
@@ -103,68 +99,60 @@ fn two_sandboxes_whose_functions_call_each_other_both_get_answers() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_host_function_may_block_in_place() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let builder = calls("serve", mode).host_fn("add", async |_, (a, b): (u64, u64)| {
-                tokio::task::block_in_place(|| a + b)
-            });
-            let running = builder.build().unwrap().start();
-            for n in 0..200_u64 {
-                let sum = running.call("add_on_the_host", &(n, 1_u64)).await;
-                assert_eq!(sum, Ok(Some(n + 1)), "mode {mode}");
-            }
-            running.close().await.unwrap();
+#[kvm_test(modes)]
+fn a_host_function_may_block_in_place(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let builder = calls("serve", mode).host_fn("add", async |_, (a, b): (u64, u64)| {
+            tokio::task::block_in_place(|| a + b)
         });
-    }
+        let running = builder.build().unwrap().start();
+        for n in 0..200_u64 {
+            let sum = running.call("add_on_the_host", &(n, 1_u64)).await;
+            assert_eq!(sum, Ok(Some(n + 1)), "mode {mode}");
+        }
+        running.close().await.unwrap();
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_host_function_that_blocks_delays_nobody_of_another_runtime() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let (began, begins) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let released = Mutex::new(Some(released));
-        let builder = calls("serve", mode).host_fn("add", move |_, (a, b): (u64, u64)| {
-            let released = released.lock().unwrap().take();
-            let began = began.clone();
-            async move {
-                began.send(()).unwrap();
-                // Holds the thread that polls it.
-                let _ = released.expect("one call").recv();
-                a + b
-            }
-        });
-        let blocked = std::thread::spawn(move || {
-            runtime_of(2).block_on(async {
-                let running = builder.build().unwrap().start();
-                let sum = running.call("add_on_the_host", &(1_u64, 2_u64)).await;
-                assert_eq!(sum, Ok(Some(3_u64)), "mode {mode}");
-                running.close().await.unwrap();
-            });
-        });
-        begins.recv().unwrap();
-        let add = async |_: HostContext, (a, b): (u64, u64)| a + b;
-        runtime().block_on(async {
-            let running = calls("serve", mode)
-                .host_fn("add", add)
-                .build()
-                .unwrap()
-                .start();
-            for n in 0..20_u64 {
-                let sum = running.call("add_on_the_host", &(n, 1_u64)).await;
-                assert_eq!(sum, Ok(Some(n + 1)), "mode {mode}");
-            }
+#[kvm_test(modes)]
+fn a_host_function_that_blocks_delays_nobody_of_another_runtime(mode: WakeMode) {
+    let (began, begins) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(Some(released));
+    let builder = calls("serve", mode).host_fn("add", move |_, (a, b): (u64, u64)| {
+        let released = released.lock().unwrap().take();
+        let began = began.clone();
+        async move {
+            began.send(()).unwrap();
+            // Holds the thread that polls it.
+            let _ = released.expect("one call").recv();
+            a + b
+        }
+    });
+    let blocked = std::thread::spawn(move || {
+        runtime_of(2).block_on(async {
+            let running = builder.build().unwrap().start();
+            let sum = running.call("add_on_the_host", &(1_u64, 2_u64)).await;
+            assert_eq!(sum, Ok(Some(3_u64)), "mode {mode}");
             running.close().await.unwrap();
         });
-        release.send(()).unwrap();
-        blocked.join().unwrap();
-    }
+    });
+    begins.recv().unwrap();
+    let add = async |_: HostContext, (a, b): (u64, u64)| a + b;
+    runtime().block_on(async {
+        let running = calls("serve", mode)
+            .host_fn("add", add)
+            .build()
+            .unwrap()
+            .start();
+        for n in 0..20_u64 {
+            let sum = running.call("add_on_the_host", &(n, 1_u64)).await;
+            assert_eq!(sum, Ok(Some(n + 1)), "mode {mode}");
+        }
+        running.close().await.unwrap();
+    });
+    release.send(()).unwrap();
+    blocked.join().unwrap();
 }
 
 /// Notes on which threads the embedder's code runs.
@@ -306,10 +294,8 @@ fn noting(mode: WakeMode, owned: Arc<()>) -> Builder {
         .stdout(Output::writer(Writer))
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_embedders_code_runs_on_threads_of_its_runtime() {
-    require_kvm();
     wakebox_tests::alone!("the_embedders_code_runs_on_threads_of_its_runtime", || {
         for mode in WakeMode::ALL {
             let owned = Arc::new(());
@@ -373,10 +359,8 @@ impl Drop for Mine {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_panic_while_a_call_is_dropped_ends_that_call_only() {
-    require_kvm();
     for role in ["call", "busy"] {
         for mode in WakeMode::ALL {
             let ended = run(calls(role, mode)
@@ -437,10 +421,8 @@ async fn both(dropped: &AtomicU64) {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn calls_that_panic_when_a_guest_is_killed_or_its_run_is_dropped_end_nothing_else() {
-    require_kvm();
     for runtime in runtimes() {
         for mode in WakeMode::ALL {
             for is_killed in [true, false] {
@@ -467,26 +449,20 @@ fn calls_that_panic_when_a_guest_is_killed_or_its_run_is_dropped_end_nothing_els
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn calls_that_panic_when_their_time_is_over_end_alone() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let (builder, dropped, _) = mined(mode);
-            let limit = Some(Duration::from_millis(5));
-            let mut sandbox = builder.host_fn_timeout(limit).build().unwrap();
-            // Nothing is left that could wake the guest.
-            assert_eq!(ends(&mut sandbox).await, Outcome::Deadlock, "mode {mode}");
-            both(&dropped).await;
-        });
-    }
+#[kvm_test(modes)]
+fn calls_that_panic_when_their_time_is_over_end_alone(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let (builder, dropped, _) = mined(mode);
+        let limit = Some(Duration::from_millis(5));
+        let mut sandbox = builder.host_fn_timeout(limit).build().unwrap();
+        // Nothing is left that could wake the guest.
+        assert_eq!(ends(&mut sandbox).await, Outcome::Deadlock, "mode {mode}");
+        both(&dropped).await;
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_a_program_gives_may_panic_when_it_is_dropped() {
-    require_kvm();
     for runtime in runtimes() {
         for mode in WakeMode::ALL {
             let count = Arc::new(AtomicU64::new(0));
@@ -510,17 +486,13 @@ fn what_a_program_gives_may_panic_when_it_is_dropped() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_sandbox_that_never_ran_gives_back_what_it_was_given() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let owned = Arc::new(());
-        let left = Arc::downgrade(&owned);
-        let sandbox = calls("serve", mode).state(owned).build().unwrap();
-        drop(sandbox);
-        gone(&left);
-    }
+#[kvm_test(modes)]
+fn a_sandbox_that_never_ran_gives_back_what_it_was_given(mode: WakeMode) {
+    let owned = Arc::new(());
+    let left = Arc::downgrade(&owned);
+    let sandbox = calls("serve", mode).state(owned).build().unwrap();
+    drop(sandbox);
+    gone(&left);
 }
 
 /// Panics when it is read, or written.
@@ -538,27 +510,23 @@ impl Serialize for Panics {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_panic_while_a_message_is_read_or_written_ends_that_call_only() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            for reads in [true, false] {
-                let builder = calls("serve", mode);
-                let builder = if reads {
-                    builder.host_fn("add", async |_, _: Panics| 0_u64)
-                } else {
-                    builder.host_fn("add", async |_, (_, _): (u64, u64)| Panics)
-                };
-                let running = builder.build().unwrap().start();
-                let sum = running.call("add_on_the_host", &(1_u64, 2_u64)).await;
-                assert_eq!(sum, Ok(None::<u64>), "mode {mode}");
-                assert_eq!(running.call("sum", &(1_u64, 2_u64)).await, Ok(3_u64));
-                running.close().await.unwrap();
-            }
-        });
-    }
+#[kvm_test(modes)]
+fn a_panic_while_a_message_is_read_or_written_ends_that_call_only(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        for reads in [true, false] {
+            let builder = calls("serve", mode);
+            let builder = if reads {
+                builder.host_fn("add", async |_, _: Panics| 0_u64)
+            } else {
+                builder.host_fn("add", async |_, (_, _): (u64, u64)| Panics)
+            };
+            let running = builder.build().unwrap().start();
+            let sum = running.call("add_on_the_host", &(1_u64, 2_u64)).await;
+            assert_eq!(sum, Ok(None::<u64>), "mode {mode}");
+            assert_eq!(running.call("sum", &(1_u64, 2_u64)).await, Ok(3_u64));
+            running.close().await.unwrap();
+        }
+    });
 }
 
 /// A writer that panics when it is used, and when it is dropped.
@@ -590,10 +558,8 @@ impl Drop for BadWriter {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_writer_that_panics_loses_what_it_was_given_and_that_is_told() {
-    require_kvm();
     for runtime in runtimes() {
         for mode in WakeMode::ALL {
             runtime.block_on(async {
@@ -626,8 +592,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for BadSubscriber {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_subscriber_that_panics_ends_the_run_and_hangs_nobody() {
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -647,22 +612,18 @@ fn a_subscriber_that_panics_ends_the_run_and_hangs_nobody() {
 }
 
 /// What does not depend on time: in mode `out` a guest leaves once for all that it calls at once.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn calls_that_are_made_at_once_are_answered_at_once() {
-    require_kvm();
+#[kvm_test(modes = [Out, Irq])]
+fn calls_that_are_made_at_once_are_answered_at_once(mode: WakeMode) {
     let calls = 10_240_u64;
-    for mode in [WakeMode::Out, WakeMode::Irq] {
-        let ended = run(Sandbox::builder()
-            .guest(guest("callbench"))
-            .args([calls.to_string(), "256".into()])
-            .wake(mode)
-            .host_fn("add", async |_, (a, b): (u64, u64)| a + b))
-        .success();
-        let exits = ended.stats.exits.total();
-        assert!(
-            exits < calls / 100,
-            "{exits} exits for {calls} calls, mode {mode}"
-        );
-    }
+    let ended = run(Sandbox::builder()
+        .guest(guest("callbench"))
+        .args([calls.to_string(), "256".into()])
+        .wake(mode)
+        .host_fn("add", async |_, (a, b): (u64, u64)| a + b))
+    .success();
+    let exits = ended.stats.exits.total();
+    assert!(
+        exits < calls / 100,
+        "{exits} exits for {calls} calls, mode {mode}"
+    );
 }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use wakebox::{
     Builder, CallError, Captured, GuestEnd, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
 };
-use wakebox_tests::{guest, require_kvm, run, runtime_of};
+use wakebox_tests::{guest, kvm_test, run, runtime_of};
 
 /// Tells when it is dropped.
 struct Dropped(Arc<Notify>);
@@ -52,86 +52,75 @@ fn calls(role: &str, mode: WakeMode) -> Builder {
         .host_stream("endless", |_, (): ()| stream::repeat(7_u64))
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_guest_calls_the_host_in_every_mode() {
-    for mode in WakeMode::ALL {
-        let ended = run(calls("call", mode)).success();
-        assert_eq!(
-            ended.lines(),
-            [
-                "add Ok(5)",
-                "divide Ok(Ok(3))",
-                "divide by zero Ok(Err(\"division by zero\"))",
-                "echo 0 true",
-                "echo 1 true",
-                "echo 1000 true",
-                "echo 1024 true",
-                "echo 5000 true",
-                "echo 300000 true",
-                "too long Err(OutOfMemory (a buffer of 33554444 bytes: the host is out of memory or descriptors))",
-                "absent Err(NotFound (call `absent`: there is no such thing))",
-                "wrong type Err(InvalidData (call `add`, which is `(u64, u64) -> u64` on the host, as `u8 -> u64`: the data is not valid))",
-                "panics Err(Panicked (call `panics`: the function panicked))",
-                "given up true",
-                "five hundred 125250",
-                "item Ok(\"number 1\")",
-                "item Ok(\"number 2\")",
-                "item Ok(\"number 3\")",
-                "after the end true",
-                "long item Ok(10)",
-                "long item Ok(2000)",
-                "long item Ok(100000)",
-                "long item Ok(1)",
-                "end",
-            ],
-            "mode {mode}"
-        );
-    }
+#[kvm_test(modes)]
+fn a_guest_calls_the_host_in_every_mode(mode: WakeMode) {
+    let ended = run(calls("call", mode)).success();
+    assert_eq!(
+        ended.lines(),
+        [
+            "add Ok(5)",
+            "divide Ok(Ok(3))",
+            "divide by zero Ok(Err(\"division by zero\"))",
+            "echo 0 true",
+            "echo 1 true",
+            "echo 1000 true",
+            "echo 1024 true",
+            "echo 5000 true",
+            "echo 300000 true",
+            "too long Err(OutOfMemory (a buffer of 33554444 bytes: the host is out of memory or descriptors))",
+            "absent Err(NotFound (call `absent`: there is no such thing))",
+            "wrong type Err(InvalidData (call `add`, which is `(u64, u64) -> u64` on the host, as `u8 -> u64`: the data is not valid))",
+            "panics Err(Panicked (call `panics`: the function panicked))",
+            "given up true",
+            "five hundred 125250",
+            "item Ok(\"number 1\")",
+            "item Ok(\"number 2\")",
+            "item Ok(\"number 3\")",
+            "after the end true",
+            "long item Ok(10)",
+            "long item Ok(2000)",
+            "long item Ok(100000)",
+            "long item Ok(1)",
+            "end",
+        ],
+        "mode {mode}"
+    );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_result_larger_than_the_arena_arrives_in_parts() {
-    for mode in WakeMode::ALL {
-        let builder = calls("large", mode)
-            .arena(1 << 20)
-            .host_fn("large", async |_, len: u64| -> Vec<u8> {
-                (0..len).map(|at| (at % 251) as u8).collect()
-            });
-        let ended = run(builder).success();
-        let lines = ended.lines();
-        assert_eq!(lines[0], "large 5000000 true", "mode {mode}");
-        // The other way round the message has to fit, and the error says what did not.
-        assert!(lines[1].starts_with("echo Err(OutOfMemory"), "{lines:?}");
-    }
-}
-
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_call_that_the_guest_drops_is_dropped_on_the_host() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let dropped = Arc::new(Notify::new());
-            let seen = dropped.clone();
-            let builder = calls("call", mode).host_fn("never", move |_, (): ()| {
-                let dropped = Dropped(seen.clone());
-                async move {
-                    let _dropped = dropped;
-                    std::future::pending::<()>().await;
-                }
-            });
-            let running = builder.build().unwrap().start();
-            dropped.notified().await;
-            let (outcome, _) = running.ended().await.unwrap();
-            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+#[kvm_test(modes)]
+fn a_result_larger_than_the_arena_arrives_in_parts(mode: WakeMode) {
+    let builder = calls("large", mode)
+        .arena(1 << 20)
+        .host_fn("large", async |_, len: u64| -> Vec<u8> {
+            (0..len).map(|at| (at % 251) as u8).collect()
         });
-    }
+    let ended = run(builder).success();
+    let lines = ended.lines();
+    assert_eq!(lines[0], "large 5000000 true", "mode {mode}");
+    // The other way round the message has to fit, and the error says what did not.
+    assert!(lines[1].starts_with("echo Err(OutOfMemory"), "{lines:?}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test(modes)]
+fn a_call_that_the_guest_drops_is_dropped_on_the_host(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let dropped = Arc::new(Notify::new());
+        let seen = dropped.clone();
+        let builder = calls("call", mode).host_fn("never", move |_, (): ()| {
+            let dropped = Dropped(seen.clone());
+            async move {
+                let _dropped = dropped;
+                std::future::pending::<()>().await;
+            }
+        });
+        let running = builder.build().unwrap().start();
+        dropped.notified().await;
+        let (outcome, _) = running.ended().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+    });
+}
+
+#[kvm_test]
 fn a_policy_that_names_functions_narrows_what_the_program_gives() {
     let policy = Policy::new().allow_fn("e*".parse().unwrap());
     let ended = run(calls("call", WakeMode::Out).policy(policy));
@@ -158,55 +147,52 @@ fn assert_input<T: std::fmt::Debug>(result: Result<T, CallError>, function: &str
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_guest_that_means_other_types_than_the_host_is_told_both() {
-    for mode in WakeMode::ALL {
-        let builder = calls("mismatch", mode)
-            .host_fn("page", async |_, number: u32| format!("article {number}"))
-            .host_stream("numbers", |_, to: u32| stream::iter(0..to));
-        let ended = run(builder).success();
-        let string = std::any::type_name::<String>();
-        let invalid = |what: &str, host: &str, guest: &str| {
+#[kvm_test(modes)]
+fn a_guest_that_means_other_types_than_the_host_is_told_both(mode: WakeMode) {
+    let builder = calls("mismatch", mode)
+        .host_fn("page", async |_, number: u32| format!("article {number}"))
+        .host_stream("numbers", |_, to: u32| stream::iter(0..to));
+    let ended = run(builder).success();
+    let string = std::any::type_name::<String>();
+    let invalid = |what: &str, host: &str, guest: &str| {
+        format!(
+            "InvalidData ({what}, which is `u32 -> {host}` on the host, as `{guest}`: the data \
+             is not valid)"
+        )
+    };
+    assert_eq!(
+        ended.lines(),
+        [
+            // The bytes of the text are those of 1 and 55.
             format!(
-                "InvalidData ({what}, which is `u32 -> {host}` on the host, as `{guest}`: the data \
-                 is not valid)"
-            )
-        };
-        assert_eq!(
-            ended.lines(),
-            [
-                // The bytes of the text are those of 1 and 55.
-                format!(
-                    "Err({})",
-                    invalid("call `page`", string, &format!("&str -> {string}"))
-                ),
-                format!(
-                    "Err({})",
-                    invalid(
-                        "call `page`",
-                        string,
-                        "u32 -> core::option::Option<calls::Page>"
-                    )
-                ),
-                format!(
-                    "Err({})",
-                    invalid("call `numbers`", "u32", &format!("str -> {string}"))
-                ),
-                format!(
-                    "Some(Err({}))",
-                    invalid(
-                        "next item of `numbers`",
-                        "u32",
-                        "u32 -> core::option::Option<bool>"
-                    )
-                ),
-                "after the end true".to_owned(),
-                "end".to_owned(),
-            ],
-            "mode {mode}"
-        );
-    }
+                "Err({})",
+                invalid("call `page`", string, &format!("&str -> {string}"))
+            ),
+            format!(
+                "Err({})",
+                invalid(
+                    "call `page`",
+                    string,
+                    "u32 -> core::option::Option<calls::Page>"
+                )
+            ),
+            format!(
+                "Err({})",
+                invalid("call `numbers`", "u32", &format!("str -> {string}"))
+            ),
+            format!(
+                "Some(Err({}))",
+                invalid(
+                    "next item of `numbers`",
+                    "u32",
+                    "u32 -> core::option::Option<bool>"
+                )
+            ),
+            "after the end true".to_owned(),
+            "end".to_owned(),
+        ],
+        "mode {mode}"
+    );
 }
 
 #[derive(Debug, PartialEq, serde::Deserialize)]
@@ -214,119 +200,114 @@ struct Article {
     title: String,
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_host_that_means_other_types_than_the_guest_is_told_both() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let running = calls("serve", mode).build().unwrap().start();
-            // Names do not count.
-            let article = running.call("article", &7_u32).await;
-            let title = "article 7".to_owned();
-            assert_eq!(article, Ok(Some(Article { title })), "mode {mode}");
-            let guest = "u32 -> core::option::Option<alloc::string::String>";
-            let told = running.call::<_, Option<Article>>("article", "\x01\x01").await;
-            let article = std::any::type_name::<Article>();
-            assert_eq!(
-                told.unwrap_err().to_string(),
-                format!(
-                    "the function `article` of the guest takes other arguments than it was given; in \
-                     the guest it is `{guest}`; it was called as `str -> \
-                     core::option::Option<{article}>`"
-                )
-            );
-            // A number without a type is not a `u32`.
-            assert_input(running.call::<_, Option<String>>("article", &7).await, "article");
-            let told = running.call::<_, (u8, String)>("article", &7_u32).await;
-            assert_eq!(
-                told.unwrap_err().to_string(),
-                format!(
-                    "the function `article` of the guest gave a result of another type than is \
-                     expected; in the guest it is `{guest}`; it was called as `u32 -> (u8, \
-                     alloc::string::String)`"
-                )
-            );
-            // Without types there is nothing to compare: the text "7" is the number 1.
-            let untyped = running.caller().call_bytes("article", &[1]).await;
-            assert_eq!(untyped.unwrap(), b"\x01\x09article 1");
-            let told = running.caller().call_bytes("article", b"\x01\x37").await;
-            assert_eq!(
-                told.unwrap_err().to_string(),
-                format!(
-                    "the function `article` of the guest takes other arguments than it was given; in \
-                     the guest it is `{guest}`"
-                )
-            );
-            let (outcome, _) = running.close().await.unwrap();
-            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
-        });
-    }
+#[kvm_test(modes)]
+fn a_host_that_means_other_types_than_the_guest_is_told_both(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let running = calls("serve", mode).build().unwrap().start();
+        // Names do not count.
+        let article = running.call("article", &7_u32).await;
+        let title = "article 7".to_owned();
+        assert_eq!(article, Ok(Some(Article { title })), "mode {mode}");
+        let guest = "u32 -> core::option::Option<alloc::string::String>";
+        let told = running
+            .call::<_, Option<Article>>("article", "\x01\x01")
+            .await;
+        let article = std::any::type_name::<Article>();
+        assert_eq!(
+            told.unwrap_err().to_string(),
+            format!(
+                "the function `article` of the guest takes other arguments than it was given; in \
+                 the guest it is `{guest}`; it was called as `str -> \
+                 core::option::Option<{article}>`"
+            )
+        );
+        // A number without a type is not a `u32`.
+        assert_input(
+            running.call::<_, Option<String>>("article", &7).await,
+            "article",
+        );
+        let told = running.call::<_, (u8, String)>("article", &7_u32).await;
+        assert_eq!(
+            told.unwrap_err().to_string(),
+            format!(
+                "the function `article` of the guest gave a result of another type than is \
+                 expected; in the guest it is `{guest}`; it was called as `u32 -> (u8, \
+                 alloc::string::String)`"
+            )
+        );
+        // Without types there is nothing to compare: the text "7" is the number 1.
+        let untyped = running.caller().call_bytes("article", &[1]).await;
+        assert_eq!(untyped.unwrap(), b"\x01\x09article 1");
+        let told = running.caller().call_bytes("article", b"\x01\x37").await;
+        assert_eq!(
+            told.unwrap_err().to_string(),
+            format!(
+                "the function `article` of the guest takes other arguments than it was given; in \
+                 the guest it is `{guest}`"
+            )
+        );
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn the_host_calls_a_guest_in_every_mode() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let running = calls("serve", mode).build().unwrap().start();
-            assert_eq!(running.call("sum", &(40_u64, 2_u64)).await, Ok(42_u64));
-            let greeting: Result<String, String> = running.call("greet", "world").await.unwrap();
-            assert_eq!(greeting, Ok("hello world".into()));
-            let nobody: Result<String, String> = running.call("greet", "").await.unwrap();
-            assert_eq!(nobody, Err("nobody to greet".into()));
-            assert_eq!(
-                running.call("add_on_the_host", &(1_u64, 2_u64)).await,
-                Ok(Some(3_u64))
-            );
+#[kvm_test(modes)]
+fn the_host_calls_a_guest_in_every_mode(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let running = calls("serve", mode).build().unwrap().start();
+        assert_eq!(running.call("sum", &(40_u64, 2_u64)).await, Ok(42_u64));
+        let greeting: Result<String, String> = running.call("greet", "world").await.unwrap();
+        assert_eq!(greeting, Ok("hello world".into()));
+        let nobody: Result<String, String> = running.call("greet", "").await.unwrap();
+        assert_eq!(nobody, Err("nobody to greet".into()));
+        assert_eq!(
+            running.call("add_on_the_host", &(1_u64, 2_u64)).await,
+            Ok(Some(3_u64))
+        );
 
-            for len in [0, 1000, 1024, 5_000, 300_000] {
-                let bytes: Vec<u8> = (0..len).map(|at: u32| (at % 251) as u8).collect();
-                let mut back: Vec<u8> = running.call("reverse", &bytes).await.unwrap();
-                back.reverse();
-                assert_eq!(back, bytes);
+        for len in [0, 1000, 1024, 5_000, 300_000] {
+            let bytes: Vec<u8> = (0..len).map(|at: u32| (at % 251) as u8).collect();
+            let mut back: Vec<u8> = running.call("reverse", &bytes).await.unwrap();
+            back.reverse();
+            assert_eq!(back, bytes);
+        }
+
+        let missing = running.call::<_, ()>("missing", &()).await;
+        assert_eq!(missing, Err(CallError::NoSuchFunction("missing".into())));
+        let bad = running.call::<_, u64>("greet", &()).await;
+        assert_input(bad, "greet");
+        // A text of one byte is not the number one and something else, nor is any argument none.
+        let bad = running.call::<_, u64>("slow", "7").await;
+        assert_input(bad, "slow");
+        let bad = running.call::<_, ()>("sleep_for_ever", &1_u8).await;
+        assert_input(bad, "sleep_for_ever");
+        let bad = running
+            .call::<_, u8>("add_on_the_host", &(1_u64, 2_u64))
+            .await;
+        assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
+        // A string of five bytes, of which none follows.
+        let bad = running.call::<_, String>("slow", &5_u64).await;
+        assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
+
+        // Hundreds at once, each a task of the guest.
+        let sums = (0..500_u64).map(|n| {
+            let caller = running.caller();
+            async move {
+                caller
+                    .call::<_, Option<u64>>("add_on_the_host", &(n, n))
+                    .await
             }
-
-            let missing = running.call::<_, ()>("missing", &()).await;
-            assert_eq!(missing, Err(CallError::NoSuchFunction("missing".into())));
-            let bad = running.call::<_, u64>("greet", &()).await;
-            assert_input(bad, "greet");
-            // A text of one byte is not the number one and something else, nor is any argument none.
-            let bad = running.call::<_, u64>("slow", "7").await;
-            assert_input(bad, "slow");
-            let bad = running.call::<_, ()>("sleep_for_ever", &1_u8).await;
-            assert_input(bad, "sleep_for_ever");
-            let bad = running
-                .call::<_, u8>("add_on_the_host", &(1_u64, 2_u64))
-                .await;
-            assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
-            // A string of five bytes, of which none follows.
-            let bad = running.call::<_, String>("slow", &5_u64).await;
-            assert!(matches!(bad, Err(CallError::BadOutput(_))), "{bad:?}");
-
-            // Hundreds at once, each a task of the guest.
-            let sums = (0..500_u64).map(|n| {
-                let caller = running.caller();
-                async move {
-                    caller
-                        .call::<_, Option<u64>>("add_on_the_host", &(n, n))
-                        .await
-                }
-            });
-            for (n, sum) in join_all(sums).await.into_iter().enumerate() {
-                assert_eq!(sum, Ok(Some(2 * n as u64)));
-            }
-            let (outcome, _) = running.close().await.unwrap();
-            assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
         });
-    }
+        for (n, sum) in join_all(sums).await.into_iter().enumerate() {
+            assert_eq!(sum, Ok(Some(2 * n as u64)));
+        }
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_call_that_the_host_drops_is_dropped_in_the_guest() {
-    require_kvm();
     runtime_of(2).block_on(async {
         let stdout = Captured::new();
         let builder = calls("serve", WakeMode::Auto).stdout(Output::Capture(stdout.clone()));
@@ -347,10 +328,8 @@ fn a_call_that_the_host_drops_is_dropped_in_the_guest() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_killed() {
-    require_kvm();
     runtime_of(2).block_on(async {
         let running = calls("serve", WakeMode::Auto).build().unwrap().start();
         let caller = running.caller();
@@ -380,40 +359,36 @@ fn calls_under_way_are_answered_when_a_guest_is_closed_and_lost_when_it_is_kille
 }
 
 /// One call ends the guest, and every caller learns of what.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn whoever_waits_when_a_guest_ends_is_told_why() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let running = calls("serve", mode).build().unwrap().start();
-            let waiting: Vec<_> = (0..3)
-                .map(|_| {
-                    let caller = running.caller();
-                    tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await })
-                })
-                .collect();
-            // Answered, so the ones before it have been submitted too.
-            assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
-            let panics = running.call::<_, ()>("panics_here", &()).await;
-            let later = running.caller();
-            let (outcome, _) = running.ended().await.unwrap();
-            let Outcome::Panic(panic) = &outcome else {
-                panic!("it panicked: {outcome}");
+#[kvm_test(modes)]
+fn whoever_waits_when_a_guest_ends_is_told_why(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let running = calls("serve", mode).build().unwrap().start();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let caller = running.caller();
+                tokio::spawn(async move { caller.call::<_, ()>("sleep_for_ever", &()).await })
+            })
+            .collect();
+        // Answered, so the ones before it have been submitted too.
+        assert_eq!(running.call("sum", &(1_u64, 1_u64)).await, Ok(2_u64));
+        let panics = running.call::<_, ()>("panics_here", &()).await;
+        let later = running.caller();
+        let (outcome, _) = running.ended().await.unwrap();
+        let Outcome::Panic(panic) = &outcome else {
+            panic!("it panicked: {outcome}");
+        };
+        assert_eq!(panic.message, "a panic that a test asked for");
+        let mut told = vec![panics, later.call("sum", &(1_u64, 1_u64)).await];
+        for caller in waiting {
+            told.push(caller.await.unwrap());
+        }
+        for told in told {
+            let Err(CallError::Ended(GuestEnd::Outcome(why))) = &told else {
+                panic!("mode {mode}: {told:?}");
             };
-            assert_eq!(panic.message, "a panic that a test asked for");
-            let mut told = vec![panics, later.call("sum", &(1_u64, 1_u64)).await];
-            for caller in waiting {
-                told.push(caller.await.unwrap());
-            }
-            for told in told {
-                let Err(CallError::Ended(GuestEnd::Outcome(why))) = &told else {
-                    panic!("mode {mode}: {told:?}");
-                };
-                assert!(matches!(**why, Outcome::Panic(_)), "mode {mode}: {why}");
-                let text = told.unwrap_err().to_string();
-                assert!(text.contains("a panic that a test asked for"), "{text}");
-            }
-        });
-    }
+            assert!(matches!(**why, Outcome::Panic(_)), "mode {mode}: {why}");
+            let text = told.unwrap_err().to_string();
+            assert!(text.contains("a panic that a test asked for"), "{text}");
+        }
+    });
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, require_kvm};
+use wakebox_tests::{guest, kvm_test};
 
 fn wakebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -179,10 +179,8 @@ fn no_kvm() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn no_permission_on_kvm() {
-    require_kvm();
     let guest = exits_with(0);
     // A device on a file system without devices may not be opened, not even by root.
     let prepare = "mount --bind /dev/kvm /dev/kvm && mount -o remount,bind,nodev /dev/kvm";
@@ -192,10 +190,8 @@ fn no_permission_on_kvm() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_exit_status_is_the_guests() {
-    require_kvm();
     for value in [0, 1, 42, 255] {
         let guest = exits_with(value);
         let output = output(wakebox().arg("run").arg(guest.path()));
@@ -207,10 +203,8 @@ fn the_exit_status_is_the_guests() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn ends_that_are_not_the_guests_own_have_their_status() {
-    require_kvm();
     let spins = file(&Elf::guest(&code::spin()).to_bytes());
     let faults = file(&Elf::guest(&code::load(0)).to_bytes());
     let sleeps = file(&Elf::guest(&code::wait(0)).to_bytes());
@@ -231,10 +225,8 @@ fn ends_that_are_not_the_guests_own_have_their_status() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn statistics_go_to_standard_error() {
-    require_kvm();
     let output = output(wakebox().args(["run", "--stats"]).arg(guest("hello")));
     assert!(output.status.success());
     assert_eq!(text(&output.stdout).lines().count(), 1);
@@ -244,10 +236,8 @@ fn statistics_go_to_standard_error() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_closed_standard_input_is_an_end_of_file() {
-    require_kvm();
     let command = format!(
         "exec {} run {} <&-",
         env!("CARGO_BIN_EXE_wakebox-cli"),
@@ -258,10 +248,8 @@ fn a_closed_standard_input_is_an_end_of_file() {
     assert!(text(&output.stdout).contains("anonymous"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_port_in_use_is_named() {
-    require_kvm();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = output(
@@ -276,10 +264,8 @@ fn a_port_in_use_is_named() {
     assert!(!stderr.contains("backtrace"), "{stderr}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_output_that_nobody_reads_does_not_hang_or_panic() {
-    require_kvm();
     let command = format!(
         "{} run {} | true; exit \"${{PIPESTATUS[0]}}\"",
         env!("CARGO_BIN_EXE_wakebox-cli"),
@@ -303,10 +289,8 @@ fn inspect_says_what_a_guest_is_and_why_another_is_none() {
     assert!(text(&output_of_bad.stdout).contains("not an ELF file"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_doctor_finds_this_machine_well() {
-    require_kvm();
     let output = output(wakebox().arg("doctor"));
     let stdout = text(&output.stdout);
     assert!(output.status.success(), "{stdout}");
@@ -325,10 +309,8 @@ fn help_is_on_standard_output() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guests_function_is_called_with_json() {
-    require_kvm();
     let call = |function: &str, json: &str| {
         let mut command = wakebox();
         command

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use wakebox::policy::DirGrant;
 use wakebox::{Builder, Policy, Sandbox, WakeMode};
 use wakebox_tests::programs::{Server, output, program};
-use wakebox_tests::{Ended, guest, require_kvm, run};
+use wakebox_tests::{Ended, guest, kvm_test, require_kvm, run};
 
 /// The demo `http`, run by the command as `cargo xtask run http` does.
 fn http(mode: WakeMode) -> Server {
@@ -49,38 +49,34 @@ fn answer(server: &Server, options: &[&str], path: &str) -> (String, String, Str
     (status.to_owned(), kind.to_owned(), body.to_owned())
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn curl_gets_every_page_of_the_site() {
+#[kvm_test(modes)]
+fn curl_gets_every_page_of_the_site(mode: WakeMode) {
     const TEXT: &str = "text/plain; charset=utf-8";
     const JSON: &str = "application/json";
-    for mode in WakeMode::ALL {
-        let server = http(mode);
-        let get = |path| answer(&server, &[], path);
-        let is = |status: &str, kind: &str, body: &str| {
-            (status.to_owned(), kind.to_owned(), body.to_owned())
-        };
-        assert_eq!(get("/greet/you"), is("200", JSON, "{\"hello\":\"you\"}"));
-        assert_eq!(get("/wait/1"), is("200", TEXT, "that was it\n"));
-        assert_eq!(get("/wait/soon").0, "404");
-        assert_eq!(get("/nowhere"), is("404", TEXT, "/nowhere not found\r\n"));
-        let post = answer(&server, &["--data", "x"], "/greet/you");
-        assert_eq!(post.0, "405", "mode {mode}");
+    let server = http(mode);
+    let get = |path| answer(&server, &[], path);
+    let is = |status: &str, kind: &str, body: &str| {
+        (status.to_owned(), kind.to_owned(), body.to_owned())
+    };
+    assert_eq!(get("/greet/you"), is("200", JSON, "{\"hello\":\"you\"}"));
+    assert_eq!(get("/wait/1"), is("200", TEXT, "that was it\n"));
+    assert_eq!(get("/wait/soon").0, "404");
+    assert_eq!(get("/nowhere"), is("404", TEXT, "/nowhere not found\r\n"));
+    let post = answer(&server, &["--data", "x"], "/greet/you");
+    assert_eq!(post.0, "405", "mode {mode}");
 
-        let (status, kind, page) = get("/");
-        assert_eq!(status, "200");
-        assert!(kind.starts_with("text/html"), "{kind}");
-        assert!(page.starts_with("<!doctype html>") && page.ends_with("</script>\n"));
+    let (status, kind, page) = get("/");
+    assert_eq!(status, "200");
+    assert!(kind.starts_with("text/html"), "{kind}");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</script>\n"));
 
-        let (_, kind, stats) = get("/stats");
-        assert_eq!(kind, JSON);
-        let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
-        assert!(stats["polls"].as_u64() > Some(0), "{stats}");
-    }
+    let (_, kind, stats) = get("/stats");
+    assert_eq!(kind, JSON);
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    assert!(stats["polls"].as_u64() > Some(0), "{stats}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn streamed_and_large_bodies_arrive_byte_for_byte() {
     let pieces: String = (1..=10).map(|n| format!("piece {n} of 10\n")).collect();
     let mut numbers = String::new();
@@ -105,8 +101,7 @@ fn streamed_and_large_bodies_arrive_byte_for_byte() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_connection_serves_many_requests_and_a_head_has_no_body() {
     let server = http(WakeMode::Auto);
     // `--remote-name-all`, so that none of the bodies is printed.
@@ -167,25 +162,21 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     bytes
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn events_that_are_not_flushed_arrive_while_their_writer_waits_and_when_it_is_gone() {
-    for mode in WakeMode::ALL {
-        let server = web(mode);
-        assert_eq!(text(curl(&server, &[], &["/three"])), EVENTS, "mode {mode}");
-        let mut stream = TcpStream::connect(server.address()).unwrap();
-        let request = "GET /waiting HTTP/1.1\r\nHost: here\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let head = text(read_until(&mut stream, b"\r\n\r\n"));
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        let events = text(read_until(&mut stream, b"three\n\n"));
-        assert_eq!(events, EVENTS, "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn events_that_are_not_flushed_arrive_while_their_writer_waits_and_when_it_is_gone(mode: WakeMode) {
+    let server = web(mode);
+    assert_eq!(text(curl(&server, &[], &["/three"])), EVENTS, "mode {mode}");
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let request = "GET /waiting HTTP/1.1\r\nHost: here\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = text(read_until(&mut stream, b"\r\n\r\n"));
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let events = text(read_until(&mut stream, b"three\n\n"));
+    assert_eq!(events, EVENTS, "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn messages_of_a_websocket_arrive_without_a_flush() {
+#[kvm_test(modes)]
+fn messages_of_a_websocket_arrive_without_a_flush(mode: WakeMode) {
     /// A text of fewer than 126 bytes, masked with zeroes (RFC 6455, 5.2).
     fn message(opcode: u8, text: &str) -> Vec<u8> {
         let head = [0x80 | opcode, 0x80 | text.len() as u8, 0, 0, 0, 0];
@@ -199,52 +190,47 @@ fn messages_of_a_websocket_arrive_without_a_flush() {
         stream.read_exact(&mut bytes).expect("its payload");
         text(bytes)
     }
-    for mode in WakeMode::ALL {
-        let server = web(mode);
-        let mut stream = TcpStream::connect(server.address()).unwrap();
-        let request = "GET /socket HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\n\
-                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let head = text(read_until(&mut stream, b"\r\n\r\n"));
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        assert_eq!(receive(&mut stream), "hello", "mode {mode}");
-        for said in ["a", "short", "story"] {
-            stream.write_all(&message(1, said)).unwrap();
-            assert_eq!(receive(&mut stream), said, "mode {mode}");
-        }
-        // It says a last word and is dropped.
-        stream.write_all(&message(8, "")).unwrap();
-        assert_eq!(receive(&mut stream), "goodbye", "mode {mode}");
-        let mut rest = Vec::new();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        stream.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty(), "{rest:?}");
+    let server = web(mode);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let request = "GET /socket HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\n\
+                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = text(read_until(&mut stream, b"\r\n\r\n"));
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert_eq!(receive(&mut stream), "hello", "mode {mode}");
+    for said in ["a", "short", "story"] {
+        stream.write_all(&message(1, said)).unwrap();
+        assert_eq!(receive(&mut stream), said, "mode {mode}");
     }
+    // It says a last word and is dropped.
+    stream.write_all(&message(8, "")).unwrap();
+    assert_eq!(receive(&mut stream), "goodbye", "mode {mode}");
+    let mut rest = Vec::new();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_load_generator_sees_no_error() {
-    for mode in WakeMode::ALL {
-        let server = http(mode);
-        let mut wrk = program("wrk");
-        wrk.args(["--threads", "1", "--connections", "100", "--duration", "1s"])
-            // A busy machine is no error.
-            .args(["--timeout", "60s"])
-            .arg(format!("http://{}/greet/you", server.address()));
-        let said = text(output(&mut wrk));
-        // It tells of errors only if there were any.
-        for error in ["Socket errors", "Non-2xx"] {
-            assert!(!said.contains(error), "mode {mode}: {said}");
-        }
-        let requests = said
-            .split("requests in")
-            .next()
-            .and_then(|head| head.split_whitespace().last());
-        let requests = requests.and_then(|word| word.parse::<u64>().ok());
-        assert!(requests > Some(100), "mode {mode}: {said}");
+#[kvm_test(modes)]
+fn a_load_generator_sees_no_error(mode: WakeMode) {
+    let server = http(mode);
+    let mut wrk = program("wrk");
+    wrk.args(["--threads", "1", "--connections", "100", "--duration", "1s"])
+        // A busy machine is no error.
+        .args(["--timeout", "60s"])
+        .arg(format!("http://{}/greet/you", server.address()));
+    let said = text(output(&mut wrk));
+    // It tells of errors only if there were any.
+    for error in ["Socket errors", "Non-2xx"] {
+        assert!(!said.contains(error), "mode {mode}: {said}");
     }
+    let requests = said
+        .split("requests in")
+        .next()
+        .and_then(|head| head.split_whitespace().last());
+    let requests = requests.and_then(|word| word.parse::<u64>().ok());
+    assert!(requests > Some(100), "mode {mode}: {said}");
 }
 
 /// The probe `clients` with a server of a kind at an address, granted beside what `policy` has.
@@ -280,10 +266,8 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_nginx_serves_arrives_byte_for_byte() {
-    require_kvm();
     let files: Vec<(String, Vec<u8>)> = [0, 1, 4095, 4096, 100_000, 1_000_003, 9_999_999]
         .map(|len| (format!("file-{len}"), noise(len)))
         .into();
@@ -311,40 +295,37 @@ fn what_nginx_serves_arrives_byte_for_byte() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn redis_keeps_what_a_guest_stores_and_wakes_those_who_wait() {
-    for mode in WakeMode::ALL {
-        // A server for each, so that counters begin anew.
-        for transport in 0..2 {
-            let server = Server::redis();
-            let cli = |args: &[&str]| {
-                let port = server.address().port().to_string();
-                output(program("redis-cli").args(["-p", &port]).args(args))
-            };
-            cli(&["SET", "greeting", "from outside"]);
-            let (kind, address) = &addresses(&server, "redis.sock")[transport];
-            let ended: Ended = run(clients("redis", kind, address, Policy::new()).wake(mode));
-            let ended = ended.success();
-            assert_eq!(
-                ended.lines(),
-                [
-                    "values ok 6 true true",
-                    "pipeline ok 5000",
-                    "queue ok 200",
-                    "messages ok 900 Number(3)",
-                    "greeting ok true",
-                ],
-                "{kind}, mode {mode}"
-            );
-            // What it has stored, seen from outside, and the end of the line that is printed.
-            for len in [1_000_usize, 1_000_000] {
-                let mut expected: Vec<u8> = (0..len).map(|at| (at * at / 7) as u8).collect();
-                expected.push(b'\n');
-                assert!(cli(&["GET", &format!("value {len}")]) == expected, "{len}");
-            }
-            assert_eq!(cli(&["GET", "counter"]), b"5000\n");
+#[kvm_test(modes)]
+fn redis_keeps_what_a_guest_stores_and_wakes_those_who_wait(mode: WakeMode) {
+    // A server for each, so that counters begin anew.
+    for transport in 0..2 {
+        let server = Server::redis();
+        let cli = |args: &[&str]| {
+            let port = server.address().port().to_string();
+            output(program("redis-cli").args(["-p", &port]).args(args))
+        };
+        cli(&["SET", "greeting", "from outside"]);
+        let (kind, address) = &addresses(&server, "redis.sock")[transport];
+        let ended: Ended = run(clients("redis", kind, address, Policy::new()).wake(mode));
+        let ended = ended.success();
+        assert_eq!(
+            ended.lines(),
+            [
+                "values ok 6 true true",
+                "pipeline ok 5000",
+                "queue ok 200",
+                "messages ok 900 Number(3)",
+                "greeting ok true",
+            ],
+            "{kind}, mode {mode}"
+        );
+        // What it has stored, seen from outside, and the end of the line that is printed.
+        for len in [1_000_usize, 1_000_000] {
+            let mut expected: Vec<u8> = (0..len).map(|at| (at * at / 7) as u8).collect();
+            expected.push(b'\n');
+            assert!(cli(&["GET", &format!("value {len}")]) == expected, "{len}");
         }
+        assert_eq!(cli(&["GET", "counter"]), b"5000\n");
     }
 }
 
@@ -374,10 +355,8 @@ fn fetch(grants: &[String], urls: &[String]) -> Vec<String> {
         .collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_fetch_says_what_became_of_each_address() {
-    require_kvm();
     let bytes = noise(200_000);
     let server = Server::nginx(&[("file", &bytes)]);
     let port = server.address().port();

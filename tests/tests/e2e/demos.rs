@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use wakebox_tests::programs::{Server, output};
-use wakebox_tests::{require_kvm, root};
+use wakebox_tests::{kvm_test, require_kvm, root};
 
 /// What a demo prints.
 fn demo(name: &str, args: &[&str]) -> String {
@@ -19,15 +19,13 @@ fn demo(name: &str, args: &[&str]) -> String {
     String::from_utf8(output(&mut command)).expect("text")
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn echo_gives_back_what_hundreds_of_clients_send() {
     let said = demo("echo", &["--selftest"]);
     assert!(said.contains("every one of them right"), "{said}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn grep_finds_what_the_hosts_own_finds() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("a/b")).unwrap();
@@ -46,8 +44,7 @@ fn grep_finds_what_the_hosts_own_finds() {
     assert!(said.contains("the same 5003 lines"), "{said}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn fetch_gets_what_it_was_granted() {
     let server = Server::nginx(&[("a", b"12345"), ("b", &[7; 100_000])]);
     let url = |name: &str| format!("http://{}/{name}", server.address());
@@ -58,8 +55,7 @@ fn fetch_gets_what_it_was_granted() {
     assert!(said.contains("3 of 3 in"), "{said}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn kv_stores_outside_and_errors_arrive_with_their_type() {
     let said = demo("kv", &["300", "5"]);
     for line in [
@@ -74,8 +70,7 @@ fn kv_stores_outside_and_errors_arrive_with_their_type() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn callme_is_called_hundreds_of_times_at_once() {
     let said = demo("callme", &[]);
     for line in [
@@ -93,8 +88,7 @@ fn callme_is_called_hundreds_of_times_at_once() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn c10k_loses_nothing() {
     let said = demo("c10k", &["1000", "1"]);
     assert!(said.contains("1000 connections open"), "{said}");
@@ -104,8 +98,7 @@ fn c10k_loses_nothing() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn fork_has_clones_and_a_pool_answer_without_the_memory_of_a_cold_start() {
     let said = demo("fork", &["7"]);
     // Of three that start cold, and of seven of each other kind, first asleep and then timed.

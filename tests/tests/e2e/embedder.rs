@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wakebox::{Builder, Limit, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, ends, guest, require_kvm, run, runtime, runtime_of};
+use wakebox_tests::{alone, ends, guest, kvm_test, run, runtime, runtime_of};
 
 /// How long a guest may compute that would do so for ever.
 const WALL_CLOCK: Duration = Duration::from_millis(50);
@@ -79,10 +79,8 @@ fn limit(resource: libc::__rlimit_resource_t, most: u64) {
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_computing_guest_is_ended_whatever_signals_are_blocked() {
-    require_kvm();
     alone!(
         "a_computing_guest_is_ended_whatever_signals_are_blocked",
         || {
@@ -92,10 +90,8 @@ fn a_computing_guest_is_ended_whatever_signals_are_blocked() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_computing_guest_is_ended_where_no_signal_may_be_queued() {
-    require_kvm();
     alone!(
         "a_computing_guest_is_ended_where_no_signal_may_be_queued",
         || {
@@ -107,10 +103,8 @@ fn a_computing_guest_is_ended_where_no_signal_may_be_queued() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_computing_guest_is_ended_whatever_signals_are_to_do() {
-    require_kvm();
     alone!(
         "a_computing_guest_is_ended_whatever_signals_are_to_do",
         || {
@@ -148,10 +142,8 @@ fn command_ends_it(prepare: impl Fn() + Send + Sync + 'static) {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_ends_a_computing_guest_whoever_has_started_it() {
-    require_kvm();
     command_ends_it(|| ());
     command_ends_it(block_signals);
     command_ends_it(|| limit(libc::RLIMIT_SIGPENDING, 0));
@@ -176,10 +168,8 @@ fn in_a_child(body: impl FnOnce()) {
     assert_eq!(status, 0, "the child failed");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent() {
-    require_kvm();
     alone!(
         "a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent",
         || {
@@ -195,10 +185,8 @@ fn a_computing_guest_is_ended_in_a_child_that_has_no_threads_of_its_parent() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent() {
-    require_kvm();
     alone!(
         "a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent",
         || {
@@ -222,10 +210,8 @@ fn a_sandbox_of_the_parent_is_refused_in_a_child_and_goes_on_in_the_parent() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_file_that_grows_beyond_what_the_process_may_write_ends_no_embedder() {
-    require_kvm();
     alone!(
         "a_file_that_grows_beyond_what_the_process_may_write_ends_no_embedder",
         || {

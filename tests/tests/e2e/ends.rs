@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use wakebox::{Backtrace, Cause, Fault, FaultKind, Outcome, Panic, Sandbox};
 use wakebox_abi::layout;
 use wakebox_tests::programs::program;
-use wakebox_tests::{guest, guest_debug, is_qemu, require_kvm, root, run};
+use wakebox_tests::{guest, guest_debug, is_qemu, kvm_test, require_kvm, root, run};
 
 /// Both builds of a guest.
 fn builds(name: &str) -> [PathBuf; 2] {
@@ -53,8 +53,7 @@ fn has_frame(backtrace: &Backtrace, function: &str, probe: &str, mark: &str) {
     assert!(found, "no `{function}` at line {line} in:\n{backtrace}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_fault_names_its_cause_its_address_and_its_place_in_the_source() {
     use Cause as C;
     let null = Some(0);
@@ -122,8 +121,7 @@ fn a_fault_names_its_cause_its_address_and_its_place_in_the_source() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_single_step_is_a_debug_exception() {
     for guest in builds("fault") {
         let fault = fault_of(&guest, "trap");
@@ -137,8 +135,7 @@ fn a_single_step_is_a_debug_exception() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_instruction_is_shown_as_bytes_and_in_words() {
     let fault = fault_of(&guest("fault"), "ud2");
     assert_eq!(fault.instruction.bytes(), [0x0F, 0x0B]);
@@ -147,8 +144,7 @@ fn an_instruction_is_shown_as_bytes_and_in_words() {
     assert!(nowhere.instruction.bytes().is_empty());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn inlined_functions_have_frames_of_their_own() {
     for guest in builds("fault") {
         let backtrace = fault_of(&guest, "inlined").backtrace;
@@ -159,8 +155,7 @@ fn inlined_functions_have_frames_of_their_own() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_calls_that_led_there_are_all_there_and_the_executor_is_not_shown() {
     for guest in builds("fault") {
         let backtrace = fault_of(&guest, "task").backtrace;
@@ -175,8 +170,7 @@ fn the_calls_that_led_there_are_all_there_and_the_executor_is_not_shown() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_stack_overflow_is_known_by_its_guard_page_and_has_a_short_backtrace() {
     for guest in builds("fault") {
         let fault = fault_of(&guest, "stack");
@@ -198,8 +192,7 @@ fn a_stack_overflow_is_known_by_its_guard_page_and_has_a_short_backtrace() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_deep_stack_is_walked_to_its_end() {
     for guest in builds("fault") {
         let backtrace = fault_of(&guest, "deep").backtrace;
@@ -209,8 +202,7 @@ fn a_deep_stack_is_walked_to_its_end() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_stack_that_leads_nowhere_ends_the_backtrace() {
     for guest in builds("fault") {
         let fault = fault_of(&guest, "no-stack");
@@ -219,8 +211,7 @@ fn a_stack_that_leads_nowhere_ends_the_backtrace() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_panic_has_the_calls_of_its_author_alone() {
     for guest in builds("panic") {
         for (case, mark, function) in [
@@ -249,8 +240,7 @@ fn a_panic_has_the_calls_of_its_author_alone() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_panic_while_a_message_is_printed_is_the_first_panic_without_its_message() {
     for guest in builds("panic") {
         let panic = panic_of(&guest, "twice");
@@ -275,8 +265,7 @@ fn stripped(name: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
     (folder, bare, symbols)
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_stripped_guest_has_offsets_in_its_file() {
     let (_folder, bare, _) = stripped("fault");
     let (named, plain) = (fault_of(&guest("fault"), "task"), fault_of(&bare, "task"));
@@ -294,8 +283,7 @@ fn a_stripped_guest_has_offsets_in_its_file() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn symbols_may_come_from_a_file_of_their_own() {
     let (_folder, bare, symbols) = stripped("fault");
     let builder = Sandbox::builder().guest(bare.clone()).args(["inlined"]);
@@ -316,8 +304,7 @@ fn symbols_may_come_from_a_file_of_their_own() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn damaged_debug_information_gives_a_backtrace_all_the_same() {
     let (folder, bare, symbols) = stripped("fault");
     let good = std::fs::read(symbols).expect("the symbols");
@@ -363,8 +350,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_shows_the_line_of_source_and_the_calls() {
     let path = guest("panic").display().to_string();
     let line = marked("panic", "task");
@@ -392,8 +378,7 @@ fn the_command_shows_the_line_of_source_and_the_calls() {
     assert!(!none.contains("backtrace:"), "{none}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_shows_where_a_guest_was_stopped() {
     let path = guest("spin").display().to_string();
     // On a slow machine the time may be over before the guest is there.
@@ -407,8 +392,7 @@ fn the_command_shows_where_a_guest_was_stopped() {
     panic!("{output}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_report_for_programs_has_all_particulars() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let report_of = |name: &str, args: &[&str]| -> serde_json::Value {
@@ -466,8 +450,7 @@ fn debugged(guest: &Path, options: &[&str], args: &[&str], commands: &[&str]) ->
     gdb(guest, &dump, commands)
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn gdb_opens_a_crash_dump_with_registers_memory_and_backtrace() {
     for guest in builds("fault") {
         let commands = [
@@ -491,8 +474,7 @@ fn gdb_opens_a_crash_dump_with_registers_memory_and_backtrace() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped() {
     let panicked = debugged(&guest("panic"), &[], &[], &["bt"]);
     assert!(
@@ -508,8 +490,7 @@ fn gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn gdb_opens_what_is_left_of_a_guest_that_was_called() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dump = folder.path().join("core");
@@ -532,8 +513,7 @@ fn gdb_opens_what_is_left_of_a_guest_that_was_called() {
     assert!(said.contains("spin.rs:"), "{said}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_crash_dump_takes_no_room_for_memory_that_was_never_used() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let folder = tempfile::tempdir().expect("a temporary folder");

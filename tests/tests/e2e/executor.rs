@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use wakebox::{FaultKind, Outcome, Sandbox, WakeMode};
-use wakebox_tests::{Ended, guest, guest_debug, is_qemu, run};
+use wakebox_tests::{Ended, guest, guest_debug, is_qemu, kvm_test, run};
 
 /// Runs a probe in each mode and in both builds; all give the same.
 #[track_caller]
@@ -17,8 +17,7 @@ fn every(probe: &str, args: &[&str], check: impl Fn(Ended)) {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn tasks_run_first_in_first_out() {
     every("tasks", &["order"], |ended| {
         let expected = "spawned a1 b1 c1 d1 e1 a2 b2 c2 d2 e2";
@@ -26,8 +25,7 @@ fn tasks_run_first_in_first_out() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn nobody_starves_beside_a_task_that_is_always_ready() {
     every("order", &[], |ended| {
         let expected = [
@@ -40,24 +38,21 @@ fn nobody_starves_beside_a_task_that_is_always_ready() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_task_that_is_always_ready_gets_every_other_turn_and_no_more() {
     every("tasks", &["fair"], |ended| {
         assert_eq!(ended.success().lines(), ["100", "Err(Aborted)"]);
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn operations_that_end_together_wake_in_the_order_of_their_submission() {
     every("tasks", &["wakes"], |ended| {
         assert_eq!(ended.success().lines(), ["true"]);
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_handle_gives_the_output_ends_the_task_or_lets_it_go() {
     every("tasks", &["join"], |ended| {
         let expected = [
@@ -71,16 +66,14 @@ fn a_handle_gives_the_output_ends_the_task_or_lets_it_go() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn tasks_have_names() {
     every("tasks", &["names"], |ended| {
         assert_eq!(ended.success().lines(), ["main", "fetch-2"]);
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn crates_of_the_ecosystem_work_unchanged() {
     every("ecosystem", &[], |ended| {
         let ended = ended.success();
@@ -101,8 +94,7 @@ fn crates_of_the_ecosystem_work_unchanged() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_panic_says_what_where_and_in_which_task_after_what_was_printed() {
     every("tasks", &["panic"], |ended| {
         assert_eq!(ended.lines(), ["before"]);
@@ -120,8 +112,7 @@ fn a_panic_says_what_where_and_in_which_task_after_what_was_printed() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guest_that_waits_for_nothing_is_told_so() {
     every("deadlock", &[], |ended| {
         assert_eq!(ended.outcome, Outcome::Deadlock);
@@ -129,8 +120,7 @@ fn a_guest_that_waits_for_nothing_is_told_so() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn faults_have_names() {
     for (case, kind) in [
         ("null", FaultKind::PageRead),
@@ -150,8 +140,7 @@ fn faults_have_names() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_stack_that_overflows_meets_its_guard_page() {
     every("fault", &["stack"], |ended| {
         let sentence = ended.outcome.to_string();
@@ -159,8 +148,7 @@ fn a_stack_that_overflows_meets_its_guard_page() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_exit_code_is_what_main_returns() {
     for code in [0, 1, 255, -1] {
         every("exit", &[&code.to_string()], |ended| {

@@ -17,7 +17,7 @@ use wakebox_abi::op::{self, Buf, Handle, Operation};
 use wakebox_abi::status::Status;
 use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::limits::allow_descriptors;
-use wakebox_tests::{Ended, alone, guest, require_kvm, run, run_beside};
+use wakebox_tests::{Ended, alone, guest, kvm_test, run, run_beside};
 
 fn directories() -> [TempDir; 2] {
     [
@@ -70,8 +70,7 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_usual_options() {
     for dir in directories() {
         answers(
@@ -101,8 +100,7 @@ fn the_usual_options() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn directories_and_what_is_in_them() {
     for dir in directories() {
         answers(
@@ -141,8 +139,7 @@ fn directories_and_what_is_in_them() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_long_listing_is_complete_and_can_be_given_up() {
     for dir in directories() {
         for index in 0..5_000 {
@@ -153,8 +150,7 @@ fn a_long_listing_is_complete_and_can_be_given_up() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_name_that_is_not_text_is_told_and_does_not_end_a_listing() {
     for dir in directories() {
         let bad = std::ffi::OsStr::from_bytes(b"\xFF\xFE");
@@ -165,8 +161,7 @@ fn a_name_that_is_not_text_is_told_and_does_not_end_a_listing() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_cursor_moves_as_it_should() {
     for dir in directories() {
         fs::write(dir.path().join("a"), "").unwrap();
@@ -177,8 +172,7 @@ fn a_cursor_moves_as_it_should() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_is_told_of_a_file() {
     for dir in directories() {
         fs::write(dir.path().join("a"), "12345").unwrap();
@@ -205,8 +199,7 @@ fn what_is_told_of_a_file() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn large_files_arrive_byte_for_byte() {
     for dir in directories() {
         let bytes = noise(5_000_000);
@@ -223,8 +216,7 @@ fn large_files_arrive_byte_for_byte() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn many_tasks_use_one_file_at_once() {
     for dir in directories() {
         fs::write(dir.path().join("a"), "").unwrap();
@@ -234,8 +226,7 @@ fn many_tasks_use_one_file_at_once() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn lengths_and_places_at_the_edges() {
     for dir in directories() {
         fs::write(dir.path().join("a"), "12345").unwrap();
@@ -244,8 +235,7 @@ fn lengths_and_places_at_the_edges() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn paths_that_cannot_be() {
     let [dir, _] = directories();
     let invalid = "Err(InvalidInput)";
@@ -255,10 +245,8 @@ fn paths_that_cannot_be() {
     answers(dir.path(), &[("paths", &expected)]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn too_many_open_files_are_refused_and_nothing_else() {
-    require_kvm();
     // It raises the process's own limit.
     alone!(
         "too_many_open_files_are_refused_and_nothing_else",
@@ -288,8 +276,7 @@ fn open_too_many() {
     assert!(!dir.path().join("new").exists());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_directory_for_reading_is_not_changed() {
     for dir in directories() {
         fs::write(dir.path().join("a"), "text").unwrap();
@@ -318,8 +305,7 @@ fn a_directory_for_reading_is_not_changed() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn nothing_moves_between_grants_that_are_for_reading() {
     let [one, two] = directories();
     fs::write(one.path().join("a"), "text").unwrap();
@@ -338,8 +324,7 @@ fn nothing_moves_between_grants_that_are_for_reading() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn two_file_systems_are_told_apart_when_renaming() {
     let [one, two] = directories();
     fs::write(one.path().join("a"), "text").unwrap();
@@ -350,8 +335,7 @@ fn two_file_systems_are_told_apart_when_renaming() {
     assert_eq!(ended.lines(), ["CrossesDevices"]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn links_that_lead_out_are_refused_and_links_within_are_followed() {
     for dir in directories() {
         let root = dir.path().join("root");
@@ -395,8 +379,7 @@ fn links_that_lead_out_are_refused_and_links_within_are_followed() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn pipes_and_devices_are_not_files() {
     let [dir, _] = directories();
     let pipe = std::ffi::CString::new(dir.path().join("pipe").as_os_str().as_bytes()).unwrap();
@@ -426,8 +409,7 @@ fn race(dir: &Path, commands: &[&str], swap: impl Fn(&Path, u64) + Send + Sync) 
     .success()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_link_that_is_swapped_meanwhile_never_shows_what_is_outside() {
     for dir in directories() {
         let root = dir.path().join("root");
@@ -470,8 +452,7 @@ fn a_link_that_is_swapped_meanwhile_never_shows_what_is_outside() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_directory_that_moves_out_meanwhile_does_not_take_the_guest_along() {
     for dir in directories() {
         let root = dir.path().join("root");
@@ -497,20 +478,16 @@ fn a_directory_that_moves_out_meanwhile_does_not_take_the_guest_along() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_read_that_was_given_up_writes_into_no_other_buffer() {
+#[kvm_test(modes)]
+fn a_read_that_was_given_up_writes_into_no_other_buffer(mode: WakeMode) {
     // On a tmpfs every read takes a thread, and is under way when it is given up.
     let [_, dir] = directories();
     fs::write(dir.path().join("a"), vec![0xAA; 1 << 20]).unwrap();
-    for mode in WakeMode::ALL {
-        let ended = ended(sandbox(dir.path(), "").wake(mode), &["abandon /d/a 200"]);
-        assert_eq!(ended.lines(), ["ok clean"], "mode {mode}");
-    }
+    let ended = ended(sandbox(dir.path(), "").wake(mode), &["abandon /d/a 200"]);
+    assert_eq!(ended.lines(), ["ok clean"], "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_path_that_is_not_text_is_refused() {
     let [dir, _] = directories();
     fs::write(
@@ -541,8 +518,7 @@ fn a_path_that_is_not_text_is_refused() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_handle_that_was_closed_is_bad_also_when_its_place_is_taken() {
     let [dir, _] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();
@@ -609,8 +585,7 @@ fn status_of(dir: &Path, operations: &[op::Opcode], last: impl Operation) -> Sta
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn handles_that_are_forged_or_of_another_kind_are_bad() {
     let [dir, _] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();
@@ -655,8 +630,7 @@ fn handles_that_are_forged_or_of_another_kind_are_bad() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn buffers_that_are_too_small_or_not_in_the_arena_are_refused() {
     let [dir, _] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, open, rename
 use tempfile::TempDir;
 use wakebox::{Builder, Captured, Error, Limits, Output as To, Policy, Sandbox};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{Ended, guest, require_kvm, run, run_beside};
+use wakebox_tests::{Ended, guest, kvm_test, run, run_beside};
 
 /// A policy that grants directories, each with `@` for one.
 fn policy(at: &Path, grants: &[&str]) -> Policy {
@@ -115,8 +115,7 @@ fn the_check_of_a_policy_says_what_a_run_says() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_may_be_changed_in_a_folder_for_reading_is_changed_by_its_own_path_only() {
     let dir = project();
     fs::create_dir(dir.path().join("work/out")).unwrap();
@@ -139,8 +138,7 @@ fn what_may_be_changed_in_a_folder_for_reading_is_changed_by_its_own_path_only()
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn slashes_and_dots_at_the_end_mean_what_they_mean_to_the_kernel() {
     let dir = project();
     for (command, expected) in [
@@ -199,8 +197,7 @@ fn make_pipe(at: &Path) {
     mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_pipe_in_a_granted_folder_is_not_opened_for_a_moment() {
     let dir = project();
     let pipe = dir.path().join("work/pipe");
@@ -243,10 +240,8 @@ fn a_pipe_in_a_granted_folder_is_not_opened_for_a_moment() {
     assert_eq!(watch.opened(), 1, "the watch works");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_pipe_that_takes_a_files_place_meanwhile_is_not_opened() {
-    require_kvm();
     let dir = project();
     let work = dir.path().join("work");
     make_pipe(&work.join("pipe"));
@@ -274,8 +269,7 @@ fn a_pipe_that_takes_a_files_place_meanwhile_is_not_opened() {
     assert_eq!(watch.opened(), 0, "a guest has opened the pipe");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_folder_for_reading_stays_so_while_the_host_renames_about_it() {
     let dir = project();
     let grants = ["@/work:/data", "@/other:/keep:ro"];
@@ -299,8 +293,7 @@ fn a_folder_for_reading_stays_so_while_the_host_renames_about_it() {
     assert_eq!(fs::read(dir.path().join("other/f")).unwrap(), b"other");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn new_files_are_made_where_links_lead_and_not_outside() {
     let dir = project();
     for (target, name) in [
@@ -344,8 +337,7 @@ fn new_files_are_made_where_links_lead_and_not_outside() {
     assert_eq!(stdout.lines().collect::<Vec<_>>(), expected);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn appending_leaves_the_cursor_at_the_end() {
     let dir = project();
     fs::write(dir.path().join("work/a"), "0123").unwrap();
@@ -361,8 +353,7 @@ fn appending_leaves_the_cursor_at_the_end() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_quota_of_files_counts_what_a_disk_may_have_to_hold() {
     for (most, dialogue) in [
         (
@@ -417,10 +408,8 @@ fn the_quota_of_files_counts_what_a_disk_may_have_to_hold() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_socket_is_reached_only_by_a_way_that_the_guest_cannot_change() {
-    require_kvm();
     let dir = project();
     let at = dir.path().to_str().unwrap();
     symlink("../other", dir.path().join("work/way")).unwrap();

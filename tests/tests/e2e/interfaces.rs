@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wakebox::{Input, Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, guest, require_kvm, run_here, runtime};
+use wakebox_tests::{Ended, guest, kvm_test, run_here, runtime};
 
 /// Greets with two lines, then sends everything back.
 async fn greet(mut stream: TcpStream) {
@@ -43,10 +43,8 @@ async fn interfaces(mode: WakeMode) -> Ended {
     ended
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn code_for_the_ecosystems_traits_runs_unchanged() {
-    require_kvm();
     let mut random = Vec::new();
     for mode in WakeMode::ALL {
         let ended = runtime().block_on(interfaces(mode));

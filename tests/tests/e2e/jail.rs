@@ -11,10 +11,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use wakebox::WakeMode;
 use wakebox::jail::Kernel;
-use wakebox_tests::{guest, require_kvm};
-
-const MODES: [&str; 4] = ["out", "irq", "poll", "auto"];
+use wakebox_tests::{guest, kvm_test};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -296,10 +295,8 @@ fn a_call_that_is_granted_is_made() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_forbidden_call_ends_the_process_from_every_thread() {
-    require_kvm();
     for which in ["main", "trace", "blocking"] {
         let guest = guest("calls");
         let output = jailed([OsStr::new("thread"), which.as_ref(), guest.as_ref()]);
@@ -395,10 +392,8 @@ fn statuses(process: u32, name: &str) -> Vec<String> {
     tasks.filter_map(value).collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_thread_of_the_command_is_in_the_jail_unless_told_otherwise() {
-    require_kvm();
     for (options, privileges, filters) in [(&[][..], "1", "2"), (&["--no-jail"], "0", "0")] {
         let mut run = wakebox(["run"].iter().chain(options))
             .arg(guest("echo"))
@@ -422,10 +417,8 @@ fn every_thread_of_the_command_is_in_the_jail_unless_told_otherwise() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_says_what_holds_it() {
-    require_kvm();
     for (options, words) in [
         (
             &["-v"][..],
@@ -447,10 +440,8 @@ fn the_command_says_what_holds_it() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_kernel_that_lacks_a_part_is_told_apart_and_guests_run_all_the_same() {
-    require_kvm();
     let landlock: Vec<String> = [
         libc::SYS_landlock_create_ruleset,
         libc::SYS_landlock_add_rule,
@@ -492,10 +483,8 @@ fn a_kernel_that_lacks_a_part_is_told_apart_and_guests_run_all_the_same() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_doctor_says_what_the_kernel_has_for_the_jail() {
-    require_kvm();
     let stdout = succeeds(&mut wakebox(["doctor"]));
     let line = stdout.lines().find(|line| line.contains("the jail around"));
     let line = line.unwrap_or_else(|| panic!("{stdout}"));
@@ -504,64 +493,61 @@ fn the_doctor_says_what_the_kernel_has_for_the_jail() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn the_demos_work_in_the_jail_in_every_mode() {
-    require_kvm();
+#[kvm_test(modes)]
+fn the_demos_work_in_the_jail_in_every_mode(mode: WakeMode) {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let sources = format!("{}:/data:ro", sources.display());
-    for mode in MODES {
-        let run = |name: &str| {
-            let mut command = wakebox(["run", "--wake", mode]);
-            command.arg(guest(name));
-            command
-        };
-        for name in ["hello", "concurrent", "pipeline"] {
-            assert_ne!(succeeds(&mut run(name)), "", "{name}");
-        }
-
-        let mut greet = run("greet")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = greet.stdin.take().unwrap();
-        stdin.write_all(b"Ann\n").unwrap();
-        let output = greet.wait_with_output().unwrap();
-        assert!(text(&output.stdout).contains("Hello, Ann!"), "{mode}");
-
-        let found = succeeds(run("grep").args(["--dir", &sources, "--", "find_this_very_line"]));
-        assert!(found.contains("jail.rs"), "{found}");
-
-        let address = free_address();
-        let server = Server::start(run("http").args(["--allow-listen", &address, "--", &address]));
-        let mut page = String::new();
-        let mut stream = TcpStream::connect(&address).unwrap();
-        write!(
-            stream,
-            "GET /greet/you HTTP/1.1\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        stream.read_to_string(&mut page).unwrap();
-        assert!(page.contains("you"), "{page}");
-        // By a name: the resolver's files, and no cache daemon.
-        let port = address.rsplit(':').next().unwrap();
-        let fetched = succeeds(
-            run("fetch")
-                .args(["--allow-connect", &format!("localhost:{port}")])
-                .args(["--allow-connect", &format!("127.0.0.1:{port}")])
-                .args(["--", &format!("http://localhost:{port}/")]),
-        );
-        assert!(fetched.contains("1 of 1"), "{fetched}");
-        drop(server);
-
-        let sum = succeeds(
-            wakebox(["call", "--wake", mode])
-                .arg(guest("calls"))
-                .args(["sum", "[40, 2]", "--", "serve"]),
-        );
-        assert_eq!(sum, "end\n42\n");
+    let mode = mode.name();
+    let run = |name: &str| {
+        let mut command = wakebox(["run", "--wake", mode]);
+        command.arg(guest(name));
+        command
+    };
+    for name in ["hello", "concurrent", "pipeline"] {
+        assert_ne!(succeeds(&mut run(name)), "", "{name}");
     }
+
+    let mut greet = run("greet")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = greet.stdin.take().unwrap();
+    stdin.write_all(b"Ann\n").unwrap();
+    let output = greet.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("Hello, Ann!"), "{mode}");
+
+    let found = succeeds(run("grep").args(["--dir", &sources, "--", "find_this_very_line"]));
+    assert!(found.contains("jail.rs"), "{found}");
+
+    let address = free_address();
+    let server = Server::start(run("http").args(["--allow-listen", &address, "--", &address]));
+    let mut page = String::new();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    write!(
+        stream,
+        "GET /greet/you HTTP/1.1\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page.contains("you"), "{page}");
+    // By a name: the resolver's files, and no cache daemon.
+    let port = address.rsplit(':').next().unwrap();
+    let fetched = succeeds(
+        run("fetch")
+            .args(["--allow-connect", &format!("localhost:{port}")])
+            .args(["--allow-connect", &format!("127.0.0.1:{port}")])
+            .args(["--", &format!("http://localhost:{port}/")]),
+    );
+    assert!(fetched.contains("1 of 1"), "{fetched}");
+    drop(server);
+
+    let sum = succeeds(
+        wakebox(["call", "--wake", mode])
+            .arg(guest("calls"))
+            .args(["sum", "[40, 2]", "--", "serve"]),
+    );
+    assert_eq!(sum, "end\n42\n");
 }
 
 /// What a guest that takes commands as arguments says to each, a line each.
@@ -576,126 +562,118 @@ fn says(command: &mut Command, expected: &[(&str, &str)]) {
     assert_eq!(lines, expected, "{command:?}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn every_operation_on_files_works_in_the_jail() {
-    require_kvm();
-    for mode in MODES {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        for name in ["rw/a", "rw/b", "ro"] {
-            fs::create_dir_all(path.join(name)).unwrap();
+#[kvm_test(modes)]
+fn every_operation_on_files_works_in_the_jail(mode: WakeMode) {
+    let mode = mode.name();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for name in ["rw/a", "rw/b", "ro"] {
+        fs::create_dir_all(path.join(name)).unwrap();
+    }
+    fs::write(path.join("ro/file"), "text").unwrap();
+    std::os::unix::fs::symlink("../../ro/file", path.join("rw/a/out")).unwrap();
+    let grants = ["rw:/rw", "ro:/ro:ro"].map(|grant| format!("{}/{grant}", path.display()));
+    let mut run = wakebox([
+        "run", "--wake", mode, "--dir", &grants[0], "--dir", &grants[1],
+    ]);
+    says(
+        run.arg(guest("files")),
+        &[
+            ("write /rw/one 12345", "ok"),
+            ("read /rw/one", "ok \"12345\""),
+            ("cut /rw/one 2", "ok 2"),
+            ("copy /ro/file /rw/two", "ok 4 4"),
+            ("open rwtc /rw/two new", "ok \"new\""),
+            ("mkdirs /rw/c/d", "ok"),
+            // From one directory to another, and of a directory.
+            ("rename /rw/one /rw/a/one", "ok"),
+            ("rename /rw/c /rw/b/c", "ok"),
+            ("list /rw/b", "ok c/ (unreadable 0)"),
+            ("rm /rw/a/one", "ok"),
+            ("rmdir /rw/b/c/d", "ok"),
+            ("list /ro", "ok file (unreadable 0)"),
+            ("read /ro/file", "ok \"text\""),
+            ("write /ro/file x", "PermissionDenied"),
+            ("rm /ro/file", "PermissionDenied"),
+            ("read /rw/a/out", "PermissionDenied"),
+            ("exists /ro/none", "ok false"),
+        ],
+    );
+}
+
+#[kvm_test(modes)]
+fn every_operation_on_sockets_works_in_the_jail(mode: WakeMode) {
+    let mode = mode.name();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket").display().to_string();
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut copy = stream.try_clone().expect("a copy");
+            thread::spawn(move || std::io::copy(&mut { stream }, &mut copy));
         }
-        fs::write(path.join("ro/file"), "text").unwrap();
-        std::os::unix::fs::symlink("../../ro/file", path.join("rw/a/out")).unwrap();
-        let grants = ["rw:/rw", "ro:/ro:ro"].map(|grant| format!("{}/{grant}", path.display()));
-        let mut run = wakebox([
-            "run", "--wake", mode, "--dir", &grants[0], "--dir", &grants[1],
-        ]);
-        says(
-            run.arg(guest("files")),
-            &[
-                ("write /rw/one 12345", "ok"),
-                ("read /rw/one", "ok \"12345\""),
-                ("cut /rw/one 2", "ok 2"),
-                ("copy /ro/file /rw/two", "ok 4 4"),
-                ("open rwtc /rw/two new", "ok \"new\""),
-                ("mkdirs /rw/c/d", "ok"),
-                // From one directory to another, and of a directory.
-                ("rename /rw/one /rw/a/one", "ok"),
-                ("rename /rw/c /rw/b/c", "ok"),
-                ("list /rw/b", "ok c/ (unreadable 0)"),
-                ("rm /rw/a/one", "ok"),
-                ("rmdir /rw/b/c/d", "ok"),
-                ("list /ro", "ok file (unreadable 0)"),
-                ("read /ro/file", "ok \"text\""),
-                ("write /ro/file x", "PermissionDenied"),
-                ("rm /ro/file", "PermissionDenied"),
-                ("read /rw/a/out", "PermissionDenied"),
-                ("exists /ro/none", "ok false"),
-            ],
-        );
-    }
+    });
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = udp.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut bytes = [0; 65_536];
+        while let Ok((len, from)) = udp.recv_from(&mut bytes) {
+            let _ = udp.send_to(&bytes[..len], from);
+        }
+    });
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = tcp.local_addr().unwrap();
+    let unix = format!("unix-exchange {path}");
+    let run = |options: &[&str]| {
+        let mut command = wakebox(["run", "--wake", mode]);
+        command.args(options).arg(guest("sockets"));
+        command
+    };
+    // Each alone: nothing that another needs helps it.
+    says(
+        &mut run(&["--allow-unix", &path]),
+        &[
+            (&unix, "ok true 200000 [33]"),
+            ("unix /none", "PermissionDenied"),
+        ],
+    );
+    says(
+        &mut run(&["--allow-udp", &peer.to_string()]),
+        &[(&format!("udp-echo {peer} 20"), "ok 20")],
+    );
+    says(
+        &mut run(&["--allow-connect", &server.to_string()]),
+        &[
+            (&format!("options {server}"), "ok 127.0.0.1"),
+            ("tcp 127.0.0.1:1", "PermissionDenied"),
+        ],
+    );
+    says(
+        &mut run(&[
+            "--allow-listen",
+            "127.0.0.1:0",
+            "--allow-connect",
+            "127.0.0.1",
+        ]),
+        &[("accept-many 20", "ok 20 true")],
+    );
+    says(
+        &mut run(&["--allow-udp", "localhost"]),
+        &[(
+            &format!("udp-connected localhost:{}", peer.port()),
+            "ok Err(NotConnected) 3 \"hel\" true",
+        )],
+    );
+    says(
+        &mut run(&["--allow-resolve", "localhost"]),
+        &[("lookup other.test", "PermissionDenied")],
+    );
+    // The policy grants nothing: there is not even a socket.
+    says(&mut run(&[]), &[("tcp 127.0.0.1:1", "PermissionDenied")]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn every_operation_on_sockets_works_in_the_jail() {
-    require_kvm();
-    for mode in MODES {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket").display().to_string();
-        let listener = UnixListener::bind(&path).unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let mut copy = stream.try_clone().expect("a copy");
-                thread::spawn(move || std::io::copy(&mut { stream }, &mut copy));
-            }
-        });
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let peer = udp.local_addr().unwrap();
-        thread::spawn(move || {
-            let mut bytes = [0; 65_536];
-            while let Ok((len, from)) = udp.recv_from(&mut bytes) {
-                let _ = udp.send_to(&bytes[..len], from);
-            }
-        });
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = tcp.local_addr().unwrap();
-        let unix = format!("unix-exchange {path}");
-        let run = |options: &[&str]| {
-            let mut command = wakebox(["run", "--wake", mode]);
-            command.args(options).arg(guest("sockets"));
-            command
-        };
-        // Each alone: nothing that another needs helps it.
-        says(
-            &mut run(&["--allow-unix", &path]),
-            &[
-                (&unix, "ok true 200000 [33]"),
-                ("unix /none", "PermissionDenied"),
-            ],
-        );
-        says(
-            &mut run(&["--allow-udp", &peer.to_string()]),
-            &[(&format!("udp-echo {peer} 20"), "ok 20")],
-        );
-        says(
-            &mut run(&["--allow-connect", &server.to_string()]),
-            &[
-                (&format!("options {server}"), "ok 127.0.0.1"),
-                ("tcp 127.0.0.1:1", "PermissionDenied"),
-            ],
-        );
-        says(
-            &mut run(&[
-                "--allow-listen",
-                "127.0.0.1:0",
-                "--allow-connect",
-                "127.0.0.1",
-            ]),
-            &[("accept-many 20", "ok 20 true")],
-        );
-        says(
-            &mut run(&["--allow-udp", "localhost"]),
-            &[(
-                &format!("udp-connected localhost:{}", peer.port()),
-                "ok Err(NotConnected) 3 \"hel\" true",
-            )],
-        );
-        says(
-            &mut run(&["--allow-resolve", "localhost"]),
-            &[("lookup other.test", "PermissionDenied")],
-        );
-        // The policy grants nothing: there is not even a socket.
-        says(&mut run(&[]), &[("tcp 127.0.0.1:1", "PermissionDenied")]);
-    }
-}
-
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_name_server_is_asked_from_inside_the_jail() {
-    require_kvm();
     // Whether it answers or not, and whether this machine has one.
     let stdout = succeeds(
         wakebox(["run", "--allow-resolve", "*"])
@@ -705,10 +683,8 @@ fn a_name_server_is_asked_from_inside_the_jail() {
     assert!(!stdout.starts_with("ok"), "{stdout}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn ends_of_all_kinds_are_told_from_inside_the_jail() {
-    require_kvm();
     for (name, args, status, word) in [
         ("panic", &[][..], 101, "panicked"),
         ("fault", &["--", "null"], 139, "null pointer"),
@@ -727,10 +703,8 @@ fn ends_of_all_kinds_are_told_from_inside_the_jail() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_interrupted_command_ends_its_guest_in_the_jail() {
-    require_kvm();
     let mut run = wakebox(["run"])
         .arg(guest("spin"))
         .stdout(Stdio::piped())

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use wakebox::LimitKind;
-use wakebox_tests::{guest, require_kvm};
+use wakebox_tests::{guest, kvm_test};
 
 fn wakebox(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -101,10 +101,8 @@ fn generous(kind: LimitKind) -> &'static str {
 /// Options that change what a command is, not what it does with a guest, and the one that each has.
 const OTHER: [&str; 4] = ["help", "version", "no-jail", "output"];
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_option_works_in_the_jail() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let (panics, serves) = (guest("panic"), guest("calls"));
     let (panics, serves) = (panics.to_str().unwrap(), serves.to_str().unwrap());
@@ -241,10 +239,8 @@ fn meeting(kind: LimitKind) -> (&'static str, &'static [&'static str], i32, &'st
 /// Stands for where a server listens.
 const ADDRESS: &str = "ADDRESS";
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_limit_is_met_in_the_jail() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("file");
     std::fs::write(&input, "more than ten bytes").unwrap();

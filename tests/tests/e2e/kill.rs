@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore};
 use wakebox::{Builder, Handle, HostContext, Outcome, Policy, Sandbox, WakeMode};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{ends, guest, require_kvm, run_here, runtime, runtime_of};
+use wakebox_tests::{ends, guest, kvm_test, run_here, runtime, runtime_of};
 
 /// What the host knows of the probe.
 #[derive(Debug)]
@@ -88,31 +88,27 @@ fn granted(builder: Builder, verb: &str, dir: &tempfile::TempDir) -> Builder {
     builder.policy(Policy::new().allow_dir(grant.parse().unwrap()))
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_kill_ends_it_whatever_it_does_and_the_neighbours_go_on() {
-    require_kvm();
+#[kvm_test(modes)]
+fn a_kill_ends_it_whatever_it_does_and_the_neighbours_go_on(mode: WakeMode) {
     let dir = tempfile::tempdir().unwrap();
-    for mode in WakeMode::ALL {
-        for verb in VERBS {
-            for from_a_thread in [false, true] {
-                runtime_of(1).block_on(async {
-                    let (builder, seen) = killme(verb, mode);
-                    let mut sandbox = granted(builder, verb, &dir).build().unwrap();
-                    let handle = sandbox.handle();
-                    let run = tokio::spawn(async move { ends(&mut sandbox).await });
-                    settled(verb, &seen).await;
-                    kill(handle, from_a_thread).await;
-                    assert_eq!(run.await.unwrap(), Outcome::Cancelled, "{verb}, {mode}");
-                    if verb == "call" {
-                        event(&seen.never_dropped).await;
-                    }
-                    let neighbour = Elf::guest(&code::exit(0)).to_bytes();
-                    run_here(Sandbox::builder().guest(neighbour))
-                        .await
-                        .success();
-                });
-            }
+    for verb in VERBS {
+        for from_a_thread in [false, true] {
+            runtime_of(1).block_on(async {
+                let (builder, seen) = killme(verb, mode);
+                let mut sandbox = granted(builder, verb, &dir).build().unwrap();
+                let handle = sandbox.handle();
+                let run = tokio::spawn(async move { ends(&mut sandbox).await });
+                settled(verb, &seen).await;
+                kill(handle, from_a_thread).await;
+                assert_eq!(run.await.unwrap(), Outcome::Cancelled, "{verb}, {mode}");
+                if verb == "call" {
+                    event(&seen.never_dropped).await;
+                }
+                let neighbour = Elf::guest(&code::exit(0)).to_bytes();
+                run_here(Sandbox::builder().guest(neighbour))
+                    .await
+                    .success();
+            });
         }
     }
 }
@@ -124,49 +120,41 @@ fn gone<T>(weak: &Weak<T>) {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_run_that_is_dropped_frees_what_the_guest_had() {
-    require_kvm();
+#[kvm_test(modes)]
+fn a_run_that_is_dropped_frees_what_the_guest_had(mode: WakeMode) {
     let dir = tempfile::tempdir().unwrap();
-    for mode in WakeMode::ALL {
-        for verb in VERBS {
-            let owned = runtime_of(1).block_on(async {
-                let (builder, seen) = killme(verb, mode);
-                let owned = Arc::new(());
-                let builder = builder.state(owned.clone());
-                let mut sandbox = granted(builder, verb, &dir).build().unwrap();
-                let run = tokio::spawn(async move { sandbox.run().await.map(drop) });
-                settled(verb, &seen).await;
-                run.abort();
-                assert!(run.await.is_err_and(|error| error.is_cancelled()));
-                if verb == "call" {
-                    event(&seen.never_dropped).await;
-                }
-                Arc::downgrade(&owned)
-            });
-            gone(&owned);
-        }
+    for verb in VERBS {
+        let owned = runtime_of(1).block_on(async {
+            let (builder, seen) = killme(verb, mode);
+            let owned = Arc::new(());
+            let builder = builder.state(owned.clone());
+            let mut sandbox = granted(builder, verb, &dir).build().unwrap();
+            let run = tokio::spawn(async move { sandbox.run().await.map(drop) });
+            settled(verb, &seen).await;
+            run.abort();
+            assert!(run.await.is_err_and(|error| error.is_cancelled()));
+            if verb == "call" {
+                event(&seen.never_dropped).await;
+            }
+            Arc::downgrade(&owned)
+        });
+        gone(&owned);
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_dropped_run_closes_what_was_open_though_the_sandbox_is_kept() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(async {
-            let (builder, seen) = killme("call", mode);
-            let mut sandbox = builder.build().unwrap();
-            tokio::select! {
-                biased;
-                _ = sandbox.run() => panic!("it never ends"),
-                () = event(&seen.never_began) => {}
-            }
-            event(&seen.never_dropped).await;
-            assert!(matches!(sandbox.run().await, Err(wakebox::Error::Ended)));
-        });
-    }
+#[kvm_test(modes)]
+fn a_dropped_run_closes_what_was_open_though_the_sandbox_is_kept(mode: WakeMode) {
+    runtime().block_on(async {
+        let (builder, seen) = killme("call", mode);
+        let mut sandbox = builder.build().unwrap();
+        tokio::select! {
+            biased;
+            _ = sandbox.run() => panic!("it never ends"),
+            () = event(&seen.never_began) => {}
+        }
+        event(&seen.never_dropped).await;
+        assert!(matches!(sandbox.run().await, Err(wakebox::Error::Ended)));
+    });
 }
 
 /// A runtime with a single thread for blocking calls.
@@ -179,69 +167,61 @@ fn narrow() -> Runtime {
         .unwrap()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_kill_does_not_wait_for_a_call_that_blocks_in_a_thread_pool() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let runtime = narrow();
-        runtime.block_on(async {
-            let (release, blocked) = mpsc::channel::<()>();
-            let blocked = Arc::new(std::sync::Mutex::new(Some(blocked)));
-            let began = Arc::new(Notify::new());
-            let mut sandbox = Sandbox::builder()
-                .guest(guest("killme"))
-                .args(["call"])
-                .wake(mode)
-                .host_fn("here", async |_, (): ()| {})
-                .host_fn("never", {
+#[kvm_test(modes)]
+fn a_kill_does_not_wait_for_a_call_that_blocks_in_a_thread_pool(mode: WakeMode) {
+    let runtime = narrow();
+    runtime.block_on(async {
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocked = Arc::new(std::sync::Mutex::new(Some(blocked)));
+        let began = Arc::new(Notify::new());
+        let mut sandbox = Sandbox::builder()
+            .guest(guest("killme"))
+            .args(["call"])
+            .wake(mode)
+            .host_fn("here", async |_, (): ()| {})
+            .host_fn("never", {
+                let (blocked, began) = (blocked.clone(), began.clone());
+                move |_, (): ()| {
                     let (blocked, began) = (blocked.clone(), began.clone());
-                    move |_, (): ()| {
-                        let (blocked, began) = (blocked.clone(), began.clone());
-                        async move {
-                            let receiver = blocked.lock().unwrap().take().unwrap();
-                            let call = tokio::task::spawn_blocking(move || {
-                                began.notify_one();
-                                // Until the test says so.
-                                let _ = receiver.recv();
-                            });
-                            call.await.unwrap();
-                        }
+                    async move {
+                        let receiver = blocked.lock().unwrap().take().unwrap();
+                        let call = tokio::task::spawn_blocking(move || {
+                            began.notify_one();
+                            // Until the test says so.
+                            let _ = receiver.recv();
+                        });
+                        call.await.unwrap();
                     }
-                })
-                .build()
-                .unwrap();
-            let handle = sandbox.handle();
-            let run = tokio::spawn(async move { ends(&mut sandbox).await });
-            began.notified().await;
-            handle.kill();
-            assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
-            // It blocked all the time.
-            release.send(()).unwrap();
-        });
-    }
+                }
+            })
+            .build()
+            .unwrap();
+        let handle = sandbox.handle();
+        let run = tokio::spawn(async move { ends(&mut sandbox).await });
+        began.notified().await;
+        handle.kill();
+        assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
+        // It blocked all the time.
+        release.send(()).unwrap();
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_kill_does_not_wait_for_the_disk() {
-    require_kvm();
+#[kvm_test(modes = [Out, Irq])]
+fn a_kill_does_not_wait_for_the_disk(mode: WakeMode) {
     let dir = tempfile::tempdir().unwrap();
     // In these modes a guest's calls for the disk run in the embedder's thread pool.
-    for mode in [WakeMode::Out, WakeMode::Irq] {
-        let runtime = narrow();
-        runtime.block_on(async {
-            let (release, receiver) = mpsc::channel::<()>();
-            let occupied = tokio::task::spawn_blocking(move || receiver.recv());
-            let (builder, seen) = killme("work", mode);
-            let mut sandbox = granted(builder, "work", &dir).build().unwrap();
-            let handle = sandbox.handle();
-            let run = tokio::spawn(async move { ends(&mut sandbox).await });
-            settled("work", &seen).await;
-            handle.kill();
-            assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
-            release.send(()).unwrap();
-            occupied.await.unwrap().unwrap();
-        });
-    }
+    let runtime = narrow();
+    runtime.block_on(async {
+        let (release, receiver) = mpsc::channel::<()>();
+        let occupied = tokio::task::spawn_blocking(move || receiver.recv());
+        let (builder, seen) = killme("work", mode);
+        let mut sandbox = granted(builder, "work", &dir).build().unwrap();
+        let handle = sandbox.handle();
+        let run = tokio::spawn(async move { ends(&mut sandbox).await });
+        settled("work", &seen).await;
+        handle.kill();
+        assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
+        release.send(()).unwrap();
+        occupied.await.unwrap().unwrap();
+    });
 }

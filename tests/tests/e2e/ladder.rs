@@ -1,6 +1,7 @@
 //! What happens on each rung of the ladder, in which order.
 
 use wakebox::trace::{Awaited, Cause, Event, EventKind, OpKind, PollResult, TaskId};
+use wakebox_tests::kvm_test;
 use wakebox_tests::ladder::RUNGS;
 
 /// The run of a rung as words: what the guest says of tasks, operations and sleep. The last operation,
@@ -62,8 +63,7 @@ fn count(story: &[String], sentence: &str) -> usize {
     story.iter().filter(|words| *words == sentence).count()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_1_both_futures_are_polled_alike() {
     let polls = ["pending", "pending", "ready"];
     let of = |task: &str, name: &str| {
@@ -80,8 +80,7 @@ fn rung_1_both_futures_are_polled_alike() {
     assert_eq!(story(1), expected);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_2_polls_in_vain_until_the_last() {
     let story = story(2);
     let polls = count(&story, "poll 1");
@@ -95,8 +94,7 @@ fn rung_2_polls_in_vain_until_the_last() {
     assert_eq!(story.last().map(String::as_str), Some("ready"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_3_sleeps_once_and_polls_twice() {
     is(
         3,
@@ -113,8 +111,7 @@ fn rung_3_sleeps_once_and_polls_twice() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_4_the_tasks_wake_each_other_and_nobody_sleeps() {
     let story = story(4);
     // Pong has nothing to do at first; then each hit wakes the other side.
@@ -132,8 +129,7 @@ fn rung_4_the_tasks_wake_each_other_and_nobody_sleeps() {
     assert_eq!(count(&story, "sleeps"), 0);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_5_wakes_in_the_order_of_times_with_one_host_timer() {
     let story = story(5);
     let wakes: Vec<_> = story
@@ -161,8 +157,7 @@ fn rung_5_wakes_in_the_order_of_times_with_one_host_timer() {
     assert_eq!(count(&story, "ready"), 4);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_6_one_sleep_serves_many_sockets() {
     let story = story(6);
     // A server, and a task at each end of sixteen connections.
@@ -182,8 +177,7 @@ fn rung_6_one_sleep_serves_many_sockets() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_7_an_interrupt_comes_between_two_polls_of_a_task_that_computes() {
     let story = story(7);
     let first = story
@@ -208,8 +202,7 @@ fn rung_7_an_interrupt_comes_between_two_polls_of_a_task_that_computes() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn rung_8_what_is_dropped_is_cancelled_and_what_is_forgotten_takes_the_bytes() {
     let rung = RUNGS[7];
     let (ended, events) = rung.climb();

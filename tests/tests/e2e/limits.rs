@@ -15,7 +15,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 use wakebox_abi::status::Status;
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, run, runtime_of};
+use wakebox_tests::{guest, kvm_test, run, runtime_of};
 
 /// The probe with a command, in a mode.
 fn quota(words: &[&str], mode: WakeMode) -> Builder {
@@ -39,8 +39,7 @@ fn spin() -> Vec<u8> {
     Elf::guest(&code::spin()).to_bytes()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_wall_clock_ends_a_guest_that_computes_and_one_that_sleeps() {
     let limit = Duration::from_millis(20);
     let token = Token {
@@ -63,8 +62,7 @@ fn the_wall_clock_ends_a_guest_that_computes_and_one_that_sleeps() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn processor_time_ends_a_guest_that_computes_and_not_one_that_sleeps() {
     let limit = Duration::from_millis(20);
     for mode in WakeMode::ALL {
@@ -93,8 +91,7 @@ fn processor_time_ends_a_guest_that_computes_and_not_one_that_sleeps() {
     assert_eq!(run(builder).outcome, Outcome::Exit(3));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn memory_that_is_used_up_is_a_failed_allocation() {
     let limits = Limits::new().memory(16 << 20);
     says("refused true", &["try-memory"], limits, &Policy::new());
@@ -107,22 +104,18 @@ fn memory_that_is_used_up_is_a_failed_allocation() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn operations_beyond_the_limit_wait_in_the_guest() {
-    for mode in WakeMode::ALL {
-        let builder = Sandbox::builder()
-            .guest(guest("ringfull"))
-            .args(["2000"])
-            .wake(mode)
-            .limits(Limits::new().in_flight(2));
-        let expected = ["ended 2000 of 2000", "in order true", "still works true"];
-        assert_eq!(run(builder).success().lines(), expected, "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn operations_beyond_the_limit_wait_in_the_guest(mode: WakeMode) {
+    let builder = Sandbox::builder()
+        .guest(guest("ringfull"))
+        .args(["2000"])
+        .wake(mode)
+        .limits(Limits::new().in_flight(2));
+    let expected = ["ended 2000 of 2000", "in order true", "still works true"];
+    assert_eq!(run(builder).success().lines(), expected, "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_timer_too_many_is_refused_and_one_that_ends_makes_room() {
     let deadline = |slot: u32, at_ns| {
         let token = Token {
@@ -166,8 +159,7 @@ fn tcp(serve: fn(&mut std::net::TcpStream)) -> String {
     address
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn bytes_of_connections_are_counted_to_the_last_one() {
     let pours = tcp(|stream| while stream.write_all(&[1; 4_096]).is_ok() {});
     let drinks = tcp(|stream| {
@@ -193,8 +185,7 @@ fn bytes_of_connections_are_counted_to_the_last_one() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn bytes_of_unix_sockets_count_as_network() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
@@ -215,8 +206,7 @@ fn bytes_of_unix_sockets_count_as_network() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_datagram_goes_whole_or_not_at_all() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
@@ -236,8 +226,7 @@ fn a_datagram_goes_whole_or_not_at_all() {
     says("2000 QuotaExceeded", &send, limits, &policy);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn bytes_of_files_are_counted_whichever_way_they_go() {
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -260,37 +249,31 @@ fn bytes_of_files_are_counted_whichever_way_they_go() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn standard_input_and_output_have_quotas_of_their_own() {
-    for mode in WakeMode::ALL {
-        let builder = quota(&["input"], mode)
-            .stdin(Input::bytes(vec![b'x'; 5_000]))
-            .limits(Limits::new().stdin(3_210));
-        assert_eq!(run(builder).success().lines(), ["3210 QuotaExceeded"]);
-        let builder = quota(&["print"], mode).limits(Limits::new().stdout(2_345));
-        assert_eq!(run(builder).success().stdout, "x".repeat(2_345));
-    }
+#[kvm_test(modes)]
+fn standard_input_and_output_have_quotas_of_their_own(mode: WakeMode) {
+    let builder = quota(&["input"], mode)
+        .stdin(Input::bytes(vec![b'x'; 5_000]))
+        .limits(Limits::new().stdin(3_210));
+    assert_eq!(run(builder).success().lines(), ["3210 QuotaExceeded"]);
+    let builder = quota(&["print"], mode).limits(Limits::new().stdout(2_345));
+    assert_eq!(run(builder).success().stdout, "x".repeat(2_345));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_guest_that_logs_too_much_ends_and_what_it_may_is_kept() {
-    for mode in WakeMode::ALL {
-        for most in [0, 2_345, 9_999] {
-            let builder = quota(&["log"], mode).limits(Limits::new().log(most));
-            let ended = run(builder);
-            assert_eq!(
-                ended.outcome,
-                Outcome::Limit(Limit::Log(most)),
-                "mode {mode}"
-            );
-            assert_eq!(ended.stderr, "x".repeat(most as usize), "mode {mode}");
-            assert_eq!(ended.outcome.exit_status(), 124);
-        }
-        let builder = quota(&["log"], mode).limits(Limits::new().log(10_000));
-        assert_eq!(run(builder).success().stderr, "x".repeat(10_000));
+#[kvm_test(modes)]
+fn a_guest_that_logs_too_much_ends_and_what_it_may_is_kept(mode: WakeMode) {
+    for most in [0, 2_345, 9_999] {
+        let builder = quota(&["log"], mode).limits(Limits::new().log(most));
+        let ended = run(builder);
+        assert_eq!(
+            ended.outcome,
+            Outcome::Limit(Limit::Log(most)),
+            "mode {mode}"
+        );
+        assert_eq!(ended.stderr, "x".repeat(most as usize), "mode {mode}");
+        assert_eq!(ended.outcome.exit_status(), 124);
     }
+    let builder = quota(&["log"], mode).limits(Limits::new().log(10_000));
+    assert_eq!(run(builder).success().stderr, "x".repeat(10_000));
 }
 
 /// The probe with the host functions that it wants.
@@ -302,62 +285,52 @@ fn with_functions(words: &[&str], mode: WakeMode) -> Builder {
         })
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn messages_of_calls_are_counted_in_both_directions() {
+#[kvm_test(modes)]
+fn messages_of_calls_are_counted_in_both_directions(mode: WakeMode) {
     // 1,000 bytes and two for their number.
-    for mode in WakeMode::ALL {
-        for limits in [
-            Limits::new().calls_in(5_100),
-            Limits::new().calls_out(5_100),
-        ] {
-            let ended = run(with_functions(&["calls"], mode).limits(limits)).success();
-            assert_eq!(ended.lines(), ["5000 QuotaExceeded"], "mode {mode}");
-        }
+    for limits in [
+        Limits::new().calls_in(5_100),
+        Limits::new().calls_out(5_100),
+    ] {
+        let ended = run(with_functions(&["calls"], mode).limits(limits)).success();
+        assert_eq!(ended.lines(), ["5000 QuotaExceeded"], "mode {mode}");
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_host_function_that_takes_too_long_is_given_up() {
+#[kvm_test(modes)]
+fn a_host_function_that_takes_too_long_is_given_up(mode: WakeMode) {
     let limits = Limits::new().host_fn_time(Duration::from_millis(20));
-    for mode in WakeMode::ALL {
-        let ended = run(with_functions(&["never"], mode).limits(limits)).success();
-        assert_eq!(ended.lines(), ["Err(TimedOut)"], "mode {mode}");
+    let ended = run(with_functions(&["never"], mode).limits(limits)).success();
+    assert_eq!(ended.lines(), ["Err(TimedOut)"], "mode {mode}");
+}
+
+#[kvm_test(modes)]
+fn a_caller_learns_that_the_guest_may_not_be_told_or_may_not_answer(mode: WakeMode) {
+    for limits in [Limits::new().calls_in(900), Limits::new().calls_out(900)] {
+        runtime_of(2).block_on(async {
+            let running = Sandbox::builder()
+                .guest(guest("calls"))
+                .args(["serve"])
+                .wake(mode)
+                .limits(limits)
+                .build()
+                .unwrap()
+                .start();
+            let small = running
+                .call::<_, Vec<u8>>("reverse", &vec![1_u8; 300])
+                .await;
+            assert_eq!(small.unwrap().len(), 300);
+            let large = running
+                .call::<_, Vec<u8>>("reverse", &vec![1_u8; 700])
+                .await;
+            assert_eq!(large, Err(CallError::LimitReached("reverse".into())));
+            let (outcome, _) = running.close().await.unwrap();
+            assert!(outcome.is_success(), "mode {mode}: {outcome}");
+        });
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_caller_learns_that_the_guest_may_not_be_told_or_may_not_answer() {
-    for mode in WakeMode::ALL {
-        for limits in [Limits::new().calls_in(900), Limits::new().calls_out(900)] {
-            runtime_of(2).block_on(async {
-                let running = Sandbox::builder()
-                    .guest(guest("calls"))
-                    .args(["serve"])
-                    .wake(mode)
-                    .limits(limits)
-                    .build()
-                    .unwrap()
-                    .start();
-                let small = running
-                    .call::<_, Vec<u8>>("reverse", &vec![1_u8; 300])
-                    .await;
-                assert_eq!(small.unwrap().len(), 300);
-                let large = running
-                    .call::<_, Vec<u8>>("reverse", &vec![1_u8; 700])
-                    .await;
-                assert_eq!(large, Err(CallError::LimitReached("reverse".into())));
-                let (outcome, _) = running.close().await.unwrap();
-                assert!(outcome.is_success(), "mode {mode}: {outcome}");
-            });
-        }
-    }
-}
-
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_builder_counts_before_the_policy_and_that_before_the_defaults() {
     let policy = Policy::new().limit(Limits::new().log(100).stdout(50));
     let log = quota(&["log"], WakeMode::Auto).policy(policy.clone());
@@ -369,14 +342,11 @@ fn the_builder_counts_before_the_policy_and_that_before_the_defaults() {
     assert_eq!(Limits::new().get(LimitKind::Log), Some(1 << 30));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_guest_without_limits_runs_as_any_other() {
-    for mode in WakeMode::ALL {
-        let builder = with_functions(&["calls"], mode).limits(Limits::unlimited());
-        let ended = run(builder).success();
-        assert_eq!(ended.lines(), ["101000 no limit"], "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn a_guest_without_limits_runs_as_any_other(mode: WakeMode) {
+    let builder = with_functions(&["calls"], mode).limits(Limits::unlimited());
+    let ended = run(builder).success();
+    assert_eq!(ended.lines(), ["101000 no limit"], "mode {mode}");
 }
 
 /// A guest that never does anything, and takes no calls.
@@ -390,52 +360,46 @@ fn idle() -> Vec<u8> {
     Elf::guest(&sleeps).to_bytes()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn calls_that_are_given_up_before_the_guest_takes_them_leave_nothing() {
+#[kvm_test(modes)]
+fn calls_that_are_given_up_before_the_guest_takes_them_leave_nothing(mode: WakeMode) {
     const INPUT: usize = 1 << 20;
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let builder = Sandbox::builder().guest(idle()).wake(mode);
-            let running = builder.build().unwrap().start();
-            let (caller, input) = (running.caller(), vec![1; INPUT]);
-            // As who puts a time-out around each of them.
-            for _ in 0..500 {
-                let call = caller.call_bytes("f", &input);
-                assert_eq!(call.now_or_never(), None);
-            }
-            running.handle().kill();
-            let (outcome, stats) = running.ended().await.unwrap();
-            assert_eq!(outcome, Outcome::Cancelled, "mode {mode}");
-            assert_eq!(stats.host_memory, 0, "{stats}");
-            let peak = stats.host_memory_peak as usize;
-            assert!((INPUT..2 * INPUT).contains(&peak), "{stats}");
-        });
-    }
+    runtime_of(2).block_on(async {
+        let builder = Sandbox::builder().guest(idle()).wake(mode);
+        let running = builder.build().unwrap().start();
+        let (caller, input) = (running.caller(), vec![1; INPUT]);
+        // As who puts a time-out around each of them.
+        for _ in 0..500 {
+            let call = caller.call_bytes("f", &input);
+            assert_eq!(call.now_or_never(), None);
+        }
+        running.handle().kill();
+        let (outcome, stats) = running.ended().await.unwrap();
+        assert_eq!(outcome, Outcome::Cancelled, "mode {mode}");
+        assert_eq!(stats.host_memory, 0, "{stats}");
+        let peak = stats.host_memory_peak as usize;
+        assert!((INPUT..2 * INPUT).contains(&peak), "{stats}");
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn calls_that_wait_are_kept_up_to_the_limit_and_refused_beyond() {
+#[kvm_test(modes)]
+fn calls_that_wait_are_kept_up_to_the_limit_and_refused_beyond(mode: WakeMode) {
     const LIMIT: u64 = 10 << 20;
-    for mode in WakeMode::ALL {
-        runtime_of(2).block_on(async {
-            let builder = Sandbox::builder().guest(idle()).wake(mode);
-            let limits = Limits::new().host_memory(LIMIT);
-            let running = builder.limits(limits).build().unwrap().start();
-            let (caller, input) = (running.caller(), vec![1; 1 << 20]);
-            let calls = (0..100).map(|_| Box::pin(caller.call_bytes("f", &input)));
-            let mut calls: Vec<_> = calls.collect();
-            let ends: Vec<_> = calls.iter_mut().map(FutureExt::now_or_never).collect();
-            let (waiting, refused) = ends.split_at(9);
-            assert!(waiting.iter().all(Option::is_none), "mode {mode}");
-            let reached = Some(Err(CallError::LimitReached("f".into())));
-            assert!(refused.iter().all(|end| *end == reached), "mode {mode}");
-            drop(calls);
-            running.handle().kill();
-            let (_, stats) = running.ended().await.unwrap();
-            assert!(stats.host_memory_peak <= LIMIT, "{stats}");
-            assert!(stats.to_string().contains("host       keeps"), "{stats}");
-        });
-    }
+    runtime_of(2).block_on(async {
+        let builder = Sandbox::builder().guest(idle()).wake(mode);
+        let limits = Limits::new().host_memory(LIMIT);
+        let running = builder.limits(limits).build().unwrap().start();
+        let (caller, input) = (running.caller(), vec![1; 1 << 20]);
+        let calls = (0..100).map(|_| Box::pin(caller.call_bytes("f", &input)));
+        let mut calls: Vec<_> = calls.collect();
+        let ends: Vec<_> = calls.iter_mut().map(FutureExt::now_or_never).collect();
+        let (waiting, refused) = ends.split_at(9);
+        assert!(waiting.iter().all(Option::is_none), "mode {mode}");
+        let reached = Some(Err(CallError::LimitReached("f".into())));
+        assert!(refused.iter().all(|end| *end == reached), "mode {mode}");
+        drop(calls);
+        running.handle().kill();
+        let (_, stats) = running.ended().await.unwrap();
+        assert!(stats.host_memory_peak <= LIMIT, "{stats}");
+        assert!(stats.to_string().contains("host       keeps"), "{stats}");
+    });
 }

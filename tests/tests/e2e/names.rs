@@ -8,7 +8,7 @@ use std::thread;
 
 use rustix::thread::UnshareFlags;
 use wakebox_tests::programs::output;
-use wakebox_tests::{guest, require_kvm};
+use wakebox_tests::{guest, kvm_test};
 
 /// Where the name server is.
 const SERVER: &str = "127.0.0.77";
@@ -80,10 +80,8 @@ fn said(grants: &[&str], commands: &[&str]) -> String {
     String::from_utf8(output(&mut command)).expect("text")
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_name_server_is_asked_and_does_not_lead_where_nothing_is_granted() {
-    require_kvm();
     let socket = UdpSocket::bind((SERVER, 53))
         .unwrap_or_else(|error| panic!("{SERVER}:53: {error}. This test has to be run as root"));
     thread::spawn(move || {
@@ -131,10 +129,8 @@ fn enter_a_network_with(address: Ipv6Addr) {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_link_local_address_is_reached_on_the_interface_that_is_granted() {
-    require_kvm();
     let there = thread::spawn(|| {
         let address: Ipv6Addr = "fe80::77".parse().expect("an address");
         enter_a_network_with(address);

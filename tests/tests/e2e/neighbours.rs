@@ -9,7 +9,7 @@ use wakebox::{Builder, CallError, GuestEnd, Outcome, Sandbox, WakeMode};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{alone, ends, leaks, require_kvm, run_here, runtime, runtime_of};
+use wakebox_tests::{alone, ends, kvm_test, leaks, run_here, runtime, runtime_of};
 
 /// Code that waits for a few deadlines, a millisecond apart, all of them in flight at once.
 fn waits() -> Vec<u8> {
@@ -49,10 +49,8 @@ fn small(machine_code: &[u8]) -> Builder {
     Sandbox::builder().guest(guest).memory(4 << 20)
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn two_hundred_run_side_by_side_on_two_threads() {
-    require_kvm();
     runtime_of(2).block_on(async {
         let mut runs = JoinSet::new();
         for number in 0..200_u8 {
@@ -67,10 +65,8 @@ fn two_hundred_run_side_by_side_on_two_threads() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_parked_guest_holds_no_thread() {
-    require_kvm();
     alone!(
         "a_parked_guest_holds_no_thread",
         parked_guests_hold_no_thread,
@@ -99,87 +95,75 @@ fn parked_guests_hold_no_thread() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_computing_guest_lets_others_run_after_each_quantum() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(async {
-            let mut sandbox = small(&code::spin()).wake(mode).build().unwrap();
-            let kill = sandbox.handle();
-            let computes = tokio::spawn(async move {
-                let outcome = ends(&mut sandbox).await;
-                (outcome, sandbox.stats().exits.kick)
-            });
-            // A neighbour that is ready all the time, in the same thread.
-            let turns = Arc::new(AtomicU64::new(0));
-            let neighbour = tokio::spawn({
-                let turns = turns.clone();
-                async move {
-                    loop {
-                        turns.fetch_add(1, Ordering::Relaxed);
-                        tokio::task::yield_now().await;
-                    }
+#[kvm_test(modes)]
+fn a_computing_guest_lets_others_run_after_each_quantum(mode: WakeMode) {
+    runtime().block_on(async {
+        let mut sandbox = small(&code::spin()).wake(mode).build().unwrap();
+        let kill = sandbox.handle();
+        let computes = tokio::spawn(async move {
+            let outcome = ends(&mut sandbox).await;
+            (outcome, sandbox.stats().exits.kick)
+        });
+        // A neighbour that is ready all the time, in the same thread.
+        let turns = Arc::new(AtomicU64::new(0));
+        let neighbour = tokio::spawn({
+            let turns = turns.clone();
+            async move {
+                loop {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
                 }
-            });
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
             }
-            // Another guest gets through, too.
-            let other = [waits(), code::exit(5)].concat();
-            assert_eq!(
-                run_here(small(&other).wake(mode)).await.outcome,
-                Outcome::Exit(5)
-            );
-            neighbour.abort();
-            let turns = turns.load(Ordering::Relaxed);
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        // Another guest gets through, too.
+        let other = [waits(), code::exit(5)].concat();
+        assert_eq!(
+            run_here(small(&other).wake(mode)).await.outcome,
+            Outcome::Exit(5)
+        );
+        neighbour.abort();
+        let turns = turns.load(Ordering::Relaxed);
+        kill.kill();
+        let (outcome, quanta) = computes.await.unwrap();
+        assert_eq!(outcome, Outcome::Cancelled);
+        assert!(quanta > 0, "mode {mode}: it was never interrupted");
+        assert!(
+            turns + 1 >= quanta,
+            "mode {mode}: {quanta} quanta, and only {turns} turns for a neighbour"
+        );
+    });
+}
+
+#[kvm_test(modes)]
+fn a_guest_is_ended_from_elsewhere_whatever_it_does(mode: WakeMode) {
+    for guest in [code::spin(), sleeps()] {
+        runtime_of(2).block_on(async {
+            let mut sandbox = small(&guest).wake(mode).build().unwrap();
+            let kill = sandbox.handle();
+            let run = tokio::spawn(async move { ends(&mut sandbox).await });
+            // Before, during or after its first instruction: all must do.
+            let other = [waits(), code::exit(0)].concat();
+            run_here(small(&other)).await.success();
             kill.kill();
-            let (outcome, quanta) = computes.await.unwrap();
-            assert_eq!(outcome, Outcome::Cancelled);
-            assert!(quanta > 0, "mode {mode}: it was never interrupted");
-            assert!(
-                turns + 1 >= quanta,
-                "mode {mode}: {quanta} quanta, and only {turns} turns for a neighbour"
-            );
+            assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
+            kill.kill();
         });
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_guest_is_ended_from_elsewhere_whatever_it_does() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        for guest in [code::spin(), sleeps()] {
-            runtime_of(2).block_on(async {
-                let mut sandbox = small(&guest).wake(mode).build().unwrap();
-                let kill = sandbox.handle();
-                let run = tokio::spawn(async move { ends(&mut sandbox).await });
-                // Before, during or after its first instruction: all must do.
-                let other = [waits(), code::exit(0)].concat();
-                run_here(small(&other)).await.success();
-                kill.kill();
-                assert_eq!(run.await.unwrap(), Outcome::Cancelled, "mode {mode}");
-                kill.kill();
-            });
-        }
-    }
-}
-
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn one_that_is_ended_before_it_starts_never_runs() {
-    require_kvm();
     let mut sandbox = small(&code::exit(1)).build().unwrap();
     sandbox.handle().kill();
     assert_eq!(runtime().block_on(ends(&mut sandbox)), Outcome::Cancelled);
     assert_eq!(sandbox.stats().exits.total(), 0);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_sandbox_runs_once() {
-    require_kvm();
     runtime().block_on(async {
         let mut sandbox = small(&code::exit(0)).build().unwrap();
         assert!(ends(&mut sandbox).await.is_success());
@@ -187,10 +171,8 @@ fn a_sandbox_runs_once() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_run_without_a_runtime_says_so_and_the_blocking_one_needs_none() {
-    require_kvm();
     let mut sandbox = small(&code::exit(0)).build().unwrap();
     let mut run = std::pin::pin!(sandbox.run());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -203,34 +185,28 @@ fn a_run_without_a_runtime_says_so_and_the_blocking_one_needs_none() {
     assert_eq!(sandbox.run_blocking().unwrap(), Outcome::Exit(9));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_start_without_a_runtime_is_told_to_whoever_asks() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let running = small(&code::exit(0)).wake(mode).build().unwrap().start();
-        let caller = running.caller();
-        let (called, asked, ended) = runtime().block_on(async {
-            let called = running.call::<(), ()>("f", &()).await;
-            let asked = caller.call::<(), ()>("f", &()).await;
-            (called, asked, running.ended().await)
-        });
-        assert_eq!(called, Err(CallError::NoRuntime), "mode {mode}");
-        assert_eq!(
-            asked,
-            Err(CallError::Ended(GuestEnd::Dropped)),
-            "mode {mode}"
-        );
-        let error = ended.expect_err("nothing has run");
-        assert!(matches!(error, wakebox::Error::NoRuntime), "{error}");
-    }
+#[kvm_test(modes)]
+fn a_start_without_a_runtime_is_told_to_whoever_asks(mode: WakeMode) {
+    let running = small(&code::exit(0)).wake(mode).build().unwrap().start();
+    let caller = running.caller();
+    let (called, asked, ended) = runtime().block_on(async {
+        let called = running.call::<(), ()>("f", &()).await;
+        let asked = caller.call::<(), ()>("f", &()).await;
+        (called, asked, running.ended().await)
+    });
+    assert_eq!(called, Err(CallError::NoRuntime), "mode {mode}");
+    assert_eq!(
+        asked,
+        Err(CallError::Ended(GuestEnd::Dropped)),
+        "mode {mode}"
+    );
+    let error = ended.expect_err("nothing has run");
+    assert!(matches!(error, wakebox::Error::NoRuntime), "{error}");
 }
 
 /// Ends when what is left has gone; the test runner's patience is the limit.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn nothing_is_left_behind() {
-    require_kvm();
     alone!("nothing_is_left_behind", nothing_is_left);
 }
 
@@ -269,10 +245,8 @@ fn nothing_is_left() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_future_that_is_forgotten_stops_its_guest() {
-    require_kvm();
     runtime_of(2).block_on(async {
         let mut sandbox = small(&code::spin()).build().unwrap();
         let run = tokio::spawn(async move { sandbox.run().await.map(drop) });

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use wakebox::{Output, Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, ends, guest, require_kvm, run_here, runtime};
+use wakebox_tests::{Ended, ends, guest, kvm_test, run_here, runtime};
 
 /// Runs a case of the probe that may connect to an address, beside somebody who listens there.
 async fn with_peer<P>(
@@ -47,17 +47,9 @@ fn listen(policy: Policy, address: &str) -> Policy {
     policy.allow_listen(address.parse().unwrap())
 }
 
-fn every_mode(test: impl AsyncFn(WakeMode)) {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(test(mode));
-    }
-}
-
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn bytes_come_back_as_they_went() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn bytes_come_back_as_they_went(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, ()) = with_peer("echo", mode, async |mut stream| {
             let (mut from, mut to) = stream.split();
             tokio::io::copy(&mut from, &mut to).await.unwrap();
@@ -67,10 +59,9 @@ fn bytes_come_back_as_they_went() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_connection_knows_its_peer() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_connection_knows_its_peer(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, peer) =
             with_peer("connect", mode, async |stream| stream.local_addr().unwrap()).await;
         assert_eq!(
@@ -81,10 +72,9 @@ fn a_connection_knows_its_peer() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_name_is_resolved_by_the_host() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_name_is_resolved_by_the_host(mode: WakeMode) {
+    runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let named = format!("localhost:{}", address.port());
@@ -99,10 +89,9 @@ fn a_name_is_resolved_by_the_host() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_refused_connection_says_so() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_refused_connection_says_so(mode: WakeMode) {
+    runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nobody = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -111,10 +100,9 @@ fn a_refused_connection_says_so() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn what_is_not_granted_is_denied_and_counted() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn what_is_not_granted_is_denied_and_counted(mode: WakeMode) {
+    runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         // To listen there is not to connect there, and the other way round.
@@ -132,10 +120,9 @@ fn what_is_not_granted_is_denied_and_counted() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_port_in_use_says_so_and_a_free_one_is_told() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_port_in_use_says_so_and_a_free_one_is_told(mode: WakeMode) {
+    runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let taken = listener.local_addr().unwrap().to_string();
         let ended = probe("listen", &taken, listen, mode).await;
@@ -147,10 +134,9 @@ fn a_port_in_use_says_so_and_a_free_one_is_told() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_large_transfer_arrives_whole() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_large_transfer_arrives_whole(mode: WakeMode) {
+    runtime().block_on(async {
         const BYTES: usize = 5_000_000;
         let (ended, ()) = with_peer("read", mode, async |mut stream| {
             stream.write_all(&vec![7; BYTES]).await.unwrap();
@@ -164,10 +150,9 @@ fn a_large_transfer_arrives_whole() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_reset_while_reading_says_so() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_reset_while_reading_says_so(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, ()) = with_peer("read", mode, async |stream| {
             // With zero linger, a close is a reset.
             stream.set_zero_linger().unwrap();
@@ -177,10 +162,9 @@ fn a_reset_while_reading_says_so() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_reset_while_writing_says_so() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_reset_while_writing_says_so(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, ()) = with_peer("write", mode, async |stream| {
             // Bytes have come and are not read: the guest fills what lies between them.
             stream.readable().await.unwrap();
@@ -196,11 +180,10 @@ fn a_reset_while_writing_says_so() {
 }
 
 /// Connections for which the guest has no place wait in the backlog, and each is served in the end.
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn at_the_limit_of_handles_connections_wait_and_none_is_dropped() {
+#[kvm_test(modes)]
+fn at_the_limit_of_handles_connections_wait_and_none_is_dropped(mode: WakeMode) {
     const CLIENTS: u8 = 8;
-    every_mode(async |mode| {
+    runtime().block_on(async {
         let (told, tells) = tokio::io::duplex(4096);
         let mut lines = BufReader::new(tells).lines();
         let mut sandbox = Sandbox::builder()
@@ -234,10 +217,9 @@ fn at_the_limit_of_handles_connections_wait_and_none_is_dropped() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_listener_may_be_shared_by_many_tasks() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_listener_may_be_shared_by_many_tasks(mode: WakeMode) {
+    runtime().block_on(async {
         let loopback = || "127.0.0.1".parse().unwrap();
         let probe = Sandbox::builder()
             .guest(guest("sockets"))
@@ -249,10 +231,9 @@ fn a_listener_may_be_shared_by_many_tasks() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn writing_to_somebody_who_left_says_so() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn writing_to_somebody_who_left_says_so(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, ()) = with_peer("write", mode, async |mut stream| {
             stream.read_exact(&mut [0; 10_000]).await.unwrap();
         })
@@ -265,10 +246,9 @@ fn writing_to_somebody_who_left_says_so() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_half_closed_connection_still_reads() {
-    every_mode(async |mode| {
+#[kvm_test(modes)]
+fn a_half_closed_connection_still_reads(mode: WakeMode) {
+    runtime().block_on(async {
         let (ended, ()) = with_peer("half-close", mode, async |mut stream| {
             // The end of the question comes before the answer begins.
             let mut question = Vec::new();

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use wakebox::{Sandbox, WakeMode};
-use wakebox_tests::{guest, is_qemu, require_kvm, run_here, runtime_of};
+use wakebox_tests::{guest, is_qemu, kvm_test, require_kvm, run_here, runtime_of};
 
 const STEPS: u64 = 3000;
 
@@ -43,44 +43,37 @@ fn stress(mode: WakeMode, threads: usize, seeds: Range<u64>) -> Vec<String> {
     })
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn out_ends() {
     stress(WakeMode::Out, 1, 0..3);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn irq_ends() {
     stress(WakeMode::Irq, 1, 10..13);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn irq_ends_when_another_thread_completes() {
     stress(WakeMode::Irq, 2, 20..23);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn poll_ends() {
     stress(WakeMode::Poll, 1, 30..33);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn poll_ends_when_many_share_the_driver() {
     stress(WakeMode::Poll, 2, 40..46);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn auto_ends() {
     stress(WakeMode::Auto, 2, 50..53);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn all_modes_compute_the_same() {
     let [first, others @ ..] = WakeMode::ALL.map(|mode| stress(mode, 2, 60..62));
     assert!(

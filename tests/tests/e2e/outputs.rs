@@ -14,7 +14,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use wakebox::trace::json::Reader;
 use wakebox_tests::terminal::Terminal;
-use wakebox_tests::{guest, require_kvm};
+use wakebox_tests::{guest, kvm_test};
 
 fn wakebox(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -55,10 +55,8 @@ fn converse(input: impl Into<OwnedFd>, out: impl Into<OwnedFd>) -> Child {
         .expect("the command starts")
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_byte_arrives_whether_the_pipes_block_or_not() {
-    require_kvm();
     let (lines, answers) = many_lines();
     for blocks in [true, false] {
         let ((input, mut keyboard), (mut screen, out)) = (pipe().unwrap(), pipe().unwrap());
@@ -79,10 +77,8 @@ fn every_byte_arrives_whether_the_pipes_block_or_not() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_reader_that_takes_its_time_gets_the_last_byte_too() {
-    require_kvm();
     let (input, mut keyboard) = pipe().unwrap();
     let (mut screen, out) = pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&out, 4096).unwrap();
@@ -107,10 +103,8 @@ fn a_reader_that_takes_its_time_gets_the_last_byte_too() {
     assert!(run.wait().unwrap().success());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_prompt_is_shown_before_it_is_answered() {
-    require_kvm();
     let (input, mut keyboard) = pipe().unwrap();
     let (mut screen, out) = pipe().unwrap();
     let mut run = wakebox(&["run"])
@@ -130,10 +124,8 @@ fn a_prompt_is_shown_before_it_is_answered() {
     assert!(run.wait().unwrap().success());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn output_that_cannot_be_written_is_said_and_fails() {
-    require_kvm();
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let run = output(wakebox(&["run"]).arg(guest("hello")).stdout(full()));
     let said = text(&run.stderr);
@@ -180,10 +172,8 @@ fn output_that_cannot_be_written_is_said_and_fails() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_a_limit_cuts_off_is_counted() {
-    require_kvm();
     let (input, mut keyboard) = pipe().unwrap();
     let (screen, out) = pipe().unwrap();
     // Nobody reads, until the run has ended.
@@ -215,10 +205,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn no_input_and_no_other_output_is_written_over() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     fs::copy(guest("hello"), at("guest")).unwrap();
@@ -301,10 +289,8 @@ fn other(option: &str) -> &'static str {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_is_not_written_leaves_what_was_there() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let options = ["--trace", "--timeline", "--report", "--crash-dump"];
@@ -340,10 +326,8 @@ fn what_is_not_written_leaves_what_was_there() {
     assert_eq!(names(folder.path()), before);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_crash_dump_is_its_owners_alone_and_other_files_keep_their_rights() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let (dump, report) = (folder.path().join("core"), folder.path().join("report"));
     for file in [&dump, &report] {
@@ -363,10 +347,8 @@ fn a_crash_dump_is_its_owners_alone_and_other_files_keep_their_rights() {
     assert!(fs::read(&dump).unwrap().starts_with(b"\x7fELF"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_is_no_regular_file_is_written_as_it_comes() {
-    require_kvm();
     let run = output(wakebox(&["run", "--report", "/dev/stdout"]).arg(guest("hello")));
     let said = text(&run.stdout);
     let (hello, report) = said.split_once('\n').unwrap();
@@ -417,10 +399,8 @@ fn is_whole(folder: &Path, status: i32) {
     assert!(trace.by_ref().map(Result::unwrap).count() > 0 && trace.is_whole());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn signals_that_end_commands_end_a_run_in_order() {
-    require_kvm();
     for (signal, status) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
         let folder = tempfile::tempdir().unwrap();
         let mut run = spinning(&[], folder.path()).spawn().unwrap();
@@ -432,10 +412,8 @@ fn signals_that_end_commands_end_a_run_in_order() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn an_interrupt_ends_also_what_a_shell_has_put_into_the_background() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let ignoring = ["sh", "-c", "trap '' INT; exec \"$0\" \"$@\""];
     let mut run = spinning(&ignoring, folder.path()).spawn().unwrap();
@@ -446,10 +424,8 @@ fn an_interrupt_ends_also_what_a_shell_has_put_into_the_background() {
     is_whole(folder.path(), 130);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn signals_that_end_commands_end_the_first_process_of_a_namespace() {
-    require_kvm();
     for (signal, status) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
         let folder = tempfile::tempdir().unwrap();
         // SAFETY: no preconditions.
@@ -482,10 +458,8 @@ fn signals_that_end_commands_end_the_first_process_of_a_namespace() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn another_signal_ends_the_command_at_once() {
-    require_kvm();
     let (screen, out) = pipe().unwrap();
     let (mut wrote, said) = pipe().unwrap();
     // It stays in its report, which nobody takes.
@@ -524,10 +498,8 @@ fn is_caught(process: u32) -> bool {
     caught.is_some_and(|mask| mask & 1 << (libc::SIGTERM - 1) != 0)
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_a_guest_returns_cannot_move_the_cursor_and_is_untouched_elsewhere() {
-    require_kvm();
     let name = "\"\u{9b}2J\u{202e}\u{1b}[2J\"".replace('\u{1b}', "\\u001b");
     let call = || {
         let mut command = wakebox(&["call"]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use wakebox::Sandbox;
-use wakebox_tests::{require_kvm, root, run};
+use wakebox_tests::{kvm_test, root, run};
 
 /// `wakebox new`, for a guest library that is not released yet.
 fn new(name: &Path) -> Output {
@@ -41,10 +41,8 @@ fn cargo(folder: &Path, args: &[&str]) {
     assert!(!stderr.contains("warning"), "cargo {args:?}:\n{stderr}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_new_guest_builds_and_runs() {
-    require_kvm();
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
     let folder = elsewhere.path().join("my-guest");
     let output = new(&folder);

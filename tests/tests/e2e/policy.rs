@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use wakebox::{Error, Policy, Sandbox};
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, require_kvm, run};
+use wakebox_tests::{guest, kvm_test, run};
 
 fn wakebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -90,10 +90,8 @@ fn limits_are_said_and_set_in_files_and_options() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn options_count_before_files() {
-    require_kvm();
     let (_dir, file) = written("limits.log = 10");
     let run = |options: &[&str]| {
         output(
@@ -160,10 +158,8 @@ fn grants_that_cannot_be_are_refused_with_their_name() {
     refuses(&["--policy", "/nonexistent"], &["/nonexistent"]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn files_and_options_add_up() {
-    require_kvm();
     let (dir, file) = written("dirs = ['one:/one']\nenv = ['A=file', 'B=file']");
     for name in ["one", "two"] {
         fs::create_dir(dir.path().join(name)).unwrap();
@@ -186,8 +182,7 @@ fn files_and_options_add_up() {
     assert!(stderr.contains("1 by policy (file 1)"), "{stderr}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn variables_come_from_the_policy_and_the_builder_has_the_last_word() {
     let policy = Policy::new()
         .allow_env("A=policy".parse().unwrap())
@@ -210,8 +205,7 @@ fn a_directory_that_is_not_there_is_an_error_of_the_host() {
     assert!(matches!(error, Err(Error::Grant { .. })), "{error:?}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn without_a_policy_everything_is_refused_and_nothing_ends() {
     let commands = [
         "tcp 127.0.0.1:80",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wakebox::template::{Open, When};
 use wakebox::{Error, Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
-use wakebox_tests::{alone, guest, require_kvm, runtime_of};
+use wakebox_tests::{alone, guest, kvm_test, require_kvm, runtime_of};
 
 use crate::templates::count;
 
@@ -64,8 +64,7 @@ fn found_in_guests(bytes: &[u8]) -> usize {
     found
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn who_takes_one_finds_it_initialised_and_nothing_of_who_had_it_before() {
     alone!(
         "who_takes_one_finds_it_initialised_and_nothing_of_who_had_it_before",
@@ -127,10 +126,8 @@ async fn tenants() {
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn who_wants_one_too_many_waits_in_order_and_not_for_ever() {
-    require_kvm();
     let pool = Pool::builder(template(WakeMode::Out).await)
         .max(1)
         .build()
@@ -173,10 +170,8 @@ async fn who_wants_one_too_many_waits_in_order_and_not_for_ever() {
     assert!(matches!(none, Err(Error::Setting(_))), "{none:?}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_sandbox_that_is_killed_or_dropped_at_any_moment_leaves_its_place() {
-    require_kvm();
     let pool = Pool::builder(template(WakeMode::Auto).await)
         .idle(2)
         .max(2)
@@ -206,10 +201,8 @@ async fn a_sandbox_that_is_killed_or_dropped_at_any_moment_leaves_its_place() {
     assert_eq!(count(&running).await, 2);
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_kill_of_who_had_the_machine_before_does_not_reach_who_has_it_now() {
-    require_kvm();
     let machines = Machines::new(1);
     let template = template(WakeMode::Out).await;
     let former = template

@@ -7,7 +7,7 @@
 use std::net::TcpListener;
 
 use wakebox::{Policy, Sandbox};
-use wakebox_tests::{Ended, guest, run};
+use wakebox_tests::{Ended, guest, kvm_test, run};
 
 const TRICK: &str = "0x7f.1";
 
@@ -37,8 +37,7 @@ fn was_reached(listener: &TcpListener) -> bool {
     listener.accept().is_ok()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn localhost_is_reached_by_its_name() {
     let (listener, port) = listener();
     let policy = connect(&[format!("localhost:{port}")]);
@@ -52,8 +51,7 @@ fn localhost_is_reached_by_its_name() {
     assert!(was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_dot_at_the_end_makes_no_other_name() {
     let (listener, port) = listener();
     let commands = [
@@ -77,8 +75,7 @@ fn a_dot_at_the_end_makes_no_other_name() {
     assert!(was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_name_does_not_lead_into_the_hosts_own_network() {
     let (listener, port) = listener();
     let policy = connect(&[format!("{TRICK}:{port}")]);
@@ -97,8 +94,7 @@ fn a_name_does_not_lead_into_the_hosts_own_network() {
     assert!(!was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn it_does_if_the_address_is_granted_too() {
     let (listener, port) = listener();
     let policy = connect(&[format!("{TRICK}:{port}"), format!("127.0.0.0/8:{port}")]);
@@ -107,8 +103,7 @@ fn it_does_if_the_address_is_granted_too() {
     assert!(was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_grant_for_an_address_resolves_no_name() {
     let (listener, port) = listener();
     let policy = connect(&["127.0.0.0/8".into()]);
@@ -132,8 +127,7 @@ fn a_grant_for_an_address_resolves_no_name() {
     assert!(!was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn resolving_is_granted_apart_and_opens_nothing() {
     let (listener, port) = listener();
     let policy = Policy::new()
@@ -162,8 +156,7 @@ fn resolving_is_granted_apart_and_opens_nothing() {
     assert!(!was_reached(&listener));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn errors_of_a_connection_have_their_names() {
     let (listener, port) = listener();
     drop(listener);

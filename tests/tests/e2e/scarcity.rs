@@ -14,7 +14,7 @@ use std::thread;
 
 use wakebox::{Policy, Sandbox, WakeMode};
 use wakebox_tests::programs::output;
-use wakebox_tests::{Ended, guest, require_kvm, run};
+use wakebox_tests::{Ended, guest, kvm_test, run};
 
 /// Runs it on a thread with namespaces of its own, which the threads that it starts share.
 fn apart<T: Send + 'static>(flags: i32, body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -56,10 +56,8 @@ fn mount_memory(folder: &Path, bytes: u64) {
     assert!(mounted, "a tmpfs: {}", io::Error::last_os_error());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_full_disk_is_told_and_what_was_there_stays() {
-    require_kvm();
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().to_owned();
     // Gone with the thread, before the folder.
@@ -110,10 +108,8 @@ fn limited(
     String::from_utf8(output(command.stdin(Stdio::null()))).expect("text")
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_file_that_grows_beyond_what_the_process_may_write_is_told() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("large"), vec![7; 3 << 20]).unwrap();
     let most = libc::rlimit {
@@ -129,10 +125,8 @@ fn a_file_that_grows_beyond_what_the_process_may_write_is_told() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn descriptors_that_are_used_up_are_told_and_come_back() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a"), "").unwrap();
     let most = libc::rlimit {
@@ -155,10 +149,8 @@ fn descriptors_that_are_used_up_are_told_and_come_back() {
     assert_eq!(said, "ok 50 LimitReached true\n");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_uses_all_the_descriptors_that_it_may() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a"), "").unwrap();
     // A soft limit that is too low, and a hard one that is not.
@@ -189,10 +181,8 @@ fn prepare_network() {
     fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").expect("a setting of the namespace");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_connection_that_nobody_answers_times_out() {
-    require_kvm();
     let ended: Ended = apart(libc::CLONE_NEWNET, || {
         prepare_network();
         // Its queue holds one connection, and nobody takes that out: the next is not answered.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use wakebox::{Input, Outcome, Output, Sandbox, WakeMode};
-use wakebox_tests::{Ended, ends, guest, require_kvm, run, runtime};
+use wakebox_tests::{Ended, ends, guest, kvm_test, run, runtime};
 
 fn probe() -> PathBuf {
     guest("stdin")
@@ -15,29 +15,22 @@ fn said(input: Input, mode: WakeMode) -> Ended {
     run(probe.stdin(input).wake(mode)).success()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_closed_input_is_at_its_end() {
-    for mode in WakeMode::ALL {
-        assert_eq!(said(Input::Null, mode).lines(), ["end after 0"]);
-        assert_eq!(said(Input::bytes(""), mode).lines(), ["end after 0"]);
-    }
+#[kvm_test(modes)]
+fn a_closed_input_is_at_its_end(mode: WakeMode) {
+    assert_eq!(said(Input::Null, mode).lines(), ["end after 0"]);
+    assert_eq!(said(Input::bytes(""), mode).lines(), ["end after 0"]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn lines_arrive_whole_however_they_are_cut() {
-    for mode in WakeMode::ALL {
-        let ended = said(Input::bytes("one\n\nthree, and no end"), mode);
-        assert_eq!(
-            ended.lines(),
-            ["1: one", "2: ", "3: three, and no end", "end after 3"]
-        );
-    }
+#[kvm_test(modes)]
+fn lines_arrive_whole_however_they_are_cut(mode: WakeMode) {
+    let ended = said(Input::bytes("one\n\nthree, and no end"), mode);
+    assert_eq!(
+        ended.lines(),
+        ["1: one", "2: ", "3: three, and no end", "end after 3"]
+    );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_line_longer_than_any_buffer_arrives() {
     let long = "x".repeat(300_000);
     let ended = said(Input::bytes(format!("{long}\nshort\n")), WakeMode::Auto);
@@ -49,8 +42,7 @@ fn a_line_longer_than_any_buffer_arrives() {
     assert!(ended.lines() == expected, "{} lines", ended.lines().len());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_line_that_is_not_text_is_an_error() {
     let ended = run(Sandbox::builder()
         .guest(probe())
@@ -60,37 +52,33 @@ fn a_line_that_is_not_text_is_an_error() {
     assert!(ended.stderr.contains("standard input"), "{}", ended.stderr);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn question_and_answer_take_turns() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(async {
-            let (mut keyboard, input) = duplex(64);
-            let (mut screen, output) = duplex(64);
-            let mut sandbox = Sandbox::builder()
-                .guest(probe())
-                .stdin(Input::reader(input))
-                .stdout(Output::writer(output))
-                .wake(mode)
-                .build()
-                .unwrap();
-            let run = tokio::spawn(async move { ends(&mut sandbox).await });
-            for number in 1..=20 {
-                // In two pieces, with a wait for the guest in between.
-                keyboard.write_all(b"wo").await.unwrap();
-                tokio::task::yield_now().await;
-                keyboard.write_all(b"rd\n").await.unwrap();
-                let expected = format!("{number}: word\n");
-                let mut answer = vec![0; expected.len()];
-                screen.read_exact(&mut answer).await.unwrap();
-                assert_eq!(String::from_utf8_lossy(&answer), expected, "mode {mode}");
-            }
-            drop(keyboard);
-            let mut rest = String::new();
-            screen.read_to_string(&mut rest).await.unwrap();
-            assert_eq!(rest, "end after 20\n");
-            assert!(run.await.unwrap().is_success());
-        });
-    }
+#[kvm_test(modes)]
+fn question_and_answer_take_turns(mode: WakeMode) {
+    runtime().block_on(async {
+        let (mut keyboard, input) = duplex(64);
+        let (mut screen, output) = duplex(64);
+        let mut sandbox = Sandbox::builder()
+            .guest(probe())
+            .stdin(Input::reader(input))
+            .stdout(Output::writer(output))
+            .wake(mode)
+            .build()
+            .unwrap();
+        let run = tokio::spawn(async move { ends(&mut sandbox).await });
+        for number in 1..=20 {
+            // In two pieces, with a wait for the guest in between.
+            keyboard.write_all(b"wo").await.unwrap();
+            tokio::task::yield_now().await;
+            keyboard.write_all(b"rd\n").await.unwrap();
+            let expected = format!("{number}: word\n");
+            let mut answer = vec![0; expected.len()];
+            screen.read_exact(&mut answer).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), expected, "mode {mode}");
+        }
+        drop(keyboard);
+        let mut rest = String::new();
+        screen.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "end after 20\n");
+        assert!(run.await.unwrap().is_success());
+    });
 }

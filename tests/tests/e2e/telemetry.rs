@@ -12,7 +12,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use wakebox::{Builder, Sandbox, WakeMode};
-use wakebox_tests::{Ended, alone, guest, require_kvm, run};
+use wakebox_tests::{Ended, alone, guest, kvm_test, run};
 
 /// Something that was told: target, fields, and the fields of the span in which it was told.
 #[derive(Clone, Debug, Default)]
@@ -88,10 +88,8 @@ fn of<'a>(told: &'a [Told], target: &str) -> Vec<&'a Told> {
     told.iter().filter(|told| told.target == target).collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox() {
-    require_kvm();
     alone!(
         "every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox",
         || {
@@ -132,10 +130,8 @@ fn every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn sandboxes_are_told_apart_by_their_numbers() {
-    require_kvm();
     alone!("sandboxes_are_told_apart_by_their_numbers", || {
         listener();
         let build = || Sandbox::builder().guest(guest("hello")).build().unwrap();
@@ -144,10 +140,8 @@ fn sandboxes_are_told_apart_by_their_numbers() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_refusal_is_told_in_the_span_of_its_sandbox() {
-    require_kvm();
     alone!("a_refusal_is_told_in_the_span_of_its_sandbox", || {
         let builder = Sandbox::builder()
             .guest(guest("fetch"))
@@ -159,10 +153,8 @@ fn a_refusal_is_told_in_the_span_of_its_sandbox() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn counters_agree_with_the_statistics() {
-    require_kvm();
     alone!("counters_agree_with_the_statistics", || {
         use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use wakebox::template::{FileOptions, Open, Position, When};
 use wakebox::{Sandbox, Template, WakeMode};
-use wakebox_tests::{guest, require_kvm, root};
+use wakebox_tests::{guest, kvm_test, root};
 
 fn wakebox<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -62,44 +62,38 @@ async fn parked(mode: WakeMode) -> Template {
     template
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-async fn sandboxes_go_on_from_a_file_in_every_mode() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let template = parked(mode).await;
-        let mut file = Vec::new();
-        template.save(&mut file).unwrap();
-        let loaded = Template::load(&mut &*file).unwrap();
-        let (Position::Parked { mode: was, .. }, Position::Parked { mode: is, .. }) =
-            (template.info().at, loaded.info().at)
-        else {
-            panic!("{:?}", loaded.info());
-        };
-        assert_eq!((was, is), (mode, mode));
-        drop(template);
-        for _ in 0..2 {
-            let running = loaded.spawn().build().unwrap().start();
-            let count: u64 = running.call("count", &()).await.unwrap();
-            assert_eq!(count, 2, "{mode}");
-            let restores: (u64, u64) = running.call("restores", &()).await.unwrap();
-            assert_eq!(restores, (1, 1), "{mode}");
-            running.close().await.unwrap();
-        }
-        // What was loaded is as good as what was taken.
-        let mut again = Vec::new();
-        loaded.save(&mut again).unwrap();
-        assert!(
-            again == file,
-            "{mode}: the file of what was loaded is another"
-        );
+#[kvm_test(modes)]
+async fn sandboxes_go_on_from_a_file_in_every_mode(mode: WakeMode) {
+    let template = parked(mode).await;
+    let mut file = Vec::new();
+    template.save(&mut file).unwrap();
+    let loaded = Template::load(&mut &*file).unwrap();
+    let (Position::Parked { mode: was, .. }, Position::Parked { mode: is, .. }) =
+        (template.info().at, loaded.info().at)
+    else {
+        panic!("{:?}", loaded.info());
+    };
+    assert_eq!((was, is), (mode, mode));
+    drop(template);
+    for _ in 0..2 {
+        let running = loaded.spawn().build().unwrap().start();
+        let count: u64 = running.call("count", &()).await.unwrap();
+        assert_eq!(count, 2, "{mode}");
+        let restores: (u64, u64) = running.call("restores", &()).await.unwrap();
+        assert_eq!(restores, (1, 1), "{mode}");
+        running.close().await.unwrap();
     }
+    // What was loaded is as good as what was taken.
+    let mut again = Vec::new();
+    loaded.save(&mut again).unwrap();
+    assert!(
+        again == file,
+        "{mode}: the file of what was loaded is another"
+    );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn another_process_goes_on_from_a_file_and_draws_bytes_of_its_own() {
-    require_kvm();
     let (_folder, file) = taken(&[]);
     for mode in ["out", "irq", "poll", "auto"] {
         let (_folder, file) = taken(&["--wake", mode]);
@@ -127,10 +121,8 @@ fn another_process_goes_on_from_a_file_and_draws_bytes_of_its_own() {
     assert_eq!(said(&["call", &second, "count"]), "3");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_template_is_taken_when_the_guest_asks_or_not_at_all() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("template").display().to_string();
     let probe = guest("templates").display().to_string();
@@ -184,10 +176,8 @@ fn a_template_is_taken_when_the_guest_asks_or_not_at_all() {
     assert_ne!(std::fs::read(&file).unwrap(), before);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_file_that_cannot_be_used_is_refused_with_its_reason() {
-    require_kvm();
     let (folder, file) = taken(&[]);
     let good = std::fs::read(&file).unwrap();
     let key = |name: &str, bytes: &[u8]| -> String {
@@ -250,10 +240,8 @@ fn a_file_that_cannot_be_used_is_refused_with_its_reason() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn inspect_says_what_a_template_file_holds() {
-    require_kvm();
     let (_folder, file) = taken(&["--wake", "irq"]);
     let inspected = said(&["inspect", &file]);
     for words in [
@@ -267,10 +255,8 @@ fn inspect_says_what_a_template_file_holds() {
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_file_of_each_version_of_the_format_is_read_and_answers() {
-    require_kvm();
     let path = root().join("tests/golden/template-1");
     let template = Template::from_file(&path, &FileOptions::new());
     let template = template.unwrap();

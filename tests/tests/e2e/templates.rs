@@ -9,7 +9,7 @@ use wakebox::{
     Builder, CallError, Captured, Error, Limits, Outcome, Output, Policy, Running, Sandbox,
     Template, WakeMode,
 };
-use wakebox_tests::{guest, require_kvm};
+use wakebox_tests::{guest, kvm_test};
 
 /// The probe in a role.
 fn templates(role: &str, mode: WakeMode) -> Builder {
@@ -43,37 +43,31 @@ pub(crate) async fn count(running: &Running) -> u64 {
     running.call("count", &()).await.unwrap()
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-async fn sandboxes_go_on_where_the_template_stands_each_for_itself_in_every_mode() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let running = start(templates("serve", mode));
-        assert_eq!((count(&running).await, count(&running).await), (1, 2));
-        let handle = running.handle();
-        let template = handle.snapshot(When::Parked, Open::Refuse).await.unwrap();
-        // The one that it was taken of has noticed nothing.
-        assert_eq!(count(&running).await, 3, "{mode}");
-        let restores: (u64, u64) = running.call("restores", &()).await.unwrap();
-        assert_eq!(restores, (0, 0), "{mode}");
-        let (one, two) = (start(template.spawn()), start(template.spawn()));
-        assert_eq!(count(&one).await, 3, "{mode}");
-        assert_eq!(count(&one).await, 4, "{mode}");
-        assert_eq!(count(&two).await, 3, "{mode}");
-        assert_eq!(count(&running).await, 4, "{mode}");
-        let restores: (u64, u64) = one.call("restores", &()).await.unwrap();
-        assert_eq!(restores, (1, 1), "{mode}: a task and a hook are told once");
-        for running in [running, one, two] {
-            let (outcome, _) = running.close().await.unwrap();
-            assert_eq!(outcome, Outcome::Exit(0), "{mode}");
-        }
+#[kvm_test(modes)]
+async fn sandboxes_go_on_where_the_template_stands_each_for_itself_in_every_mode(mode: WakeMode) {
+    let running = start(templates("serve", mode));
+    assert_eq!((count(&running).await, count(&running).await), (1, 2));
+    let handle = running.handle();
+    let template = handle.snapshot(When::Parked, Open::Refuse).await.unwrap();
+    // The one that it was taken of has noticed nothing.
+    assert_eq!(count(&running).await, 3, "{mode}");
+    let restores: (u64, u64) = running.call("restores", &()).await.unwrap();
+    assert_eq!(restores, (0, 0), "{mode}");
+    let (one, two) = (start(template.spawn()), start(template.spawn()));
+    assert_eq!(count(&one).await, 3, "{mode}");
+    assert_eq!(count(&one).await, 4, "{mode}");
+    assert_eq!(count(&two).await, 3, "{mode}");
+    assert_eq!(count(&running).await, 4, "{mode}");
+    let restores: (u64, u64) = one.call("restores", &()).await.unwrap();
+    assert_eq!(restores, (1, 1), "{mode}: a task and a hook are told once");
+    for running in [running, one, two] {
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "{mode}");
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_template_of_a_sandbox_that_was_made_of_a_template_has_what_both_have_done() {
-    require_kvm();
     let first = parked("serve", WakeMode::Out).await;
     let one = start(first.spawn());
     assert_eq!(count(&one).await, 1);
@@ -88,10 +82,8 @@ async fn a_template_of_a_sandbox_that_was_made_of_a_template_has_what_both_have_
     assert_eq!(words, (vec![], None), "words are not the template's");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn no_two_of_a_thousand_draw_the_same_bytes() {
-    require_kvm();
     let template = parked("serve", WakeMode::Out).await;
     let mut seen = HashSet::new();
     for _ in 0..1_000 {
@@ -103,10 +95,8 @@ async fn no_two_of_a_thousand_draw_the_same_bytes() {
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn arguments_environment_policy_limits_and_output_are_each_sandboxs_own() {
-    require_kvm();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "content").unwrap();
     let granted = || {
@@ -144,10 +134,8 @@ async fn arguments_environment_policy_limits_and_output_are_each_sandboxs_own() 
     assert!(matches!(limited, Outcome::Limit(_)), "{limited}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn the_monotonic_clock_goes_on_and_the_wall_clock_is_right() {
-    require_kvm();
     let running = start(templates("timer", WakeMode::Out));
     let before: (u64, u64) = running.call("clocks", &()).await.unwrap();
     let handle = running.handle();
@@ -165,44 +153,35 @@ async fn the_monotonic_clock_goes_on_and_the_wall_clock_is_right() {
     assert_eq!(waited, 20);
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-async fn a_template_is_taken_when_the_guest_asks() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let said = Captured::new();
-        let builder = templates("asks", mode).stdout(Output::Capture(said.clone()));
-        let sandbox = builder.build().unwrap();
-        let handle = sandbox.handle();
-        let asked =
-            tokio::spawn(async move { handle.snapshot(When::GuestAsks, Open::Refuse).await });
-        // It is there before the guest begins.
-        tokio::task::yield_now().await;
-        let running = sandbox.start();
-        let template = asked.await.unwrap().unwrap();
-        assert_eq!(count(&running).await, 1);
-        assert_eq!(text(&said), "Ok(Continued)\n", "{mode}");
-        let said = Captured::new();
-        let copy = start(template.spawn().stdout(Output::Capture(said.clone())));
-        assert_eq!(count(&copy).await, 1);
-        assert_eq!(text(&said), "Ok(Restored)\n", "{mode}");
-    }
+#[kvm_test(modes)]
+async fn a_template_is_taken_when_the_guest_asks(mode: WakeMode) {
+    let said = Captured::new();
+    let builder = templates("asks", mode).stdout(Output::Capture(said.clone()));
+    let sandbox = builder.build().unwrap();
+    let handle = sandbox.handle();
+    let asked = tokio::spawn(async move { handle.snapshot(When::GuestAsks, Open::Refuse).await });
+    // It is there before the guest begins.
+    tokio::task::yield_now().await;
+    let running = sandbox.start();
+    let template = asked.await.unwrap().unwrap();
+    assert_eq!(count(&running).await, 1);
+    assert_eq!(text(&said), "Ok(Continued)\n", "{mode}");
+    let said = Captured::new();
+    let copy = start(template.spawn().stdout(Output::Capture(said.clone())));
+    assert_eq!(count(&copy).await, 1);
+    assert_eq!(text(&said), "Ok(Restored)\n", "{mode}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_guest_that_asks_and_of_whom_nobody_wants_a_template_goes_on() {
-    require_kvm();
     let said = Captured::new();
     let running = start(templates("asks", WakeMode::Auto).stdout(Output::Capture(said.clone())));
     assert_eq!(count(&running).await, 1);
     assert_eq!(text(&said), "Ok(Continued)\n");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn what_is_open_is_refused_by_name_or_ends_in_the_copy() {
-    require_kvm();
     let policy = || Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
     let running = start(templates("listener", WakeMode::Auto).policy(policy()));
     assert_eq!(count(&running).await, 1);
@@ -223,10 +202,8 @@ async fn what_is_open_is_refused_by_name_or_ends_in_the_copy() {
     assert!(ended.is_empty(), "the former one still listens: {ended:?}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_call_that_is_not_answered_is_refused_or_nobodys_in_the_copy() {
-    require_kvm();
     let running = start(templates("serve", WakeMode::Out));
     let caller = running.caller();
     let waits = tokio::spawn(async move { caller.call::<_, u64>("wait", &3_600_000_u64).await });
@@ -246,10 +223,8 @@ async fn a_call_that_is_not_answered_is_refused_or_nobodys_in_the_copy() {
     waits.abort();
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn who_asks_a_sandbox_that_ends_or_never_waits_is_told() {
-    require_kvm();
     let sandbox = templates("serve", WakeMode::Out).build().unwrap();
     let handle = sandbox.handle();
     let asked = handle.snapshot(When::GuestAsks, Open::Refuse);
@@ -272,10 +247,8 @@ async fn who_asks_a_sandbox_that_ends_or_never_waits_is_told() {
     assert!(matches!(asked, Err(SnapshotError::Ended)), "{asked:?}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_guest_that_fails_in_its_hook_ends_as_any_guest_that_panics() {
-    require_kvm();
     let template = parked("hook", WakeMode::Out).await;
     let copy = start(template.spawn());
     let called = copy.call::<_, u64>("count", &()).await;
@@ -284,10 +257,8 @@ async fn a_guest_that_fails_in_its_hook_ends_as_any_guest_that_panics() {
     assert!(matches!(outcome, Outcome::Panic(_)), "{outcome}");
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn settings_that_the_template_has_settled_are_refused() {
-    require_kvm();
     let template = parked("serve", WakeMode::Out).await;
     for (builder, what) in [
         (
@@ -308,10 +279,8 @@ async fn settings_that_the_template_has_settled_are_refused() {
     }
 }
 
-#[tokio::test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 async fn a_template_says_what_it_holds_and_one_of_a_file_stands_at_the_entry() {
-    require_kvm();
     let template = parked("serve", WakeMode::Irq).await;
     let Position::Parked {
         ram,

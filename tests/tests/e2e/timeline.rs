@@ -10,7 +10,7 @@ use fantoccini::key::Key;
 use fantoccini::{Client, Locator};
 use wakebox::trace::{Cause, Event, EventKind, PollResult, Side, Sink, TaskId, json, timeline};
 use wakebox_tests::browser::Browser;
-use wakebox_tests::{made_up, runtime};
+use wakebox_tests::{kvm_test, made_up, runtime};
 
 /// A directory with a page of these events.
 struct Page {
@@ -491,8 +491,7 @@ fn no_page_replaces_a_trace_or_is_made_of_anything_else() {
     assert!(!out.exists());
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_command_writes_a_page_of_a_real_run() {
     wakebox_tests::require_kvm();
     let folder = tempfile::tempdir().unwrap();

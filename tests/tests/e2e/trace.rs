@@ -12,7 +12,7 @@ use wakebox::{Outcome, Sandbox, WakeMode};
 use wakebox_abi::layout;
 use wakebox_abi::memory::Word;
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{Ended, guest, run};
+use wakebox_tests::{Ended, guest, kvm_test, run};
 
 fn watch(mode: WakeMode, args: &[&str]) -> (Ended, Vec<Event>) {
     let recording = Recording::new();
@@ -144,124 +144,117 @@ fn life(events: &[Event], of: TaskId) -> Vec<String> {
         .collect()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn the_same_story_is_told_in_every_mode_and_every_poll_has_a_cause() {
-    for mode in WakeMode::ALL {
-        let (ended, events) = watch(mode, &["story"]);
-        assert_eq!(ended.success().lines(), ["told"]);
-        is_sound(&events);
-        let tasks = tasks(&events);
-        let life = |name: &str| life(&events, tasks[name]);
-        assert_eq!(tasks["main"], TaskId(1));
-        assert_eq!(
-            life("asker"),
-            [
-                "spawned",
-                "poll",
-                "pending on op",
-                "woken by op",
-                "poll",
-                "pending on op",
-                "woken by op",
-                "poll",
-                "ready",
-                "ended"
-            ],
-            "mode {mode}"
-        );
-        assert_eq!(
-            life("ticker"),
-            [
-                "spawned",
-                "poll",
-                "pending on timer",
-                "woken by timer",
-                "poll",
-                "ready",
-                "ended"
-            ],
-            "mode {mode}"
-        );
-        assert_eq!(
-            life("listener"),
-            [
-                "spawned",
-                "poll",
-                "pending",
-                "woken by task",
-                "poll",
-                "ready",
-                "ended"
-            ],
-            "mode {mode}"
-        );
-        assert_eq!(
-            life("speaker"),
-            [
-                "spawned",
-                "poll",
-                "woken by itself",
-                "pending",
-                "poll",
-                "ready",
-                "ended"
-            ],
-            "mode {mode}"
-        );
-        assert_eq!(
-            life("idler"),
-            ["spawned", "poll", "pending", "woken by task", "aborted"],
-            "mode {mode}"
-        );
-        let main = life("main");
-        assert_eq!(main[..3], ["spawned", "poll", "pending on task"]);
-        assert!(main.contains(&"woken by task".to_owned()));
-    }
+#[kvm_test(modes)]
+fn the_same_story_is_told_in_every_mode_and_every_poll_has_a_cause(mode: WakeMode) {
+    let (ended, events) = watch(mode, &["story"]);
+    assert_eq!(ended.success().lines(), ["told"]);
+    is_sound(&events);
+    let tasks = tasks(&events);
+    let life = |name: &str| life(&events, tasks[name]);
+    assert_eq!(tasks["main"], TaskId(1));
+    assert_eq!(
+        life("asker"),
+        [
+            "spawned",
+            "poll",
+            "pending on op",
+            "woken by op",
+            "poll",
+            "pending on op",
+            "woken by op",
+            "poll",
+            "ready",
+            "ended"
+        ],
+        "mode {mode}"
+    );
+    assert_eq!(
+        life("ticker"),
+        [
+            "spawned",
+            "poll",
+            "pending on timer",
+            "woken by timer",
+            "poll",
+            "ready",
+            "ended"
+        ],
+        "mode {mode}"
+    );
+    assert_eq!(
+        life("listener"),
+        [
+            "spawned",
+            "poll",
+            "pending",
+            "woken by task",
+            "poll",
+            "ready",
+            "ended"
+        ],
+        "mode {mode}"
+    );
+    assert_eq!(
+        life("speaker"),
+        [
+            "spawned",
+            "poll",
+            "woken by itself",
+            "pending",
+            "poll",
+            "ready",
+            "ended"
+        ],
+        "mode {mode}"
+    );
+    assert_eq!(
+        life("idler"),
+        ["spawned", "poll", "pending", "woken by task", "aborted"],
+        "mode {mode}"
+    );
+    let main = life("main");
+    assert_eq!(main[..3], ["spawned", "poll", "pending on task"]);
+    assert!(main.contains(&"woken by task".to_owned()));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn each_mode_sleeps_and_is_woken_in_its_own_way() {
+#[kvm_test(modes)]
+fn each_mode_sleeps_and_is_woken_in_its_own_way(mode: WakeMode) {
     let has = |events: &[Event], wanted: &EventKind| events.iter().any(|e| e.kind == *wanted);
     let sleeps = |how| EventKind::Sleeps { how };
     let exited = |reason| EventKind::Exited { reason };
-    for mode in WakeMode::ALL {
-        let (_, events) = watch(mode, &["story"]);
-        assert_eq!(
-            has(&events, &EventKind::InterruptInjected),
-            mode == WakeMode::Irq
-        );
-        assert_eq!(has(&events, &sleeps(Idle::Halt)), mode == WakeMode::Irq);
-        assert_eq!(
-            has(&events, &exited(ExitReason::Halt)),
-            mode == WakeMode::Irq
-        );
-        assert_eq!(has(&events, &sleeps(Idle::Out)), mode != WakeMode::Irq);
-        assert_eq!(
-            has(&events, &exited(ExitReason::Wait)),
-            mode != WakeMode::Irq
-        );
-        if mode == WakeMode::Irq {
-            let taken = |event: &Event| matches!(event.kind, EventKind::InterruptTaken { .. });
-            assert!(events.iter().any(taken));
-        }
-        // Entered and left in turn, parked and resumed in turn.
-        let turns = |a: &str, b: &str| {
-            let both = events.iter().map(|event| event.kind.name());
-            let both: Vec<_> = both.filter(|name| *name == a || *name == b).collect();
-            assert!(both.chunks(2).all(|pair| pair == [a, b]), "{both:?}");
-            both.len() / 2
-        };
-        assert!(turns("entered", "exited") > 0);
-        // A guest that watches may see the time of its timer come, and need nobody who parks it.
-        let parks = turns("parked", "resumed");
-        assert!(parks > 0 || mode != WakeMode::Out);
+    let (_, events) = watch(mode, &["story"]);
+    assert_eq!(
+        has(&events, &EventKind::InterruptInjected),
+        mode == WakeMode::Irq
+    );
+    assert_eq!(has(&events, &sleeps(Idle::Halt)), mode == WakeMode::Irq);
+    assert_eq!(
+        has(&events, &exited(ExitReason::Halt)),
+        mode == WakeMode::Irq
+    );
+    assert_eq!(has(&events, &sleeps(Idle::Out)), mode != WakeMode::Irq);
+    assert_eq!(
+        has(&events, &exited(ExitReason::Wait)),
+        mode != WakeMode::Irq
+    );
+    if mode == WakeMode::Irq {
+        let taken = |event: &Event| matches!(event.kind, EventKind::InterruptTaken { .. });
+        assert!(events.iter().any(taken));
     }
+    // Entered and left in turn, parked and resumed in turn.
+    let turns = |a: &str, b: &str| {
+        let both = events.iter().map(|event| event.kind.name());
+        let both: Vec<_> = both.filter(|name| *name == a || *name == b).collect();
+        assert!(both.chunks(2).all(|pair| pair == [a, b]), "{both:?}");
+        both.len() / 2
+    };
+    assert!(turns("entered", "exited") > 0);
+    // A guest that watches may see the time of its timer come, and need nobody who parks it.
+    let parks = turns("parked", "resumed");
+    assert!(parks > 0 || mode != WakeMode::Out);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_task_has_its_name_and_its_place() {
     let (_, events) = watch(WakeMode::Out, &["names"]);
     is_sound(&events);
@@ -292,8 +285,7 @@ fn a_task_has_its_name_and_its_place() {
     assert_eq!(known.name(TaskId(6)), "nop");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guest_that_dies_leaves_all_that_it_told() {
     let (ended, events) = watch(WakeMode::Out, &["die"]);
     assert!(matches!(ended.outcome, Outcome::Panic(_)));
@@ -308,8 +300,7 @@ fn a_guest_that_dies_leaves_all_that_it_told() {
     assert!(finished(&events).0.contains("enough"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_finds_the_ring_full_is_counted_and_its_place_is_known() {
     let recording = Recording::new();
     let builder = Sandbox::builder()
@@ -338,8 +329,7 @@ fn what_finds_the_ring_full_is_counted_and_its_place_is_known() {
     assert_eq!(life(&events, TaskId(1)).last().unwrap(), "ended");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guest_that_tells_a_lot_goes_out_before_the_ring_is_full() {
     let recording = Recording::new();
     let builder = Sandbox::builder()
@@ -367,8 +357,7 @@ fn hostile(parts: &[Vec<u8>]) -> Vec<Event> {
     recording.events()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_is_no_record_is_counted_and_spoils_only_itself() {
     // Kinds zero and 200, then a poll of task 7 at a time beyond the end of the world.
     let records = [
@@ -393,8 +382,7 @@ fn what_is_no_record_is_counted_and_spoils_only_itself() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_broken_ring_ends_what_the_guest_tells_and_not_the_guest() {
     for tail in [u32::MAX, 1 << 31, wakebox::trace::RECORDS + 1] {
         let events = hostile(&[code::set(Word::TraceTail, tail)]);
@@ -403,8 +391,7 @@ fn a_broken_ring_ends_what_the_guest_tells_and_not_the_guest() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_file_of_the_command_holds_the_same_and_is_json() {
     wakebox_tests::require_kvm();
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use tokio::net::UdpSocket;
 use wakebox::{Builder, Outcome, Output, Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, ends, guest, require_kvm, run, run_here, runtime};
+use wakebox_tests::{Ended, ends, guest, kvm_test, run, run_here, runtime};
 
 fn sandbox(policy: Policy, commands: &[&str]) -> Builder {
     Sandbox::builder()
@@ -38,18 +38,14 @@ fn beside_echo(mode: WakeMode, grant: &str, commands: &[&str]) -> Ended {
     })
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn datagrams_come_back_as_they_went() {
-    for mode in WakeMode::ALL {
-        let commands = ["udp-echo 127.0.0.1:PORT 100"];
-        let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
-        assert_eq!(ended.lines(), ["ok 100"], "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn datagrams_come_back_as_they_went(mode: WakeMode) {
+    let commands = ["udp-echo 127.0.0.1:PORT 100"];
+    let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
+    assert_eq!(ended.lines(), ["ok 100"], "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_socket_has_a_peer_by_number_or_by_name() {
     let answer = "ok Err(NotConnected) 3 \"hel\" true";
     for (grant, peer) in [
@@ -63,46 +59,36 @@ fn a_socket_has_a_peer_by_number_or_by_name() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_peer_that_is_gone_is_told_to_who_waits_for_its_answer() {
-    for mode in WakeMode::ALL {
-        // Nobody listens there any more.
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let gone = socket.local_addr().unwrap().to_string();
-        drop(socket);
-        let command = format!("udp-refused {gone}");
-        let ended = run(sandbox(with(&gone), &[&command]).wake(mode)).success();
-        assert_eq!(
-            ended.lines(),
-            ["ok [Err(ConnectionRefused), Err(ConnectionRefused)]"],
-            "mode {mode}"
-        );
-    }
+#[kvm_test(modes)]
+fn a_peer_that_is_gone_is_told_to_who_waits_for_its_answer(mode: WakeMode) {
+    // Nobody listens there any more.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gone = socket.local_addr().unwrap().to_string();
+    drop(socket);
+    let command = format!("udp-refused {gone}");
+    let ended = run(sandbox(with(&gone), &[&command]).wake(mode)).success();
+    assert_eq!(
+        ended.lines(),
+        ["ok [Err(ConnectionRefused), Err(ConnectionRefused)]"],
+        "mode {mode}"
+    );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn a_datagram_that_nobody_waits_for_is_kept() {
-    for mode in WakeMode::ALL {
-        let commands = ["udp-given-up 127.0.0.1:PORT"];
-        let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
-        assert_eq!(ended.lines(), ["ok \"kept\""], "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn a_datagram_that_nobody_waits_for_is_kept(mode: WakeMode) {
+    let commands = ["udp-given-up 127.0.0.1:PORT"];
+    let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
+    assert_eq!(ended.lines(), ["ok \"kept\""], "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn those_who_receive_on_one_socket_have_their_turns_in_order() {
-    for mode in WakeMode::ALL {
-        let commands = ["udp-shared 127.0.0.1:PORT 5"];
-        let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
-        assert_eq!(ended.lines(), ["ok [0, 1, 2, 3, 4]"], "mode {mode}");
-    }
+#[kvm_test(modes)]
+fn those_who_receive_on_one_socket_have_their_turns_in_order(mode: WakeMode) {
+    let commands = ["udp-shared 127.0.0.1:PORT 5"];
+    let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
+    assert_eq!(ended.lines(), ["ok [0, 1, 2, 3, 4]"], "mode {mode}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_datagram_that_is_too_large_is_an_error() {
     let commands = ["udp-large 127.0.0.1:PORT"];
     let ended = beside_echo(WakeMode::Auto, "127.0.0.1:PORT", &commands);
@@ -112,8 +98,7 @@ fn a_datagram_that_is_too_large_is_an_error() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_is_not_granted_is_not_sent_and_not_bound() {
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     taken.set_nonblocking(true).unwrap();
@@ -155,45 +140,41 @@ fn what_is_not_granted_is_not_sent_and_not_bound() {
     assert!(taken.recv(&mut [0]).is_err(), "nothing was sent");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn what_comes_from_a_stranger_is_dropped() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(async {
-            let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
-            let friend = UdpSocket::bind("127.0.0.3:0").await.unwrap();
-            let friend_at = friend.local_addr().unwrap();
-            let policy = with(&friend_at.to_string());
-            let commands = ["udp-serve 127.0.0.1:0"];
-            // The address is told by an event, which the writer is.
-            let (told, mut tells) = tokio::io::duplex(4096);
-            let mut sandbox = sandbox(policy, &commands)
-                .wake(mode)
-                .stdout(Output::writer(told))
-                .build()
-                .unwrap();
-            let talk = async {
-                use tokio::io::AsyncReadExt;
-                let mut said = String::new();
-                while !said.ends_with('\n') {
-                    said.push(tells.read_u8().await.unwrap().into());
-                }
-                let bound = said.trim().strip_prefix("bound ").unwrap().to_owned();
-                for _ in 0..50 {
-                    stranger.send_to(b"evil", &bound).await.unwrap();
-                }
-                friend.send_to(b"good", &bound).await.unwrap();
-                said.clear();
-                while !said.ends_with('\n') {
-                    said.push(tells.read_u8().await.unwrap().into());
-                }
-                said
-            };
-            let (outcome, said) = tokio::join!(ends(&mut sandbox), talk);
-            assert_eq!(outcome, Outcome::Exit(0));
-            assert_eq!(said, format!("ok \"good\" {friend_at}\n"), "mode {mode}");
-            assert_eq!(sandbox.stats().refused, [("udp", 50)], "mode {mode}");
-        });
-    }
+#[kvm_test(modes)]
+fn what_comes_from_a_stranger_is_dropped(mode: WakeMode) {
+    runtime().block_on(async {
+        let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        let friend = UdpSocket::bind("127.0.0.3:0").await.unwrap();
+        let friend_at = friend.local_addr().unwrap();
+        let policy = with(&friend_at.to_string());
+        let commands = ["udp-serve 127.0.0.1:0"];
+        // The address is told by an event, which the writer is.
+        let (told, mut tells) = tokio::io::duplex(4096);
+        let mut sandbox = sandbox(policy, &commands)
+            .wake(mode)
+            .stdout(Output::writer(told))
+            .build()
+            .unwrap();
+        let talk = async {
+            use tokio::io::AsyncReadExt;
+            let mut said = String::new();
+            while !said.ends_with('\n') {
+                said.push(tells.read_u8().await.unwrap().into());
+            }
+            let bound = said.trim().strip_prefix("bound ").unwrap().to_owned();
+            for _ in 0..50 {
+                stranger.send_to(b"evil", &bound).await.unwrap();
+            }
+            friend.send_to(b"good", &bound).await.unwrap();
+            said.clear();
+            while !said.ends_with('\n') {
+                said.push(tells.read_u8().await.unwrap().into());
+            }
+            said
+        };
+        let (outcome, said) = tokio::join!(ends(&mut sandbox), talk);
+        assert_eq!(outcome, Outcome::Exit(0));
+        assert_eq!(said, format!("ok \"good\" {friend_at}\n"), "mode {mode}");
+        assert_eq!(sandbox.stats().refused, [("udp", 50)], "mode {mode}");
+    });
 }

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use wakebox::{Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, guest, require_kvm, run, run_here, runtime};
+use wakebox_tests::{Ended, guest, kvm_test, run, run_here, runtime};
 
 /// Runs a command beside a future that serves it.
 async fn probe(policy: Policy, mode: WakeMode, command: &str, serve: impl Future) -> Ended {
@@ -23,34 +23,29 @@ async fn echo(stream: impl AsyncRead + AsyncWrite) {
 /// 200,000 bytes and one more, compared by the guest.
 const SAME: &str = "ok true 200000 [33]";
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn bytes_come_back_over_either_kind_of_stream() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        runtime().block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("socket");
-            let listener = UnixListener::bind(&path).unwrap();
-            let command = format!("unix-exchange {}", path.display());
-            let policy = Policy::new().allow_unix(&path);
-            let serve = async { echo(listener.accept().await.unwrap().0).await };
-            let ended = probe(policy, mode, &command, serve).await;
-            assert_eq!(ended.lines(), [SAME], "mode {mode}");
+#[kvm_test(modes)]
+fn bytes_come_back_over_either_kind_of_stream(mode: WakeMode) {
+    runtime().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let command = format!("unix-exchange {}", path.display());
+        let policy = Policy::new().allow_unix(&path);
+        let serve = async { echo(listener.accept().await.unwrap().0).await };
+        let ended = probe(policy, mode, &command, serve).await;
+        assert_eq!(ended.lines(), [SAME], "mode {mode}");
 
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            let command = format!("tcp-exchange {address}");
-            let policy = Policy::new().allow_connect(address.parse().unwrap());
-            let serve = async { echo(listener.accept().await.unwrap().0).await };
-            let ended = probe(policy, mode, &command, serve).await;
-            assert_eq!(ended.lines(), [SAME], "mode {mode}");
-        });
-    }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let command = format!("tcp-exchange {address}");
+        let policy = Policy::new().allow_connect(address.parse().unwrap());
+        let serve = async { echo(listener.accept().await.unwrap().0).await };
+        let ended = probe(policy, mode, &command, serve).await;
+        assert_eq!(ended.lines(), [SAME], "mode {mode}");
+    });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn every_error_of_a_socket_has_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -91,10 +86,8 @@ fn every_error_of_a_socket_has_its_name() {
     assert_eq!(ended.stats.refused, [("unix", 2)]);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_connection_takes_its_settings() {
-    require_kvm();
     runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -105,22 +98,19 @@ fn a_connection_takes_its_settings() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn many_connections_are_accepted_at_once_and_none_is_lost() {
-    for mode in WakeMode::ALL {
-        let policy = Policy::new()
-            .allow_listen("127.0.0.1:0".parse().unwrap())
-            .allow_connect("127.0.0.1".parse().unwrap());
-        let builder = Sandbox::builder()
-            .guest(guest("sockets"))
-            .args(["accept-many 200"])
-            .policy(policy)
-            .wake(mode);
-        assert_eq!(
-            run(builder).success().lines(),
-            ["ok 200 true"],
-            "mode {mode}"
-        );
-    }
+#[kvm_test(modes)]
+fn many_connections_are_accepted_at_once_and_none_is_lost(mode: WakeMode) {
+    let policy = Policy::new()
+        .allow_listen("127.0.0.1:0".parse().unwrap())
+        .allow_connect("127.0.0.1".parse().unwrap());
+    let builder = Sandbox::builder()
+        .guest(guest("sockets"))
+        .args(["accept-many 200"])
+        .policy(policy)
+        .wake(mode);
+    assert_eq!(
+        run(builder).success().lines(),
+        ["ok 200 true"],
+        "mode {mode}"
+    );
 }

@@ -9,7 +9,7 @@ use wakebox::trace::json::{Reader, Writer};
 use wakebox::trace::lint::{Lint, Thresholds};
 use wakebox::trace::{EventKind, Sink};
 use wakebox_tests::terminal::Terminal;
-use wakebox_tests::{guest, made_up, memory, require_kvm};
+use wakebox_tests::{guest, kvm_test, made_up, memory, require_kvm};
 
 fn wakebox(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -45,10 +45,8 @@ fn refused(command: &mut Command, words: &[&str]) {
 
 // Lint ---------------------------------------------------------------------------------
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn each_mistake_is_found_and_named() {
-    require_kvm();
     for (mistake, task) in [
         ("no-waker", "forgetful"),
         ("never-woken", "forgotten"),
@@ -70,20 +68,16 @@ fn each_mistake_is_found_and_named() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_only_looks_careless_is_not_blamed() {
-    require_kvm();
     let output = output(&mut about("careless", &["run", "--lint"], &["careful"]));
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("nothing found in "), "{stderr}");
     assert_eq!(output.status.code(), Some(0), "{stderr}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn how_many_tasks_were_not_looked_at_is_said() {
-    require_kvm();
     let words = ["run", "--lint", "--trace-ring", "1048576", "--mem", "128M"];
     let output = output(&mut about("careless", &words, &["crowd"]));
     let stderr = text(&output.stderr);
@@ -93,10 +87,8 @@ fn how_many_tasks_were_not_looked_at_is_said() {
     assert_eq!(output.status.code(), Some(0), "{stderr}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demos_are_clean() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     for (demo, options, args) in [
         ("hello", &[][..], &[][..]),
@@ -131,10 +123,8 @@ fn clean(file: &Path, what: &str) {
     assert!(text(&output.stdout).starts_with("nothing found"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_program_reads_the_same_findings() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.json");
     let mut run = wakebox(&["run", "--trace"]);
@@ -198,10 +188,8 @@ fn a_trace_that_was_cut_off_is_looked_at_as_far_as_it_goes() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_run_that_was_killed_leaves_a_trace_and_a_page_of_what_it_was() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("run.json");
     let page = folder.path().join("live.html");
@@ -315,10 +303,8 @@ fn two_gibibytes_are_streamed_and_not_loaded() {
 
 // Explain ------------------------------------------------------------------------------
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_run_is_told_with_what_the_guest_prints_in_its_place() {
-    require_kvm();
     let output = output(&mut about(
         "traced",
         &["explain", "--wake", "out"],
@@ -345,10 +331,8 @@ fn a_run_is_told_with_what_the_guest_prints_in_its_place() {
     assert!(!stdout.contains('\x1b'), "no colours in a pipe");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn names_do_what_they_like_neither_live_nor_from_a_file() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.json");
     let live = output(&mut about(
@@ -366,10 +350,8 @@ fn names_do_what_they_like_neither_live_nor_from_a_file() {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_reader_that_goes_away_ends_it_quietly() {
-    require_kvm();
     // Far more than a pipe holds.
     let mut child = about("traced", &["explain"], &["events", "1000000"])
         .stdout(Stdio::piped())
@@ -397,10 +379,8 @@ fn unheard(command: &mut Command) -> ExitStatus {
     command.status().unwrap()
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn what_nobody_reads_changes_nothing() {
-    require_kvm();
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("run.json");
     let words = [
@@ -438,10 +418,8 @@ fn stepping_wants_a_terminal() {
     );
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_step_a_key_and_q_ends_it() {
-    require_kvm();
     let mut command = about("traced", &["explain", "--step"], &["story"]);
     let mut terminal = Terminal::start(&mut command, 40, 20);
     terminal.shows("begins");
@@ -489,8 +467,7 @@ fn left(terminal: &Terminal) {
     assert!(hidden <= visible, "a cursor that was hidden is shown again");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn top_shows_the_tasks_survives_a_resize_and_quits() {
     let mut terminal = top_of_a_server(100, 30);
     terminal.shows("waits for");
@@ -506,8 +483,7 @@ fn top_shows_the_tasks_survives_a_resize_and_quits() {
     left(&terminal);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn top_gives_the_terminal_back_at_ctrl_c_and_at_a_signal() {
     let mut terminal = top_of_a_server(80, 24);
     terminal.press("\x03");
@@ -521,10 +497,8 @@ fn top_gives_the_terminal_back_at_ctrl_c_and_at_a_signal() {
     left(&terminal);
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn top_stays_when_the_guest_has_ended_and_then_says_how() {
-    require_kvm();
     let mut command = about("traced", &["top"], &["die"]);
     let mut terminal = Terminal::start(&mut command, 100, 30);
     terminal.shows("the guest panicked");
@@ -535,8 +509,7 @@ fn top_stays_when_the_guest_has_ended_and_then_says_how() {
     assert!(shown.contains("enough"), "{shown}");
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn a_guest_that_cannot_be_run_leaves_the_terminal_as_it_was() {
     let mut command = wakebox(&["top", "/nonexistent/guest"]);
     let mut terminal = Terminal::start(&mut command, 100, 30);

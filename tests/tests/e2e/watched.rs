@@ -17,7 +17,7 @@ use wakebox::trace::{Cause, Event, EventKind, Shared, Sink, Summary};
 use wakebox::{Builder, HostContext, Input, Outcome, Output, Policy, Sandbox, WakeMode};
 use wakebox_tests::ladder::RUNGS;
 use wakebox_tests::programs::{Server, free_address};
-use wakebox_tests::{guest, require_kvm, root, runtime, runtime_of};
+use wakebox_tests::{guest, kvm_test, root, runtime, runtime_of};
 
 /// Reads a run as it goes.
 struct Seen {
@@ -131,30 +131,26 @@ async fn connected(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn demos_that_wait_for_times() {
     for name in ["hello", "sequential", "concurrent", "pipeline"] {
         alone(name, |builder| builder);
     }
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_storm() {
     alone("storm", |builder| builder.args(["1000", "20000"]));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_greet() {
     alone("greet", |builder| {
         builder.stdin(Input::reader(&b"Ferris\n"[..]))
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_grep() {
     let place = root().join("abi");
     let grant = format!("{}:/data:ro", place.display());
@@ -164,8 +160,7 @@ fn the_demo_grep() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_fetch() {
     let web = Server::nginx(&[("a", b"12345"), ("b", &[7; 100_000])]);
     let url = |name: &str| format!("http://{}/{name}", web.address());
@@ -178,8 +173,7 @@ fn the_demo_fetch() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_echo() {
     server("echo", &["--once", "20"], async |address| {
         let peer = async |_| -> io::Result<()> {
@@ -195,8 +189,7 @@ fn the_demo_echo() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_c10k() {
     server("c10k", &["50", "1"], async |address| {
         let peer = async |_| -> io::Result<()> {
@@ -208,35 +201,30 @@ fn the_demo_c10k() {
     });
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn the_demo_http() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let address = free_address();
-        let policy = Policy::new().allow_listen(address.to_string().parse().unwrap());
-        let (builder, seen) = demo("http", mode);
-        let builder = builder.policy(policy).args([address.to_string()]);
-        runtime_of(1).block_on(async {
-            let sandbox = builder.stdout(Output::Null).build().unwrap().start();
-            let ask = async |path: &str| -> io::Result<String> {
-                let mut stream = connected(address).await?;
-                let request =
-                    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-                stream.write_all(request.as_bytes()).await?;
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).await?;
-                Ok(answer)
-            };
-            let paths = ["/greet/you", "/wait/5", "/wait/1", "/nowhere"];
-            let answers = try_join_all(paths.map(ask)).await.unwrap();
-            assert!(answers[0].contains("{\"hello\":\"you\"}"), "{answers:?}");
-            sandbox.handle().kill();
-            let (outcome, _) = sandbox.ended().await.unwrap();
-            assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
-        });
-        is_explained_and_clean(&seen, &format!("http, mode {mode}"));
-    }
+#[kvm_test(modes)]
+fn the_demo_http(mode: WakeMode) {
+    let address = free_address();
+    let policy = Policy::new().allow_listen(address.to_string().parse().unwrap());
+    let (builder, seen) = demo("http", mode);
+    let builder = builder.policy(policy).args([address.to_string()]);
+    runtime_of(1).block_on(async {
+        let sandbox = builder.stdout(Output::Null).build().unwrap().start();
+        let ask = async |path: &str| -> io::Result<String> {
+            let mut stream = connected(address).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok(answer)
+        };
+        let paths = ["/greet/you", "/wait/5", "/wait/1", "/nowhere"];
+        let answers = try_join_all(paths.map(ask)).await.unwrap();
+        assert!(answers[0].contains("{\"hello\":\"you\"}"), "{answers:?}");
+        sandbox.handle().kill();
+        let (outcome, _) = sandbox.ended().await.unwrap();
+        assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
+    });
+    is_explained_and_clean(&seen, &format!("http, mode {mode}"));
 }
 
 /// As in the guest.
@@ -260,8 +248,7 @@ fn get(store: &Store, key: &str) -> Result<Option<String>, StoreError> {
     Ok(store.lock().unwrap().get(key).cloned())
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_demo_kv() {
     alone("kv", |builder| {
         builder
@@ -298,40 +285,35 @@ enum Receipt {
     Unknown { item: String },
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
-fn the_demo_callme() {
-    require_kvm();
-    for mode in WakeMode::ALL {
-        let (builder, seen) = demo("callme", mode);
-        runtime_of(1).block_on(async {
-            let price = async |_, item: String| -> Option<u32> {
-                tokio::task::yield_now().await;
-                (item == "tea").then_some(250)
-            };
-            let builder = builder.host_fn("price", price).stdout(Output::Null);
-            let sandbox = builder.build().unwrap().start();
-            let naps = (0..50).map(|_| sandbox.call::<_, u64>("nap", &(2_u64,)));
-            try_join_all(naps).await.unwrap();
-            let primes = sandbox.call::<_, u32>("primes", &(1_000_u32,)).await;
-            assert_eq!(primes.unwrap(), 168);
-            let (customer, items) = ("Ann", vec!["tea", "tea", "hat"]);
-            let order = Order { customer, items };
-            let receipt: Receipt = sandbox.call("checkout", &(order,)).await.unwrap();
-            let item = "hat".to_owned();
-            assert_eq!(receipt, Receipt::Unknown { item });
-            // Given up as soon as the guest has it, and perhaps before.
-            let patience = sandbox.call::<_, ()>("patience", &());
-            let _ = tokio::time::timeout(Duration::from_millis(5), patience).await;
-            let (outcome, _) = sandbox.close().await.unwrap();
-            assert!(outcome.is_success(), "{outcome}");
-        });
-        is_explained_and_clean(&seen, &format!("callme, mode {mode}"));
-    }
+#[kvm_test(modes)]
+fn the_demo_callme(mode: WakeMode) {
+    let (builder, seen) = demo("callme", mode);
+    runtime_of(1).block_on(async {
+        let price = async |_, item: String| -> Option<u32> {
+            tokio::task::yield_now().await;
+            (item == "tea").then_some(250)
+        };
+        let builder = builder.host_fn("price", price).stdout(Output::Null);
+        let sandbox = builder.build().unwrap().start();
+        let naps = (0..50).map(|_| sandbox.call::<_, u64>("nap", &(2_u64,)));
+        try_join_all(naps).await.unwrap();
+        let primes = sandbox.call::<_, u32>("primes", &(1_000_u32,)).await;
+        assert_eq!(primes.unwrap(), 168);
+        let (customer, items) = ("Ann", vec!["tea", "tea", "hat"]);
+        let order = Order { customer, items };
+        let receipt: Receipt = sandbox.call("checkout", &(order,)).await.unwrap();
+        let item = "hat".to_owned();
+        assert_eq!(receipt, Receipt::Unknown { item });
+        // Given up as soon as the guest has it, and perhaps before.
+        let patience = sandbox.call::<_, ()>("patience", &());
+        let _ = tokio::time::timeout(Duration::from_millis(5), patience).await;
+        let (outcome, _) = sandbox.close().await.unwrap();
+        assert!(outcome.is_success(), "{outcome}");
+    });
+    is_explained_and_clean(&seen, &format!("callme, mode {mode}"));
 }
 
-#[test]
-#[cfg_attr(skip_kvm, ignore = "needs /dev/kvm")]
+#[kvm_test]
 fn the_ladder() {
     for rung in RUNGS {
         for mode in WakeMode::ALL {

@@ -60,7 +60,7 @@ pub(super) fn unkept(root: &Path, text: &str) -> Vec<String> {
         let (files, words) = match name.split_once("::") {
             Some((module, test)) => {
                 let file = format!("{module}.rs");
-                let mut words = vec![format!("fn {test}()")];
+                let mut words = vec![format!("fn {test}()"), format!("fn {test}(mode: ")];
                 if module == "hostile" {
                     // The groups stand in a list.
                     words.extend([format!(" {test} "), format!(" {test}\n")]);
