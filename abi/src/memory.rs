@@ -67,57 +67,74 @@ impl Word {
     }
 }
 
-/// A 64-bit counter in the control page that the guest keeps for whoever asks how it did.
-///
-/// The host only prints them: a guest that lies about them lies to its own user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Counter {
-    /// Turns of the executor: one poll of everything that was ready.
-    Turns = 0x200,
-    /// Calls of `Future::poll` on a task.
-    Polls = 0x208,
-    /// Tasks spawned.
-    Spawned = 0x210,
-    /// Tasks that ended.
-    Completed = 0x218,
-    /// Times that a waker put a task into the run queue.
-    Wakes = 0x220,
-    /// Operations submitted.
-    Operations = 0x228,
-    /// Completions consumed.
-    Completions = 0x230,
-    /// Operations cancelled because their future was dropped.
-    Cancels = 0x238,
-    /// Idle periods that ended while the guest watched the completion ring.
-    WokenByMemory = 0x240,
-    /// Idle periods that ended with the return of [`crate::port::WAIT`].
-    WokenByOut = 0x248,
-    /// Idle periods that ended with an interrupt.
-    WokenByInterrupt = 0x250,
+/// Declares [`Counter`] and [`GuestCounts`], from one row for each counter: its place in the control
+/// page, the counter, and the field.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $offset:literal $name:ident $field:ident,)*) => {
+        /// A 64-bit counter in the control page that the guest keeps for whoever asks how it did.
+        ///
+        /// The host only prints them: a guest that lies about them lies to its own user.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[$doc])* $name = $offset,)*
+        }
+
+        impl Counter {
+            /// All counters, in the order of their offsets.
+            pub const ALL: [Self; [$($offset),*].len()] = [$(Self::$name),*];
+
+            /// Offset in the control page, in bytes.
+            #[must_use]
+            pub const fn offset(self) -> usize {
+                self as usize
+            }
+        }
+
+        /// What a guest says of itself: the value of each [`Counter`], since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct GuestCounts {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl FromIterator<(Counter, u64)> for GuestCounts {
+            fn from_iter<I: IntoIterator<Item = (Counter, u64)>>(values: I) -> Self {
+                let mut counts = Self::default();
+                for (counter, value) in values {
+                    match counter {
+                        $(Counter::$name => counts.$field = value,)*
+                    }
+                }
+                counts
+            }
+        }
+    };
 }
 
-impl Counter {
-    /// All counters, in the order of their offsets.
-    pub const ALL: [Self; 11] = [
-        Self::Turns,
-        Self::Polls,
-        Self::Spawned,
-        Self::Completed,
-        Self::Wakes,
-        Self::Operations,
-        Self::Completions,
-        Self::Cancels,
-        Self::WokenByMemory,
-        Self::WokenByOut,
-        Self::WokenByInterrupt,
-    ];
-
-    /// Offset in the control page, in bytes.
-    #[must_use]
-    pub const fn offset(self) -> usize {
-        self as usize
-    }
+counters! {
+    /// Turns of the executor: one poll of everything that was ready.
+    0x200 Turns turns,
+    /// Calls of `Future::poll` on a task.
+    0x208 Polls polls,
+    /// Tasks spawned.
+    0x210 Spawned spawned,
+    /// Tasks that ended.
+    0x218 Completed completed,
+    /// Times that a waker put a task into the run queue.
+    0x220 Wakes wakes,
+    /// Operations submitted.
+    0x228 Operations operations,
+    /// Completions consumed.
+    0x230 Completions completions,
+    /// Operations cancelled because their future was dropped.
+    0x238 Cancels cancels,
+    /// Idle periods that ended while the guest watched the completion ring.
+    0x240 WokenByMemory woken_by_memory,
+    /// Idle periods that ended with the return of [`crate::port::WAIT`].
+    0x248 WokenByOut woken_by_out,
+    /// Idle periods that ended with an interrupt.
+    0x250 WokenByInterrupt woken_by_interrupt,
 }
 
 const _: () = assert!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use wakebox_abi::memory::GuestCounts;
 use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::op::Opcode;
 use wakebox_abi::wake::Mode;
@@ -103,52 +104,10 @@ impl RunCounts {
     }
 }
 
-/// What a guest says of itself. The host only passes it on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GuestCounts {
-    /// Turns of the executor.
-    pub turns: u64,
-    /// Calls of `Future::poll` on a task.
-    pub polls: u64,
-    /// Tasks spawned.
-    pub spawned: u64,
-    /// Tasks that ended.
-    pub completed: u64,
-    /// Times that a waker put a task into the run queue.
-    pub wakes: u64,
-    /// Operations submitted.
-    pub operations: u64,
-    /// Operations cancelled.
-    pub cancels: u64,
-    /// Idle periods ended by watching the completion ring.
-    pub woken_by_memory: u64,
-    /// Idle periods ended by the return of `out`.
-    pub woken_by_out: u64,
-    /// Idle periods ended by an interrupt.
-    pub woken_by_interrupt: u64,
-}
-
-impl GuestCounts {
-    pub(crate) fn read(control: &MappedControl) -> Self {
-        let get = |counter| {
-            control
-                .counter(counter)
-                .load(std::sync::atomic::Ordering::Relaxed)
-        };
-        Self {
-            turns: get(Counter::Turns),
-            polls: get(Counter::Polls),
-            spawned: get(Counter::Spawned),
-            completed: get(Counter::Completed),
-            wakes: get(Counter::Wakes),
-            operations: get(Counter::Operations),
-            cancels: get(Counter::Cancels),
-            woken_by_memory: get(Counter::WokenByMemory),
-            woken_by_out: get(Counter::WokenByOut),
-            woken_by_interrupt: get(Counter::WokenByInterrupt),
-        }
-    }
+/// What a guest says of itself, as it stands in its control page. The host only passes it on.
+pub(crate) fn guest_counts(control: &MappedControl) -> GuestCounts {
+    let value = |counter| (counter, control.counter(counter).load(Ordering::Relaxed));
+    Counter::ALL.into_iter().map(value).collect()
 }
 
 /// What a sandbox has done so far. Its `Display` is the table of `wakebox run --stats`.

@@ -12,7 +12,7 @@ use crate::calls::guest::Caller;
 use crate::driver::OpCounts;
 use crate::meter::Meter;
 use crate::policy::check::Guard;
-use crate::stats::{GuestCounts, RunCounts, Stats};
+use crate::stats::{GuestCounts, RunCounts, Stats, guest_counts};
 use crate::stop::{Stop, Why};
 use crate::template::requests::Requests;
 
@@ -61,7 +61,7 @@ impl Live {
         let refused = self.policy.refusals();
         let guest = match (self.last.get(), self.memory.upgrade()) {
             (Some(last), _) => *last,
-            (None, Some(memory)) => GuestCounts::read(&memory.control()),
+            (None, Some(memory)) => guest_counts(&memory.control()),
             (None, None) => GuestCounts::default(),
         };
         Stats {
@@ -83,7 +83,7 @@ impl Live {
 
     /// Keeps what the guest has counted beyond its memory.
     pub(super) fn keep_guest_counts(&self, memory: &Arc<GuestMemory>) {
-        let _ = self.last.set(GuestCounts::read(&memory.control()));
+        let _ = self.last.set(guest_counts(&memory.control()));
     }
 }
 
