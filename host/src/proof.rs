@@ -40,12 +40,13 @@ use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
 use crate::driver::backend::Backend;
 use crate::driver::inflight::Ready;
-use crate::driver::{Driver, Ended, OpCounts};
+use crate::driver::{Driver, Ended};
 use crate::elf::fuel::{Fuel, limits};
 use crate::error::LoadError;
 use crate::limits::Limits;
 use crate::loader::Image;
 use crate::meter::Meter;
+use crate::observe::Observer;
 use crate::ops::TokioBackend;
 use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::Handles;
@@ -420,11 +421,15 @@ fn driver_of<B: Backend>(memory: &Arc<GuestMemory>, stood: (u32, u32), backend: 
         memory,
         stood,
         backend,
-        Arc::default(),
         Arc::new(Ready::new(None)),
-        None,
-        &Telemetry::new(None, Mode::Out),
+        unobserved(),
     )
+}
+
+/// The observer of a driver whom nobody watches.
+fn unobserved() -> Observer {
+    let telemetry = Telemetry::new(None, Mode::Out).ops();
+    Observer::new(Arc::default(), telemetry, None)
 }
 
 /// The guest's ends of the rings in its memory.
@@ -465,10 +470,7 @@ where
     R: Slots<{ Completion::WORDS }>,
 {
     let ready = Arc::new(Ready::new(None));
-    let counts = Arc::<OpCounts>::default();
-    let telemetry = Telemetry::new(None, Mode::Out).ops(queue.capacity());
-    let resources = resources(memory, policy);
-    Driver::over(queue, resources, counts, ready, None, telemetry)
+    Driver::over(queue, resources(memory, policy), ready, unobserved())
 }
 
 fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> TokioBackend {

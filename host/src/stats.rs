@@ -9,6 +9,7 @@ use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::op::Opcode;
 use wakebox_abi::wake::Mode;
 
+use crate::observe::OpCounts;
 use crate::trace::ExitReason;
 use crate::units;
 
@@ -159,7 +160,7 @@ impl Stats {
         }
     }
 
-    pub(crate) fn name_operations(counts: &crate::driver::OpCounts) -> Vec<(&'static str, u64)> {
+    pub(crate) fn name_operations(counts: &OpCounts) -> Vec<(&'static str, u64)> {
         let named = Opcode::ALL
             .iter()
             .map(|op| (op.name(), counts.get(*op as u16)));

@@ -34,6 +34,7 @@ use std::time::Instant;
 
 use tracing::{Level, Span};
 use wakebox_abi::entry::Token;
+use wakebox_abi::layout;
 use wakebox_abi::op::Opcode;
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
@@ -80,11 +81,10 @@ impl Telemetry {
         &self.span
     }
 
-    /// What tells of its operations, for its driver. `slots` is how many can be in flight.
-    pub(crate) fn ops(&self, slots: u32) -> OpTelemetry {
+    /// What tells of its operations, for its driver.
+    pub(crate) fn ops(&self) -> OpTelemetry {
         OpTelemetry {
             span: self.span.clone(),
-            slots,
             begun: Vec::new(),
             counters: OpCounters::new(),
         }
@@ -120,7 +120,6 @@ pub(crate) fn refused(kind: &'static str) {
 #[derive(Debug)]
 pub(crate) struct OpTelemetry {
     span: Span,
-    slots: u32,
     /// By slot; empty as long as nobody listens.
     begun: Vec<Begun>,
     counters: OpCounters,
@@ -150,8 +149,8 @@ impl OpTelemetry {
     }
 
     fn note(&mut self, token: Token, opcode: u16, is_heard: bool) {
-        // A slot that cannot be ends the sandbox, or its operation has none.
-        if token.slot >= self.slots {
+        // Whoever tells of such a slot does so of nothing that is in one.
+        if token.slot >= layout::COMPLETIONS_MAX {
             return;
         }
         let slot = token.slot as usize;
@@ -204,7 +203,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_operations_where_nobody_listens() {
         let telemetry = Telemetry::new(Some("guest"), Mode::Out);
-        let mut ops = telemetry.ops(8);
+        let mut ops = telemetry.ops();
         let token = Token {
             slot: 3,
             generation: 0,

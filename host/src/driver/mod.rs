@@ -38,7 +38,6 @@ pub(crate) mod poller;
 pub(crate) mod ready;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 
 use wakebox_abi::entry::{Completion, Submission, Token};
@@ -52,10 +51,9 @@ use self::backend::{Backend, Started};
 use self::closing::Remains;
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
-use crate::observe::Recorder;
+use crate::observe::Observer;
 pub(crate) use crate::outcome::Violation;
 use crate::outside::guarded;
-use crate::telemetry::{OpTelemetry, Telemetry};
 
 /// Why a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,31 +81,6 @@ impl Turn {
     /// Whether anything happened, or will.
     pub(crate) fn is_active(self) -> bool {
         self.submitted + self.completed > 0 || self.ended == Ended::Spent
-    }
-}
-
-/// Counts of operations by number; an unknown number counts in the last place.
-#[derive(Debug)]
-pub(crate) struct OpCounts([AtomicU64; OpCounts::LEN]);
-
-impl Default for OpCounts {
-    fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Self::LEN])
-    }
-}
-
-impl OpCounts {
-    pub(crate) const LEN: usize = 64;
-
-    fn count(&self, opcode: u16) {
-        let place = &self.0[usize::from(opcode).min(Self::LEN - 1)];
-        // One driver writes; readers want no order.
-        place.store(place.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// How often an operation was submitted.
-    pub(crate) fn get(&self, opcode: u16) -> u64 {
-        self.0[usize::from(opcode).min(Self::LEN - 1)].load(Ordering::Relaxed)
     }
 }
 
@@ -144,7 +117,8 @@ pub(crate) struct Driver<
     queue: Queue<C, S, R>,
     pub(crate) inflight: InFlight<B::Operation>,
     pub(crate) backend: B,
-    counts: Arc<OpCounts>,
+    /// Is told of each operation.
+    observer: Observer,
     /// What one turn may do.
     pub(crate) quota: Quota,
     /// Whether the last turn has left something of what it knew.
@@ -161,12 +135,6 @@ pub(crate) struct Driver<
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
     /// break the ring must not take what it left for a healthy one.
     broken: Option<Violation>,
-    /// Writes down what is done, if somebody watches.
-    recorder: Option<Recorder>,
-    /// Tells the embedder's tools of operations.
-    telemetry: OpTelemetry,
-    /// Completions that the guest does not see yet, if somebody watches.
-    unseen: Vec<Token>,
 }
 
 impl<B: Backend> Driver<B> {
@@ -176,16 +144,13 @@ impl<B: Backend> Driver<B> {
         memory: &Arc<GuestMemory>,
         (taken, published): (u32, u32),
         backend: B,
-        counts: Arc<OpCounts>,
         ready: Arc<Ready>,
-        recorder: Option<Recorder>,
-        telemetry: &Telemetry,
+        observer: Observer,
     ) -> Self {
         let (submissions, completions) = (memory.submissions(), memory.completions());
         let control = memory.control();
         let queue = Queue::resuming(control, submissions, completions, taken, published);
-        let telemetry = telemetry.ops(queue.capacity());
-        Self::over(queue, backend, counts, ready, recorder, telemetry)
+        Self::over(queue, backend, ready, observer)
     }
 }
 
@@ -200,16 +165,14 @@ where
     pub(crate) fn over(
         queue: Queue<C, S, R>,
         backend: B,
-        counts: Arc<OpCounts>,
         ready: Arc<Ready>,
-        recorder: Option<Recorder>,
-        telemetry: OpTelemetry,
+        observer: Observer,
     ) -> Self {
         Self {
-            inflight: InFlight::new(queue.capacity(), ready, recorder.clone()),
+            inflight: InFlight::new(queue.capacity(), ready, observer.recorder().cloned()),
             queue,
             backend,
-            counts,
+            observer,
             quota: Quota::TURN,
             unfinished: false,
             closing: None,
@@ -218,9 +181,6 @@ where
             paused: false,
             remains: None,
             broken: None,
-            recorder,
-            telemetry,
-            unseen: Vec::new(),
         }
     }
 
@@ -276,7 +236,7 @@ where
     fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
         let before = self.queue.published();
         // What happens in an operation belongs to its sandbox.
-        let span = self.telemetry.span();
+        let span = self.observer.span();
         let span = span.filter(|_| self.has_submissions() || self.has_ready());
         let span = span.cloned();
         let _in_span = span.as_ref().map(tracing::Span::enter);
@@ -296,9 +256,7 @@ where
         }
         self.backend.flush();
         drop(allowance);
-        if let Some(recorder) = &self.recorder {
-            recorder.written(&mut self.unseen);
-        }
+        self.observer.written();
         self.queue.finish();
         let completed = self.queue.published().wrapping_sub(before);
         Ok(Turn {
@@ -332,7 +290,7 @@ where
             };
             taken += 1;
             allowance::spend(B::price(submission.opcode));
-            self.counts.count(submission.opcode);
+            self.observer.taken(submission.opcode);
             // For all operations alike, those that would be done before they needed a slot too:
             // what a guest can rely on does not depend on how quick the host is.
             if submission.opcode != Opcode::Cancel as u16 {
@@ -346,12 +304,7 @@ where
     fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
         let token = submission.token;
         if submission.opcode != Opcode::Cancel as u16 {
-            self.telemetry.begins(token, submission.opcode);
-            if let Some(recorder) = &self.recorder {
-                let opcode = Opcode::from_code(submission.opcode);
-                let bytes = opcode.map_or(0, |opcode| opcode.arena_bytes(&submission.params));
-                recorder.begins(token, submission.opcode, bytes);
-            }
+            self.observer.begins(submission);
         }
         let request = match Request::decode(submission) {
             Ok(Request::Cancel(cancel)) => return self.cancel(cancel.target),
@@ -458,11 +411,7 @@ where
 
     fn complete(&mut self, token: Token, end: B::End) -> Result<(), Violation> {
         let (status, value) = self.backend.settle(end);
-        self.telemetry.ends(token, status, value);
-        if let Some(recorder) = &self.recorder {
-            recorder.ends(token, status, value);
-            self.unseen.push(token);
-        }
+        self.observer.ends(token, status, value);
         self.queue.complete(Completion {
             token,
             status,

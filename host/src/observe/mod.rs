@@ -3,7 +3,9 @@
 
 mod assembler;
 mod exit;
+mod operations;
 mod recorder;
 
 pub(crate) use self::exit::exit_reason;
+pub(crate) use self::operations::{Observer, OpCounts};
 pub(crate) use self::recorder::{Recorder, Sinks, Tracing};

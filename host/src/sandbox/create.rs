@@ -26,15 +26,15 @@ use crate::arena::Arena;
 use crate::calls::guest::CallQueue;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
+use crate::driver::Driver;
 use crate::driver::inflight::Ready;
 use crate::driver::placement::Placement;
 use crate::driver::poller::Poller;
-use crate::driver::{Driver, OpCounts};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits, memory_of_the_machine};
 use crate::loader::Image;
 use crate::meter::Meter;
-use crate::observe::{Sinks, Tracing};
+use crate::observe::{Observer, Sinks, Tracing};
 use crate::ops::TokioBackend;
 use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::{self, Handles};
@@ -115,14 +115,10 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         host.account.clone(),
     ));
     let resources = host.resources(&loaded, &live, &limits, mounts, &stood.handles);
-    let placement = loaded.place(
-        resources,
-        &live.operations,
-        tracing.as_ref(),
-        &telemetry,
-        &host.callables,
-        (stood.taken, stood.published),
-    )?;
+    let recorder = tracing.as_ref().map(Tracing::recorder).cloned();
+    let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder);
+    let rings = (stood.taken, stood.published);
+    let placement = loaded.place(resources, observer, &host.callables, rings)?;
     let Loaded {
         image,
         memory,
@@ -290,9 +286,7 @@ impl Loaded {
     fn place(
         &self,
         resources: TokioBackend,
-        operations: &Arc<OpCounts>,
-        tracing: Option<&Tracing>,
-        telemetry: &Telemetry,
+        observer: Observer,
         callables: &Callables,
         stood: (u32, u32),
     ) -> Result<Placement<TokioBackend>> {
@@ -301,10 +295,8 @@ impl Loaded {
             &self.memory,
             stood,
             resources,
-            operations.clone(),
             Arc::new(Ready::new((mode == Mode::Irq).then(|| kick.clone()))),
-            tracing.map(Tracing::recorder).cloned(),
-            telemetry,
+            observer,
         );
         if !self.is_polled {
             return Ok(Placement::Inline(Box::new(driver)));
