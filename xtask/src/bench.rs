@@ -11,6 +11,8 @@ use crate::{guests, process};
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let json = args.option::<PathBuf>("--json")?;
     let only = args.option::<String>("--only")?;
+    let against = args.option::<PathBuf>("--against")?;
+    let rounds = args.option::<usize>("--rounds")?;
     args.done()?;
     guests::build_untraced()?;
     let mut command = process::cargo();
@@ -22,6 +24,12 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     }
     if let Some(step) = only {
         command.args(["--only", &step]);
+    }
+    if let Some(other) = against {
+        command.arg("--against").arg(std::path::absolute(other)?);
+    }
+    if let Some(rounds) = rounds {
+        command.args(["--rounds", &rounds.to_string()]);
     }
     command.args(&args.rest);
     Ok(process::exit_code(process::status(&mut command)?))

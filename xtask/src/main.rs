@@ -41,6 +41,8 @@ Look
       --dev              with the host as the tests have it, not optimized
   bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it;
                          `--only pages` is one step, and an unknown one lists all
+      --against BENCH    compare with another build of the program `bench`, step by step in
+                         turns; `--rounds N` is how often
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, hw

@@ -3,6 +3,7 @@
 //! Where a row has a floor, both are measured in turns, so that whatever else the machine
 //! does slows both. Numbers are medians.
 
+mod against;
 mod calls;
 mod cold;
 mod exchange;
@@ -46,7 +47,12 @@ fn run() -> Result<()> {
     {
         return soak::peers(rest);
     }
-    let Options { json, only } = options(&args)?;
+    let Options {
+        json,
+        only,
+        against,
+        rounds,
+    } = options(&args)?;
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
@@ -81,6 +87,11 @@ fn run() -> Result<()> {
     {
         bail!("`--only {only}`: there are {}", names.join(", "));
     }
+    if let Some(other) = against {
+        let wanted = |name: &&str| only.as_ref().is_none_or(|only| only == name);
+        let steps: Vec<_> = names.into_iter().filter(wanted).collect();
+        return against::compare(&other, &steps, rounds);
+    }
     for (what, measure) in steps {
         if only.as_ref().is_none_or(|only| only == what) {
             eprintln!("measuring {what} ...");
@@ -104,16 +115,29 @@ struct Options {
     json: Option<PathBuf>,
     /// The one step that is wanted.
     only: Option<String>,
+    /// Another build of this program, to be compared with.
+    against: Option<PathBuf>,
+    /// How often both are run for that.
+    rounds: usize,
 }
 
 fn options(args: &[String]) -> Result<Options> {
-    let (mut json, mut only) = (None, None);
+    let mut options = Options {
+        json: None,
+        only: None,
+        against: None,
+        rounds: against::ROUNDS,
+    };
     for option in args.chunks(2) {
         match option {
-            [name, file] if name == "--json" => json = Some(file.into()),
-            [name, what] if name == "--only" => only = Some(what.clone()),
-            _ => bail!("usage: bench [--json FILE] [--only STEP]"),
+            [name, file] if name == "--json" => options.json = Some(file.into()),
+            [name, what] if name == "--only" => options.only = Some(what.clone()),
+            [name, other] if name == "--against" => options.against = Some(other.into()),
+            [name, rounds] if name == "--rounds" => {
+                options.rounds = rounds.parse().context("--rounds")?;
+            }
+            _ => bail!("usage: bench [--json FILE] [--only STEP] [--against BENCH [--rounds N]]"),
         }
     }
-    Ok(Options { json, only })
+    Ok(options)
 }

@@ -117,6 +117,20 @@ impl Row {
 }
 
 impl Unit {
+    const ALL: [Self; 6] = [
+        Self::Nanoseconds,
+        Self::Bytes,
+        Self::PerSecond,
+        Self::BytesPerSecond,
+        Self::Number,
+        Self::Percent,
+    ];
+
+    /// The unit of a name in a report.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|unit| unit.name() == name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Nanoseconds => "ns",
@@ -128,7 +142,7 @@ impl Unit {
         }
     }
 
-    fn show(self, value: f64) -> String {
+    pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Nanoseconds if value < 1e3 => format!("{value:.1} ns"),
             Self::Nanoseconds if value < 1e6 => format!("{:.2} us", value / 1e3),
