@@ -1,8 +1,8 @@
 //! The operations: what a guest can ask for.
 //!
-//! An operation is a row of the table at the end: a number, a name, and typed
-//! parameters, each of which takes one word of the submission entry. To add one, add a
-//! row, a file in the host's `ops/` and its use in the guest.
+//! An operation is a row of the table at the end: a number, a name, what it takes the host and what
+//! its value is, and typed parameters, each of which takes one word of the submission entry. To add
+//! one, add a row, a file in the host's `ops/` and its use in the guest.
 //!
 //! Bytes never travel in entries. A [`Buf`] names a range of the I/O arena, which the
 //! operation owns until its completion.
@@ -42,9 +42,29 @@ pub trait Operation: Copy {
     }
 }
 
+/// What it takes the host to begin an operation, besides moving its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Nothing of its kernel.
+    Light,
+    /// System calls, a few.
+    Calls,
+}
+
+/// What the value of a completion is, if the operation has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A count of bytes.
+    Bytes,
+    /// The handle of something that was opened.
+    Handle,
+    /// A number of another kind, or zero.
+    Number,
+}
+
 /// Declares [`Opcode`] and one struct for each row of the table of operations.
 macro_rules! operations {
-    ($($(#[$doc:meta])* $code:literal $name:ident {
+    ($($(#[$doc:meta])* $code:literal $name:ident: $effort:ident, $value:ident {
         $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
     })*) => {
         /// The number of an operation.
@@ -77,6 +97,23 @@ macro_rules! operations {
                     $(Self::$name => $name::from_params(params).map_or(0, |_operation| {
                         0_u32 $(.saturating_add(Param::arena_bytes(_operation.$field)))*
                     }),)*
+                }
+            }
+
+            /// What it takes to begin it.
+            #[inline]
+            #[must_use]
+            pub const fn effort(self) -> Effort {
+                match self {
+                    $(Self::$name => Effort::$effort,)*
+                }
+            }
+
+            /// What the value of its completion is.
+            #[must_use]
+            pub const fn value(self) -> Value {
+                match self {
+                    $(Self::$name => Value::$value,)*
                 }
             }
 
@@ -162,67 +199,38 @@ macro_rules! operations {
     };
 }
 
-impl Opcode {
-    /// Whether the value of a completion is a count of bytes.
-    #[must_use]
-    pub const fn counts_bytes(self) -> bool {
-        matches!(
-            self,
-            Self::Entropy
-                | Self::ReadClock
-                | Self::WriteConsole
-                | Self::ReadStdin
-                | Self::ReadStream
-                | Self::WriteStream
-                | Self::SocketName
-                | Self::Lookup
-                | Self::UdpSend
-                | Self::UdpReceive
-                | Self::ReadFile
-                | Self::WriteFile
-                | Self::StatFile
-                | Self::StatPath
-                | Self::ReadDirectory
-                | Self::CallHost
-                | Self::NextItem
-                | Self::ReadMessage
-                | Self::NextCall
-        )
-    }
-}
-
 operations! {
     /// Completes at once, with the value zero: the price of the boundary itself.
-    0 Nop {}
+    0 Nop: Light, Number {}
 
     /// Asks the host to end another operation early. Has no completion of its own; the
     /// other one completes with `Cancelled`, or as it would have if it was faster.
-    1 Cancel {
+    1 Cancel: Light, Number {
         /// The operation to end.
         target: Token,
     }
 
     /// Completes when the monotonic clock of [`crate::boot::Clock`] has reached a time.
-    2 Deadline {
+    2 Deadline: Light, Number {
         /// Nanoseconds on the monotonic clock.
         at_ns: u64,
     }
 
     /// Writes two `u64`, little endian: monotonic and wall-clock nanoseconds.
     /// For guests without a usable time-stamp counter.
-    3 ReadClock {
+    3 ReadClock: Light, Bytes {
         /// At least 16 bytes.
         into: Buf,
     }
 
     /// Fills a buffer with random bytes from the host's generator.
-    4 Entropy {
+    4 Entropy: Calls, Bytes {
         /// Where to.
         into: Buf,
     }
 
     /// Writes to a standard stream. The value is the number of bytes taken: all of them.
-    5 WriteConsole {
+    5 WriteConsole: Calls, Bytes {
         /// Which stream.
         stream: Stream,
         /// The bytes.
@@ -230,25 +238,25 @@ operations! {
     }
 
     /// Reads from standard input. The value is the number of bytes; zero is the end.
-    6 ReadStdin {
+    6 ReadStdin: Calls, Bytes {
         /// Where to.
         into: Buf,
     }
 
     /// Closes a handle. Operations in flight on it are cancelled.
-    7 Close {
+    7 Close: Calls, Number {
         /// The resource.
         handle: Handle,
     }
 
     /// Connects to a TCP address. The value is the handle of a connection.
-    8 TcpConnect {
+    8 TcpConnect: Calls, Handle {
         /// `host:port` in UTF-8; an IPv6 address stands in brackets.
         address: Buf,
     }
 
     /// Binds a TCP address and listens. The value is the handle of a listener.
-    9 TcpListen {
+    9 TcpListen: Calls, Handle {
         /// `address:port` in UTF-8; port 0 lets the host choose.
         address: Buf,
         /// Most connections that wait to be accepted.
@@ -257,13 +265,13 @@ operations! {
 
     /// Accepts a connection. The value is its handle. At the limit of handles it waits until one is
     /// closed, and connections wait in the backlog meanwhile.
-    10 TcpAccept {
+    10 TcpAccept: Calls, Handle {
         /// The listener.
         listener: Handle,
     }
 
     /// Writes a socket's address as [`SocketAddress`] bytes.
-    11 SocketName {
+    11 SocketName: Calls, Bytes {
         /// The socket.
         socket: Handle,
         /// Which end of it.
@@ -273,7 +281,7 @@ operations! {
     }
 
     /// Reads what there is from a connection. The value is the number of bytes; zero is the end.
-    12 ReadStream {
+    12 ReadStream: Calls, Bytes {
         /// The connection.
         stream: Handle,
         /// Where to.
@@ -281,7 +289,7 @@ operations! {
     }
 
     /// Writes to a connection. The value is the number of bytes taken, perhaps fewer than given.
-    13 WriteStream {
+    13 WriteStream: Calls, Bytes {
         /// The connection.
         stream: Handle,
         /// The bytes.
@@ -289,7 +297,7 @@ operations! {
     }
 
     /// Shuts down one or both directions of a connection.
-    14 ShutdownStream {
+    14 ShutdownStream: Calls, Number {
         /// The connection.
         stream: Handle,
         /// Which direction.
@@ -297,7 +305,7 @@ operations! {
     }
 
     /// Changes a setting of a TCP connection.
-    15 SetSocketOption {
+    15 SetSocketOption: Calls, Number {
         /// The connection.
         socket: Handle,
         /// Which setting.
@@ -308,7 +316,7 @@ operations! {
 
     /// Resolves a name. The value is the number of bytes written: a [`SocketAddress`] with port
     /// zero for each address of the host, as many as fit.
-    16 Lookup {
+    16 Lookup: Calls, Bytes {
         /// The name in UTF-8, or an address, which stands for itself.
         name: Buf,
         /// Where to.
@@ -316,14 +324,14 @@ operations! {
     }
 
     /// Binds a UDP socket. The value is its handle.
-    17 UdpBind {
+    17 UdpBind: Calls, Handle {
         /// `address:port` in UTF-8; port 0 lets the host choose.
         address: Buf,
     }
 
     /// Gives a UDP socket a peer: to it goes what is sent to nobody else, and only what comes from
     /// it is received.
-    18 UdpConnect {
+    18 UdpConnect: Calls, Number {
         /// The socket.
         socket: Handle,
         /// `host:port` in UTF-8.
@@ -331,7 +339,7 @@ operations! {
     }
 
     /// Sends a datagram. The value is the number of bytes sent: all of them.
-    19 UdpSend {
+    19 UdpSend: Calls, Bytes {
         /// The socket.
         socket: Handle,
         /// The bytes.
@@ -343,7 +351,7 @@ operations! {
     /// Receives a datagram. The buffer gets the sender's [`SocketAddress`] and, behind it, as much
     /// of the datagram as fits; the rest is lost. The value is the number of bytes of the datagram
     /// that the buffer got.
-    20 UdpReceive {
+    20 UdpReceive: Calls, Bytes {
         /// The socket.
         socket: Handle,
         /// At least [`SocketAddress::SIZE`] bytes.
@@ -351,13 +359,13 @@ operations! {
     }
 
     /// Connects to a Unix stream socket. The value is the handle of a connection.
-    21 UnixConnect {
+    21 UnixConnect: Calls, Handle {
         /// Its absolute path on the host.
         path: Buf,
     }
 
     /// Opens a regular file. The value is its handle.
-    22 OpenFile {
+    22 OpenFile: Calls, Handle {
         /// Its path ([`crate::file::PATH_MAX`]).
         path: Buf,
         /// How.
@@ -366,7 +374,7 @@ operations! {
 
     /// Reads from a file. The value is the number of bytes, perhaps fewer than asked for; zero is
     /// the end.
-    23 ReadFile {
+    23 ReadFile: Calls, Bytes {
         /// The file.
         file: Handle,
         /// Where to.
@@ -376,7 +384,7 @@ operations! {
     }
 
     /// Writes to a file. The value is the number of bytes taken, perhaps fewer than given.
-    24 WriteFile {
+    24 WriteFile: Calls, Bytes {
         /// The file.
         file: Handle,
         /// The bytes.
@@ -386,7 +394,7 @@ operations! {
     }
 
     /// Tells what an open file is, as [`crate::file::FileStat`] bytes.
-    25 StatFile {
+    25 StatFile: Calls, Bytes {
         /// The file.
         file: Handle,
         /// At least [`crate::file::FileStat::SIZE`] bytes.
@@ -394,7 +402,7 @@ operations! {
     }
 
     /// Cuts a file off, or fills it up with zeroes.
-    26 SetFileLength {
+    26 SetFileLength: Calls, Number {
         /// The file.
         file: Handle,
         /// Its new length in bytes.
@@ -402,7 +410,7 @@ operations! {
     }
 
     /// Waits until what was written to a file is on the disk.
-    27 SyncFile {
+    27 SyncFile: Calls, Number {
         /// The file.
         file: Handle,
         /// How much of it.
@@ -410,7 +418,7 @@ operations! {
     }
 
     /// Tells what is at a path, as [`crate::file::FileStat`] bytes.
-    28 StatPath {
+    28 StatPath: Calls, Bytes {
         /// The path.
         path: Buf,
         /// Whether to follow a symbolic link at its end.
@@ -420,7 +428,7 @@ operations! {
     }
 
     /// Gives something another path, and replaces what is there.
-    29 Rename {
+    29 Rename: Calls, Number {
         /// The path that it has.
         from: Buf,
         /// The path that it gets.
@@ -428,32 +436,32 @@ operations! {
     }
 
     /// Removes something that is not a directory.
-    30 RemoveFile {
+    30 RemoveFile: Calls, Number {
         /// Its path.
         path: Buf,
     }
 
     /// Removes an empty directory.
-    31 RemoveDirectory {
+    31 RemoveDirectory: Calls, Number {
         /// Its path.
         path: Buf,
     }
 
     /// Makes a directory.
-    32 CreateDirectory {
+    32 CreateDirectory: Calls, Number {
         /// Its path.
         path: Buf,
     }
 
     /// Opens a directory for listing. The value is its handle.
-    33 OpenDirectory {
+    33 OpenDirectory: Calls, Handle {
         /// Its path.
         path: Buf,
     }
 
     /// Lists the next entries of a directory. The value is the number of bytes of a batch of
     /// [`crate::file::DirectoryEntry`]s; zero is the end.
-    34 ReadDirectory {
+    34 ReadDirectory: Calls, Bytes {
         /// The directory.
         directory: Handle,
         /// At least [`crate::file::DirectoryEntry::BATCH_MIN`] bytes.
@@ -462,7 +470,7 @@ operations! {
 
     /// Calls a function of the embedding program. The value is the length of its reply, or
     /// [`OVERFLOW`] if that does not fit.
-    40 CallHost {
+    40 CallHost: Calls, Bytes {
         /// The function's name in UTF-8.
         function: Buf,
         /// Its arguments, serialized.
@@ -474,7 +482,7 @@ operations! {
     }
 
     /// Calls a function of the embedding program that gives a stream. The value is its handle.
-    41 OpenHostStream {
+    41 OpenHostStream: Calls, Handle {
         /// The function's name in UTF-8.
         function: Buf,
         /// Its arguments, serialized.
@@ -485,7 +493,7 @@ operations! {
 
     /// Waits for the next item of a stream. The value is the item's length plus one, zero at the
     /// end, or [`OVERFLOW`] if the item does not fit.
-    42 NextItem {
+    42 NextItem: Calls, Bytes {
         /// The stream.
         stream: Handle,
         /// Where the item goes.
@@ -494,7 +502,7 @@ operations! {
 
     /// Copies a part of a message that was too large. The value is the number of bytes; zero is its
     /// end.
-    43 ReadMessage {
+    43 ReadMessage: Calls, Bytes {
         /// The message.
         message: Handle,
         /// Bytes from its start.
@@ -506,14 +514,14 @@ operations! {
     /// Waits until the embedding program calls a function of this guest, or takes a call back. The
     /// value is the length of a [`CallHeader`] and what follows it, or [`OVERFLOW`] if that does not
     /// fit. Ends with `NotConnected` when no more calls will come.
-    44 NextCall {
+    44 NextCall: Calls, Bytes {
         /// Where the call goes.
         into: Buf,
     }
 
     /// Answers a call. A reply in several parts is sent in order, all but the last with
     /// [`ReplyKind::Part`].
-    45 Reply {
+    45 Reply: Calls, Number {
         /// Which call.
         call: u64,
         /// What this is.
@@ -525,7 +533,7 @@ operations! {
     /// Asks for a template of this sandbox, to be taken when the guest next sleeps. It ends in this
     /// sandbox with the value [`CONTINUED`], and in each that is made of the template with
     /// [`RESTORED`].
-    46 Snapshot {}
+    46 Snapshot: Calls, Number {}
 }
 
 /// The value of a [`Snapshot`] in the sandbox of which the template was made.

@@ -199,6 +199,15 @@ impl Parts {
         Ok(())
     }
 
+    /// All of it, copied.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len);
+        for chunk in &self.chunks {
+            bytes.extend_from_slice(chunk);
+        }
+        bytes
+    }
+
     /// All of it in one. Each part goes as soon as it has been copied, and its charge stays.
     ///
     /// # Errors

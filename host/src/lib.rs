@@ -79,8 +79,12 @@
 //! not before [`Sandbox::run`] returns.
 //!
 //! Wakers of whoever waits for a guest are woken on the library's threads, under no lock. Subscribers of
-//! `tracing` and recorders of `metrics` are called everywhere, also under locks and on the library's
-//! threads: they must neither block nor call the library.
+//! `tracing` and recorders of `metrics` are called where something happens, on the library's threads and
+//! under the lock of a sandbox's driver too. They may call the library, guests too, but not wait there
+//! for what a guest does. One that blocks holds up those whose events it is told on that thread: a
+//! runtime's, or in the modes `poll` and `auto` all sandboxes that run so in the process; they go on when
+//! it does. A panic in one ends the sandbox whose event it was told with
+//! [`Violation::HostPanicked`](crate::Violation::HostPanicked).
 //!
 //! After `fork`, a child can build sandboxes of its own; those of its parent give
 //! [`Error::Forked`] there, and are not to be called or dropped. A Tokio runtime does not survive a

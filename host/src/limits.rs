@@ -116,7 +116,8 @@ limits! {
         "of memory", "allocations fail";
     /// Bytes of its own memory that the host keeps for the guest: messages that wait or are only sent
     /// in part, arguments of host functions and what they were read into, paths, calls of the guest
-    /// that have no answer yet, 128 bytes for each in addition; it always has a limit. At the limit
+    /// that have no answer yet, 128 bytes for each in addition, and
+    /// [captured](crate::Output::Capture) output; it always has a limit. At the limit
     /// what needs more is refused with `LimitReached`, or
     /// [`CallError::LimitReached`](crate::CallError::LimitReached). 128 MiB by default: a few of the
     /// largest messages at once, each with the value that it becomes.

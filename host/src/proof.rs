@@ -492,7 +492,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
         mounts: Mounts::open(&policy).expect("the granted directories are there"),
         policy,
         disk: BlockingPool::new(2),
-        console: Console::new(Output::Null, Output::Null, callables.home())
+        console: Console::new(Output::Null, Output::Null, callables.home(), &account)
             .expect("it takes no descriptor"),
         stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),
         callables,

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use self::console::Console;
 pub(crate) use self::stdin::Stdin;
+use crate::account::{Account, Parts};
 
 /// What an embedding program gives to write to.
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -30,7 +31,7 @@ pub enum Output {
     Null,
     /// To this process's own stream of the same name, with nothing in between that would keep it.
     Inherit,
-    /// Into memory.
+    /// Into memory, as much as the limit on host memory allows.
     Capture(Captured),
     /// To whatever takes bytes. It is polled by tasks of the runtime in which the sandbox runs, flushed
     /// after each write of the guest, and dropped when the run ends.
@@ -56,8 +57,14 @@ impl std::fmt::Debug for Output {
 }
 
 /// Output kept in memory. Clones share it.
+///
+/// What a sandbox writes to it counts as host memory of that sandbox
+/// ([`LimitKind::HostMemory`](crate::LimitKind::HostMemory)) for as long as it is kept: beyond the limit
+/// a write ends with an error in the guest, and what did not fit is
+/// [lost output](crate::Sandbox::lost_output). What is written to it as to any other writer
+/// ([`Output::writer`]) counts for nobody.
 #[derive(Clone, Debug, Default)]
-pub struct Captured(Arc<Mutex<Vec<u8>>>);
+pub struct Captured(Arc<Mutex<Parts>>);
 
 impl Captured {
     /// Nothing yet.
@@ -66,30 +73,28 @@ impl Captured {
         Self::default()
     }
 
-    fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
     ///
-    /// There is no memory for it.
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut all = self.bytes();
-        all.try_reserve(bytes.len())?;
-        all.extend_from_slice(bytes);
-        Ok(())
+    /// There is no memory for it, or the account has no room.
+    fn append(&self, bytes: &[u8], account: &Account) -> io::Result<()> {
+        let part = account.concat(&[bytes]).map_err(io::Error::other)?;
+        self.parts().add(part).map_err(io::Error::other)
     }
 
     /// What was written so far.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.bytes().clone()
+        self.parts().to_vec()
     }
 
     /// What was written so far, with what is not UTF-8 replaced.
     #[must_use]
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes()).into_owned()
+        String::from_utf8_lossy(&self.to_vec()).into_owned()
     }
 }
 
@@ -99,7 +104,10 @@ impl AsyncWrite for Captured {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.append(bytes).map(|()| bytes.len()))
+        Poll::Ready(
+            self.append(bytes, &Account::new(u64::MAX))
+                .map(|()| bytes.len()),
+        )
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

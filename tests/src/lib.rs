@@ -19,6 +19,7 @@ pub mod terminal;
 
 use std::arch::x86_64::__cpuid;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -299,6 +300,17 @@ pub fn runtime() -> Runtime {
         .enable_all()
         .build()
         .expect("a runtime")
+}
+
+/// How a program ends that is called so: with what it says, and a status.
+pub fn exit(name: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A Tokio runtime of this many threads besides the calling one.

@@ -26,6 +26,7 @@ mod top;
 use std::process::ExitCode;
 
 use self::say::note;
+pub use self::top::Picture;
 use clap::{Parser, Subcommand};
 
 /// Runs untrusted async Rust in a micro-VM whose wakers reach across the boundary.

@@ -1,6 +1,7 @@
 //! `wakebox top`: the tasks of a running guest, on the whole terminal.
 
 mod board;
+mod picture;
 mod view;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 
 use self::board::Board;
+pub use self::picture::Picture;
 use self::view::{Rates, View};
 use super::run::{SandboxArgs, conclude, run_until};
 use super::signals;

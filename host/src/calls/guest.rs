@@ -136,7 +136,9 @@ impl Caller {
         if input.len() > MESSAGE_MAX {
             return Err(CallError::TooLarge(name.into()));
         }
-        let call = match self.helper.as_ref().and_then(Weak::upgrade) {
+        // A thread that has a driver already (a subscriber may call there) must not want another.
+        let helper = self.helper.as_ref().filter(|_| outside::is_outside());
+        let call = match helper.and_then(Weak::upgrade) {
             // This thread looks after the rings itself for a moment: the way to the guest and back
             // then takes no other thread.
             Some(helper) => {

@@ -13,10 +13,16 @@
 //! The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
 //! is faster than waking the thread. It does so inside the thread's runtime context, so that
 //! whatever it starts still lives in the thread's reactor.
+//!
+//! A mutex is not fair: who takes one turn after the other, as either does while there is work, has it
+//! again before another that waits for it is awake, over and over, and whatever else runs on the thread
+//! that waits would wait as well. So the poller never waits for a driver: it sees to its other tasks while
+//! somebody has it. And whoever else wants it claims it first ([`Poller::claim`]): the poller keeps from
+//! it until that has been.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -68,6 +74,8 @@ fn patience(mode: Mode) -> (Duration, Duration) {
 #[derive(Debug)]
 pub(crate) struct Poller<B: Backend> {
     driver: Mutex<Driver<B>>,
+    /// Threads that wait for the driver and are to have it next.
+    claims: AtomicU32,
     /// The thread's runtime.
     runtime: Handle,
     ready: Arc<Ready>,
@@ -106,6 +114,7 @@ impl<B: Backend> Poller<B> {
             runtime: runtime.clone(),
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
+            claims: AtomicU32::new(0),
             control,
             mode,
             home,
@@ -121,18 +130,40 @@ impl<B: Backend> Poller<B> {
         Ok(poller)
     }
 
-    fn driver(&self) -> Holds<'_, B> {
+    /// The driver, for another thread than the poller's, which lets it go first.
+    fn claim(&self) -> Holds<'_, B> {
+        // A hint, which orders nothing: the mutex does.
+        self.claims.fetch_add(1, Ordering::Relaxed);
         let locked = Locked::new();
+        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        self.claims.fetch_sub(1, Ordering::Relaxed);
         Holds {
-            driver: self.driver.lock().unwrap_or_else(PoisonError::into_inner),
+            driver,
             _locked: locked,
         }
+    }
+
+    /// The driver, unless another thread has it or has claimed it.
+    fn try_driver(&self) -> Option<Holds<'_, B>> {
+        if self.claims.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let locked = Locked::new();
+        let driver = match self.driver.try_lock() {
+            Ok(driver) => driver,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Holds {
+            driver,
+            _locked: locked,
+        })
     }
 
     /// Runs `act` on the driver from another thread than its own.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
         let _context = self.runtime.enter();
-        act(&mut self.driver())
+        act(&mut self.claim())
     }
 
     /// Says whether the task that runs the guest waits for a completion.
@@ -181,13 +212,20 @@ impl<B: Backend> Poller<B> {
         task.take()
     }
 
-    /// One turn by the thread's task.
-    fn turn(&self, register: Option<&std::task::Context<'_>>) -> Result<Turn, Violation> {
-        let turn = self.driver().turn(register)?;
+    /// One turn by the thread's task; none while another thread has the driver.
+    fn try_turn(
+        &self,
+        register: Option<&std::task::Context<'_>>,
+    ) -> Result<Option<Turn>, Violation> {
+        let Some(mut driver) = self.try_driver() else {
+            return Ok(None);
+        };
+        let turn = driver.turn(register)?;
+        drop(driver);
         if turn.completed > 0 && self.must_wake() {
             self.wake_runner();
         }
-        Ok(turn)
+        Ok(Some(turn))
     }
 }
 
@@ -199,7 +237,12 @@ impl<B: Backend> Help for Poller<B> {
         wake::driver_polls(&self.control);
         let started = Instant::now();
         while !errand.is_done() && started.elapsed() < limit {
-            let turn = self.driver().turn(None);
+            let Some(mut driver) = self.try_driver() else {
+                std::hint::spin_loop();
+                continue;
+            };
+            let turn = driver.turn(None);
+            drop(driver);
             match turn {
                 Ok(turn) if turn.completed > 0 && self.must_wake() => {
                     // The guest sleeps: another thread has to run it.
@@ -219,7 +262,7 @@ impl<B: Backend> Help for Poller<B> {
             }
         }
         let (taken, unfinished) = {
-            let driver = self.driver();
+            let driver = self.claim();
             (driver.taken(), driver.is_unfinished())
         };
         if !wake::driver_may_sleep(&self.control, taken) || unfinished {
@@ -350,7 +393,13 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
         };
         let mut impatience = Impatience::default();
         loop {
-            let turn = poller.turn(None)?;
+            let Some(turn) = poller.try_turn(None)? else {
+                if poller.stop.load(Ordering::Acquire) {
+                    break;
+                }
+                give_way().await;
+                continue;
+            };
             if turn.ended == Ended::Stopped {
                 // Who runs the guest was woken to end it.
                 return Ok(());
@@ -373,35 +422,51 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
         };
 
         // Arm the doorbell, look once more, sleep.
-        let taken = poller.driver().taken();
+        let Some(taken) = poller.try_driver().map(|driver| driver.taken()) else {
+            give_way().await;
+            continue;
+        };
         if !wake::driver_may_sleep(&poller.control, taken) {
             continue;
         }
-        notified = std::future::poll_fn(|context| {
-            if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
-                return Poll::Ready(Ok(true));
-            }
-            match poller.turn(Some(context)) {
-                // An operation went on, or will: its guest will want more.
-                Ok(turn) if turn.is_active() => Poll::Ready(Ok(false)),
-                // One that is to end is left alone; who runs it notifies at the end.
-                Ok(_) => Poll::Pending,
-                Err(violation) => Poll::Ready(Err(violation)),
-            }
-        })
-        .await?;
+        notified = sleep(poller).await?;
     }
     Ok(())
+}
+
+/// Waits until somebody notifies the task, or an operation can go on or has. Returns whether it was
+/// notified.
+async fn sleep<B: Backend>(poller: &Poller<B>) -> Result<bool, Violation> {
+    std::future::poll_fn(|context| {
+        if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(true));
+        }
+        match poller.try_turn(Some(context)) {
+            // An operation went on, or will: its guest will want more.
+            Ok(Some(turn)) if turn.is_active() => Poll::Ready(Ok(false)),
+            // One that is to end is left alone; who runs it notifies at the end.
+            Ok(Some(_)) => Poll::Pending,
+            // Who has the driver may have left something.
+            Ok(None) => Poll::Ready(Ok(false)),
+            Err(violation) => Poll::Ready(Err(violation)),
+        }
+    })
+    .await
+}
+
+/// Another thread has the driver, or is about to: the others on this thread have their turn, and that
+/// one the processor, if it waits for the one that this thread is on.
+async fn give_way() {
+    std::thread::yield_now();
+    tokio::task::yield_now().await;
 }
 
 /// Watches the ring for a moment, before the reactor has its turn.
 fn watch<B: Backend>(poller: &Poller<B>) {
     for _ in 0..LOOKS_A_VISIT {
-        {
-            let driver = poller.driver();
-            if driver.has_submissions() || driver.has_ready() {
-                return;
-            }
+        match poller.try_driver() {
+            Some(driver) if !driver.has_submissions() && !driver.has_ready() => {}
+            _ => return,
         }
         std::hint::spin_loop();
     }

@@ -2,7 +2,7 @@
 //! names and what a task is called.
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::op::{OVERFLOW, Opcode};
+use wakebox_abi::op::{OVERFLOW, Opcode, Value};
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{self, Reason, Record, TEXT_MAX, Text, What};
 use wakebox_abi::{layout, port};
@@ -220,7 +220,8 @@ impl Assembler {
                 if let Some(slot) = self.slot(token) {
                     slot.over |= slot.generation == token.generation;
                 }
-                let counts = Opcode::from_code(opcode).is_some_and(Opcode::counts_bytes);
+                let counts =
+                    Opcode::from_code(opcode).is_some_and(|opcode| opcode.value() == Value::Bytes);
                 EventKind::OpEnds {
                     op,
                     what: OpKind(opcode),

@@ -37,7 +37,7 @@ use std::time::Instant;
 
 use wakebox_abi::entry::Token;
 use wakebox_abi::file::PATH_MAX;
-use wakebox_abi::op::{self, Handle, Opcode, Request};
+use wakebox_abi::op::{self, Effort, Handle, Opcode, Request};
 use wakebox_abi::status::Status;
 use wakebox_vmm::signal::RunPage;
 
@@ -320,16 +320,12 @@ trait Start: op::Operation {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status>;
 }
 
-/// What starting an operation costs of the turn's allowance, besides the bytes that it moves. Those
-/// that are done without the kernel are cheap; whatever is not known to be is worth a few system
-/// calls.
+/// What starting an operation costs of the turn's allowance, besides the bytes that it moves.
 #[inline]
 pub(crate) fn price(opcode: u16) -> usize {
-    match Opcode::from_code(opcode) {
-        Some(Opcode::Nop | Opcode::Cancel | Opcode::Deadline | Opcode::ReadClock) | None => {
-            allowance::LIGHT
-        }
-        Some(_) => allowance::CALL,
+    match Opcode::from_code(opcode).map(Opcode::effort) {
+        Some(Effort::Light) | None => allowance::LIGHT,
+        Some(Effort::Calls) => allowance::CALL,
     }
 }
 

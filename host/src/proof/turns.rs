@@ -16,6 +16,7 @@ use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::signal::RunPage;
 
 use super::{Ends, SLOTS};
+use crate::account::Account;
 use crate::allowance::{self, PIECE, Quota};
 use crate::calls::guest::Caller;
 use crate::driver::{Driver, Ended, Turn};
@@ -70,6 +71,17 @@ impl Rig {
             driver,
             generation: 0,
         }
+    }
+
+    /// Has the standard output be captured, so many bytes at most.
+    fn capture(&mut self, most: u64) -> Captured {
+        let captured = Captured::new();
+        let output = Output::Capture(captured.clone());
+        let resources = &mut self.driver.backend;
+        let home = resources.callables.home();
+        let account = Account::new(most);
+        resources.console = Console::new(output, Output::Null, home, &account).unwrap();
+        captured
     }
 
     /// Submits one in a slot.
@@ -362,10 +374,7 @@ fn a_close_cancels_what_is_in_flight_on_its_handle_in_as_many_turns_as_it_takes(
 #[test]
 fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     let mut rig = Rig::new(4 * PIECE as u64);
-    let captured = Captured::new();
-    let output = Output::Capture(captured.clone());
-    let resources = &mut rig.driver.backend;
-    resources.console = Console::new(output, Output::Null, resources.callables.home()).unwrap();
+    let captured = rig.capture(u64::MAX);
     let bytes: Vec<u8> = (0..ARENA).map(|at| (at % 251) as u8).collect();
     rig.put(0, &bytes);
     rig.submit([write(WHOLE)]);
@@ -376,6 +385,44 @@ fn a_long_write_goes_on_in_later_turns_and_arrives_whole() {
     );
     assert_eq!(rig.completed(), [(0, Status::Ok, ARENA)]);
     assert_eq!(captured.to_vec(), bytes);
+}
+
+#[test]
+fn captured_output_is_kept_as_far_as_the_account_goes_and_the_rest_is_lost() {
+    const MOST: u64 = ARENA as u64 * 3 / 2;
+    let mut rig = Rig::new(u64::MAX);
+    let captured = rig.capture(MOST);
+    rig.submit([write(WHOLE)]);
+    rig.turns();
+    assert_eq!(rig.completed(), [(0, Status::Ok, ARENA)]);
+    rig.submit([write(WHOLE)]);
+    rig.turns();
+    assert_eq!(rig.completed(), [(0, Status::LimitReached, 0)]);
+    let kept = captured.to_vec().len() as u64;
+    assert!((MOST - 2 * PIECE as u64..MOST).contains(&kept), "{kept}");
+    let lost: u64 = rig
+        .driver
+        .backend
+        .console
+        .lost()
+        .iter()
+        .map(|lost| lost.bytes)
+        .sum();
+    assert_eq!(kept + lost, 2 * u64::from(ARENA));
+    // Pieces of a byte take no more than their bytes, nearly.
+    let captured = rig.capture(PIECE as u64);
+    let byte = Buf { offset: 0, len: 1 };
+    let mut written = 0;
+    loop {
+        rig.submit([write(byte)]);
+        rig.turns();
+        if rig.completed() != [(0, Status::Ok, 1)] {
+            break;
+        }
+        written += 1;
+    }
+    assert_eq!(captured.to_vec().len(), written);
+    assert!((PIECE / 4..PIECE).contains(&written), "{written}");
 }
 
 /// Counts how often it is woken.
@@ -391,10 +438,7 @@ impl Wake for Wakes {
 #[test]
 fn an_operation_that_gives_way_does_not_wake_the_task_that_takes_the_turns() {
     let mut rig = Rig::new(2 * PIECE as u64);
-    let captured = Captured::new();
-    let output = Output::Capture(captured);
-    let resources = &mut rig.driver.backend;
-    resources.console = Console::new(output, Output::Null, resources.callables.home()).unwrap();
+    rig.capture(u64::MAX);
     rig.submit([write(WHOLE)]);
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());

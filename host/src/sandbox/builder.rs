@@ -221,7 +221,7 @@ impl Builder {
     }
 
     /// How long the guest may compute before other tasks of its thread get a turn, rounded
-    /// up to milliseconds. 2 ms by default.
+    /// up to milliseconds; half of it while others have lately wanted theirs. 2 ms by default.
     #[must_use]
     pub fn quantum(mut self, quantum: Duration) -> Self {
         self.quantum = quantum;

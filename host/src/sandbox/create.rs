@@ -146,6 +146,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         tracing,
         telemetry,
         quantum,
+        shares: 0,
         ended: false,
         computed: limits.time(LimitKind::CpuTime).map(|_| CpuTime::default()),
         limits,
@@ -329,7 +330,7 @@ impl Host {
         let stdio = |source| Error::Stdio { source };
         Ok(Self {
             call_queue: Arc::new(CallQueue::starting_at(next_call, account.clone())),
-            console: Console::new(stdout, stderr, callables.home()).map_err(stdio)?,
+            console: Console::new(stdout, stderr, callables.home(), &account).map_err(stdio)?,
             stdin: Stdin::new(stdin, callables.home()).map_err(stdio)?,
             callables,
             account,

@@ -50,6 +50,13 @@ use crate::telemetry::Telemetry;
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
 
+/// As many times as a guest has its turn in a row without that others want theirs, it has half a quantum
+/// after they did: what a neighbour does takes several turns.
+const SHARED_TURNS: u32 = 16;
+
+/// Who is back sooner after it let others run has let nobody run: a runtime looks for others meanwhile.
+const NOBODY: Duration = Duration::from_micros(20);
+
 /// How long its driver may work before others get a turn. Shorter: work for a guest is done in small
 /// pieces anyway, and what a neighbour does takes several turns.
 const DRIVER_QUANTUM: Duration = Duration::from_micros(500);
@@ -74,6 +81,8 @@ pub struct Sandbox {
     tracing: Option<Tracing>,
     telemetry: Telemetry,
     quantum: Duration,
+    /// For how many turns more it is taken to share its thread.
+    shares: u32,
     limits: Limits,
     ended: bool,
     /// Time on a processor in the guest, if that is limited.

@@ -15,7 +15,7 @@ use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::Exit;
 
 use super::serve::Parked;
-use super::{QUANTUM, Running, Sandbox};
+use super::{NOBODY, QUANTUM, Running, SHARED_TURNS, Sandbox};
 use crate::calls::guest::GuestEnd;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
@@ -212,7 +212,7 @@ impl Sandbox {
     ///
     /// The limit that is reached.
     fn turn_length(&self, began: Instant) -> Result<Duration, Limit> {
-        let mut most = self.quantum;
+        let mut most = self.quantum();
         if let (Some(limit), Some(computed)) =
             (self.limits.time(LimitKind::CpuTime), &self.computed)
         {
@@ -274,8 +274,7 @@ impl Sandbox {
             },
             Exit::Interrupted(reasons) => {
                 if reasons.has(Reasons::QUANTUM) {
-                    tokio::task::yield_now().await;
-                    self.turn_began = Instant::now();
+                    self.give_way().await;
                 }
                 self.serve(false).await
             }
@@ -303,9 +302,27 @@ impl Sandbox {
     /// meanwhile, and whether it was the guest that took the time or its driver.
     pub(super) async fn let_others_run(&mut self, after: Duration) {
         // Limits of time are looked at in between, so a long quantum is no excuse on this side.
-        if self.turn_began.elapsed() >= self.quantum.min(after) {
-            tokio::task::yield_now().await;
-            self.turn_began = Instant::now();
+        if self.turn_began.elapsed() >= self.quantum().min(after) {
+            self.give_way().await;
         }
+    }
+
+    /// How long the guest may compute now before others get a turn.
+    fn quantum(&self) -> Duration {
+        match self.shares {
+            0 => self.quantum,
+            _ => self.quantum / 2,
+        }
+    }
+
+    /// Lets the others on this thread have their turn, and looks whether there are any.
+    async fn give_way(&mut self) {
+        let gave = Instant::now();
+        tokio::task::yield_now().await;
+        self.turn_began = Instant::now();
+        self.shares = match self.turn_began - gave > NOBODY {
+            true => SHARED_TURNS,
+            false => self.shares.saturating_sub(1),
+        };
     }
 }

@@ -15,6 +15,7 @@ use wakebox_abi::status::Status;
 use super::descriptor::Descriptor;
 use super::ledger::{Accepted, Ledger, index};
 use super::{Captured, Output, Writer};
+use crate::account::Account;
 use crate::allowance;
 use crate::arena::ArenaSlice;
 use crate::embedded::{Embedded, Home, Inside, Theirs};
@@ -56,13 +57,19 @@ pub(crate) struct Console {
     is_null: [bool; 2],
     ledger: Arc<Ledger>,
     home: Home,
+    account: Account,
 }
 
 impl Console {
     /// # Errors
     ///
     /// A stream of this process takes a descriptor besides its own, and there is none left.
-    pub(crate) fn new(out: Output, err: Output, home: &Home) -> io::Result<Self> {
+    pub(crate) fn new(
+        out: Output,
+        err: Output,
+        home: &Home,
+        account: &Account,
+    ) -> io::Result<Self> {
         let is_null = [&out, &err].map(|output| matches!(output, Output::Null));
         let sinks = [
             Sink::open(out, Stream::Out, home)?,
@@ -73,6 +80,7 @@ impl Console {
             is_null,
             ledger: Arc::default(),
             home: home.clone(),
+            account: account.clone(),
         })
     }
 
@@ -88,13 +96,14 @@ impl Console {
         from: ArenaSlice,
     ) -> impl Future<Output = io::Result<usize>> + Send + use<> {
         let accepted = self.ledger.accept(stream, from.len());
-        let (sinks, home) = (self.sinks.clone(), self.home.clone());
+        let sinks = self.sinks.clone();
+        let (home, account) = (self.home.clone(), self.account.clone());
         async move {
             let mut turn = (sinks.lock_owned().await, accepted);
             for piece in from.pieces() {
                 allowance::give_way().await;
                 let bytes = piece.copied().map_err(io::Error::other)?;
-                turn = write(turn, stream, bytes, &home).await?;
+                turn = write(turn, stream, bytes, &home, &account).await?;
             }
             Ok(from.len())
         }
@@ -129,6 +138,7 @@ async fn write(
     stream: Stream,
     piece: Vec<u8>,
     home: &Home,
+    account: &Account,
 ) -> io::Result<Turn> {
     let (turn, wrote) = match &mut sinks[index(stream)] {
         Sink::Null => {
@@ -136,7 +146,7 @@ async fn write(
             return Ok((sinks, accepted));
         }
         Sink::Captured(captured) => {
-            let wrote = captured.append(&piece);
+            let wrote = captured.append(&piece, account);
             accepted.wrote(wrote.as_ref().map_or(0, |()| piece.len()));
             ((sinks, accepted), wrote)
         }

@@ -8,13 +8,7 @@ use wakebox::trace::Summary;
 use wakebox_tests::ladder::{RUNGS, Rung};
 
 fn main() -> ExitCode {
-    match climb() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ladder: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    wakebox_tests::exit("ladder", climb())
 }
 
 fn climb() -> Result<()> {

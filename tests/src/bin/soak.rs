@@ -16,13 +16,7 @@ const USAGE: &str =
 const BAR: u64 = 2048;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    wakebox_tests::exit("soak", run())
 }
 
 fn run() -> Result<()> {

@@ -11,13 +11,7 @@ use wakebox_tests::stall::Stall;
 const USAGE: &str = "usage: stall [--wake MODE] [--seconds N] [--busy THREADS] [--seed N]";
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    wakebox_tests::exit("soak", run())
 }
 
 fn run() -> Result<()> {

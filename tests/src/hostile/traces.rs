@@ -1,10 +1,12 @@
-//! Who watches the guests of the group `traces`: every sink of the library, and what it costs.
+//! Who watches the guests of the group `traces`: every sink of the library, the screen of `wakebox top`,
+//! and what all that costs.
 
 use std::io::{self, Write};
 
 use wakebox::trace::lint::{Lint, Thresholds};
 use wakebox::trace::{Event, Recording, Shared, Sink, Summary, json, timeline};
 use wakebox::{Builder, Sandbox};
+use wakebox_cli::Picture;
 use wakebox_hostile::Case;
 
 use crate::memory::heap_in_use;
@@ -12,13 +14,15 @@ use crate::memory::heap_in_use;
 /// What all sinks together, and what waits for them, may take of the heap at once, in bytes. Without a
 /// bound on tasks they would take more for those that the cases make up.
 const HEAP: u64 = 128 << 20;
-/// The same when all tasks have names and locations of the longest: five sinks know 65,536 tasks each, of
+/// The same when all tasks have names and locations of the longest: six sinks know 65,536 tasks each, of
 /// half a KiB with both, and a table that grows is there twice.
-const HEAP_OF_NAMES: u64 = 320 << 20;
+const HEAP_OF_NAMES: u64 = 384 << 20;
 /// Places of the ring: fewer than usual, so that it is often full.
 const RECORDS: u32 = 1 << 13;
 /// Events between two looks at the heap.
 const LOOK_EVERY: u64 = 1 << 12;
+/// Events between two pictures: a person sees ten a second, of which each sorts all tasks.
+const DRAW_EVERY: u64 = 1 << 17;
 
 /// The sinks that are asked afterwards.
 pub(super) struct Watchers {
@@ -43,6 +47,7 @@ impl Watchers {
             .trace(Recording::new().most(1 << 17))
             .trace(watchers.file.clone())
             .trace(watchers.page.clone())
+            .trace(Top::new())
             .trace(watchers.heap.clone())
             .trace_records(RECORDS);
         (watchers, builder)
@@ -66,6 +71,45 @@ impl Watchers {
             return Err(format!("{grown} bytes were kept while it was watched"));
         }
         Ok(())
+    }
+}
+
+/// Draws the screen of `wakebox top` now and then, and at the end.
+struct Top {
+    picture: Picture,
+    events: u64,
+}
+
+impl Top {
+    fn new() -> Self {
+        Self {
+            picture: Picture::new(100, 40).expect("a terminal in memory"),
+            events: 0,
+        }
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        let shown = self.picture.draw()?;
+        match shown.chars().find(|char| char.is_control()) {
+            Some(char) => Err(io::Error::other(format!("{char:?} is on the screen"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for Top {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.picture.event(event)?;
+        self.events += 1;
+        if self.events.is_multiple_of(DRAW_EVERY) {
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.picture.end()?;
+        self.look()
     }
 }
 

@@ -465,3 +465,114 @@ fn a_socket_is_reached_only_by_a_way_that_the_guest_cannot_change() {
     assert_eq!(shown.text(), "PermissionDenied\n");
     assert!(granted.accept().is_err() && secret.accept().is_err());
 }
+
+/// What `wakebox policy check` says of each policy, with `@` for a directory, where these folders of it
+/// are mounted on others; none where nobody may mount anything.
+fn checked_with_mounts(at: &Path, mounts: &[[&str; 2]], policies: &[&str]) -> Option<Vec<Output>> {
+    let place = |text: &str| text.replace('@', at.to_str().unwrap());
+    let unshare = |script: &str, argument: &Path| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-e",
+            "-c",
+            script,
+        ]);
+        command.arg("sh").arg(argument).stdin(Stdio::null());
+        command.output()
+    };
+    match unshare("mount --bind \"$1\" \"$1\"", at) {
+        Ok(output) if output.status.success() => {}
+        refused => {
+            eprintln!("NOT TESTED: nobody may mount anything here: {refused:?}");
+            return None;
+        }
+    }
+    let mut script = String::new();
+    for [what, at] in mounts {
+        let (options, what) = match what.strip_suffix(":ro") {
+            Some(what) => ("--read-only", what),
+            None => ("", *what),
+        };
+        script += &format!("mount {options} --bind '{}' '{}'\n", place(what), place(at));
+    }
+    script += &format!(
+        "exec {} policy check \"$1\"",
+        env!("CARGO_BIN_EXE_wakebox-cli")
+    );
+    let check = |policy: &&str| {
+        let file = at.join("policy.toml");
+        fs::write(&file, place(policy)).unwrap();
+        unshare(&script, &file).unwrap()
+    };
+    Some(policies.iter().map(check).collect())
+}
+
+#[test]
+fn a_folder_for_reading_is_not_changed_by_way_of_a_mount() {
+    let dir = project();
+    let mounts = [
+        // What lies in `work`, elsewhere; and what lies elsewhere, in `work`.
+        ["@/work/keep", "@/other"],
+        ["@/far", "@/work/x"],
+        // Nothing can be changed by way of that.
+        ["@/apart:ro", "@/work/shown"],
+    ];
+    for path in ["far/deep", "apart", "work/shown"] {
+        fs::create_dir_all(dir.path().join(path)).unwrap();
+    }
+    let _sockets = ["far/deep/a.sock", "apart/a.sock"]
+        .map(|path| UnixListener::bind(dir.path().join(path)).unwrap());
+    let refused = [
+        "dirs = ['@/work:/data', '@/other:/seen:ro']",
+        "dirs = ['@/other:/seen', '@/work/keep:/data:ro']",
+        "dirs = ['@/work:/data', '@/far:/seen:ro']",
+        "dirs = ['@/work:/data', '@/far/deep:/seen:ro']",
+        "dirs = ['@/work:/data', '@/work/x:/seen:ro']",
+        "dirs = ['@/work:/data']\nunix = ['@/far/deep/a.sock']",
+    ];
+    let granted = [
+        "dirs = ['@/work:/data', '@/apart:/seen:ro']",
+        "dirs = ['@/work:/data:ro', '@/other:/seen:ro']",
+        // For writing in one for reading, as everywhere.
+        "dirs = ['@/work:/data:ro', '@/far:/seen']",
+        "dirs = ['@/work:/data']\nunix = ['@/apart/a.sock']",
+    ];
+    let policies = [&refused[..], &granted].concat();
+    let Some(checks) = checked_with_mounts(dir.path(), &mounts, &policies) else {
+        return;
+    };
+    for (index, (policy, output)) in policies.iter().zip(checks).enumerate() {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let is_refused = index < refused.len();
+        assert_eq!(output.status.success(), !is_refused, "{policy}: {stderr}");
+        assert_eq!(
+            stderr.contains("for writing"),
+            is_refused,
+            "{policy}: {stderr}"
+        );
+    }
+}
+
+#[kvm_test]
+fn a_file_with_a_name_in_a_folder_for_writing_is_changed_by_that_name_only() {
+    let dir = project();
+    fs::hard_link(dir.path().join("other/f"), dir.path().join("work/f")).unwrap();
+    answers(
+        policy(dir.path(), &["@/work:/data", "@/other:/seen:ro"]),
+        &[
+            ("write /seen/f changed", "PermissionDenied"),
+            ("read /seen/f", "ok \"other\""),
+            ("write /data/f changed", "ok"),
+            ("read /seen/f", "ok \"changed\""),
+            // It can be removed there, and has its other name all the same.
+            ("rm /data/f", "ok"),
+            ("read /seen/f", "ok \"changed\""),
+            // No name for writing can be given to what is for reading.
+            ("rename /seen/f /data/f", "PermissionDenied"),
+        ],
+    );
+}

@@ -7,33 +7,40 @@ use tokio::net::{TcpListener, TcpStream};
 use wakebox::{Output, Policy, Sandbox, WakeMode};
 use wakebox_tests::{Ended, ends, guest, kvm_test, run_here, runtime};
 
+/// Somebody who listens, and where.
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
 /// Runs a case of the probe that may connect to an address, beside somebody who listens there.
 async fn with_peer<P>(
     case: &str,
     mode: WakeMode,
     peer: impl AsyncFnOnce(TcpStream) -> P,
 ) -> (Ended, P) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (listener, address) = listener().await;
     let serve = async {
         let (stream, _) = listener.accept().await.unwrap();
         drop(listener);
         peer(stream).await
     };
-    tokio::join!(probe(case, &address, connect, mode), serve)
+    tokio::join!(probe(case, address, connect, mode), serve)
 }
 
 /// Runs a case of the probe with one grant for its address.
 async fn probe(
     case: &str,
-    address: &str,
+    address: impl ToString,
     grant: impl FnOnce(Policy, &str) -> Policy,
     mode: WakeMode,
 ) -> Ended {
-    let policy = grant(Policy::new(), address);
+    let address = address.to_string();
+    let policy = grant(Policy::new(), &address);
     let probe = Sandbox::builder()
         .guest(guest("net"))
-        .args([case, address])
+        .args([case, &address])
         .policy(policy)
         .wake(mode);
     run_here(probe).await.success()
@@ -75,10 +82,9 @@ fn a_connection_knows_its_peer(mode: WakeMode) {
 #[kvm_test(modes)]
 fn a_name_is_resolved_by_the_host(mode: WakeMode) {
     runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listener().await;
         let named = format!("localhost:{}", address.port());
-        let probe = probe("connect", &named, connect, mode);
+        let probe = probe("connect", named, connect, mode);
         let (ended, accepted) = tokio::join!(probe, listener.accept());
         accepted.unwrap();
         assert_eq!(
@@ -92,10 +98,9 @@ fn a_name_is_resolved_by_the_host(mode: WakeMode) {
 #[kvm_test(modes)]
 fn a_refused_connection_says_so(mode: WakeMode) {
     runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let nobody = listener.local_addr().unwrap().to_string();
+        let (listener, nobody) = listener().await;
         drop(listener);
-        let ended = probe("connect", &nobody, connect, mode).await;
+        let ended = probe("connect", nobody, connect, mode).await;
         assert_eq!(ended.lines()[0], "error ConnectionRefused", "mode {mode}");
     });
 }
@@ -103,13 +108,12 @@ fn a_refused_connection_says_so(mode: WakeMode) {
 #[kvm_test(modes)]
 fn what_is_not_granted_is_denied_and_counted(mode: WakeMode) {
     runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let (listener, address) = listener().await;
         // To listen there is not to connect there, and the other way round.
-        let ended = probe("connect", &address, listen, mode).await;
+        let ended = probe("connect", address, listen, mode).await;
         assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
         assert_eq!(ended.stats.refusals, 1);
-        let ended = probe("listen", &address, connect, mode).await;
+        let ended = probe("listen", address, connect, mode).await;
         assert_eq!(ended.lines()[0], "error PermissionDenied", "mode {mode}");
         // Nobody came.
         let mut accept = std::pin::pin!(listener.accept());
@@ -123,9 +127,8 @@ fn what_is_not_granted_is_denied_and_counted(mode: WakeMode) {
 #[kvm_test(modes)]
 fn a_port_in_use_says_so_and_a_free_one_is_told(mode: WakeMode) {
     runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let taken = listener.local_addr().unwrap().to_string();
-        let ended = probe("listen", &taken, listen, mode).await;
+        let (_listener, taken) = listener().await;
+        let ended = probe("listen", taken, listen, mode).await;
         assert_eq!(ended.lines()[0], "error AddrInUse", "mode {mode}");
         let ended = probe("listen", "127.0.0.1:0", listen, mode).await;
         let bound = ended.lines()[0].strip_prefix("listening on ").unwrap();

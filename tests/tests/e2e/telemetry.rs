@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
+use std::task::{self, Waker};
 use std::thread::{self, ThreadId};
 
 use tracing::field::{Field, Visit};
@@ -11,7 +13,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-use wakebox::{Builder, Sandbox, WakeMode};
+use wakebox::{Builder, CallError, Caller, Outcome, Sandbox, WakeMode};
 use wakebox_tests::{Ended, alone, guest, kvm_test, run};
 
 /// Something that was told: target, fields, and the fields of the span in which it was told.
@@ -204,4 +206,100 @@ fn counters_agree_with_the_statistics() {
             assert_eq!(ended, *taken, "{kind}");
         }
     });
+}
+
+/// A call that a subscriber has begun.
+type Call = Pin<Box<dyn Future<Output = Result<u64, CallError>> + Send>>;
+
+/// A subscriber that calls a guest whenever it is told of an operation, as often as it may, and waits
+/// until another thread has been there.
+#[derive(Clone)]
+struct CallsBack(Arc<Mutex<Wanted>>);
+
+struct Wanted {
+    caller: Option<Caller>,
+    left: usize,
+    begun: Vec<Call>,
+    visitor: mpsc::Sender<mpsc::Sender<()>>,
+}
+
+impl<S: Subscriber> Layer<S> for CallsBack {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // Held by another thread, or by this one further out: that one is at it.
+        let Ok(mut wanted) = self.0.try_lock() else {
+            return;
+        };
+        let Some(caller) = wanted.caller.clone() else {
+            return;
+        };
+        if event.metadata().target() != "wakebox::op" || wanted.left == 0 {
+            return;
+        }
+        wanted.left -= 1;
+        let mut call: Call = Box::pin(async move { caller.call("nap", &1_u64).await });
+        // Begun here, awaited elsewhere.
+        let begun = call
+            .as_mut()
+            .poll(&mut task::Context::from_waker(Waker::noop()));
+        assert!(
+            begun.is_pending(),
+            "a guest does not answer within a turn of its driver"
+        );
+        wanted.begun.push(call);
+        let (arrive, arrived) = mpsc::channel();
+        wanted.visitor.send(arrive).unwrap();
+        arrived.recv().unwrap();
+    }
+}
+
+#[kvm_test]
+fn a_subscriber_may_call_a_guest_and_block_and_all_go_on() {
+    alone!(
+        "a_subscriber_may_call_a_guest_and_block_and_all_go_on",
+        || {
+            const CALLS: usize = 20;
+            let (visitor, visits) = mpsc::channel::<mpsc::Sender<()>>();
+            thread::spawn(move || visits.iter().for_each(|arrive| arrive.send(()).unwrap()));
+            let wanted = CallsBack(Arc::new(Mutex::new(Wanted {
+                caller: None,
+                left: 0,
+                begun: Vec::new(),
+                visitor,
+            })));
+            let subscriber = tracing_subscriber::registry().with(wanted.clone());
+            tracing::subscriber::set_global_default(subscriber).expect("no other is set");
+            let runtime = wakebox_tests::runtime();
+            for mode in WakeMode::ALL {
+                let build = || Sandbox::builder().guest(guest("callme")).wake(mode).build();
+                runtime.block_on(async {
+                    let (running, neighbour) = (build().unwrap().start(), build().unwrap().start());
+                    {
+                        let mut wanted = wanted.0.lock().unwrap();
+                        wanted.caller = Some(running.caller());
+                        wanted.left = CALLS;
+                    }
+                    let mut answered = 0;
+                    while answered < CALLS {
+                        for each in [&running, &neighbour] {
+                            assert_eq!(
+                                each.call::<_, u64>("nap", &2_u64).await.unwrap(),
+                                2,
+                                "{mode}"
+                            );
+                        }
+                        let begun = std::mem::take(&mut wanted.0.lock().unwrap().begun);
+                        for call in begun {
+                            assert_eq!(call.await.unwrap(), 1, "{mode}");
+                            answered += 1;
+                        }
+                    }
+                    wanted.0.lock().unwrap().caller = None;
+                    for each in [running, neighbour] {
+                        let (outcome, _) = each.close().await.unwrap();
+                        assert_eq!(outcome, Outcome::Exit(0), "{mode}");
+                    }
+                });
+            }
+        }
+    );
 }

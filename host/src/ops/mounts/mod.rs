@@ -13,12 +13,15 @@
 //! renamed. So rights must not depend on which of them it takes. Grants only add: what can be
 //! changed through any of them can be changed. A grant that could only take away, because the
 //! directory lies in another one that may be changed, is refused when the sandbox is built
-//! (`overlap.rs`); so is one that would cover files without hiding them. With those gone, nothing
-//! that is granted for reading lies where the guest could rename, replace or change it: it may
-//! move and remove what lies beneath a directory that is granted for writing, and nothing else.
+//! (`overlap.rs`), also if it does so by a mount (`changeable.rs`); so is one that would cover files
+//! without hiding them. With those gone, nothing that is granted for reading lies where the guest
+//! could rename, replace or change it: it may move and remove what lies beneath a directory that is
+//! granted for writing, and nothing else. A file with a name in either (a hard link, which no guest can
+//! make) is granted for writing by the one.
 //!
 //! The granted directories themselves are opened once, when the sandbox is built.
 
+mod changeable;
 pub(crate) mod overlap;
 mod resolved;
 pub(crate) mod socket;
@@ -30,6 +33,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use wakebox_abi::status::Status;
 
+use self::changeable::Changeable;
 use self::overlap::Identity;
 pub(crate) use self::resolved::{Opened, ResolvedPath};
 use crate::allowance::spend;
@@ -49,6 +53,7 @@ const SKIP: usize = 16;
 pub(crate) struct Mounts {
     /// Longest path of the guest first.
     mounts: Vec<Arc<Mount>>,
+    changeable: Arc<Changeable>,
     guard: Arc<Guard>,
 }
 
@@ -70,10 +75,17 @@ impl Mounts {
     /// [`Error::Grant`] for the first that cannot be opened; [`Error::Setting`] for grants that
     /// contradict each other.
     pub(crate) fn open(guard: &Arc<Guard>) -> Result<Self> {
+        let (mounts, changeable) = Mount::open_all(guard.policy())?;
         Ok(Self {
-            mounts: Mount::open_all(guard.policy())?,
+            mounts: mounts.into_iter().map(Arc::new).collect(),
+            changeable: Arc::new(changeable),
             guard: guard.clone(),
         })
+    }
+
+    /// What the guest may change.
+    pub(crate) fn changeable(&self) -> Arc<Changeable> {
+        self.changeable.clone()
     }
 
     /// Where a path of the guest leads to.
@@ -157,15 +169,17 @@ fn rest<'a>(path: &'a str, prefix: &[String]) -> Option<&'a str> {
 }
 
 impl Mount {
-    /// Opens the directories that a policy grants, those with the longest path of the guest first.
-    fn open_all(policy: &Policy) -> Result<Vec<Arc<Self>>> {
+    /// Opens the directories that a policy grants, those with the longest path of the guest first, and
+    /// says what can be changed by way of them.
+    fn open_all(policy: &Policy) -> Result<(Vec<Self>, Changeable)> {
         policy.validate()?;
         let mounts = policy.dirs().iter().map(Self::open);
         let mut mounts = mounts.collect::<Result<Vec<_>>>()?;
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
-        overlap::check(&mounts)?;
-        socket::check(policy.unix(), &mounts)?;
-        Ok(mounts.into_iter().map(Arc::new).collect())
+        let changeable = Changeable::of(&mounts);
+        overlap::check(&mounts, &changeable)?;
+        socket::check(policy.unix(), &mounts, &changeable)?;
+        Ok((mounts, changeable))
     }
 
     fn open(grant: &DirGrant) -> Result<Self> {

@@ -1,7 +1,8 @@
 //! Which granted directories lie in which others: by what they are, not by how they are called.
 //!
 //! A directory lies in another one if `..` leads from it to the other: the walk goes up from the open
-//! directory, so that neither links nor `..` in the path that it was opened by make a difference.
+//! directory, so that neither links nor `..` in the path that it was opened by make a difference. What
+//! mounts add to that is in `changeable.rs`.
 //!
 //! What the walk finds holds as long as nobody moves a granted directory. Guests cannot: they change
 //! what is beneath directories that are granted for writing, and there is none above one that is
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, fstat, openat, statx};
 use rustix::io::Errno;
 
+use super::changeable::Changeable;
 use super::{Mount, unopened};
 use crate::error::{Error, Result};
 
@@ -71,19 +73,18 @@ pub(super) fn ancestors(directory: impl AsFd) -> Result<BTreeSet<Identity>, Errn
 /// # Errors
 ///
 /// [`Error::Setting`], which names both; [`Error::Grant`] for one above which one cannot look.
-pub(super) fn check(mounts: &[Mount]) -> Result<()> {
-    let writable: Vec<_> = mounts
-        .iter()
-        .filter(|mount| mount.grant.is_writable())
-        .collect();
+pub(super) fn check(mounts: &[Mount], changeable: &Changeable) -> Result<()> {
     for inner in mounts {
-        if !inner.grant.is_writable() && !writable.is_empty() {
-            let above = ancestors(&inner.root).map_err(|error| unopened(&inner.grant, error))?;
-            let outer = writable
-                .iter()
-                .find(|outer| above.contains(&outer.identity));
-            if let Some(outer) = outer {
-                return Err(Error::Setting(narrowed(inner, outer)));
+        if !inner.grant.is_writable() {
+            let around = changeable.around(&inner.root);
+            let around = around.map_err(|error| unopened(&inner.grant, error))?;
+            let outer = around.and_then(|within| {
+                let mut all = mounts.iter();
+                let outer = all.find(|outer| outer.identity == within.directory)?;
+                Some((outer, within.is_mounted))
+            });
+            if let Some((outer, is_mounted)) = outer {
+                return Err(Error::Setting(narrowed(inner, outer, is_mounted)));
             }
         }
         if let Some(covered) = covered(inner, mounts) {
@@ -93,7 +94,7 @@ pub(super) fn check(mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
-fn narrowed(inner: &Mount, outer: &Mount) -> String {
+fn narrowed(inner: &Mount, outer: &Mount, is_mounted: bool) -> String {
     let (inner_host, outer_host) = (inner.grant.host().display(), outer.grant.host().display());
     let (seen, outer_seen) = (inner.grant.guest(), outer.grant.guest());
     if inner.identity == outer.identity {
@@ -101,6 +102,13 @@ fn narrowed(inner: &Mount, outer: &Mount) -> String {
             "one directory is granted twice: {inner_host} as {seen} for reading only, and \
              {outer_host} as {outer_seen} for writing, by which the guest could change it all the \
              same; leave one of the two out"
+        );
+    }
+    if is_mounted {
+        return format!(
+            "{inner_host} is granted as {seen} for reading only, but what is there is mounted so that \
+             it also lies in {outer_host}, which is granted as {outer_seen} for writing: by that path \
+             the guest could change it all the same; leave one of the two out"
         );
     }
     format!(

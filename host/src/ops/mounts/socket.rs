@@ -6,38 +6,21 @@
 //! before each connection; what the guest cannot change between the walk and the connection stays as
 //! it was found.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::overlap::{Identity, ancestors};
-use super::{Mount, Mounts};
+use super::Mount;
+use super::changeable::Changeable;
+use super::overlap::Identity;
 use crate::error::{Error, Result};
 
 /// Links that a path may lead through, as in the kernel.
 const LINKS: u32 = 40;
 
-/// The directories in which a guest may change what there is, with all that is beneath them.
-#[derive(Clone, Debug)]
-pub(crate) struct Changeable(BTreeSet<Identity>);
-
 impl Changeable {
-    fn of<'a>(mounts: impl IntoIterator<Item = &'a Mount>) -> Self {
-        let writable = mounts
-            .into_iter()
-            .filter(|mount| mount.grant.is_writable())
-            .map(|mount| mount.identity);
-        Self(writable.collect())
-    }
-
-    /// Whether there is none: then no path has to be looked at.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The first of them in which a part of this absolute path is looked up, as far as the path leads
     /// to something. May wait for a disk.
     ///
@@ -54,9 +37,8 @@ impl Changeable {
         // The next part is the last.
         let mut parts = reversed(path);
         while let Some(part) = parts.pop() {
-            let above = ancestors(&at)?;
-            if let Some(changeable) = above.iter().find(|above| self.0.contains(above)) {
-                return Ok(Some(*changeable));
+            if let Some(within) = self.around(&at)? {
+                return Ok(Some(within.directory));
             }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = match openat(&at, &*part, flags, Mode::empty()) {
@@ -101,21 +83,13 @@ fn link(link: &OwnedFd) -> Result<String, Errno> {
     target.into_string().map_err(|_| Errno::ILSEQ)
 }
 
-impl Mounts {
-    /// What the guest may change.
-    pub(crate) fn changeable(&self) -> Changeable {
-        Changeable::of(self.mounts.iter().map(|mount| &**mount))
-    }
-}
-
 /// Refuses sockets in whose place a guest could put another one.
 ///
 /// # Errors
 ///
 /// [`Error::Setting`], which names the socket and the directory; [`Error::Grant`] for a path that
 /// cannot be looked at.
-pub(super) fn check(sockets: &[PathBuf], mounts: &[Mount]) -> Result<()> {
-    let changeable = Changeable::of(mounts);
+pub(super) fn check(sockets: &[PathBuf], mounts: &[Mount], changeable: &Changeable) -> Result<()> {
     for path in sockets {
         // `Policy::validate` has seen to it that it is text.
         let text = path.to_str().unwrap_or_default();

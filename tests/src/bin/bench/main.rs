@@ -31,13 +31,7 @@ use wakebox_tests::floor::Floor;
 use wakebox_tests::soak;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    wakebox_tests::exit("bench", run())
 }
 
 fn run() -> Result<()> {

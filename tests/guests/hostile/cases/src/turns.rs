@@ -2,7 +2,7 @@
 //! arena. What the host does in one turn is bounded all the same, so others have theirs.
 
 use wakebox_abi::entry::{Entry, Submission, Token};
-use wakebox_abi::op::{self, Handle, Opcode, Operation};
+use wakebox_abi::op::{self, Handle, Opcode, Operation, Value};
 use wakebox_abi::status::Status;
 
 use crate::case::{Args, Case, End, Modes};
@@ -10,21 +10,10 @@ use crate::entries;
 use crate::guest::Guest;
 use crate::machine;
 
-/// Those whose value is a handle.
-const OPEN: [Opcode; 8] = [
-    Opcode::TcpConnect,
-    Opcode::TcpListen,
-    Opcode::TcpAccept,
-    Opcode::UdpBind,
-    Opcode::UnixConnect,
-    Opcode::OpenFile,
-    Opcode::OpenDirectory,
-    Opcode::OpenHostStream,
-];
-
 fn at_its_worst(guest: &mut Guest, [row, ..]: Args) {
     let (mut words, ends) = entries::worst(guest, row as usize);
-    let opens = OPEN.iter().any(|opcode| *opcode as u64 == words[0]);
+    let opcode = Opcode::from_code(words[0] as u16);
+    let opens = opcode.is_some_and(|opcode| opcode.value() == Value::Handle);
     let all = guest.boot.completions;
     let none = Token::from_word(0);
     loop {
