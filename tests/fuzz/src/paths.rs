@@ -343,7 +343,13 @@ fn leads_out(root: &str, tail: &str, follow: bool) -> bool {
     };
     let path = format!(".{tail}");
     let beneath = ResolveFlags::BENEATH;
-    openat2(root, path, flags | last, Mode::empty(), beneath).err() == Some(Errno::XDEV)
+    loop {
+        match openat2(&root, &path, flags | last, Mode::empty(), beneath) {
+            // Somebody renames something, anywhere on the machine: it cannot tell of `..` then.
+            Err(Errno::AGAIN) => {}
+            opened => return opened.err() == Some(Errno::XDEV),
+        }
+    }
 }
 
 /// Whether a path leads to what is neither a file nor a directory.

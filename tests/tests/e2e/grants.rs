@@ -305,6 +305,7 @@ fn new_files_are_made_where_links_lead_and_not_outside() {
         ("keep/none/new", "nowhere"),
         ("keep/new/", "slash"),
         ("round", "round"),
+        ("slash-round/", "slash-round"),
     ] {
         symlink(target, dir.path().join("work").join(name)).unwrap();
     }
@@ -319,6 +320,8 @@ fn new_files_are_made_where_links_lead_and_not_outside() {
         ("write /d/nowhere text", "NotFound"),
         ("write /d/slash text", "IsADirectory"),
         ("write /d/round text", "TooManyLinks"),
+        ("write /d/slash-round text", "IsADirectory"),
+        ("read /d/slash-round", "TooManyLinks"),
     ];
     answers(policy(dir.path(), &["@/work:/d"]), &dialogue);
     assert!(!dir.path().join("other/stolen").exists());

@@ -176,8 +176,8 @@ impl ResolvedPath {
             }
             match self.open_existing(&rest, existing) {
                 // Removed meanwhile, or a link to where nothing is yet, or to `name/`, which is an
-                // error of its own for something that is to be made.
-                Err(Status::NotFound | Status::NotADirectory) => {}
+                // error of its own for something that is to be made, also if it leads round.
+                Err(Status::NotFound | Status::NotADirectory | Status::TooManyLinks) => {}
                 opened => return opened.map(Opened::old),
             }
             if let Some(target) = self.link_at(&rest).map_err(failed)? {
