@@ -20,6 +20,10 @@ const LONGEST_NAME: usize = 400;
 /// nesting is bounded by the library.
 const LONGEST_MANGLED: usize = 4096;
 
+/// Most frames of one backtrace. One location may have tens of them, and a function that calls itself
+/// has it over and over; beyond, functions that are inlined there are left out.
+const MOST_FRAMES: usize = 2048;
+
 /// Where the names of a guest's functions are found.
 pub(crate) struct Symbols {
     /// The guest's ELF file, and a file of its own for the debug information.
@@ -104,6 +108,7 @@ impl Symbols {
         let locations = source
             .map(|elf| locations(elf, &wanted, fuel))
             .unwrap_or_default();
+        let mut room = MOST_FRAMES.saturating_sub(addresses.len());
         let mut resolved: Vec<_> = addresses
             .iter()
             .zip(lookups)
@@ -113,7 +118,12 @@ impl Symbols {
                 };
                 let index = wanted.binary_search(&lookup).ok();
                 let found = index.and_then(|index| locations.get(index));
-                let mut frames: Vec<_> = found.into_iter().flatten().map(frame).collect();
+                let found = found.map(Vec::as_slice).unwrap_or_default();
+                let inlined = found.len().saturating_sub(1);
+                // The last is the function that the others are inlined into.
+                let left_out = if inlined > room { inlined } else { 0 };
+                room -= inlined - left_out;
+                let mut frames: Vec<_> = found[left_out..].iter().map(frame).collect();
                 if frames.is_empty() {
                     frames.push(Frame::default());
                 }
