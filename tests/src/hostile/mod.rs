@@ -30,7 +30,10 @@ use self::process::Left;
 use self::traces::Watchers;
 
 /// How long a case may take whose end is not the wall clock's. Far beyond what any takes.
-const BACKSTOP: Duration = Duration::from_secs(20);
+fn backstop() -> Duration {
+    crate::patient(Duration::from_secs(20))
+}
+
 /// How long a loop without end goes on.
 const ENDLESS: Duration = Duration::from_millis(20);
 /// How long a host function may take, in the case that waits for that.
@@ -155,9 +158,9 @@ impl World {
             .any(|end| matches!(end, End::WallClock | End::Anything));
         let too_slow = case.name.as_str() == "calls/call-too-slow";
         builder(case, mode, data, &socket)
-            .host_fn_timeout(Some(if too_slow { HOST_FN } else { BACKSTOP }))
+            .host_fn_timeout(Some(if too_slow { HOST_FN } else { backstop() }))
             .guest(&self.image)
-            .timeout(if endless { ENDLESS } else { BACKSTOP })
+            .timeout(if endless { ENDLESS } else { backstop() })
     }
 
     /// Runs a case in a wake mode.
@@ -216,7 +219,7 @@ impl World {
             if left.is_no_more_than(before) {
                 break;
             }
-            if began.elapsed() > BACKSTOP {
+            if began.elapsed() > backstop() {
                 let before = self.left.replace(left);
                 return Err(format!(
                     "it left {left:?} behind, before it there were {before:?}"
