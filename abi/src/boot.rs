@@ -85,8 +85,8 @@ pub struct Boot {
     pub env: Range,
     /// The first [`Instance::seed`]. All sandboxes of one template have it in common.
     pub seed: [u64; 4],
-    /// Slots of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches
-    /// and there is none ([`crate::trace`]).
+    /// Slots of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watched when
+    /// the guest was first started, and there was none ([`crate::trace`]).
     pub trace_records: u32,
     /// Zero.
     pub reserved: u32,
@@ -295,8 +295,10 @@ pub struct Instance {
     pub args: AtomicRange,
     /// The environment: `KEY=value` strings, each ended by a NUL.
     pub env: AtomicRange,
+    /// Slots of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watches now.
+    pub trace_records: AtomicU64,
     /// Zero.
-    pub reserved: [AtomicU64; 6],
+    pub reserved: [AtomicU64; 5],
 }
 
 const _: () = {
@@ -307,7 +309,8 @@ const _: () = {
     assert!(
         core::mem::offset_of!(Instance, seed) == 16
             && core::mem::offset_of!(Instance, args) == 48
-            && core::mem::offset_of!(Instance, env) == 64,
+            && core::mem::offset_of!(Instance, env) == 64
+            && core::mem::offset_of!(Instance, trace_records) == 80,
         "Instance: raise ABI_VERSION"
     );
 };
@@ -323,6 +326,8 @@ pub struct Identity {
     pub args: Range,
     /// See [`Instance::env`].
     pub env: Range,
+    /// See [`Instance::trace_records`].
+    pub trace_records: u32,
 }
 
 impl Instance {
@@ -337,7 +342,14 @@ impl Instance {
                 .map(|word| word.load(Ordering::Relaxed)),
             args: self.args.load(),
             env: self.env.load(),
+            trace_records: self.trace_records(),
         }
+    }
+
+    /// How many slots the trace ring has; zero for a number that cannot be, too.
+    #[must_use]
+    pub fn trace_records(&self) -> u32 {
+        u32::try_from(self.trace_records.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// The generation alone.
@@ -366,6 +378,8 @@ impl Instance {
         }
         self.args.store(identity.args);
         self.env.store(identity.env);
+        let records = identity.trace_records.into();
+        self.trace_records.store(records, Ordering::Relaxed);
     }
 
     /// The instance page of the guest that this code runs in.
@@ -393,6 +407,7 @@ mod tests {
             seed: [3, 4, 5, 6],
             args: Range { start: 7, len: 8 },
             env: Range { start: 9, len: 10 },
+            trace_records: 64,
         };
         instance.write(&identity);
         assert_eq!(instance.read(), identity);

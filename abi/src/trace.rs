@@ -117,7 +117,7 @@ macro_rules! coded {
 coded! {
     /// What a [`What::Text`] says.
     Text {
-        /// The name of the task whose [`What::Spawned`] follows.
+        /// The name of the task whose [`What::Spawned`] or [`What::Lives`] follows.
         Name = 0,
         /// The location in the source, as `file:line:column`, where that task was spawned.
         Location = 1,
@@ -168,6 +168,8 @@ pub enum Reason {
     Interrupt,
     /// A waker used elsewhere than on the guest's own processor.
     Elsewhere,
+    /// The guest was restored from a template.
+    Restored,
 }
 
 impl Reason {
@@ -181,6 +183,7 @@ impl Reason {
             Self::Slot => (5, 0),
             Self::Interrupt => (6, 0),
             Self::Elsewhere => (7, 0),
+            Self::Restored => (8, 0),
         }
     }
 
@@ -194,6 +197,7 @@ impl Reason {
             5 => Self::Slot,
             6 => Self::Interrupt,
             7 => Self::Elsewhere,
+            8 => Self::Restored,
             _ => return Err(Unknown),
         })
     }
@@ -390,6 +394,12 @@ records! {
     16 Lost {
         /// Records that had no room since the one before this.
         count: u64 => First,
+    }
+
+    /// A task is there that began when nobody watched.
+    17 Lives {
+        /// Its number.
+        task: u32 => Task,
     }
 }
 

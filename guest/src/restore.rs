@@ -20,6 +20,7 @@ use wakebox_abi::status::Status;
 use crate::io::{Error, Result};
 use crate::op::Op;
 use crate::runtime::runtime;
+use crate::trace::{self, Reason};
 
 type Hook = Box<dyn FnMut()>;
 
@@ -50,27 +51,30 @@ impl Restores {
     pub(crate) fn look(&self, instance: &Instance) {
         let mark = instance.mark();
         if mark != self.mark.get() {
-            self.tell(mark);
+            self.tell(instance, mark);
         }
     }
 
     #[cold]
-    fn tell(&self, mark: u64) {
+    fn tell(&self, instance: &Instance, mark: u64) {
         self.mark.set(mark);
+        if trace::restored(instance) {
+            runtime().executor.tell_of_tasks();
+        }
         self.count.set(self.count.get() + 1);
         // Those that have waited until now; a hook may begin to wait for the next restore.
         let waiters = self.waiters.take();
         // Hooks and wakers may do anything, so nothing is borrowed meanwhile.
         let mut hooks = self.hooks.take();
-        for hook in &mut hooks {
-            hook();
-        }
+        trace::because(Reason::Restored, || {
+            hooks.iter_mut().for_each(|hook| hook());
+        });
         // Those that a hook has added are for the next restore.
         hooks.append(&mut self.hooks.borrow_mut());
         self.hooks.replace(hooks);
-        for (_, waker) in waiters {
-            waker.wake();
-        }
+        trace::because(Reason::Restored, || {
+            waiters.into_iter().for_each(|(_, waker)| waker.wake());
+        });
     }
 }
 
@@ -139,6 +143,7 @@ impl Future for Restored {
             self.seen = count;
             return Poll::Ready(());
         }
+        trace::waits_for(|| Reason::Restored);
         // What a waker does when it is dropped is done after the borrow.
         let _old = {
             let mut waiters = restores.waiters.borrow_mut();

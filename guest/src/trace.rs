@@ -22,7 +22,7 @@ use self::off as teller;
 mod name;
 
 pub(crate) use self::teller::{
-    because, interrupts, is_crowded, is_on, poll_begin, poll_end, spawned, start, waits_for, woken,
-    write,
+    because, interrupts, is_crowded, is_on, lives, poll_begin, poll_end, restored, spawned, start,
+    waits_for, woken, write,
 };
 pub(crate) use wakebox_abi::trace::{Idle, Reason, Roused, What};

@@ -181,7 +181,14 @@ impl Inner {
     fn fill(&self) -> Result<()> {
         while self.ready().len() < self.idle {
             let sandbox = self.make()?;
-            self.ready().push(sandbox);
+            let mut ready = self.ready();
+            if ready.len() < self.idle {
+                ready.push(sandbox);
+                continue;
+            }
+            // Somebody else has made it meanwhile. The machine of this one waits.
+            drop(ready);
+            drop(sandbox);
         }
         Ok(())
     }

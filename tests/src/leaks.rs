@@ -141,25 +141,34 @@ pub fn sandboxes(warm_up: usize, count: usize) -> Result<Left> {
     let started = Instant::now();
     runtime.block_on(all(count, dir.path()))?;
     let time = started.elapsed();
-    // Other threads let go of what they have in hand when their turn comes, and threads for blocking
-    // calls end when they have had nothing to do for a while.
-    let deadline = Instant::now() + PATIENCE;
-    let after = loop {
-        let now = Usage::now()?;
-        if now.descriptors <= before.descriptors && now.threads <= before.threads {
-            break now;
-        }
-        if Instant::now() > deadline {
-            bail!("something is left after {count} sandboxes: {before:?} became {now:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
+    let after = settled(&before)?;
     Ok(Left {
         sandboxes: count,
         time,
         before,
         after,
     })
+}
+
+/// What this process has when it has no more descriptors and threads than before.
+///
+/// # Errors
+///
+/// Something is left after a minute.
+pub fn settled(before: &Usage) -> Result<Usage> {
+    // Other threads let go of what they have in hand when their turn comes, and threads for blocking
+    // calls end when they have had nothing to do for a while.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = Usage::now()?;
+        if now.descriptors <= before.descriptors && now.threads <= before.threads {
+            return Ok(now);
+        }
+        if Instant::now() > deadline {
+            bail!("something is left: {before:?} became {now:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 async fn all(count: usize, dir: &Path) -> Result<()> {

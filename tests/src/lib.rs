@@ -15,6 +15,7 @@ pub mod memory;
 pub mod programs;
 pub mod soak;
 pub mod stall;
+pub mod takes;
 pub mod terminal;
 
 use std::arch::x86_64::__cpuid;

@@ -59,6 +59,8 @@ Check
   hostile [PART]         run the hostile guests whose names contain PART (all of them: minutes)
       --list             say how each must end
   soak sandboxes [N]     N sandboxes (10,000), ended in every way; checks that nothing is left
+  soak takes [N]         N tenants of one pool (100,000), ended at random; checks that nothing is left
+                         and that none finds a byte of another; also with --seed N
   soak calls             calls, timers, web requests and kills at random, beside two busy threads,
                          and whether anything ever stands still: --wake MODE, --seconds N (60),
                          --busy THREADS (2), --seed N

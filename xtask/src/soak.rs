@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: ten thousand connections, for a minute and more than once; or ten thousand
-//! sandboxes; or calls at random, and whether anything stands still.
+//! sandboxes; or a hundred thousand tenants of a pool; or calls at random, and whether anything stands
+//! still.
 
 use std::process::ExitCode;
 
@@ -11,10 +12,12 @@ use crate::process;
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     match args.positional().as_deref() {
         Some("sandboxes") => sandboxes(args),
+        Some("takes") => takes(args),
         Some("calls") => calls(args),
         Some(other) => {
             bail!(
-                "there is no soak `{other}`; there are `sandboxes`, `calls`, and none for connections"
+                "there is no soak `{other}`; there are `sandboxes`, `takes`, `calls`, and none for \
+                 connections"
             )
         }
         None => connections(args),
@@ -25,6 +28,14 @@ fn sandboxes(mut args: Args) -> Result<ExitCode> {
     let count = args.positional();
     args.all_done()?;
     start("leaks", count)
+}
+
+fn takes(mut args: Args) -> Result<ExitCode> {
+    let seed = args.option::<u64>("--seed")?;
+    let seed = seed.map(|seed| ["--seed".to_owned(), seed.to_string()]);
+    let count = args.positional();
+    args.all_done()?;
+    start("takes", count.into_iter().chain(seed.into_iter().flatten()))
 }
 
 fn calls(mut args: Args) -> Result<ExitCode> {

@@ -139,6 +139,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         Just(Reason::Slot),
         Just(Reason::Interrupt),
         Just(Reason::Elsewhere),
+        Just(Reason::Restored),
     ]
 }
 
@@ -161,6 +162,7 @@ fn what() -> impl Strategy<Value = What> {
         }),
         tasks.prop_map(|(task, by)| What::Spawned { task, by }),
         any::<u32>().prop_map(|task| What::PollBegin { task }),
+        any::<u32>().prop_map(|task| What::Lives { task }),
         (any::<(u32, bool, u16)>(), proptest::option::of(reason())).prop_map(
             |((task, ready, more), on)| What::PollEnd {
                 task,

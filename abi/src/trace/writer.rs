@@ -110,7 +110,19 @@ impl Trace {
     /// this kind, nor was there.
     #[must_use]
     pub unsafe fn of_guest(boot: &Boot) -> Self {
-        if boot.trace_records == 0 {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_slots(boot.trace_records) }
+    }
+
+    /// The guest's end of a ring with so many slots; of none, if they are zero.
+    ///
+    /// # Safety
+    ///
+    /// The code runs as a Wakebox guest whose trace ring has as many slots, and there is no other value
+    /// of this kind that is on, nor was there.
+    #[must_use]
+    pub unsafe fn with_slots(slots: u32) -> Self {
+        if slots == 0 {
             return Self::OFF;
         }
         let at = |address: u64| {
@@ -126,7 +138,7 @@ impl Trace {
         let (control, slots) = unsafe {
             (
                 MappedControl::new(control),
-                MappedSlots::new(ring.cast(), boot.trace_records),
+                MappedSlots::new(ring.cast(), slots),
             )
         };
         Self(Some(Writer::new(control, slots)))

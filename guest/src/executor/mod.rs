@@ -139,6 +139,14 @@ impl Executor {
         JoinHandle::new(task)
     }
 
+    /// Tells of all tasks whoever watches from now on.
+    #[cold]
+    pub(crate) fn tell_of_tasks(&self) {
+        for task in self.tasks.iter() {
+            trace::lives(task.number(), task.given_name(), task.name());
+        }
+    }
+
     /// Whether there is something to poll.
     #[inline]
     pub(crate) fn has_ready(&self) -> bool {

@@ -161,6 +161,11 @@ impl TaskList {
         self.oldest.get()
     }
 
+    /// All of them. None may be removed meanwhile.
+    pub(super) fn iter(&self) -> impl Iterator<Item = TaskRef> + use<> {
+        core::iter::successors(self.first(), |task| task.links().newer.get())
+    }
+
     #[inline(always)]
     pub(super) fn add(&self, task: TaskRef) {
         let newest = self.newest.replace(Some(task));

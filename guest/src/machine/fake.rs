@@ -160,6 +160,7 @@ fn identity(number: u64, args: &[&str], env: &[&str]) -> Identity {
         seed: [number, 2, 3, 4],
         args: range(args),
         env: range(env),
+        trace_records: 0,
     }
 }
 

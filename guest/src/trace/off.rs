@@ -3,7 +3,7 @@
 
 use core::panic::Location;
 
-use wakebox_abi::boot::Boot;
+use wakebox_abi::boot::{Boot, Instance};
 
 use super::{Reason, What};
 
@@ -11,6 +11,11 @@ use super::{Reason, What};
 ///
 /// None: it is that of the function which it replaces.
 pub(crate) unsafe fn start(_boot: &Boot) {}
+
+#[inline(always)]
+pub(crate) const fn restored(_instance: &Instance) -> bool {
+    false
+}
 
 #[inline(always)]
 pub(crate) const fn is_on() -> bool {
@@ -28,6 +33,9 @@ pub(crate) fn write(_what: impl FnOnce(u32) -> What) {}
 #[inline(always)]
 pub(crate) fn spawned(_task: u32, _name: Option<&str>, _type_name: &str, _location: &Location<'_>) {
 }
+
+#[inline(always)]
+pub(crate) fn lives(_task: u32, _name: Option<&str>, _type_name: &str) {}
 
 #[inline(always)]
 pub(crate) fn poll_begin(_task: u32) {}

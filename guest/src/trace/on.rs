@@ -5,14 +5,14 @@ use core::fmt::Write;
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use wakebox_abi::boot::Boot;
+use wakebox_abi::boot::{Boot, Instance};
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
 
 use super::{Reason, What, name};
 use crate::runtime::runtime;
 
-/// Whether somebody watches. Written once, by the entry.
+/// Whether somebody watches. Written by the entry, and when the guest was restored.
 static ON: AtomicBool = AtomicBool::new(false);
 
 static TELLER: Teller = Teller {
@@ -70,6 +70,21 @@ pub(crate) unsafe fn start(boot: &Boot) {
     ON.store(is_on, Ordering::Relaxed);
 }
 
+/// Begins to tell, or ceases to, as is wanted of a guest that was restored. Returns whether somebody
+/// watches, who knows nothing of what was before.
+pub(crate) fn restored(instance: &Instance) -> bool {
+    // SAFETY: as in `Teller::write`.
+    let trace = unsafe { &mut *TELLER.trace.get() };
+    let slots = instance.trace_records();
+    if !trace.is_on() {
+        // SAFETY: a host tells the truth, and gives a guest one ring at most. It stays when nobody
+        // watches for a while: this is the first that is on.
+        *trace = unsafe { Trace::with_slots(slots) };
+    }
+    ON.store(slots > 0, Ordering::Relaxed);
+    slots > 0
+}
+
 /// Whether somebody watches: a load, and a branch that is not taken.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
@@ -101,9 +116,7 @@ pub(crate) fn write(what: impl FnOnce(u32) -> What) {
     }
 }
 
-/// Tells of a task that was made.
-#[cold]
-pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
+fn named(name: Option<&str>, type_name: &str) {
     let mut words = Words::new();
     // What is too long is cut off.
     let _ = match name {
@@ -111,6 +124,19 @@ pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: 
         None => name::short(type_name, &mut words),
     };
     TELLER.text(Text::Name, words.as_str());
+}
+
+/// Tells of a task that was made when nobody watched.
+#[cold]
+pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
+    named(name, type_name);
+    TELLER.write(What::Lives { task });
+}
+
+/// Tells of a task that was made.
+#[cold]
+pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
+    named(name, type_name);
     let by = TELLER.current.get();
     // What no task has made is the runtime's, and its location says nothing.
     if by != 0 {

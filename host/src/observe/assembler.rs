@@ -273,6 +273,10 @@ impl Assembler {
                 name: text(&name),
                 location: (!location.is_empty()).then(|| text(&location)),
             },
+            What::Lives { task } => EventKind::Lives {
+                task: TaskId(task),
+                name: text(&name),
+            },
             What::PollBegin { task } => EventKind::PollBegin { task: TaskId(task) },
             What::PollEnd {
                 task,
@@ -316,7 +320,7 @@ impl Assembler {
             What::TimerSet { timer, at_ns, by } => EventKind::TimerSet {
                 timer: TimerId(timer),
                 by: some_task(by),
-                at: at_ns,
+                at: self.clock.of_guest(at_ns),
             },
             What::Submitted {
                 token,
@@ -370,6 +374,7 @@ impl Assembler {
             Reason::Timer(timer) => Awaited::Timer(TimerId(timer)),
             Reason::Task(task) => Awaited::Task(TaskId(task)),
             Reason::Slot => Awaited::Slot,
+            Reason::Restored => Awaited::Restored,
             Reason::Unknown | Reason::Interrupt | Reason::Elsewhere => Awaited::Unknown,
         }
     }
@@ -383,6 +388,7 @@ impl Assembler {
             Reason::Timer(timer) => Cause::Timer(TimerId(timer)),
             Reason::Interrupt => Cause::Interrupt,
             Reason::Elsewhere => Cause::Elsewhere,
+            Reason::Restored => Cause::Restored,
             Reason::Unknown | Reason::Slot => Cause::Unknown,
         }
     }

@@ -140,21 +140,27 @@ pub(super) struct TraceClock {
     multiplier: u64,
     /// Set if there is no steady counter: the time is that since then.
     start: Option<Instant>,
+    /// Nanoseconds that the guest's monotonic clock showed at zero.
+    guest: u64,
 }
 
 impl TraceClock {
+    /// A clock that shows zero now.
     fn new(clocks: &Clocks) -> Self {
+        let guest = nanos_since(clocks.start());
         if clocks.has_counter() {
             Self {
                 zero: ticks(),
                 multiplier: clocks.multiplier(),
                 start: None,
+                guest,
             }
         } else {
             Self {
-                zero: 0,
+                zero: guest,
                 multiplier: 1 << 32,
                 start: Some(clocks.start()),
+                guest,
             }
         }
     }
@@ -162,7 +168,7 @@ impl TraceClock {
     fn now(&self) -> u64 {
         match self.start {
             None => ticks(),
-            Some(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Some(start) => nanos_since(start),
         }
     }
 
@@ -171,6 +177,15 @@ impl TraceClock {
         let ticks = ticks.saturating_sub(self.zero);
         ((u128::from(ticks) * u128::from(self.multiplier)) >> 32) as u64
     }
+
+    /// The same of a moment on the guest's monotonic clock.
+    pub(super) fn of_guest(&self, nanos: u64) -> u64 {
+        nanos.saturating_sub(self.guest)
+    }
+}
+
+fn nanos_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Writes down what the host does. Clones write to the same trace.
@@ -277,7 +292,8 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    /// Begins a trace of a guest of whose records so many have been taken.
+    /// Begins a trace. `restored` is of a guest that goes on where another stood: how many of its records
+    /// had been taken.
     ///
     /// # Errors
     ///
@@ -288,7 +304,7 @@ impl Tracing {
         mode: String,
         guest: Option<String>,
         sinks: Sinks,
-        traced: u32,
+        restored: Option<u32>,
     ) -> Result<Self> {
         let clock = TraceClock::new(clocks);
         let recorder = Recorder(Arc::new(Buffer {
@@ -307,11 +323,17 @@ impl Tracing {
         };
         let buffer = recorder.clone();
         let body = move || {
-            sinks.tell(&Event {
-                time: 0,
-                side: Side::Host,
-                kind: EventKind::Started { mode, guest },
-            });
+            let mut first = |kind| {
+                sinks.tell(&Event {
+                    time: 0,
+                    side: Side::Host,
+                    kind,
+                });
+            };
+            first(EventKind::Started { mode, guest });
+            if restored.is_some() {
+                first(EventKind::Restored { clock: clock.guest });
+            }
             give_out(&buffer.0, &mut sinks);
             let _ = tell.send(sinks.error);
         };
@@ -322,7 +344,8 @@ impl Tracing {
             control: memory.control(),
             // Of a guest that was not watched when it began, the host's side is seen.
             ring: (memory.plan().trace_records > 0).then(|| {
-                TraceConsumer::starting_at(memory.control(), memory.trace(), ring::TRACE, traced)
+                let taken = restored.unwrap_or(0);
+                TraceConsumer::starting_at(memory.control(), memory.trace(), ring::TRACE, taken)
             }),
             last: clock.now(),
             ended: false,

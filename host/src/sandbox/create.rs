@@ -85,19 +85,24 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         }
         Some(stand) => {
             as_it_stands(stand, builder.mode, (builder.arena, builder.stack), &limits)?;
-            Loaded::standing(image.clone(), stand, &machines)?
+            Loaded::standing(image.clone(), stand, trace_records, &machines)?
         }
     };
-    instance.write(&loaded.memory)?;
+    let slots = match trace_records {
+        0 => 0,
+        _ => loaded.memory.plan().trace_records,
+    };
+    instance.watched(slots).write(&loaded.memory)?;
     let mode = loaded.mode;
     let stood = template.stand().map(|stand| &stand.driver);
-    let stood = stood.cloned().unwrap_or_default();
     let quantum = match trace_records {
         0 => builder.quantum,
         _ => builder.quantum.min(QUANTUM),
     };
     let telemetry = Telemetry::new(name.as_deref(), mode);
-    let tracing = loaded.watched_by(builder.sinks, name.clone(), stood.traced)?;
+    let restored = stood.map(|stood| stood.traced);
+    let tracing = loaded.watched_by(builder.sinks, name.clone(), restored)?;
+    let stood = stood.cloned().unwrap_or_default();
     let stop = Arc::new(Stop::new(loaded.machine.vcpu().kick().clone()));
     let host = Host::new(
         &limits,
@@ -201,11 +206,25 @@ impl Loaded {
         })
     }
 
-    /// One that goes on where a sandbox stood.
-    fn standing(image: Image, stand: &Stand, machines: &Machines) -> Result<Self> {
-        let plan = stand.memory.plan().clone();
-        let mut machine = machines.take(&stand.memory.backing(), plan)?;
+    /// One that goes on where a sandbox stood. If it is to have a trace ring, it has one as far as its
+    /// memory can: that sandbox may have had none.
+    fn standing(
+        image: Image,
+        stand: &Stand,
+        trace_records: u32,
+        machines: &Machines,
+    ) -> Result<Self> {
+        let backing = stand.memory.backing();
+        let watched = stand.memory.plan().with_trace(trace_records);
+        let mut machine = match &watched {
+            // With other page tables than the processor may have seen in the same place.
+            Some(plan) => Machines::new(0).take(&backing, plan.clone())?,
+            None => machines.take(&backing, stand.memory.plan().clone())?,
+        };
         let memory = machine.memory().clone();
+        if watched.is_some() {
+            memory.write_tables();
+        }
         machine.restore(&stand.machine)?;
         let clocks = Clocks::resumed(machine.vcpu().fd(), stand.elapsed);
         if stand.has_counter && !clocks.has_counter() {
@@ -273,13 +292,13 @@ impl Loaded {
         &self,
         sinks: Sinks,
         guest: Option<String>,
-        traced: u32,
+        restored: Option<u32>,
     ) -> Result<Option<Tracing>> {
         if sinks.0.is_empty() {
             return Ok(None);
         }
         let mode = self.mode.to_string();
-        let tracing = Tracing::new(&self.memory, &self.clocks, mode, guest, sinks, traced)?;
+        let tracing = Tracing::new(&self.memory, &self.clocks, mode, guest, sinks, restored)?;
         Ok(Some(tracing))
     }
 

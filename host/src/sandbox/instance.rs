@@ -55,8 +55,15 @@ impl Instance {
                 start: args.end(),
                 len: words.len() as u64 - args.len,
             },
+            trace_records: 0,
         };
         Ok(Self { identity, words })
+    }
+
+    /// The same, of a guest that is watched through a trace ring with so many slots, if there are any.
+    pub(super) fn watched(mut self, slots: u32) -> Self {
+        self.identity.trace_records = slots;
+        self
     }
 
     /// What the guest is told of it.

@@ -83,11 +83,11 @@ impl Sandbox {
         let parked = loop {
             let parked = poll_fn(|context| {
                 let poll = self.poll_parked(context);
-                if poll.is_pending()
-                    && !pended
-                    && let Some(recorder) = self.recorder()
-                {
-                    recorder.parked();
+                if poll.is_pending() && !pended {
+                    self.memory.learn();
+                    if let Some(recorder) = self.recorder() {
+                        recorder.parked();
+                    }
                 }
                 pended |= poll.is_pending();
                 poll

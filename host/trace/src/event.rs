@@ -37,6 +37,8 @@ pub enum Cause {
     Interrupt,
     /// A waker was used elsewhere than on the guest's own processor.
     Elsewhere,
+    /// The guest found itself restored from a template.
+    Restored,
     /// The guest's runtime, or something of which the trace does not know: records were lost.
     Unknown,
 }
@@ -57,6 +59,8 @@ pub enum Awaited {
     /// A slot among the operations in flight.
     #[serde(rename = "line")]
     Slot,
+    /// That the guest is restored from a template.
+    Restored,
     /// Something of the guest's own making: a channel, a lock, a future written by hand.
     Unknown,
 }
@@ -203,6 +207,12 @@ pub enum EventKind {
         /// The guest's file, if it has one.
         guest: Option<String>,
     },
+    /// The sandbox was made of a template: its guest goes on where another was parked. Follows
+    /// [`Self::Started`].
+    Restored {
+        /// What the guest's monotonic clock shows, in nanoseconds: how long it had been there before.
+        clock: u64,
+    },
 
     // The guest's executor ------------------------------------------------------------
     /// A task was made; its first poll needs no wake.
@@ -216,6 +226,13 @@ pub enum EventKind {
         /// Where in the source, as `file:line:column`, if known.
         #[serde(rename = "place")]
         location: Option<String>,
+    },
+    /// A task that began when nobody watched: in the sandbox of which the template was made.
+    Lives {
+        /// Its number.
+        task: TaskId,
+        /// Its name, as in [`Self::Spawned`].
+        name: String,
     },
     /// A poll begins.
     PollBegin {
@@ -267,7 +284,7 @@ pub enum EventKind {
         timer: TimerId,
         /// By which task; `None` for the runtime.
         by: Option<TaskId>,
-        /// When it is due: nanoseconds since the sandbox was made, on the guest's monotonic clock,
+        /// When it is due: nanoseconds since the sandbox was made, by the guest's monotonic clock,
         /// which differs from that of the trace by some parts in a million.
         at: u64,
     },
@@ -407,6 +424,7 @@ impl EventKind {
         match self {
             Self::Started { mode, guest } => mode.len() + len(guest),
             Self::Spawned { name, location, .. } => name.len() + len(location),
+            Self::Lives { name, .. } => name.len(),
             Self::Malformed { why: text, .. } | Self::Finished { outcome: text, .. } => text.len(),
             _ => 0,
         }
@@ -417,7 +435,9 @@ impl EventKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Started { .. } => "started",
+            Self::Restored { .. } => "restored",
             Self::Spawned { .. } => "spawned",
+            Self::Lives { .. } => "lives",
             Self::PollBegin { .. } => "poll_begin",
             Self::PollEnd { .. } => "poll_end",
             Self::Cloned { .. } => "cloned",
@@ -451,6 +471,7 @@ impl EventKind {
     pub const fn task(&self) -> Option<TaskId> {
         match self {
             Self::Spawned { task, .. }
+            | Self::Lives { task, .. }
             | Self::PollBegin { task }
             | Self::PollEnd { task, .. }
             | Self::Cloned { task, .. }
@@ -489,6 +510,7 @@ impl EventKind {
             | Self::Parked
             | Self::Resumed
             | Self::Started { .. }
+            | Self::Restored { .. }
             | Self::Finished { .. } => Track::Host,
             Self::Doorbell { .. }
             | Self::Exited { .. }

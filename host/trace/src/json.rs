@@ -155,7 +155,7 @@ impl<W: Write> Writer<W> {
         let time = event.time;
         let line = &mut self.line;
         match &event.kind {
-            EventKind::Spawned { task, name, .. } => {
+            EventKind::Spawned { task, name, .. } | EventKind::Lives { task, name } => {
                 let (pid, tid) = ids(Track::Task(*task));
                 let title = if name.is_empty() {
                     task.to_string()
@@ -373,6 +373,7 @@ fn poll_end(line: &mut Lines, result: PollResult) -> &mut Lines {
             Some(Awaited::Timer(timer)) => line.text("pending on timer ").number(timer.0),
             Some(Awaited::Task(task)) => line.text("pending on task ").number(task.0),
             Some(Awaited::Slot) => line.text("pending on a slot in flight"),
+            Some(Awaited::Restored) => line.text("pending on a restore"),
         },
     }
 }
@@ -386,6 +387,7 @@ fn cause(line: &mut Lines, cause: Cause) -> &mut Lines {
         Cause::Timer(timer) => line.text("timer ").number(timer.0),
         Cause::Interrupt => line.text("an interrupt"),
         Cause::Elsewhere => line.text("another thread"),
+        Cause::Restored => line.text("the restore"),
         Cause::Unknown => line.text("the runtime"),
     }
 }

@@ -10,7 +10,9 @@
 //! | event | side | says |
 //! |---|---|---|
 //! | `started`, `finished` | host | the first and the last event: wake mode; outcome, losses |
+//! | `restored` | host | the second event of a sandbox that was made of a template: what the guest's clock shows |
 //! | `spawned`, `ended` | guest | a task's name, its location in the source, who made it; finished or aborted |
+//! | `lives` | guest | a task that was there before anybody watched: its name |
 //! | `poll_begin`, `poll_end` | guest | ready, or pending and on what |
 //! | `cloned`, `dropped` | guest | the life of wakers |
 //! | `woken` | guest | a waker was called: by which [`Cause`], and whether that queued the task |

@@ -189,7 +189,8 @@ impl Names {
 
     /// Learns what an event says.
     pub fn learn(&mut self, event: &Event) {
-        if let EventKind::Spawned { task, name, .. } = &event.kind {
+        if let EventKind::Spawned { task, name, .. } | EventKind::Lives { task, name } = &event.kind
+        {
             self.known.insert(*task, name.clone());
             self.order.push_back(*task);
             if self.order.len() > TASKS

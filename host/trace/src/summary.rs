@@ -183,6 +183,10 @@ impl Summary {
                 }
                 self.did();
             }
+            EventKind::Lives { task, name } => match self.begins(*task) {
+                Some(task) => task.name.clone_from(name),
+                None => self.left_out += 1,
+            },
             EventKind::PollBegin { task } => self.poll_begins(*task, event.time),
             EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, event.time),
             EventKind::Woken {
@@ -243,6 +247,7 @@ impl Summary {
             }
             EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
             EventKind::Started { .. }
+            | EventKind::Restored { .. }
             | EventKind::OpReady { .. }
             | EventKind::InterruptTaken { .. } => {}
         }

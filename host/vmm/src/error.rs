@@ -64,6 +64,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the process, or the system, has too little of something that others may give back: memory
+    /// or descriptors.
+    pub(crate) fn is_of_shortage(&self) -> bool {
+        let (Self::Kvm { source, .. } | Self::Map { source, .. }) = self else {
+            return false;
+        };
+        let errno = source.raw_os_error();
+        errno.is_some_and(|errno| [libc::ENOMEM, libc::EMFILE, libc::ENFILE].contains(&errno))
+    }
+
     /// An error of a KVM call.
     pub(crate) fn kvm(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |error| Self::Kvm {

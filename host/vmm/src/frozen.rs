@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use wakebox_abi::layout::PAGE_SIZE;
 
-use crate::backing::Backing;
+use crate::backing::{Backing, Template};
 use crate::error::{Error, Result};
 use crate::pages::Range;
 use crate::plan::Plan;
@@ -17,7 +17,7 @@ use crate::plan::Plan;
 /// [template](Backing::Template) of other guests' memory.
 #[derive(Clone, Debug)]
 pub struct Frozen {
-    file: Arc<File>,
+    template: Template,
     plan: Plan,
     /// Bytes of pages that are not zeroes.
     kept: u64,
@@ -39,7 +39,7 @@ impl Frozen {
         };
         let file = make().map_err(|source| Error::Map { bytes, source })?;
         Ok(Self {
-            file: Arc::new(file),
+            template: Template::new(Arc::new(file)),
             plan,
             kept: 0,
         })
@@ -63,7 +63,8 @@ impl Frozen {
             let run = rest.chunks(page).take_while(|page| !is_empty(page)).count() * page;
             let run = &rest[..run.min(rest.len())];
             if !run.is_empty() {
-                self.file
+                self.template
+                    .file()
                     .write_all_at(run, offset + at as u64)
                     .map_err(failed)?;
                 self.kept += run.len() as u64;
@@ -97,7 +98,7 @@ impl Frozen {
     /// [`Error::Map`].
     pub fn seal(&self) -> Result<()> {
         let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&self.file, seals).map_err(|error| Error::Map {
+        fcntl_add_seals(self.template.file(), seals).map_err(|error| Error::Map {
             bytes: self.plan.ram,
             source: error.into(),
         })
@@ -118,10 +119,7 @@ impl Frozen {
     /// What memory like it is made of.
     #[must_use]
     pub fn backing(&self) -> Backing {
-        Backing::Template {
-            file: self.file.clone(),
-            offset: 0,
-        }
+        Backing::Template(self.template.clone())
     }
 
     /// The ranges that hold something, in their order, in bytes.
@@ -130,7 +128,7 @@ impl Frozen {
     ///
     /// [`Error::Map`].
     pub fn ranges(&self) -> Result<Vec<Range>> {
-        data(&self.file, 0, self.plan.ram).map_err(|source| Error::Map {
+        data(self.template.file(), self.plan.ram).map_err(|source| Error::Map {
             bytes: self.plan.ram,
             source,
         })
@@ -142,7 +140,8 @@ impl Frozen {
     ///
     /// [`Error::Map`].
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.file
+        self.template
+            .file()
             .read_exact_at(bytes, offset)
             .map_err(|source| Error::Map {
                 bytes: self.plan.ram,
@@ -151,22 +150,22 @@ impl Frozen {
     }
 }
 
-/// Where a file has data, from `start` on for `len` bytes; the ranges begin at zero.
-pub(crate) fn data(file: &File, start: u64, len: u64) -> io::Result<Vec<Range>> {
+/// Where a file has data in its first `len` bytes.
+pub(crate) fn data(file: &File, len: u64) -> io::Result<Vec<Range>> {
     use rustix::fs::{SeekFrom, seek};
     let mut ranges = Vec::new();
-    let mut at = start;
-    while at < start + len {
+    let mut at = 0;
+    while at < len {
         let from = match seek(file, SeekFrom::Data(at)) {
             Ok(from) => from,
             // Nothing but a hole is left.
             Err(rustix::io::Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let to = seek(file, SeekFrom::Hole(from))?.min(start + len);
+        let to = seek(file, SeekFrom::Hole(from))?.min(len);
         if to > from {
             ranges.push(Range {
-                offset: from - start,
+                offset: from,
                 len: to - from,
             });
         }

@@ -16,6 +16,7 @@ pub mod backing;
 pub mod clock;
 mod error;
 pub mod frozen;
+mod hot;
 mod image;
 mod ioctl;
 pub mod kick;

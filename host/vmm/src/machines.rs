@@ -117,8 +117,22 @@ impl Machines {
                 return Ok(self.lend(machine));
             }
         }
-        let memory = GuestMemory::on(backing, plan)?;
-        Ok(self.lend(Machine::new(&memory)?))
+        let make = |plan| Machine::new(&GuestMemory::on(backing, plan)?);
+        let machine = match make(plan.clone()) {
+            // What waits takes memory and descriptors that this one lacks.
+            Err(error) if error.is_of_shortage() && self.let_go() => make(plan)?,
+            made => made?,
+        };
+        Ok(self.lend(machine))
+    }
+
+    /// Ends those that wait, here and in the process. Returns whether there were any.
+    fn let_go(&self) -> bool {
+        let others = Self::of_process().ok();
+        let all = [Some(self), others.as_ref()].into_iter().flatten();
+        let waited = all.clone().any(|machines| machines.waiting() > 0);
+        all.for_each(Self::clear);
+        waited
     }
 
     /// One that fits, best one whose memory is made of the same.

@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::mm::Advice;
 use vm_memory::{MmapRegion, VolatileMemory};
 use wakebox_abi::boot::{Clock, Instance};
 use wakebox_abi::memory::{MappedControl, MappedSlots};
@@ -23,6 +24,7 @@ pub use self::view::View;
 use crate::backing::Backing;
 use crate::error::{Error, Result};
 use crate::frozen::{Frozen, data};
+use crate::hot::Example;
 use crate::pages::{self, Range};
 use crate::plan::Plan;
 
@@ -32,6 +34,8 @@ pub struct GuestMemory {
     mapping: MmapRegion<()>,
     backing: Backing,
     plan: Plan,
+    /// What it tells others of the template that it was made of, if it is asked.
+    example: Option<Example>,
 }
 
 /// Bytes that are copied at once.
@@ -64,14 +68,13 @@ impl GuestMemory {
         let mapping = backing
             .map(bytes)
             .map_err(|source| Error::Map { bytes, source })?;
-        let memory = Self {
+        let mut memory = Self {
             mapping,
             backing: backing.clone(),
             plan,
+            example: None,
         };
-        if backing.is_anonymous() {
-            memory.advise_huge_pages();
-        }
+        memory.made();
         Ok(Arc::new(memory))
     }
 
@@ -83,14 +86,13 @@ impl GuestMemory {
         let own = pages::own(start, len);
         match &self.backing {
             Backing::Anonymous => own.unwrap_or_else(|_| all()),
-            Backing::Template { file, offset } => match (data(file, *offset, len), own) {
+            Backing::Template(template) => match (data(template.file(), len), own) {
                 (Ok(mut ranges), Ok(own)) => {
                     ranges.extend(own);
                     ranges
                 }
                 _ => all(),
             },
-            Backing::File { .. } => all(),
         }
     }
 
@@ -128,7 +130,7 @@ impl GuestMemory {
     pub fn reset(&self) -> Result<u64> {
         let (start, len) = self.host_range();
         let failed = |source| Error::Map { bytes: len, source };
-        let Backing::Template { file, offset } = &self.backing else {
+        let Backing::Template(template) = &self.backing else {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         };
         let mut bytes = 0;
@@ -141,10 +143,10 @@ impl GuestMemory {
                 // as it writes any memory of a user's.
                 let read = unsafe {
                     libc::pread(
-                        file.as_raw_fd(),
+                        template.file().as_raw_fd(),
                         into.as_ptr().cast(),
                         (range.len - done) as usize,
-                        (offset + at) as libc::off_t,
+                        at as libc::off_t,
                     )
                 };
                 match u64::try_from(read) {
@@ -181,8 +183,15 @@ impl GuestMemory {
                 source: io::ErrorKind::InvalidInput.into(),
             });
         }
-        if self.backing.is_same(backing) && self.reset().is_ok() {
+        if self.backing.is_same(backing)
+            && let Ok(differed) = self.reset()
+        {
             self.plan = plan;
+            match differed {
+                0 => self.made(),
+                // It has what its last guest has written, and is no example of what one writes.
+                _ => self.example = None,
+            }
             return Ok(());
         }
         // SAFETY: the range is the whole mapping of `self.mapping`, of which nobody else knows: this is
@@ -191,10 +200,34 @@ impl GuestMemory {
             .map_err(|source| Error::Map { bytes: len, source })?;
         self.backing = backing.clone();
         self.plan = plan;
-        if backing.is_anonymous() {
-            self.advise_huge_pages();
-        }
+        self.made();
         Ok(())
+    }
+
+    /// It is what it was made of, and nothing of that was touched.
+    fn made(&mut self) {
+        self.example = None;
+        match &self.backing {
+            Backing::Anonymous => self.advise_huge_pages(),
+            Backing::Template(template) => {
+                self.example = template.hot.example();
+                if self.example.is_none() {
+                    for range in template.hot.ranges().iter() {
+                        // Those that it will write are copied now.
+                        self.advise(range.offset, range.len, Advice::LinuxPopulateWrite);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells others of its template what its guest has written by now, if it is one that is asked. Worth
+    /// a call whenever the guest has done some work, and when it has ended.
+    pub fn learn(&self) {
+        if let Some(example) = &self.example {
+            let (start, len) = self.host_range();
+            example.look(|| pages::own(start, len).ok());
+        }
     }
 
     /// Asks for huge pages behind the heap, past its first 2 MiB: a small guest never
@@ -203,22 +236,24 @@ impl GuestMemory {
         const LARGE: u64 = wakebox_abi::layout::LARGE_PAGE_SIZE;
         let (start, len) = (self.plan.heap.offset + LARGE, self.plan.heap.len);
         if len > LARGE {
-            self.advise(start, len - LARGE);
+            self.advise(start, len - LARGE, Advice::LinuxHugepage);
         }
         // A trace ring is written all over.
         if self.plan.trace.len > 0 {
-            self.advise(self.plan.trace.offset, self.plan.trace.len);
+            let trace = self.plan.trace;
+            self.advise(trace.offset, trace.len, Advice::LinuxHugepage);
         }
     }
 
-    fn advise(&self, start: u64, len: u64) {
-        // SAFETY: the range lies inside the mapping that `self.mapping` owns; the advice
-        // does not change what its bytes are.
+    /// Advice that the kernel does not take is none.
+    fn advise(&self, start: u64, len: u64, advice: Advice) {
+        // SAFETY: the range lies inside the mapping that `self.mapping` owns, which is guest memory: its
+        // bytes may change at any time.
         let _ = unsafe {
             rustix::mm::madvise(
                 self.mapping.as_ptr().add(start as usize).cast(),
                 len as usize,
-                rustix::mm::Advice::LinuxHugepage,
+                advice,
             )
         };
     }
@@ -237,22 +272,16 @@ impl GuestMemory {
     /// then is what it was made of. Whoever still reads or writes it finds that, or writes for nobody.
     pub(crate) fn keep_at_most(&self, bytes: u64) {
         let (start, len) = self.host_range();
+        self.learn();
         if bytes > 0
-            && matches!(self.backing, Backing::Template { .. })
+            && matches!(self.backing, Backing::Template(_))
             && pages::own(start, len)
                 .is_ok_and(|own| own.iter().map(|range| range.len).sum::<u64>() <= bytes)
         {
             return;
         }
-        // SAFETY: the range is the mapping that `self.mapping` owns, which is guest memory: its bytes may
-        // change at any time. If it is refused, it is the next owner's to map over.
-        let _ = unsafe {
-            rustix::mm::madvise(
-                self.mapping.as_ptr().cast(),
-                len as usize,
-                rustix::mm::Advice::LinuxDontNeed,
-            )
-        };
+        // If it is refused, it is the next owner's to map over.
+        self.advise(0, len, Advice::LinuxDontNeed);
     }
 
     /// The mapping's first address and its length, for the memory slot.

@@ -66,7 +66,7 @@ pub(crate) fn pagemap() -> io::Result<&'static File> {
 }
 
 /// Adds a range that lies behind all others.
-fn add(ranges: &mut Vec<Range>, offset: u64, len: u64) {
+pub(crate) fn add(ranges: &mut Vec<Range>, offset: u64, len: u64) {
     match ranges.last_mut() {
         Some(last) if last.offset + last.len == offset => last.len += len,
         _ => ranges.push(Range { offset, len }),

@@ -135,6 +135,27 @@ pub const fn pages(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE_SIZE)
 }
 
+/// Where a trace ring lies: beyond what the guest was given, so that one that is watched has no less.
+fn trace_behind(heap: Region, slots: u32) -> Region {
+    Region {
+        offset: (heap.offset + heap.len).next_multiple_of(LARGE_PAGE_SIZE),
+        len: pages(u64::from(slots) * Record::SIZE as u64),
+    }
+}
+
+/// Bytes of RAM to map.
+fn ram(heap: Region, trace: Region) -> u64 {
+    match trace.len {
+        0 => heap.offset + heap.len,
+        len => trace.offset + len,
+    }
+}
+
+/// Guest-physical address of so much RAM.
+fn base(ram: u64) -> u64 {
+    if ram <= LOW_RAM_MAX { 0 } else { HIGH_RAM_BASE }
+}
+
 impl Plan {
     /// Plans the memory of a guest that is made of these pages, which do not overlap.
     ///
@@ -204,19 +225,12 @@ impl Plan {
             offset: (arena.offset + arena.len).next_multiple_of(LARGE_PAGE_SIZE),
             len: heap_len,
         };
-        // Beyond what the guest was given: a guest that is watched has no less.
-        let trace = Region {
-            offset: (heap.offset + heap.len).next_multiple_of(LARGE_PAGE_SIZE),
-            len: pages(u64::from(sizes.trace_records) * Record::SIZE as u64),
-        };
-        let ram = match trace.len {
-            0 => heap.offset + heap.len,
-            len => trace.offset + len,
-        };
+        let trace = trace_behind(heap, sizes.trace_records);
+        let ram = ram(heap, trace);
         Ok(Self {
             memory: sizes.memory,
             ram,
-            base: if ram <= LOW_RAM_MAX { 0 } else { HIGH_RAM_BASE },
+            base: base(ram),
             descriptors,
             stubs,
             ring0_stack,
@@ -239,6 +253,21 @@ impl Plan {
             completion_entries,
             image_start,
             image_pages: image_pages.into(),
+        })
+    }
+
+    /// The same with a trace ring of so many slots behind all else; `None` if that is none, if there is a
+    /// ring already, or if all else would have other addresses for it.
+    #[must_use]
+    pub fn with_trace(&self, slots: u32) -> Option<Self> {
+        let trace = trace_behind(self.heap, slots);
+        let ram = ram(self.heap, trace);
+        let can_be = self.trace.len == 0 && trace.len > 0 && base(ram) == self.base;
+        can_be.then(|| Self {
+            ram,
+            trace,
+            trace_records: slots,
+            ..self.clone()
         })
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use wakebox_abi::layout::{self, PAGE_SIZE};
 use wakebox_abi::port;
 use wakebox_vmm::Error;
-use wakebox_vmm::backing::Backing;
+use wakebox_vmm::backing::{Backing, Template};
 use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::vcpu::{End, Exit};
@@ -396,15 +396,8 @@ const TEMPLATE: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
 fn what_is_written_over_a_template_is_seen_by_nobody_else() {
     let code = ring(port::SUBMIT);
     let whole = content(&memory_with(&code));
-    let offset = PAGE_SIZE;
-    let file = sealed(
-        &[&[0xee; PAGE_SIZE as usize], &whole[..]].concat(),
-        TEMPLATE,
-    );
-    let backing = Backing::Template {
-        file: file.clone(),
-        offset,
-    };
+    let file = sealed(&whole, TEMPLATE);
+    let backing = Backing::Template(Template::new(file.clone()));
     let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan(MEMORY)).unwrap());
     assert!(content(&one) == whole, "it begins as the template");
     one.write(one.plan().heap.offset, b"secret");
@@ -413,7 +406,7 @@ fn what_is_written_over_a_template_is_seen_by_nobody_else() {
     assert_eq!(&read, b"secret");
     assert!(content(&other) == whole, "another has its own");
     let mut left = vec![0; whole.len()];
-    file.read_exact_at(&mut left, offset).unwrap();
+    file.read_exact_at(&mut left, 0).unwrap();
     assert!(left == whole, "the template is as it was");
 }
 
@@ -431,7 +424,7 @@ fn a_guest_goes_on_over_a_template_as_often_as_one_likes() {
     assert!(matches!(left(&mut first), Exit::Submit));
     let state = first.state().unwrap();
     let file = sealed(&content(first.memory()), TEMPLATE);
-    let backing = Backing::Template { file, offset: 0 };
+    let backing = Backing::Template(Template::new(file));
     for _ in 0..3 {
         let memory = GuestMemory::on(&backing, plan(MEMORY)).unwrap();
         let mut clone = Machine::new(&memory).unwrap();
@@ -444,52 +437,23 @@ fn a_guest_goes_on_over_a_template_as_often_as_one_likes() {
 }
 
 #[test]
-fn what_is_written_over_a_file_is_in_the_file() {
-    let whole = content(&memory_with(&ring(port::SUBMIT)));
-    let file = sealed(&whole, SealFlags::SHRINK);
-    let backing = Backing::File {
-        file: file.clone(),
-        offset: 0,
-    };
-    let [one, other] = [(); 2].map(|()| GuestMemory::on(&backing, plan(MEMORY)).unwrap());
-    let at = one.plan().heap.offset;
-    one.write(at, b"shared");
-    let mut read = [0; 6];
-    other.read(at, &mut read);
-    assert_eq!(&read, b"shared");
-    file.read_exact_at(&mut read, at).unwrap();
-    assert_eq!(&read, b"shared");
-}
-
-#[test]
 fn a_file_that_others_may_shorten_or_write_is_no_memory() {
-    let refused = |backing: Backing| match GuestMemory::on(&backing, plan(MEMORY)) {
-        Err(Error::Map { source, .. }) => assert_eq!(
-            source.kind(),
-            std::io::ErrorKind::InvalidInput,
-            "{backing:?}: {source}"
-        ),
-        other => panic!("{backing:?}: {other:?}"),
+    let refused = |file: Arc<File>| {
+        let backing = Backing::Template(Template::new(file));
+        match GuestMemory::on(&backing, plan(MEMORY)) {
+            Err(Error::Map { source, .. }) => assert_eq!(
+                source.kind(),
+                std::io::ErrorKind::InvalidInput,
+                "{backing:?}: {source}"
+            ),
+            other => panic!("{backing:?}: {other:?}"),
+        }
     };
     let whole = vec![0; plan(MEMORY).ram as usize];
-    let offset = 0;
     for seals in [SealFlags::empty(), SealFlags::SHRINK, SealFlags::WRITE] {
-        let file = sealed(&whole, seals);
-        refused(Backing::Template { file, offset });
+        refused(sealed(&whole, seals));
     }
-    for seals in [SealFlags::empty(), SealFlags::GROW] {
-        let file = sealed(&whole, seals);
-        refused(Backing::File { file, offset });
-    }
-    let file = Arc::new(File::open("/proc/self/exe").unwrap());
-    refused(Backing::File { file, offset });
-    let short = sealed(&whole[1..], TEMPLATE);
-    refused(Backing::Template {
-        file: short,
-        offset,
-    });
-    for offset in [PAGE_SIZE, u64::MAX] {
-        let file = sealed(&whole, TEMPLATE);
-        refused(Backing::Template { file, offset });
-    }
+    refused(Arc::new(File::open("/proc/self/exe").unwrap()));
+    refused(sealed(&whole[1..], TEMPLATE));
+    refused(sealed(&[], TEMPLATE));
 }

@@ -131,3 +131,45 @@ fn no_more_wait_than_may_and_what_a_guest_wrote_is_kept_where_it_is_asked_for() 
     let next = take();
     assert_eq!(content(next.memory()), content(&written()));
 }
+
+#[test]
+fn memory_may_have_a_trace_ring_that_what_it_was_made_of_had_not() {
+    let frozen = written().freeze().unwrap();
+    let plan = frozen.plan().with_trace(64).unwrap();
+    let copy = GuestMemory::on(&frozen.backing(), plan.clone()).unwrap();
+    let (all, before) = (content(&copy), content(&written()));
+    assert!(all.len() > before.len() && all[..before.len()] == before);
+    assert!(all[before.len()..].iter().all(|byte| *byte == 0));
+    copy.write(plan.trace.offset, b"a record");
+    let again = copy.freeze().unwrap();
+    let second = GuestMemory::on(&again.backing(), again.plan().clone()).unwrap();
+    assert!(content(&second) == content(&copy));
+    // It is laid out as one that had it from the first.
+    assert!(plan.with_trace(64).is_none());
+    assert!(frozen.plan().with_trace(0).is_none());
+}
+
+#[test]
+fn what_the_first_guests_of_a_template_write_is_there_for_the_next() {
+    let frozen = written().freeze().unwrap();
+    let guest = || GuestMemory::on(&frozen.backing(), frozen.plan().clone()).unwrap();
+    let hot = [2 * PAGE_SIZE, 40 * PAGE_SIZE];
+    for other in 60..63 {
+        let first = guest();
+        assert_eq!(first.reset().unwrap(), 0, "nothing is copied for the first");
+        for page in hot.into_iter().chain([other * PAGE_SIZE]) {
+            first.write(page, &[9]);
+        }
+        first.learn();
+    }
+    let next = guest();
+    assert!(
+        content(&next) == content(&written()),
+        "it holds what the template does"
+    );
+    assert_eq!(
+        next.reset().unwrap(),
+        2 * PAGE_SIZE,
+        "those that all have written"
+    );
+}

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use wakebox::template::{Open, When};
@@ -180,6 +180,49 @@ async fn who_wants_one_too_many_waits_in_order_and_not_for_ever() {
     assert!(matches!(none, Err(Error::Setting(_))), "{none:?}");
 }
 
+/// Counts when it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[kvm_test]
+async fn no_more_are_ready_than_are_to_be_though_two_come_back_at_once() {
+    let (meet, gone) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let (meets, counts) = (meet.clone(), Arc::clone(&gone));
+    let both = Barrier::new(2);
+    let pool = Pool::builder(template(WakeMode::Out).await)
+        .idle(1)
+        .max(2)
+        .settings(move |builder| {
+            if !meets.load(Ordering::SeqCst) {
+                return builder;
+            }
+            // Neither is made before both are being made.
+            both.wait();
+            let counted = Counted(Arc::clone(&counts));
+            builder.host_fn("counted", move |_, (): ()| {
+                let _ = &counted;
+                std::future::ready(())
+            })
+        })
+        .build()
+        .await
+        .unwrap();
+    let taken = [pool.take().await.unwrap(), pool.take().await.unwrap()];
+    assert_eq!(pool.ready(), 0);
+    meet.store(true, Ordering::SeqCst);
+    drop(taken);
+    while gone.load(Ordering::SeqCst) == 0 {
+        assert!(pool.ready() <= 1, "one too many is ready");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pool.ready(), 1);
+}
+
 #[kvm_test]
 async fn a_sandbox_that_is_killed_or_dropped_at_any_moment_leaves_its_place() {
     let pool = Pool::builder(template(WakeMode::Auto).await)
@@ -230,4 +273,36 @@ async fn a_kill_of_who_had_the_machine_before_does_not_reach_who_has_it_now() {
     handle.kill();
     assert_eq!(count(&next).await, 2);
     end(next).await;
+}
+
+#[kvm_test]
+fn machines_that_wait_are_let_go_for_one_that_finds_no_descriptor() {
+    alone!(
+        "machines_that_wait_are_let_go_for_one_that_finds_no_descriptor",
+        || runtime_of(1).block_on(short_of_descriptors())
+    );
+}
+
+async fn short_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let template = template(WakeMode::Out).await;
+    let waiting = Machines::of_process().unwrap();
+    let some = [(); 4].map(|()| template.spawn().build().unwrap());
+    drop(some);
+    assert!(waiting.waiting() >= 4);
+    // Of another size than those that wait.
+    let other = Sandbox::builder()
+        .guest(std::fs::read(guest("templates")).unwrap())
+        .wake(WakeMode::Out)
+        .memory(9 << 20);
+    let limit = Rlimit {
+        current: Some(256),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let null = || File::open("/dev/null").ok();
+    let _all_others: Vec<_> = std::iter::from_fn(null).collect();
+    let running = other.build().unwrap().start();
+    assert_eq!(count(&running).await, 1);
+    assert_eq!(waiting.waiting(), 0);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wakebox::policy::DirGrant;
 use wakebox::template::{Open, Position, SnapshotError, When};
+use wakebox::trace::{Cause, EventKind, Recording, Summary};
 use wakebox::{
     Builder, CallError, Captured, Error, Limits, Outcome, Output, Policy, Running, Sandbox,
     Template, WakeMode,
@@ -302,4 +303,82 @@ async fn a_template_says_what_it_holds_and_one_of_a_file_stands_at_the_entry() {
     assert_eq!(at_entry.info().at, Position::Entry);
     let running = start(at_entry.spawn().args(["serve"]));
     assert_eq!(count(&running).await, 1);
+}
+
+/// Sees that a trace shows both sides of a sandbox that was made of a template, from its first poll on.
+fn shows_all(recording: &Recording) {
+    let events = recording.events();
+    let kinds: Vec<_> = events.iter().map(|event| &event.kind).collect();
+    assert!(
+        matches!(
+            kinds[..2],
+            [
+                EventKind::Started { .. },
+                EventKind::Restored { clock: 1.. }
+            ]
+        ),
+        "{:?}",
+        &kinds[..2]
+    );
+    let known: Vec<_> = kinds
+        .iter()
+        .filter_map(|kind| match kind {
+            EventKind::Lives { task, name } => Some((*task, name.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert!(known.iter().any(|(_, name)| *name == "main"), "{known:?}");
+    // Who waits for it is told of it, and is one that was there.
+    let told = kinds.iter().find_map(|kind| match kind {
+        EventKind::Woken {
+            task,
+            by: Cause::Restored,
+            queued: true,
+            ..
+        } => Some(*task),
+        _ => None,
+    });
+    let told = told.expect("a task is woken because of the restore");
+    assert!(known.iter().any(|(task, _)| *task == told), "{known:?}");
+    assert!(kinds.contains(&&EventKind::PollBegin { task: told }));
+    let called = |kind: &&EventKind| {
+        matches!(
+            kind,
+            EventKind::Woken {
+                by: Cause::HostCall(_),
+                ..
+            }
+        )
+    };
+    assert!(kinds.iter().any(called), "the call is seen");
+    let mut summary = Summary::new();
+    for event in &events {
+        summary.count(event);
+    }
+    assert_eq!((summary.lost, summary.malformed), (0, 0));
+    assert_eq!(summary.uncaused, 0, "polls without a cause");
+}
+
+#[kvm_test(modes)]
+async fn whoever_watches_a_copy_sees_both_sides_whether_or_not_the_template_was_watched(
+    mode: WakeMode,
+) {
+    let mut template = parked("serve", mode).await;
+    for round in 1..=4 {
+        // In turns: who is not watched in between has nobody that empties its ring.
+        let recording = Recording::new();
+        let builder = match round % 2 {
+            1 => template.spawn().trace(recording.clone()),
+            _ => template.spawn(),
+        };
+        let running = start(builder);
+        assert_eq!(count(&running).await, round);
+        let handle = running.handle();
+        template = handle.snapshot(When::Parked, Open::Refuse).await.unwrap();
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0));
+        if round % 2 == 1 {
+            shows_all(&recording);
+        }
+    }
 }

@@ -50,6 +50,8 @@ pub(super) struct Teller {
     causes: BTreeMap<TaskId, Cause>,
     /// Tasks that were polled.
     polled: HashSet<TaskId>,
+    /// Whether there were tasks before the first event.
+    is_restored: bool,
 }
 
 impl Teller {
@@ -74,6 +76,14 @@ impl Teller {
                 };
                 format!("the run of {guest} begins; a sleeping guest is woken by `{mode}`")
             }
+            EventKind::Restored { clock } => {
+                self.is_restored = true;
+                format!(
+                    "it is restored from a template: it goes on where a guest was parked, which had been \
+                     there for {}",
+                    duration(*clock)
+                )
+            }
             EventKind::Spawned {
                 task, by, location, ..
             } => {
@@ -89,12 +99,19 @@ impl Teller {
                     location.unwrap_or_default()
                 )
             }
+            EventKind::Lives { task, .. } => format!("{} is there already", self.task(*task)),
             EventKind::PollBegin { task } => {
                 self.ready.remove(task);
                 let name = self.task(*task);
                 let cause = self.causes.remove(task);
                 if self.polled.len() < TASKS && self.polled.insert(*task) {
-                    return format!("{name} is polled for the first time");
+                    // Of one that was there before, nobody knows that.
+                    let first = match (self.is_restored, cause) {
+                        (false, _) => " for the first time".to_owned(),
+                        (true, None) => String::new(),
+                        (true, Some(cause)) => format!(", because of {}", self.cause(cause)),
+                    };
+                    return format!("{name} is polled{first}");
                 }
                 match cause {
                     Some(Cause::Itself) => format!("{name} is polled again, as it wanted"),
@@ -262,6 +279,7 @@ impl Teller {
             Some(Awaited::Timer(timer)) => format!(" on {timer}"),
             Some(Awaited::Task(other)) => format!(" on the end of {}", self.task(other)),
             Some(Awaited::Slot) => " on a slot among the operations in flight".into(),
+            Some(Awaited::Restored) => " on being restored from a template".into(),
             _ => String::new(),
         };
         let and = match and {
@@ -305,6 +323,7 @@ impl Teller {
             Cause::Timer(TimerId(timer)) => format!("timer {timer}"),
             Cause::Interrupt => "an interrupt".into(),
             Cause::Elsewhere => "another thread".into(),
+            Cause::Restored => "the restore from a template".into(),
             _ => "the runtime".into(),
         }
     }

@@ -235,6 +235,7 @@ impl Column {
                 Some(Awaited::Timer(timer)) => timer.to_string(),
                 Some(Awaited::Task(task)) => name(task, board),
                 Some(Awaited::Slot) => "a free slot".into(),
+                Some(Awaited::Restored) => "a restore".into(),
                 _ => "its own".into(),
             },
             Self::WaitsFor => String::new(),
@@ -259,6 +260,7 @@ fn cause(cause: Cause, board: &Board) -> String {
         Cause::Timer(timer) => timer.to_string(),
         Cause::Interrupt => "an interrupt".into(),
         Cause::Elsewhere => "a thread".into(),
+        Cause::Restored => "the restore".into(),
         _ => "the runtime".into(),
     }
 }

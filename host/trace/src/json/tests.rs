@@ -15,6 +15,7 @@ fn events() -> Vec<Event> {
             mode: "out".into(),
             guest: Some("a \\ \"guest\"".into()),
         },
+        EventKind::Restored { clock: u64::MAX },
         EventKind::Spawned {
             task,
             by: None,
@@ -26,6 +27,10 @@ fn events() -> Vec<Event> {
             by,
             name: String::new(),
             location: None,
+        },
+        EventKind::Lives {
+            task,
+            name: "\u{2028}".into(),
         },
         EventKind::PollBegin { task },
         EventKind::PollEnd {
@@ -90,6 +95,7 @@ fn events() -> Vec<Event> {
         Cause::Timer(TimerId(1)),
         Cause::Interrupt,
         Cause::Elsewhere,
+        Cause::Restored,
         Cause::Unknown,
     ] {
         kinds.push(EventKind::Woken {

@@ -72,6 +72,7 @@
           Object.assign(task(value.task), { name: value.name || `task ${value.task}`, place: value.place, by: value.by, begin: time, from: open.poll });
           break;
         }
+        case "lives": task(value.task).name = value.name || `task ${value.task}`; break;
         case "poll_begin": {
           const of = task(value.task);
           if (of.begin === null) of.begin = time;
@@ -194,6 +195,7 @@
       case "timer": return `timer ${id}`;
       case "task": return `the end of ${taskName(model, id)}`;
       case "line": return "a slot among the operations in flight";
+      case "restored": return "being restored from a template";
       default: return name;
     }
   }
@@ -210,6 +212,7 @@
       case "timer": return `timer ${id}`;
       case "interrupt": return "an interrupt";
       case "elsewhere": return "another thread";
+      case "restored": return "the restore from a template";
       default: return "the guest's runtime";
     }
   }

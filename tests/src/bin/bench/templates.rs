@@ -1,10 +1,11 @@
 //! Sandboxes that start where another was parked: taken, made, reset.
 
+use std::io::Seek as _;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::Runtime;
-use wakebox::template::{Open, When};
+use wakebox::template::{Open, Position, When};
 use wakebox::{Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
 use wakebox_tests::floor::Floor;
 use wakebox_tests::guest;
@@ -57,6 +58,7 @@ pub(crate) fn measure(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
     rows.extend(reset(floor, runtime)?);
     rows.extend(crowd(runtime)?);
     rows.extend(taken(runtime)?);
+    rows.extend(borrowed(runtime)?);
     Ok(rows)
 }
 
@@ -247,7 +249,7 @@ fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
     })
 }
 
-/// A template of a guest that may use 64 MiB.
+/// A template of a guest that uses 64 MiB: taken, written to a file and read from it.
 fn taken(runtime: &Runtime) -> Result<Vec<Row>> {
     runtime.block_on(async {
         let builder = Sandbox::builder()
@@ -256,24 +258,93 @@ fn taken(runtime: &Runtime) -> Result<Vec<Row>> {
             .wake(WakeMode::Out);
         let running = builder.build()?.start();
         let _: u64 = running.call("count", &()).await?;
+        let handle = running.handle();
         let mut times = Vec::new();
         for _ in 0..20 {
             let start = Instant::now();
-            let template = running
-                .handle()
-                .snapshot(When::Parked, Open::Refuse)
-                .await?;
+            let template = handle.snapshot(When::Parked, Open::Refuse).await?;
             times.push(since(start));
             drop(template);
         }
-        running.close().await.context("the end")?;
-        Ok(vec![
+        let mut rows = vec![
             Row::new(
                 "template of a guest of 64 MiB, taken",
                 Unit::Nanoseconds,
                 median(times),
             )
             .bar(Bar::AtMost(5e6)),
-        ])
+        ];
+        // All but what the runtime and its buffers need.
+        let filled: u64 = running.call("fill", &(48_u32 << 20)).await?;
+        ensure!(filled >= 48 << 20, "it has no more than {filled} bytes");
+        let template = handle.snapshot(When::Parked, Open::Refuse).await?;
+        running.close().await.context("the end")?;
+        rows.extend(file(&template)?);
+        Ok(rows)
+    })
+}
+
+/// A template, written to a file that the kernel has in memory, and read from it.
+fn file(template: &Template) -> Result<Vec<Row>> {
+    let Position::Parked { held, .. } = template.info().at else {
+        bail!("it stands at the entry");
+    };
+    let mut file = tempfile::tempfile()?;
+    template.save(&mut file)?;
+    let (mut saved, mut loaded) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let start = Instant::now();
+        file.rewind()?;
+        template.save(&mut file)?;
+        saved.push(held as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        file.rewind()?;
+        let read = Template::load(&mut file)?;
+        loaded.push(held as f64 / start.elapsed().as_secs_f64());
+        // Page tables are not in the file, and so it holds a little less.
+        ensure!(
+            matches!(read.info().at, Position::Parked { .. }),
+            "it stands at the entry"
+        );
+    }
+    let row = |what: &str, rates| {
+        let what = format!("template of 64 MiB in use, {what}");
+        Row::new(what, Unit::BytesPerSecond, median(rates)).bar(Bar::AtLeast(0.5e9))
+    };
+    Ok(vec![row("saved", saved), row("loaded", loaded)])
+}
+
+/// Calls of a sandbox that never parks for long: one that has borrowed its machine of the process,
+/// beside one that has it for itself.
+fn borrowed(runtime: &Runtime) -> Result<Vec<Row>> {
+    const CALLS: usize = 200;
+    runtime.block_on(async {
+        let make = |machines: Machines| {
+            let builder = Sandbox::builder().guest(guest("templates"));
+            let builder = builder.memory(MEMORY).wake(WakeMode::Out);
+            Ok::<_, anyhow::Error>(builder.machines(machines).build()?.start())
+        };
+        let sandboxes = [make(Machines::of_process()?)?, make(Machines::new(0))?];
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..2 * ROUNDS {
+            // In turns, each first as often as the other.
+            for which in [round % 2, 1 - round % 2] {
+                let start = Instant::now();
+                for _ in 0..CALLS {
+                    let _: u64 = sandboxes[which].call("count", &()).await?;
+                }
+                times[which].push(since(start) / CALLS as f64);
+            }
+        }
+        let [borrowed, own] = times.map(median);
+        let row = Row::new(
+            "call of a sandbox whose machine is borrowed, beside one with its own",
+            Unit::Nanoseconds,
+            borrowed,
+        );
+        for sandbox in sandboxes {
+            sandbox.close().await?;
+        }
+        Ok(vec![row.floor(own).bar(Bar::Ratio(1.01))])
     })
 }

@@ -103,6 +103,15 @@ async fn dirty(pages: u32) {
     }
 }
 
+/// Fills so many more bytes of memory with what is no zero, and keeps them. Returns how many it has.
+#[export]
+async fn fill(bytes: u32) -> u64 {
+    let mut pages = state().pages.borrow_mut();
+    let filled = pages.len() + bytes as usize;
+    pages.resize(filled, 7);
+    filled as u64
+}
+
 /// What is kept.
 #[export]
 async fn kept() -> Vec<u8> {
