@@ -112,6 +112,11 @@ where
         }
     }
 
+    /// The control page.
+    pub fn control(&self) -> &C {
+        self.submissions.control()
+    }
+
     /// Begins a turn, in which submissions are taken with [`Self::take`], if there are any.
     ///
     /// # Errors

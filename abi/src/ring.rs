@@ -267,6 +267,11 @@ impl<C: Control, S: Slots<WORDS>, T: Entry<WORDS>, const WORDS: usize> Consumer<
         Self::starting_at(control, slots, indices, 0)
     }
 
+    /// The control page.
+    pub fn control(&self) -> &C {
+        &self.control
+    }
+
     /// The consuming end of an empty ring whose words both hold `index`; see
     /// [`Producer::starting_at`].
     pub fn starting_at(control: C, slots: S, indices: Indices, index: u32) -> Self {

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
-use wakebox_vmm::memory::Shared;
+use wakebox_abi::memory::{Counter, Word};
+use wakebox_vmm::memory::GuestMemory;
 
 use crate::calls::guest::CallQueue;
 use crate::driver::inflight::Ready;
@@ -18,7 +17,7 @@ use crate::ops::TokioBackend;
 /// Its `Display` is a table of the words of the control page, the driver, and the calls.
 #[derive(Clone, Debug)]
 pub struct Pulse {
-    pub(crate) control: Shared<MappedControl>,
+    pub(crate) memory: Arc<GuestMemory>,
     pub(crate) ready: Arc<Ready>,
     /// None if the task that runs the guest is its own driver.
     pub(crate) poller: Option<Arc<Poller<TokioBackend>>>,
@@ -30,25 +29,27 @@ impl Pulse {
     /// moved.
     #[must_use]
     pub fn positions(&self) -> [u64; 5] {
-        let word = |word| u64::from(self.control.load(word, Ordering::Relaxed));
+        let page = self.memory.control_page();
+        let word = |word| u64::from(page.word(word));
         [
             word(Word::SubmissionTail),
             word(Word::SubmissionHead),
             word(Word::CompletionTail),
             word(Word::CompletionHead),
-            self.control.counter(Counter::Turns).load(Ordering::Relaxed),
+            page.counter(Counter::Turns),
         ]
     }
 }
 
 impl fmt::Display for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let page = self.memory.control_page();
         for word in Word::ALL {
-            let value = self.control.load(word, Ordering::Relaxed);
+            let value = page.word(word);
             writeln!(f, "{:<20} {value}", format!("{word:?}"))?;
         }
         for counter in Counter::ALL {
-            let value = self.control.counter(counter).load(Ordering::Relaxed);
+            let value = page.counter(counter);
             writeln!(f, "{:<20} {value}", format!("{counter:?}"))?;
         }
         writeln!(f, "ready                {:?}", self.ready)?;

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wakebox_abi::memory::Counter;
 pub use wakebox_abi::memory::GuestCounts;
-use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::op::Opcode;
 use wakebox_abi::wake::Mode;
+use wakebox_vmm::memory::ControlPage;
 
 use crate::observe::OpCounts;
 use crate::trace::ExitReason;
@@ -76,6 +77,8 @@ pub(crate) struct RunCounts {
     exits: [Tally; ExitReason::ALL.len()],
     /// Interrupts injected.
     pub(crate) interrupts: Tally,
+    /// How often it gave its machine away.
+    pub(crate) detached: Tally,
     pub(crate) in_guest: Stopwatch,
     pub(crate) in_host: Stopwatch,
     pub(crate) parked: Stopwatch,
@@ -106,8 +109,8 @@ impl RunCounts {
 }
 
 /// What a guest says of itself, as it stands in its control page. The host only passes it on.
-pub(crate) fn guest_counts(control: &MappedControl) -> GuestCounts {
-    let value = |counter| (counter, control.counter(counter).load(Ordering::Relaxed));
+pub(crate) fn guest_counts(control: &ControlPage) -> GuestCounts {
+    let value = |counter| (counter, control.counter(counter));
     Counter::ALL.into_iter().map(value).collect()
 }
 
@@ -136,6 +139,8 @@ pub struct Stats {
     pub host_memory_peak: u64,
     /// What the guest says of itself.
     pub guest: GuestCounts,
+    /// Times that it gave its machine to another sandbox, while it was parked.
+    pub detached: u64,
     /// Time in the guest.
     pub in_guest: Duration,
     /// Time in which the run was polled, outside the guest.
@@ -246,6 +251,10 @@ impl fmt::Display for Stats {
                 units::bytes(self.host_memory),
                 units::bytes(self.host_memory_peak)
             )?;
+        }
+        if self.detached > 0 {
+            let times = count(self.detached);
+            writeln!(f, "machine    given away {times} times while it was parked")?;
         }
         write!(
             f,

@@ -42,7 +42,7 @@ const SEARCHED: &str = "/data";
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 13] = [
+pub(crate) const DEMOS: [Demo; 14] = [
     Demo {
         name: "sequential",
         shows: "five waits, one after another: the time is their sum",
@@ -118,6 +118,12 @@ pub(crate) const DEMOS: [Demo; 13] = [
     Demo {
         name: "fork",
         shows: "a guest that initialises itself for a second, and 1,000 clones that need not; `-- CLONES`",
+        host: Host::Example,
+        stats: false,
+    },
+    Demo {
+        name: "tenants",
+        shows: "10,000 guests asleep on a few machines, woken at random; `-- TENANTS VISITS`",
         host: Host::Example,
         stats: false,
     },

@@ -196,6 +196,12 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         Some(operation)
     }
 
+    /// Whether no operation reaches into the guest's memory from elsewhere.
+    pub(crate) fn may_all_be_dropped(&self) -> bool {
+        let mut operations = self.slots.iter().filter_map(|slot| slot.operation.as_ref());
+        operations.all(Operation::may_be_dropped)
+    }
+
     /// All operations. Given up when they are dropped.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = O> + Send + use<O> {
         self.len = 0;

@@ -31,6 +31,7 @@
 
 pub(crate) mod backend;
 mod closing;
+mod detached;
 pub(crate) mod inflight;
 pub(crate) mod notify;
 pub(crate) mod placement;
@@ -130,6 +131,8 @@ pub(crate) struct Driver<
     pub(crate) spent: u64,
     /// Whether nothing is to happen for a moment, because the guest's memory is copied.
     paused: bool,
+    /// Whether the guest has no machine: there is no memory that a turn could reach into.
+    detached: bool,
     /// What the end of the sandbox has not dropped yet, from its end on.
     remains: Option<Remains<B>>,
     /// Said again in every later turn: of two who take turns, the one that did not see the guest
@@ -179,6 +182,7 @@ where
             #[cfg(test)]
             spent: 0,
             paused: false,
+            detached: false,
             remains: None,
             broken: None,
         }
@@ -213,6 +217,17 @@ where
                 submitted: 0,
                 completed: 0,
                 ended: Ended::Stopped,
+            });
+        }
+        if self.detached {
+            // Who runs the guest sees to a machine and then to what is ready.
+            if let Some(context) = register {
+                self.inflight.ready().register(context.waker());
+            }
+            return Ok(Turn {
+                submitted: 0,
+                completed: 0,
+                ended: Ended::Done,
             });
         }
         // Subscribers and recorders of the embedder's are called in a turn, perhaps on a thread that
@@ -422,7 +437,7 @@ where
 
     /// Whether the guest has submitted something that was not taken yet. A hint, one load.
     pub(crate) fn has_submissions(&self) -> bool {
-        self.queue.has_news()
+        !self.detached && self.queue.has_news()
     }
 
     /// Whether an operation in flight can go on, or a turn has left something. A hint.

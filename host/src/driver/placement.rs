@@ -136,6 +136,17 @@ impl<B: Backend> Placement<B> {
         }
     }
 
+    /// Whether a guest without a machine needs one. If not, the task that runs it is woken when it does.
+    pub(crate) fn wants_machine_else_wake(&mut self, context: &Context<'_>) -> bool {
+        match self {
+            Self::Inline(driver) => driver.ready().register(context.waker()),
+            // Its task is woken for what is ready, and wakes this one.
+            Self::Poller(poller) => poller.runner().register(context.waker()),
+        }
+        // Registered, then looked.
+        self.with(|driver| driver.wants_machine())
+    }
+
     /// The guest has left and was not parked, because what it waits for was done on the spot so long
     /// after it had left: a poller would have saved it the exit, if that was short.
     pub(crate) fn left_in_vain(&self, waited: Option<Duration>) {

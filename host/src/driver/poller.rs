@@ -29,10 +29,8 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use wakebox_abi::memory::MappedControl;
-use wakebox_abi::wake::{self, Mode};
+use wakebox_abi::wake::Mode;
 use wakebox_vmm::kick::Reasons;
-use wakebox_vmm::memory::Shared;
 use wakebox_vmm::process::PerProcess;
 use wakebox_vmm::signal::VcpuKick;
 
@@ -79,7 +77,6 @@ pub(crate) struct Poller<B: Backend> {
     /// The thread's runtime.
     runtime: Handle,
     ready: Arc<Ready>,
-    control: Shared<MappedControl>,
     mode: Mode,
     /// Where the embedder's tasks are.
     home: Home,
@@ -104,7 +101,6 @@ impl<B: Backend> Poller<B> {
     /// [`Error::Thread`].
     pub(crate) fn new(
         driver: Driver<B>,
-        control: Shared<MappedControl>,
         mode: Mode,
         home: Home,
         kick: Arc<VcpuKick>,
@@ -115,7 +111,6 @@ impl<B: Backend> Poller<B> {
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             claims: AtomicU32::new(0),
-            control,
             mode,
             home,
             kick,
@@ -174,10 +169,11 @@ impl<B: Backend> Poller<B> {
         self.parked.store(parked, Ordering::Relaxed);
     }
 
-    /// Whether the task that runs the guest is to be woken for a completion. A guest that sleeps and
-    /// says that it is awake is woken as any other.
-    fn must_wake(&self) -> bool {
-        self.parked.load(Ordering::Relaxed) || wake::host_must_wake(&self.control)
+    /// Whether the task that runs the guest is to be woken after a turn: for a completion, or because the
+    /// guest needs a machine. A guest that sleeps and says that it is awake is woken as any other.
+    fn must_wake(&self, driver: &Driver<B>, turn: Turn) -> bool {
+        let sleeps = || self.parked.load(Ordering::Relaxed) || driver.must_wake();
+        turn.completed > 0 && sleeps() || driver.wants_machine()
     }
 
     /// Wakes whoever runs the guest.
@@ -217,15 +213,25 @@ impl<B: Backend> Poller<B> {
         &self,
         register: Option<&std::task::Context<'_>>,
     ) -> Result<Option<Turn>, Violation> {
+        let Some((turn, must_wake)) = self.turn_and_look(register)? else {
+            return Ok(None);
+        };
+        if must_wake {
+            self.wake_runner();
+        }
+        Ok(Some(turn))
+    }
+
+    /// The same, and whether the task that runs the guest is to be woken.
+    fn turn_and_look(
+        &self,
+        register: Option<&std::task::Context<'_>>,
+    ) -> Result<Option<(Turn, bool)>, Violation> {
         let Some(mut driver) = self.try_driver() else {
             return Ok(None);
         };
         let turn = driver.turn(register)?;
-        drop(driver);
-        if turn.completed > 0 && self.must_wake() {
-            self.wake_runner();
-        }
-        Ok(Some(turn))
+        Ok(Some((turn, self.must_wake(&driver, turn))))
     }
 }
 
@@ -234,25 +240,16 @@ impl<B: Backend> Help for Poller<B> {
         let _context = self.runtime.enter();
         let _helper = self.ready.hold();
         errand.begin();
-        wake::driver_polls(&self.control);
+        self.claim().polls();
         let started = Instant::now();
         while !errand.is_done() && started.elapsed() < limit {
-            let Some(mut driver) = self.try_driver() else {
-                std::hint::spin_loop();
-                continue;
-            };
-            let turn = driver.turn(None);
-            drop(driver);
-            match turn {
-                Ok(turn) if turn.completed > 0 && self.must_wake() => {
+            match self.turn_and_look(None) {
+                Ok(Some((_, true))) => {
                     // The guest sleeps: another thread has to run it.
                     self.wake_runner();
                     break;
                 }
-                Ok(Turn {
-                    ended: Ended::Stopped,
-                    ..
-                }) => break,
+                Ok(Some((turn, _))) if turn.ended == Ended::Stopped => break,
                 Ok(_) => std::hint::spin_loop(),
                 Err(_) => {
                     // The driver remembers it, and says it again to who runs the guest.
@@ -261,11 +258,11 @@ impl<B: Backend> Help for Poller<B> {
                 }
             }
         }
-        let (taken, unfinished) = {
+        let must_look = {
             let driver = self.claim();
-            (driver.taken(), driver.is_unfinished())
+            !driver.may_sleep() || driver.is_unfinished()
         };
-        if !wake::driver_may_sleep(&self.control, taken) || unfinished {
+        if must_look {
             self.notify();
         }
     }
@@ -383,7 +380,13 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     let mut notified = false;
     while !poller.stop.load(Ordering::Acquire) {
         // Look for as long as it pays.
-        wake::driver_polls(&poller.control);
+        match poller.try_driver() {
+            Some(driver) => driver.polls(),
+            None => {
+                give_way().await;
+                continue;
+            }
+        }
         let mut active_at = Instant::now();
         let mut paid = false;
         let quiet = if notified {
@@ -422,11 +425,11 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
         };
 
         // Arm the doorbell, look once more, sleep.
-        let Some(taken) = poller.try_driver().map(|driver| driver.taken()) else {
+        let Some(may_sleep) = poller.try_driver().map(|driver| driver.may_sleep()) else {
             give_way().await;
             continue;
         };
-        if !wake::driver_may_sleep(&poller.control, taken) {
+        if !may_sleep {
             continue;
         }
         notified = sleep(poller).await?;

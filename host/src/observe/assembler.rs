@@ -236,6 +236,8 @@ impl Assembler {
             HostEvent::Injected => EventKind::InterruptInjected,
             HostEvent::Parked => EventKind::Parked,
             HostEvent::Resumed => EventKind::Resumed,
+            HostEvent::Detached => EventKind::Detached,
+            HostEvent::Attached => EventKind::Attached,
         };
         self.give(Side::Host, kind, give);
     }

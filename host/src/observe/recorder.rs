@@ -17,7 +17,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 use wakebox_abi::entry::Token;
-use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Word};
+use wakebox_abi::memory::{MappedControl, MappedSlots, Word};
 use wakebox_abi::ring::{self, TraceConsumer};
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{Record, ticks};
@@ -81,6 +80,8 @@ pub(super) enum HostEvent {
     Injected,
     Parked,
     Resumed,
+    Detached,
+    Attached,
 }
 
 /// What has been written down and not been given out.
@@ -271,6 +272,16 @@ impl Recorder {
     pub(crate) fn resumed(&self) {
         self.log(HostEvent::Resumed);
     }
+
+    /// The sandbox has given its machine away.
+    pub(crate) fn detached(&self) {
+        self.log(HostEvent::Detached);
+    }
+
+    /// The sandbox has a machine again.
+    pub(crate) fn attached(&self) {
+        self.log(HostEvent::Attached);
+    }
 }
 
 /// The host's end of the trace ring.
@@ -280,7 +291,7 @@ type Ring = TraceConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Record::WO
 #[derive(Debug)]
 pub(crate) struct Tracing {
     recorder: Recorder,
-    control: Shared<MappedControl>,
+    memory: Arc<GuestMemory>,
     /// Gone as soon as the guest has broken it.
     ring: Option<Ring>,
     /// Time of the last record, or of the last entry.
@@ -341,7 +352,7 @@ impl Tracing {
         signals::spawn(NAME, None, body).map_err(|source| Error::Thread { name: NAME, source })?;
         Ok(Self {
             recorder,
-            control: memory.control(),
+            memory: memory.clone(),
             // Of a guest that was not watched when it began, the host's side is seen.
             ring: (memory.plan().trace_records > 0).then(|| {
                 let taken = restored.unwrap_or(0);
@@ -416,7 +427,7 @@ impl Tracing {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let lost = self.control.load(Word::TraceLost, Ordering::Relaxed);
+        let lost = self.memory.control_page().word(Word::TraceLost);
         let mut batch = self.recorder.lock();
         batch.outside = true;
         batch.end = Some((outcome, status, lost));

@@ -153,6 +153,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         quantum,
         shares: 0,
         ended: false,
+        keeps_machine: false,
         computed: limits.time(LimitKind::CpuTime).map(|_| CpuTime::default()),
         limits,
         left_at: None,
@@ -322,7 +323,7 @@ impl Loaded {
             return Ok(Placement::Inline(Box::new(driver)));
         }
         let home = callables.home().clone();
-        let poller = Poller::new(driver, self.memory.control(), mode, home, kick.clone())?;
+        let poller = Poller::new(driver, mode, home, kick.clone())?;
         Ok(Placement::Poller(poller))
     }
 }

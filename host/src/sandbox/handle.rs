@@ -61,7 +61,7 @@ impl Live {
         let refused = self.policy.refusals();
         let guest = match (self.last.get(), self.memory.upgrade()) {
             (Some(last), _) => *last,
-            (None, Some(memory)) => guest_counts(&memory.control()),
+            (None, Some(memory)) => guest_counts(&memory.control_page()),
             (None, None) => GuestCounts::default(),
         };
         Stats {
@@ -75,6 +75,7 @@ impl Live {
             host_memory: self.account.kept(),
             host_memory_peak: self.account.peak(),
             guest,
+            detached: self.run.detached.get(),
             in_guest: self.run.in_guest.time(),
             in_host: self.run.in_host.time(),
             parked: self.run.parked.time(),
@@ -83,7 +84,7 @@ impl Live {
 
     /// Keeps what the guest has counted beyond its memory.
     pub(super) fn keep_guest_counts(&self, memory: &Arc<GuestMemory>) {
-        let _ = self.last.set(guest_counts(&memory.control()));
+        let _ = self.last.set(guest_counts(&memory.control_page()));
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! [`Builder`] holds the settings, `create.rs` makes the machine of them, `instance.rs`
 //! what sets it apart from others of its template, `run.rs` enters the guest
-//! and sees to what it was left for, `serve.rs` has its submissions done and parks it,
+//! and sees to what it was left for, `serve.rs` has its submissions done and parks it, `detach.rs`
+//! gives the machine of one that is parked to another,
 //! `termination.rs` tells how it ended, and `postmortem.rs` what is found out about it then.
 //! [`Handle`] is the sandbox as it is seen from beside.
 
 mod builder;
 mod cpu_time;
 mod create;
+mod detach;
 mod handle;
 mod instance;
 mod postmortem;
@@ -85,6 +87,8 @@ pub struct Sandbox {
     shares: u32,
     limits: Limits,
     ended: bool,
+    /// Whether the guest could not give its machine away when it slept last.
+    keeps_machine: bool,
     /// Time on a processor in the guest, if that is limited.
     computed: Option<CpuTime>,
     /// When the guest was left last.
@@ -122,7 +126,7 @@ impl Sandbox {
     #[must_use]
     pub fn pulse(&self) -> Pulse {
         Pulse {
-            control: self.control.clone(),
+            memory: self.memory.clone(),
             ready: self.placement.ready().clone(),
             poller: self.placement.poller().cloned(),
             call_queue: self.call_queue.clone(),

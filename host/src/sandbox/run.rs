@@ -70,10 +70,13 @@ impl Sandbox {
             None => run.sandbox.drive().await,
             Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
                 Ok(result) => result,
-                Err(_) => {
-                    run.sandbox.flush_in_haste().await;
-                    Ok(Outcome::Limit(Limit::WallClock(limit)))
-                }
+                Err(_) => match run.sandbox.attach() {
+                    Ok(()) => {
+                        run.sandbox.flush_in_haste().await;
+                        Ok(Outcome::Limit(Limit::WallClock(limit)))
+                    }
+                    Err(error) => Err(error),
+                },
             },
         };
         let mut result = run.sandbox.account_for_output(result);
@@ -263,14 +266,14 @@ impl Sandbox {
             Exit::Submit => self.serve(true).await,
             Exit::Wait => match self.park(Left::Wait).await {
                 Parked::Completion => Ok(()),
-                parked => return Ok(Break(self.not_woken(parked).await)),
+                parked => return self.not_woken(parked).await.map(Break),
             },
             Exit::Halt => match self.park(Left::Halt).await {
                 Parked::Completion => {
                     self.machine.vcpu_mut().interrupt();
                     Ok(())
                 }
-                parked => return Ok(Break(self.not_woken(parked).await)),
+                parked => return self.not_woken(parked).await.map(Break),
             },
             Exit::Interrupted(reasons) => {
                 if reasons.has(Reasons::QUANTUM) {

@@ -8,6 +8,7 @@ use wakebox_abi::wake::{self, Mode};
 
 use super::{DRIVER_QUANTUM, Sandbox};
 use crate::driver::{Ended, Violation};
+use crate::error::Error;
 use crate::stop::Why;
 use crate::template::Left;
 
@@ -25,6 +26,8 @@ pub(super) enum Parked {
     Wanted,
     Stopped(Why),
     Broken(Violation),
+    /// The host could not do its part.
+    Failed(Error),
 }
 
 impl Sandbox {
@@ -81,18 +84,21 @@ impl Sandbox {
         let mut pended = false;
         self.placement.set_parked(true);
         let parked = loop {
-            let parked = poll_fn(|context| {
-                let poll = self.poll_parked(context);
-                if poll.is_pending() && !pended {
-                    self.memory.learn();
-                    if let Some(recorder) = self.recorder() {
-                        recorder.parked();
-                    }
-                }
-                pended |= poll.is_pending();
-                poll
-            })
-            .await;
+            let parked = match self.patience() {
+                None => Some(self.sleep(&mut pended).await),
+                Some(Duration::ZERO) => self.sleep_not(&mut pended).await,
+                Some(patience) => tokio::time::timeout(patience, self.sleep(&mut pended))
+                    .await
+                    .ok(),
+            };
+            let parked = match parked {
+                Some(parked) => parked,
+                None => match self.sleep_without_machine().await {
+                    Ok(true) => continue,
+                    Ok(false) => self.sleep(&mut pended).await,
+                    Err(error) => Parked::Failed(error),
+                },
+            };
             match parked {
                 Parked::Unfinished => self.let_others_run(DRIVER_QUANTUM).await,
                 Parked::Wanted => self.answer_snapshots(left).await,
@@ -114,6 +120,31 @@ impl Sandbox {
             self.placement.left_in_vain(waited);
         }
         parked
+    }
+
+    async fn sleep(&mut self, pended: &mut bool) -> Parked {
+        poll_fn(|context| self.poll_sleep(context, pended)).await
+    }
+
+    /// As [`Self::sleep`], but `None` at once where that would wait.
+    async fn sleep_not(&mut self, pended: &mut bool) -> Option<Parked> {
+        poll_fn(|context| match self.poll_sleep(context, pended) {
+            Poll::Ready(parked) => Poll::Ready(Some(parked)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn poll_sleep(&mut self, context: &Context<'_>, pended: &mut bool) -> Poll<Parked> {
+        let poll = self.poll_parked(context);
+        if poll.is_pending() && !*pended {
+            self.memory.learn();
+            if let Some(recorder) = self.recorder() {
+                recorder.parked();
+            }
+        }
+        *pended |= poll.is_pending();
+        poll
     }
 
     fn poll_parked(&mut self, context: &Context<'_>) -> Poll<Parked> {

@@ -139,15 +139,21 @@ impl Sandbox {
     }
 
     /// How it ended that will not be woken.
-    pub(super) async fn not_woken(&mut self, parked: Parked) -> Outcome {
-        match parked {
+    ///
+    /// # Errors
+    ///
+    /// What the host could not do.
+    pub(super) async fn not_woken(&mut self, parked: Parked) -> Result<Outcome> {
+        Ok(match parked {
             Parked::Stopped(why) => self.stopped(why).await,
             Parked::Broken(violation) => Outcome::Violation(violation),
             Parked::Deadlock | Parked::Completion | Parked::Unfinished | Parked::Wanted => {
                 Outcome::Deadlock
             }
-        }
+            Parked::Failed(error) => return Err(error),
+        })
     }
+
     /// How it ends that was ended from elsewhere.
     pub(super) async fn stopped(&mut self, why: Why) -> Outcome {
         match why {

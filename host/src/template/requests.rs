@@ -75,6 +75,11 @@ impl Requests {
         answered
     }
 
+    /// Whether anybody waits.
+    pub(crate) fn are_any(&self) -> bool {
+        !self.queue().waiting.is_empty()
+    }
+
     /// Whether anybody waits; if not, the task is woken when somebody does.
     pub(crate) fn any_else_wake(&self, context: &Context<'_>) -> bool {
         self.runner.register(context.waker());

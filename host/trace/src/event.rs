@@ -377,6 +377,10 @@ pub enum EventKind {
     Parked,
     /// It goes on.
     Resumed,
+    /// The sandbox, which is parked, has given its machine to another.
+    Detached,
+    /// It has a machine again.
+    Attached,
 
     // The end, and what went wrong ------------------------------------------------------
     /// Records of the guest found no room in the ring, or events of the host no memory, at this place.
@@ -460,6 +464,8 @@ impl EventKind {
             Self::InterruptInjected => "interrupt_injected",
             Self::Parked => "parked",
             Self::Resumed => "resumed",
+            Self::Detached => "detached",
+            Self::Attached => "attached",
             Self::Lost { .. } => "lost",
             Self::Malformed { .. } => "malformed",
             Self::Finished { .. } => "finished",
@@ -509,6 +515,8 @@ impl EventKind {
             | Self::CompletionWritten { .. }
             | Self::Parked
             | Self::Resumed
+            | Self::Detached
+            | Self::Attached
             | Self::Started { .. }
             | Self::Restored { .. }
             | Self::Finished { .. } => Track::Host,

@@ -26,6 +26,7 @@
 //! | `interrupt_injected` | host | mode `irq` |
 //! | `interrupt_taken` | guest | noticed by the guest, whose ring-0 stub counts them |
 //! | `parked`, `resumed` | host | the sandbox holds no thread meanwhile |
+//! | `detached`, `attached` | host | meanwhile its machine is another's |
 //! | `lost`, `malformed` | guest | a full ring; what is no record |
 //!
 //! # Causes

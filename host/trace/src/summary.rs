@@ -248,6 +248,8 @@ impl Summary {
             EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
             EventKind::Started { .. }
             | EventKind::Restored { .. }
+            | EventKind::Detached
+            | EventKind::Attached
             | EventKind::OpReady { .. }
             | EventKind::InterruptTaken { .. } => {}
         }

@@ -122,9 +122,10 @@ impl Backing {
         Ok(())
     }
 
-    /// Whether both are of one file that nobody can change.
+    /// Whether both are zeroes, or of one file that nobody can change.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Anonymous, Self::Anonymous) => true,
             (Self::Template(one), Self::Template(other)) => Arc::ptr_eq(&one.file, &other.file),
             _ => false,
         }

@@ -67,8 +67,15 @@ pub struct Kick<P> {
 impl<P: Processor> Kick<P> {
     /// Of a processor that exists.
     pub fn new(processor: P) -> Self {
+        let kick = Self::idle();
+        kick.arm(processor);
+        kick
+    }
+
+    /// Of none yet.
+    pub fn idle() -> Self {
         Self {
-            processor: Mutex::new(Some(processor)),
+            processor: Mutex::new(None),
             reasons: AtomicU32::new(0),
             in_guest: AtomicBool::new(false),
             thread: AtomicI32::new(0),
@@ -87,7 +94,19 @@ impl<P: Processor> Kick<P> {
         }
     }
 
-    /// Forgets the vCPU: a later kick does nothing.
+    /// The same of a processor that this is about from now on. What it was kicked for meanwhile, it is
+    /// kicked for.
+    pub fn arm(&self, processor: P) {
+        let mut armed = self
+            .processor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: whoever comes to K2 after this finds the processor.
+        processor.set_immediate_exit(self.reasons.load(Ordering::Relaxed) != 0);
+        *armed = Some(processor);
+    }
+
+    /// Forgets the vCPU: a later kick reaches nobody, until another is [armed](Self::arm).
     pub fn disarm(&self) {
         *self
             .processor

@@ -14,6 +14,7 @@
 
 pub mod backing;
 pub mod clock;
+mod detached;
 mod error;
 pub mod frozen;
 mod hot;

@@ -10,6 +10,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 
 use crate::backing::Backing;
+use crate::detached::Detached;
 use crate::error::{Error, Result};
 use crate::frozen::Frozen;
 use crate::memory::GuestMemory;
@@ -103,7 +104,9 @@ impl Machine {
             is_reset,
         } = self;
         let mut memory = Arc::try_unwrap(memory).ok()?;
-        if !(is_reset && memory.backing().is_same(backing)) {
+        if is_reset && memory.backing().is_same(backing) {
+            memory.set_plan(plan);
+        } else {
             memory.remake(backing, plan).ok()?;
         }
         let memory = Arc::new(memory);
@@ -118,6 +121,48 @@ impl Machine {
             is_new,
             is_reset: false,
         })
+    }
+
+    /// Takes out the guest that sleeps in it and whose memory this is. The machine is then left with
+    /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has more
+    /// memory of its own than is kept, or somebody else uses it.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(crate) fn detach(&mut self) -> Result<Option<Detached>> {
+        let state = self.state()?;
+        let Some(left) = self.memory.leave() else {
+            return Ok(None);
+        };
+        let Some(pages) = left.unload() else {
+            self.memory.enter(left);
+            return Ok(None);
+        };
+        self.memory = Arc::new(left);
+        let kick = self.vcpus[0].detach(&self.memory);
+        self.is_reset = true;
+        Ok(Some(Detached { state, pages, kick }))
+    }
+
+    /// A guest that was [taken out](Self::detach) of another machine goes on in this, whose memory is
+    /// made of the same as its memory and is nobody's: that lies here from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::restore`].
+    ///
+    /// # Panics
+    ///
+    /// If somebody else has this machine's memory.
+    pub(crate) fn attach(&mut self, detached: &Detached, memory: &Arc<GuestMemory>) -> Result<()> {
+        let there = std::mem::replace(&mut self.memory, memory.clone());
+        let there = Arc::into_inner(there).expect("nobody else has it");
+        there.load(&detached.pages);
+        memory.enter(there);
+        self.is_reset = false;
+        self.vcpus[0].attach(detached.kick.clone(), memory);
+        self.restore(&detached.state)
     }
 
     /// Whether its memory is just what it was made of.

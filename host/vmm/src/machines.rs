@@ -11,20 +11,33 @@
 //! - The processor: all of its state is set ([`Machine::restore`]), and what it has learned of branches is
 //!   forgotten where KVM lets that be asked for ([`System::has_branch_barrier`]).
 //! - Whoever could kick the former guest cannot kick the next.
+//!
+//! A guest that sleeps can [give its machine away](Lent::detach) and [take one](Lent::attach) when it is
+//! woken, as a task gives the thread to another that it runs on. It need not while there are few
+//! ([`Machines::patience`]).
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::backing::Backing;
+use crate::detached::Detached;
 use crate::error::Result;
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
 use crate::plan::Plan;
-use crate::process::PerProcess;
+use crate::process::{self, PerProcess};
 use crate::system::System;
 
 /// Machines for each processor that wait, unless somebody asks for more.
 const FOR_EACH_PROCESSOR: usize = 4;
+
+/// How long a guest sleeps before its machine is another's, while more are lent than are kept: less than
+/// this, and it would pay more often than it gains.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// With so many times as many lent, it is another's at once.
+const MANY: usize = 4;
 
 /// Machines that wait for a guest. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -37,10 +50,13 @@ struct Waiting {
     /// from its template; with more, it gives all back.
     keeps: u64,
     machines: Mutex<Vec<Machine>>,
+    /// How many guests have.
+    lent: AtomicUsize,
 }
 
 impl Machines {
-    /// At most so many. What a guest has written is given back when it has ended.
+    /// At most so many. What a guest has written is given back when it has ended. With none, each guest
+    /// has a machine of its own, from its beginning to its end.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self::keeping(most, 0)
@@ -55,6 +71,7 @@ impl Machines {
             most,
             keeps: bytes,
             machines: Mutex::default(),
+            lent: AtomicUsize::new(0),
         }))
     }
 
@@ -81,6 +98,24 @@ impl Machines {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How many guests have a machine.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.0.lent.load(Ordering::Relaxed)
+    }
+
+    /// For how long a guest may sleep and keep its machine. `None` is for ever: there are enough.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        let most = self.0.most;
+        match self.lent() {
+            _ if most == 0 => None,
+            lent if lent <= most => None,
+            lent if lent <= MANY * most => Some(PATIENCE),
+            _ => Some(Duration::ZERO),
+        }
     }
 
     /// Writes again what guests have written that have ended, from their templates. It takes a while.
@@ -111,19 +146,31 @@ impl Machines {
     ///
     /// What could not be mapped, and what KVM could not do.
     pub fn take(&self, backing: &Backing, plan: Plan) -> Result<Lent> {
+        let machine = self.one(backing, plan)?;
+        self.0.lent.fetch_add(1, Ordering::Relaxed);
+        Ok(Lent {
+            memory: machine.memory().clone(),
+            process: process::generation(),
+            machine: Some(machine),
+            detached: None,
+            is_spoiled: false,
+            machines: self.clone(),
+        })
+    }
+
+    fn one(&self, backing: &Backing, plan: Plan) -> Result<Machine> {
         while let Some(machine) = self.next(backing, &plan) {
             // One that cannot be used again is gone; there may be another.
             if let Some(machine) = machine.renewed(backing, plan.clone()) {
-                return Ok(self.lend(machine));
+                return Ok(machine);
             }
         }
         let make = |plan| Machine::new(&GuestMemory::on(backing, plan)?);
-        let machine = match make(plan.clone()) {
+        match make(plan.clone()) {
             // What waits takes memory and descriptors that this one lacks.
-            Err(error) if error.is_of_shortage() && self.let_go() => make(plan)?,
-            made => made?,
-        };
-        Ok(self.lend(machine))
+            Err(error) if error.is_of_shortage() && self.let_go() => make(plan),
+            made => made,
+        }
     }
 
     /// Ends those that wait, here and in the process. Returns whether there were any.
@@ -147,18 +194,14 @@ impl Machines {
         Some(machines.remove(at))
     }
 
-    fn lend(&self, machine: Machine) -> Lent {
-        Lent {
-            machine: Some(machine),
-            machines: self.clone(),
-        }
-    }
-
-    fn give_back(&self, machine: Machine) {
-        if self.0.most == 0 || !machine.is_of_this_process() {
+    fn give_back(&self, machine: Machine, is_spoiled: bool) {
+        self.0.lent.fetch_sub(1, Ordering::Relaxed);
+        if self.0.most == 0 || is_spoiled || !machine.is_of_this_process() {
             return;
         }
-        machine.memory().keep_at_most(self.0.keeps);
+        if !machine.is_reset() {
+            machine.memory().keep_at_most(self.0.keeps);
+        }
         let mut machines = self.lock();
         machines.push(machine);
         // The one that has waited longest fits nobody.
@@ -168,18 +211,94 @@ impl Machines {
     }
 }
 
-/// A machine that waits for another guest when this is dropped.
+/// A machine that waits for another guest when this is dropped, and when the guest that has it
+/// [gives it away](Self::detach).
 #[derive(Debug)]
 pub struct Lent {
-    /// None while it is dropped, or when it is not to be used again.
+    /// None while it is dropped, or while the guest has none.
     machine: Option<Machine>,
+    /// The guest while it has none.
+    detached: Option<Box<Detached>>,
+    /// The guest's memory, wherever that lies.
+    memory: Arc<GuestMemory>,
+    /// The process in which it was lent.
+    process: u32,
+    /// Whether something has failed in it.
+    is_spoiled: bool,
     machines: Machines,
 }
 
 impl Lent {
     /// It is not to be used again: something has failed in it.
     pub fn spoil(&mut self) {
-        self.machines = Machines::new(0);
+        self.is_spoiled = true;
+    }
+
+    /// The memory of its guest.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Whether this process has made it, and not one that this is a child of.
+    #[must_use]
+    pub fn is_of_this_process(&self) -> bool {
+        self.process == process::generation()
+    }
+
+    /// As [`Machines::patience`].
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        self.machines.patience()
+    }
+
+    /// Whether the guest has no machine.
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        self.detached.is_some()
+    }
+
+    /// The guest, which sleeps, gives its machine away: until it has one [again](Self::attach), its memory
+    /// lies nowhere. Returns whether it does. It does not if it has more memory of its own than is kept,
+    /// or while somebody [uses](GuestMemory::stay) that. Only who runs the guest, and holds up whoever
+    /// else reaches into its memory, may call this.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub fn detach(&mut self) -> Result<bool> {
+        let Some(mut machine) = self.machine.take() else {
+            return Ok(self.is_detached());
+        };
+        match machine.detach() {
+            Ok(Some(detached)) => {
+                self.detached = Some(Box::new(detached));
+                self.machines.give_back(machine, self.is_spoiled);
+                Ok(true)
+            }
+            kept => {
+                self.machine = Some(machine);
+                kept.map(|_| false)
+            }
+        }
+    }
+
+    /// The guest has a machine again, if it had [none](Self::detach), and goes on where it slept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machines::take`]; then it still has none, or one that is good for nothing.
+    pub fn attach(&mut self) -> Result<()> {
+        let Some(detached) = &self.detached else {
+            return Ok(());
+        };
+        let (backing, plan) = (self.memory.backing(), self.memory.plan().clone());
+        let mut machine = self.machines.one(backing, plan)?;
+        self.machines.0.lent.fetch_add(1, Ordering::Relaxed);
+        let attached = machine.attach(detached, &self.memory);
+        self.machine = Some(machine);
+        self.detached = None;
+        attached
     }
 }
 
@@ -189,7 +308,7 @@ impl Deref for Lent {
     fn deref(&self) -> &Machine {
         self.machine
             .as_ref()
-            .expect("it is there until it is dropped")
+            .expect("it is there until it is dropped or given away")
     }
 }
 
@@ -197,14 +316,14 @@ impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Machine {
         self.machine
             .as_mut()
-            .expect("it is there until it is dropped")
+            .expect("it is there until it is dropped or given away")
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(machine) = self.machine.take() {
-            self.machines.give_back(machine);
+            self.machines.give_back(machine, self.is_spoiled);
         }
     }
 }

@@ -5,19 +5,33 @@
 //! volatile copy in or out, the atomics of [`MappedControl`] and [`MappedSlots`], and a
 //! raw pointer handed to a system call, which the kernel treats as it treats any user
 //! memory.
+//!
+//! # Where it lies
+//!
+//! The memory of a guest that has a machine lies where that machine has it. A guest that sleeps may give
+//! its machine to another; its memory then lies nowhere ([`detached`](crate::detached)), and when it has
+//! a machine again, elsewhere. So nobody keeps an address: it is asked at each access, and there is
+//! none while the memory lies nowhere, which is a mistake that panics.
+//!
+//! That an address does not change while it is used follows from who uses it: the task that runs the
+//! guest, which is the one that gives the machine away, and whoever takes the driver's turns, which it
+//! excludes while it does. All others [say](GuestMemory::stay) that they use it, and while any does, the
+//! machine is kept.
 
 mod shared;
 mod view;
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
-use std::sync::Arc;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::Advice;
-use vm_memory::{MmapRegion, VolatileMemory};
+use vm_memory::{MmapRegion, VolatileSlice};
 use wakebox_abi::boot::{Clock, Instance};
-use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_abi::memory::{Control, Counter, MappedControl, MappedSlots, Word};
 
 pub use self::shared::Shared;
 pub use self::view::View;
@@ -28,14 +42,63 @@ use crate::hot::Example;
 use crate::pages::{self, Range};
 use crate::plan::Plan;
 
-/// The RAM of one guest: one mapping.
+/// The RAM of one guest: one mapping, or none for a while.
 #[derive(Debug)]
 pub struct GuestMemory {
-    mapping: MmapRegion<()>,
+    /// Where it begins; null while it lies nowhere.
+    base: AtomicPtr<u8>,
+    place: Mutex<Place>,
+    /// How many use it who must not find it gone.
+    stays: AtomicUsize,
     backing: Backing,
     plan: Plan,
     /// What it tells others of the template that it was made of, if it is asked.
     example: Option<Example>,
+}
+
+/// Where guest memory lies.
+#[derive(Debug)]
+enum Place {
+    Mapped(MmapRegion<()>),
+    /// Nowhere. The control page as it was is kept for whoever looks at its words.
+    Nowhere(ControlPage),
+}
+
+/// A copy of a control page, to be looked at.
+#[derive(Debug)]
+pub struct ControlPage(Box<AlignedPage>);
+
+#[derive(Clone, Debug)]
+#[repr(C, align(4096))]
+struct AlignedPage([u8; PAGE_SIZE as usize]);
+
+impl ControlPage {
+    fn mapped(&self) -> MappedControl {
+        // SAFETY: the page is aligned and as long as this lives; it is only read.
+        unsafe { MappedControl::new(NonNull::from(&self.0.0).cast()) }
+    }
+
+    /// A word.
+    #[must_use]
+    pub fn word(&self, word: Word) -> u32 {
+        self.mapped().load(word, Ordering::Relaxed)
+    }
+
+    /// A counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.mapped().counter(counter).load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps guest memory where it lies.
+#[derive(Debug)]
+pub struct Stay<'a>(&'a GuestMemory);
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.0.stays.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Bytes that are copied at once.
@@ -68,14 +131,76 @@ impl GuestMemory {
         let mapping = backing
             .map(bytes)
             .map_err(|source| Error::Map { bytes, source })?;
-        let mut memory = Self {
-            mapping,
-            backing: backing.clone(),
-            plan,
-            example: None,
-        };
+        let mut memory = Self::mapped(mapping, backing.clone(), plan);
         memory.made();
         Ok(Arc::new(memory))
+    }
+
+    fn mapped(mapping: MmapRegion<()>, backing: Backing, plan: Plan) -> Self {
+        Self {
+            base: AtomicPtr::new(mapping.as_ptr()),
+            place: Mutex::new(Place::Mapped(mapping)),
+            stays: AtomicUsize::new(0),
+            backing,
+            plan,
+            example: None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps it where it lies as long as the value lives; `None` if it lies nowhere. For whoever does not
+    /// run its guest and does not take turns of its driver.
+    pub fn stay(&self) -> Option<Stay<'_>> {
+        // Partner: `leave`. Race: this side finds it there while the other finds nobody. Both orders are
+        // sequentially consistent, so one of them sees the other.
+        self.stays.fetch_add(1, Ordering::SeqCst);
+        let stay = Stay(self);
+        (!self.base.load(Ordering::SeqCst).is_null()).then_some(stay)
+    }
+
+    /// The control page as it is now, or was when the memory was somewhere last, from wherever it is
+    /// asked.
+    pub fn control_page(&self) -> ControlPage {
+        let mut page = AlignedPage([0; PAGE_SIZE as usize]);
+        // It moves under this lock.
+        match &*self.lock() {
+            Place::Mapped(_) => self.read(self.plan.control.offset, &mut page.0),
+            Place::Nowhere(kept) => page.clone_from(&kept.0),
+        }
+        ControlPage(Box::new(page))
+    }
+
+    /// It lies nowhere from now on: gives what is mapped, as memory that is nobody's. `None`, and nothing
+    /// changes, while somebody keeps it there. Only who runs the guest, or would, and holds up its driver
+    /// may call this.
+    pub(crate) fn leave(&self) -> Option<Self> {
+        let mut place = self.lock();
+        let base = self.base.swap(ptr::null_mut(), Ordering::SeqCst);
+        let was_there = !base.is_null();
+        if !was_there || self.stays.load(Ordering::SeqCst) > 0 {
+            self.base.store(base, Ordering::SeqCst);
+            return None;
+        }
+        let mapped = std::mem::replace(
+            &mut *place,
+            Place::Nowhere(ControlPage(Box::new(AlignedPage([0; PAGE_SIZE as usize])))),
+        );
+        let Place::Mapped(mapping) = mapped else {
+            unreachable!("it has an address")
+        };
+        let left = Self::mapped(mapping, self.backing.clone(), self.plan.clone());
+        *place = Place::Nowhere(left.control_page());
+        Some(left)
+    }
+
+    /// It lies where this has lain from now on, and is what this is. It has lain nowhere.
+    pub(crate) fn enter(&self, there: Self) {
+        let Self { base, place, .. } = there;
+        *self.lock() = place.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.base.store(base.into_inner(), Ordering::SeqCst);
     }
 
     /// The ranges that may hold something that is no zero.
@@ -167,7 +292,7 @@ impl GuestMemory {
 
     /// Whether what is planned could lie where it lies.
     pub(crate) fn fits(&self, plan: &Plan) -> bool {
-        plan.ram == self.mapping.size() as u64 && plan.base == self.plan.base
+        plan.ram == self.plan.ram && plan.base == self.plan.base
     }
 
     /// Makes it of something else, where it lies; nothing of what was in it is left.
@@ -183,10 +308,12 @@ impl GuestMemory {
                 source: io::ErrorKind::InvalidInput.into(),
             });
         }
-        if self.backing.is_same(backing)
-            && let Ok(differed) = self.reset()
-        {
-            self.plan = plan;
+        let was = self.backing.is_same(backing).then(|| match backing {
+            Backing::Anonymous => self.discard().then_some(0),
+            Backing::Template(_) => self.reset().ok(),
+        });
+        self.plan = plan;
+        if let Some(differed) = was.flatten() {
             match differed {
                 0 => self.made(),
                 // It has what its last guest has written, and is no example of what one writes.
@@ -194,12 +321,11 @@ impl GuestMemory {
             }
             return Ok(());
         }
-        // SAFETY: the range is the whole mapping of `self.mapping`, of which nobody else knows: this is
-        // the only reference to it.
+        // SAFETY: the range is the whole mapping, of which nobody else knows: this is the only reference to
+        // it.
         unsafe { backing.map_over(start, len) }
             .map_err(|source| Error::Map { bytes: len, source })?;
         self.backing = backing.clone();
-        self.plan = plan;
         self.made();
         Ok(())
     }
@@ -245,22 +371,23 @@ impl GuestMemory {
         }
     }
 
-    /// Advice that the kernel does not take is none.
-    fn advise(&self, start: u64, len: u64, advice: Advice) {
-        // SAFETY: the range lies inside the mapping that `self.mapping` owns, which is guest memory: its
-        // bytes may change at any time.
-        let _ = unsafe {
-            rustix::mm::madvise(
-                self.mapping.as_ptr().add(start as usize).cast(),
-                len as usize,
-                advice,
-            )
-        };
+    /// Advice that the kernel does not take is none. Returns whether it took it.
+    fn advise(&self, start: u64, len: u64, advice: Advice) -> bool {
+        let start = self.pointer(start, len);
+        // SAFETY: the range lies inside the mapping that `self` owns, which is guest memory: its bytes may
+        // change at any time.
+        let advised = unsafe { rustix::mm::madvise(start.as_ptr().cast(), len as usize, advice) };
+        advised.is_ok()
     }
 
     /// Where everything lies.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Everything lies elsewhere in it from now on.
+    pub(crate) fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// What it is made of.
@@ -280,25 +407,33 @@ impl GuestMemory {
         {
             return;
         }
-        // If it is refused, it is the next owner's to map over.
-        self.advise(0, len, Advice::LinuxDontNeed);
+        self.discard();
+    }
+
+    /// Gives back all that was written. Returns whether it is what it was made of: if not, it is the next
+    /// owner's to map over.
+    pub(crate) fn discard(&self) -> bool {
+        self.advise(0, self.plan.ram, Advice::LinuxDontNeed)
     }
 
     /// The mapping's first address and its length, for the memory slot.
+    ///
+    /// # Panics
+    ///
+    /// If it lies nowhere.
     pub fn host_range(&self) -> (u64, u64) {
-        (self.mapping.as_ptr() as u64, self.mapping.size() as u64)
+        let len = self.plan.ram;
+        (self.pointer(0, len).as_ptr() as u64, len)
     }
 
     /// Copies bytes in.
     ///
     /// # Panics
     ///
-    /// If the range is not inside the RAM: offsets come from [`Plan`], never from a guest.
+    /// If the range is not inside the RAM: offsets come from [`Plan`], never from a guest. If it lies
+    /// nowhere.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
-        self.mapping
-            .get_slice(offset as usize, bytes.len())
-            .expect("the host writes inside the RAM that it planned")
-            .copy_from(bytes);
+        self.slice(offset, bytes.len()).copy_from(bytes);
     }
 
     /// Copies bytes out.
@@ -307,10 +442,7 @@ impl GuestMemory {
     ///
     /// As [`Self::write`].
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
-        self.mapping
-            .get_slice(offset as usize, bytes.len())
-            .expect("the host reads inside the RAM that it planned")
-            .copy_to(bytes);
+        self.slice(offset, bytes.len()).copy_to(bytes);
     }
 
     /// Writes what the processor needs before its first instruction: descriptor tables, stubs and
@@ -330,40 +462,46 @@ impl GuestMemory {
         View::new(self.clone(), self.plan.mappings())
     }
 
+    /// The bytes of a range, to be copied in or out.
+    fn slice(&self, offset: u64, len: usize) -> VolatileSlice<'_> {
+        let base = self.pointer(offset, len as u64);
+        // SAFETY: the range lies in the mapping, which stays as long as it is used (see the module); the
+        // slice copies bytes and never refers to them.
+        unsafe { VolatileSlice::new(base.as_ptr(), len) }
+    }
+
     /// The address of a range, for a system call that reads or writes it. It is valid as long as this
-    /// lives.
+    /// lies where it does.
     ///
     /// # Panics
     ///
     /// As [`Self::write`].
+    #[inline]
     pub fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
-        let slice = self
-            .mapping
-            .get_slice(offset as usize, len as usize)
-            .expect("the host reaches inside the RAM that it planned");
-        NonNull::new(slice.ptr_guard_mut().as_ptr()).expect("a mapping is not at address zero")
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.plan.ram),
+            "the host reaches inside the RAM that it planned"
+        );
+        let base = NonNull::new(self.base.load(Ordering::Relaxed))
+            .expect("nobody reaches into the memory of a guest without a machine");
+        // SAFETY: the offset lies in the mapping, which is as long as the RAM, or at its end.
+        unsafe { base.add(offset as usize) }
     }
 
     /// The control page.
     pub fn control(self: &Arc<Self>) -> Shared<MappedControl> {
-        let base = self.pointer(self.plan.control.offset, self.plan.control.len);
-        // SAFETY: the range is a page of the mapping, page-aligned because `Plan` hands out
-        // whole pages; `Shared` keeps the mapping alive.
-        let value = unsafe { MappedControl::new(base) };
-        Shared {
-            value,
-            _memory: self.clone(),
-        }
+        Shared::control(self)
     }
 
     /// The slots of the submission ring.
     pub fn submissions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        self.slots(self.plan.submissions.offset, self.plan.submission_entries)
+        Shared::slots(self, self.plan.submissions, self.plan.submission_entries)
     }
 
     /// The slots of the completion ring.
     pub fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        self.slots(self.plan.completions.offset, self.plan.completion_entries)
+        Shared::slots(self, self.plan.completions, self.plan.completion_entries)
     }
 
     /// The slots of the trace ring.
@@ -372,24 +510,7 @@ impl GuestMemory {
     ///
     /// If there is none.
     pub fn trace<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        self.slots(self.plan.trace.offset, self.plan.trace_records)
-    }
-
-    fn slots<const WORDS: usize>(
-        self: &Arc<Self>,
-        offset: u64,
-        entries: u32,
-    ) -> Shared<MappedSlots<WORDS>> {
-        let base = self
-            .pointer(offset, u64::from(entries) * WORDS as u64 * 8)
-            .cast();
-        // SAFETY: `pointer` has checked that all places lie in the mapping; page alignment
-        // covers the alignment to 8; `Shared` keeps the mapping alive.
-        let value = unsafe { MappedSlots::new(base, entries) };
-        Shared {
-            value,
-            _memory: self.clone(),
-        }
+        Shared::slots(self, self.plan.trace, self.plan.trace_records)
     }
 
     /// Updates the clock page.

@@ -61,13 +61,17 @@ pub enum End {
     Violation(Violation),
 }
 
-/// What others kick a processor by.
-fn kick_of(vcpu: &mut VcpuFd, ticker: &Ticker) -> Arc<VcpuKick> {
+/// The page by which a processor is kicked.
+fn run_page(vcpu: &mut VcpuFd) -> RunPage {
     let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
     // SAFETY: the flag lies in the page that `vcpu` keeps mapped; the processor that owns both
-    // disarms before that ends.
-    let page = unsafe { RunPage::new(flag) };
-    let kick = Arc::new(Kick::new(page));
+    // disarms before that ends, and before it is about another kick.
+    unsafe { RunPage::new(flag) }
+}
+
+/// What others kick a processor by.
+fn kick_of(vcpu: &mut VcpuFd, ticker: &Ticker) -> Arc<VcpuKick> {
+    let kick = Arc::new(Kick::new(run_page(vcpu)));
     ticker.watch(&kick);
     kick
 }
@@ -274,6 +278,22 @@ impl Vcpu {
         // Best effort: `System::has_branch_barrier` says whether it can be had.
         let _ = ioctl::branch_barrier(&self.vcpu);
         self.kick = kick_of(&mut self.vcpu, self.ticker);
+        self.memory = Arc::downgrade(memory);
+    }
+
+    /// Its guest goes on elsewhere, in another processor: gives what others kick the guest by. It is left
+    /// with this memory, which is nobody's.
+    pub(crate) fn detach(&mut self, memory: &Arc<GuestMemory>) -> Arc<VcpuKick> {
+        self.kick.disarm();
+        self.memory = Arc::downgrade(memory);
+        std::mem::replace(&mut self.kick, Arc::new(Kick::idle()))
+    }
+
+    /// A guest goes on here, with what others kick it by and its memory.
+    pub(crate) fn attach(&mut self, kick: Arc<VcpuKick>, memory: &Arc<GuestMemory>) {
+        self.kick.disarm();
+        kick.arm(run_page(&mut self.vcpu));
+        self.kick = kick;
         self.memory = Arc::downgrade(memory);
     }
 

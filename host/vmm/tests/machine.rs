@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment, kvm_xsave};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -18,7 +17,7 @@ use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::vcpu::{End, Exit};
 
-use common::{START, content, plan};
+use common::{START, content, left, plan, ring};
 
 /// What a guest may use, in bytes.
 const MEMORY: u64 = 2 << 20;
@@ -63,21 +62,6 @@ fn machine_with(code: &[u8]) -> Machine {
         .start(START, layout::STACK + PAGE_SIZE - 64)
         .unwrap();
     machine
-}
-
-/// Enters the guest until it leaves by itself.
-fn left(machine: &mut Machine) -> Exit {
-    loop {
-        match machine.vcpu_mut().enter(Duration::from_secs(1)).unwrap() {
-            Exit::Interrupted(_) => {}
-            exit => return exit,
-        }
-    }
-}
-
-/// `out PORT, al`.
-fn ring(port: u16) -> [u8; 2] {
-    [0xe6, port as u8]
 }
 
 /// `in al, PORT`.

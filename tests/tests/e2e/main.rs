@@ -13,6 +13,7 @@ mod cancel;
 mod cli;
 mod counterparts;
 mod demos;
+mod detached;
 mod embedder;
 mod ends;
 mod executor;

@@ -238,6 +238,10 @@ impl Teller {
             EventKind::Exited { reason } => exited(*reason).into(),
             EventKind::Entered => "the host enters the guest".into(),
             EventKind::InterruptInjected => "the host injects an interrupt".into(),
+            EventKind::Detached => "the sandbox gives its machine to another; what the guest has \
+                                    written is kept beside"
+                .into(),
+            EventKind::Attached => "the sandbox has a machine again, perhaps another one".into(),
             EventKind::Parked => "the host parks the machine; it holds no thread now".into(),
             EventKind::Resumed => "the machine is unparked: there is a completion for it".into(),
             EventKind::Lost { count } => {

@@ -63,6 +63,8 @@ fn events() -> Vec<Event> {
         EventKind::InterruptInjected,
         EventKind::Parked,
         EventKind::Resumed,
+        EventKind::Detached,
+        EventKind::Attached,
         EventKind::Lost { count: 9 },
         EventKind::Malformed {
             count: 1,

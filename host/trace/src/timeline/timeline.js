@@ -38,10 +38,10 @@
   function build(events) {
     const model = {
       tasks: new Map(), polls: [], wakes: [], ops: new Map(), timers: new Map(),
-      inside: [], parked: [], sleeps: [], marks: [], holes: [], start: 0, end: 1,
+      inside: [], parked: [], away: [], sleeps: [], marks: [], holes: [], start: 0, end: 1,
       started: null, finished: null,
     };
-    const open = { poll: null, inside: null, parked: null, sleeps: null };
+    const open = { poll: null, inside: null, parked: null, away: null, sleeps: null };
     const task = (id) => {
       let found = model.tasks.get(id);
       if (!found) {
@@ -118,6 +118,8 @@
         }
         case "completion_written": op(value.op).written = time; break;
         case "doorbell": model.marks.push({ time, what: "doorbell", verb: value.verb }); break;
+        case "detached": open.away = { begin: time, end: null }; model.away.push(open.away); break;
+        case "attached": close("away", time); break;
         case "interrupt_injected": model.marks.push({ time, what: "interrupt" }); break;
         case "interrupt_taken": model.marks.push({ time, what: "taken" }); break;
         case "entered": open.inside = { begin: time, end: null, reason: null }; model.inside.push(open.inside); break;
@@ -134,7 +136,7 @@
       model.end = Math.max(events[events.length - 1].time, model.start + 1);
     }
     // What was not closed lasts to the end: the trace was cut off, or the guest died.
-    for (const list of [model.inside, model.parked, model.sleeps]) {
+    for (const list of [model.inside, model.parked, model.away, model.sleeps]) {
       for (const part of list) if (part.end === null) part.end = model.end;
     }
     if (open.poll) open.poll.end = model.end;
@@ -291,6 +293,11 @@
       const parked = model.parked[lower(model.parked, op.begin ?? 0, "begin")];
       if (parked && parked.begin < op.written && parked.end <= wake.time) {
         add(parked.begin, "host", "nothing else to do: the sandbox is parked");
+        const away = model.away[lower(model.away, parked.begin, "begin")];
+        if (away && away.end <= parked.end) {
+          add(away.begin, "host", "it gives its machine to another sandbox");
+          add(away.end, "host", "it has a machine again");
+        }
         add(parked.end, "host", "the sandbox goes on");
       }
     }
@@ -481,6 +488,7 @@
       model.lanes.forEach((lane, index) => this.bars(lane, rows.ops.top + index * LANE, LANE - 2, (op) => this.dim(op) || colours.op));
       this.bars(model.crowd.list, rows.ops.top + LANES * LANE, LANE - 2, () => colours.op, model.crowd.longest);
       this.bars(model.parked, rows.parked.top, rows.parked.height, () => colours.parked);
+      this.bars(model.away, rows.parked.top + rows.parked.height - 4, 4, () => colours.sleeps);
       this.bars(model.inside, rows.boundary.top + 3, 12, () => colours.inside);
       this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); }, MARKS_APART);
       this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake), MARKS_APART);
@@ -758,7 +766,11 @@
       const moved = op.moved === null ? "" : `, ${count(op.moved, "byte")}`;
       return `${opName(op)}: ${op.status || "still in flight"}${moved}${by}\n${span(op.end - op.begin)}, at ${at(op.begin)}${op.cancelled === null ? "" : "\nits future was dropped: cancel asked"}`;
     }
-    if (hit.parked) return `parked for ${span(hit.parked.end - hit.parked.begin)}\nThe sandbox is Pending and holds no thread.`;
+    if (hit.parked) {
+      const away = model.away.find((part) => part.begin >= hit.parked.begin && part.begin < hit.parked.end);
+      const machine = away ? `\nFor ${span(away.end - away.begin)} of it, its machine was another's.` : "";
+      return `parked for ${span(hit.parked.end - hit.parked.begin)}\nThe sandbox is Pending and holds no thread.${machine}`;
+    }
     if (hit.inside) return `in the guest for ${span(hit.inside.end - hit.inside.begin)}\nleft: ${EXITS[hit.inside.reason] || "not on record"}`;
     if (hit.sleeps) return `nothing to do for ${span(hit.sleeps.end - hit.sleeps.begin)}\nthe guest ${SLEEPS[hit.sleeps.how] || hit.sleeps.how}; ended by ${hit.sleeps.by || "the end of the trace"}`;
     const { task } = hit;

@@ -16,7 +16,7 @@ use crate::table::{Bar, Row, Unit, median};
 /// Of each kind, one after the other.
 const ROUNDS: usize = 200;
 /// Sandboxes that sleep side by side.
-const CROWD: usize = 1_000;
+const CROWD: usize = 10_000;
 /// What a guest may use, in bytes.
 const MEMORY: u64 = 16 << 20;
 
@@ -56,7 +56,7 @@ pub(crate) fn measure(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
     let mut rows = made(floor, runtime)?;
     rows.extend(pooled(floor, runtime)?);
     rows.extend(reset(floor, runtime)?);
-    rows.extend(crowd(runtime)?);
+    rows.extend(crowd(floor, runtime)?);
     rows.extend(taken(runtime)?);
     rows.extend(borrowed(runtime)?);
     Ok(rows)
@@ -203,10 +203,35 @@ fn reset(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What a call to each of some takes, of those that sleep.
+async fn calls(all: &[Running], counts: &mut [u64]) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    // Each but the last few that ran, far from another.
+    for index in (0..all.len()).step_by((all.len() / ROUNDS).max(1)) {
+        let start = Instant::now();
+        let counted: u64 = all[index].call("count", &()).await?;
+        times.push(since(start));
+        counts[index] += 1;
+        ensure!(counted == counts[index], "it is another: {counted}");
+        // Whoever was called gives its machine away.
+        tokio::task::yield_now().await;
+    }
+    Ok(times)
+}
+
 /// What sandboxes cost that sleep side by side, and what they cost others.
-fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
+fn crowd(floor: &Floor, runtime: &Runtime) -> Result<Vec<Row>> {
+    let exit = exits(floor)?;
     runtime.block_on(async {
         let template = template(MEMORY, WakeMode::Out).await?;
+        let alone = template.spawn().build()?.start();
+        count(&alone).await?;
+        let mut undisturbed = Vec::new();
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let _: u64 = alone.call("count", &()).await?;
+            undisturbed.push(since(start));
+        }
         let before = Usage::now()?;
         let mut all = Vec::new();
         let mut times = Vec::new();
@@ -217,7 +242,17 @@ fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
             times.push(since(start));
             all.push(running);
         }
+        settle().await?;
         let now = Usage::now()?;
+        let mut counts = vec![2; CROWD];
+        let woken = calls(&all, &mut counts).await?;
+        settle().await?;
+        let mut disturbed = Vec::new();
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let _: u64 = alone.call("count", &()).await?;
+            disturbed.push(since(start));
+        }
         let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / CROWD as f64;
         let resident = each(now.resident, before.resident);
         let descriptors = each(now.descriptors as u64, before.descriptors as u64);
@@ -232,8 +267,22 @@ fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
                 Unit::Bytes,
                 resident,
             ),
-            Row::new("their descriptors, each", Unit::Number, descriptors),
-            Row::new("their threads, each", Unit::Number, threads),
+            Row::new("their descriptors, each", Unit::Number, descriptors).bar(Bar::AtMost(0.0)),
+            Row::new("their threads, each", Unit::Number, threads).bar(Bar::AtMost(0.0)),
+            Row::new(
+                "one of them woken to its answer",
+                Unit::Nanoseconds,
+                median(woken),
+            )
+            .floor(exit)
+            .bar(Bar::Ratio(10.0)),
+            Row::new(
+                "a call to one that has a machine, beside none that sleep",
+                Unit::Nanoseconds,
+                median(disturbed),
+            )
+            .floor(median(undisturbed))
+            .bar(Bar::Ratio(1.5)),
             Row::new(
                 "the last of them to its first answer, beside the first",
                 Unit::Nanoseconds,
@@ -245,8 +294,18 @@ fn crowd(runtime: &Runtime) -> Result<Vec<Row>> {
         for running in all {
             running.close().await?;
         }
+        alone.close().await?;
         Ok(rows)
     })
+}
+
+/// Waits until those that sleep have given away what machines they can.
+async fn settle() -> Result<()> {
+    let machines = Machines::of_process()?;
+    while machines.patience().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 /// A template of a guest that uses 64 MiB: taken, written to a file and read from it.

@@ -1,0 +1,152 @@
+//! A guest without a machine.
+//!
+//! A guest that sleeps needs no machine: what its processors hold is a [state](MachineState), and what
+//! sets its memory apart from what that was made of is some pages. Both are kept here, and its machine is
+//! another guest's meanwhile.
+//!
+//! Pages are copied and not mapped elsewhere. The guests of one template write mostly the same pages, so
+//! those of the machine stay where they are, and neither the kernel nor the machine has anything to look
+//! up again. Whoever has more pages of its own than is cheap to copy keeps its machine.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use wakebox_abi::layout::PAGE_SIZE;
+
+use crate::backing::Backing;
+use crate::machine::MachineState;
+use crate::memory::GuestMemory;
+use crate::pages;
+use crate::signal::VcpuKick;
+
+/// Most bytes by which the memory of a guest may differ from what it was made of.
+pub(crate) const MOST: u64 = 1 << 20;
+
+/// Most bytes that are compared for it: guests before it may have left theirs, and a huge page may have been
+/// touched in a single place.
+const MOST_COMPARED: u64 = 4 * MOST;
+
+/// Bytes that are compared in one go.
+const PIECE: u64 = 64 << 10;
+
+/// A guest without a machine.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    pub(crate) state: MachineState,
+    pub(crate) pages: Pages,
+    /// What others kick it by: it goes where the guest goes.
+    pub(crate) kick: Arc<VcpuKick>,
+}
+
+/// Pages by which memory differs from what it was made of.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    /// Which, counted from the first of the memory.
+    numbers: Vec<u32>,
+    bytes: Vec<u8>,
+    /// Bytes of all pages that might have differed.
+    compared: u64,
+}
+
+impl Pages {
+    /// Bytes of pages.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn push(&mut self, number: u64, page: &[u8]) -> io::Result<()> {
+        let full = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        self.bytes.try_reserve(page.len()).map_err(full)?;
+        self.numbers.try_reserve(1).map_err(full)?;
+        self.bytes.extend_from_slice(page);
+        self.numbers.push(number as u32);
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let offsets = self
+            .numbers
+            .iter()
+            .map(|number| u64::from(*number) * PAGE_SIZE);
+        offsets.zip(self.bytes.chunks(PAGE_SIZE as usize))
+    }
+}
+
+impl GuestMemory {
+    /// Takes out the pages by which it differs from what it was made of: it then is that again, where it
+    /// lies. The guest must not run, and nobody else write, meanwhile. `None`, and nothing has changed, if
+    /// they are more than is kept, or cannot be found out.
+    pub(crate) fn unload(&self) -> Option<Pages> {
+        let (mut own, former) = self.differing().ok()??;
+        let is_discarded = own.compared > MOST && self.discard();
+        if !is_discarded {
+            for (offset, page) in former.iter() {
+                self.write(offset, page);
+            }
+        }
+        own.numbers.shrink_to_fit();
+        own.bytes.shrink_to_fit();
+        Some(own)
+    }
+
+    /// Puts back pages that were [taken out](Self::unload) of memory that was made of the same.
+    pub(crate) fn load(&self, pages: &Pages) {
+        for (offset, page) in pages.iter() {
+            self.write(offset, page);
+        }
+    }
+
+    /// The pages that differ from what it was made of, and what they were. `None` if they are too many.
+    fn differing(&self) -> io::Result<Option<(Pages, Pages)>> {
+        let (start, len) = self.host_range();
+        let written = pages::own(start, len)?;
+        let (mut own, mut former) = (Pages::default(), Pages::default());
+        own.compared = written.iter().map(|range| range.len).sum();
+        if own.compared > MOST_COMPARED {
+            return Ok(None);
+        }
+        let (mut now, mut then) = (vec![0; PIECE as usize], vec![0; PIECE as usize]);
+        for range in written {
+            let mut at = range.offset;
+            while at < range.offset + range.len {
+                let count = PIECE.min(range.offset + range.len - at) as usize;
+                let (now, then) = (&mut now[..count], &mut then[..count]);
+                self.read(at, now);
+                if let Backing::Template(template) = self.backing() {
+                    read(template.file(), at, then)?;
+                }
+                let pages = now
+                    .chunks(PAGE_SIZE as usize)
+                    .zip(then.chunks(PAGE_SIZE as usize));
+                for (number, (now, then)) in (at / PAGE_SIZE..).zip(pages) {
+                    if now != then {
+                        own.push(number, now)?;
+                        former.push(number, then)?;
+                    }
+                }
+                if own.len() > MOST {
+                    return Ok(None);
+                }
+                at += count as u64;
+            }
+        }
+        Ok(Some((own, former)))
+    }
+}
+
+/// Reads what lies at an offset in a file; behind its end lie zeroes.
+fn read(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes[done..].fill(0);
+    Ok(())
+}
