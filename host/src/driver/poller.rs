@@ -380,12 +380,9 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     let mut notified = false;
     while !poller.stop.load(Ordering::Acquire) {
         // Look for as long as it pays.
-        match poller.try_driver() {
-            Some(driver) => driver.polls(),
-            None => {
-                give_way().await;
-                continue;
-            }
+        if poller.try_driver().map(|driver| driver.polls()).is_none() {
+            give_way().await;
+            continue;
         }
         let mut active_at = Instant::now();
         let mut paid = false;
