@@ -16,14 +16,18 @@ where
 {
     /// From now on the guest has no machine and its memory lies nowhere, until it is
     /// [attached](Self::attach): turns do nothing. Returns whether that can be: not while something is to
-    /// be done, nor while an operation reaches into the memory from elsewhere.
+    /// be done, or is published that the guest has not seen, nor while an operation reaches into the
+    /// memory from elsewhere.
     pub(crate) fn detach(&mut self) -> bool {
+        // Since the guest was seen to have nothing to do, a poller may have published something for it.
+        let has_seen_all = || self.published() == wake::guest_has_seen(self.queue.control());
         self.detached = !self.has_submissions()
             && !self.has_ready()
             && self.closing.is_none()
             && self.remains.is_none()
             && self.broken.is_none()
-            && self.inflight.may_all_be_dropped();
+            && self.inflight.may_all_be_dropped()
+            && has_seen_all();
         self.detached
     }
 

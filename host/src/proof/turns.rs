@@ -265,6 +265,27 @@ fn a_turn_ends_when_its_time_is_over() {
 }
 
 #[test]
+fn a_guest_keeps_its_machine_until_it_has_seen_what_is_published() {
+    use wakebox_abi::memory::{Control, Word};
+    let mut rig = Rig::new(u64::MAX);
+    rig.submit(vec![next_call(), nop()]);
+    assert_eq!(rig.turns(), [(2, 1)]);
+    assert!(!rig.driver.detach(), "somebody is to wake it for that");
+    let control = rig.memory.control();
+    control.store(Word::Seen, rig.driver.published(), Ordering::Relaxed);
+    rig.completed();
+    assert!(rig.driver.detach());
+    // Without one, what becomes ready waits, and asks for one.
+    assert!(!rig.driver.wants_machine());
+    rig.driver.backend.call_queue.close();
+    assert!(rig.driver.wants_machine());
+    let silent = rig.turn();
+    assert_eq!((silent.completed, silent.ended), (0, Ended::Done));
+    rig.driver.attach();
+    assert_eq!(rig.turns(), [(0, 1)]);
+}
+
+#[test]
 fn what_is_ready_goes_on_in_the_next_turn() {
     let mut rig = Rig::new(u64::MAX);
     rig.submit(vec![next_call(); 5]);

@@ -104,9 +104,9 @@ impl Machine {
             is_reset,
         } = self;
         let mut memory = Arc::try_unwrap(memory).ok()?;
-        if is_reset && memory.backing().is_same(backing) {
-            memory.set_plan(plan);
-        } else {
+        // Where page tables are other ones, a KVM that shadows them must hear of it: pages that are mapped
+        // anew, or given back, it looks up again.
+        if !(is_reset && memory.is_made_of(backing, &plan)) {
             memory.remake(backing, plan).ok()?;
         }
         let memory = Arc::new(memory);

@@ -186,7 +186,7 @@ impl Machines {
     fn next(&self, backing: &Backing, plan: &Plan) -> Option<Machine> {
         let mut machines = self.lock();
         let fits = |machine: &Machine| machine.is_free_for(plan);
-        let same = |machine: &Machine| fits(machine) && machine.memory().backing().is_same(backing);
+        let same = |machine: &Machine| fits(machine) && machine.memory().is_made_of(backing, plan);
         let at = machines
             .iter()
             .rposition(same)

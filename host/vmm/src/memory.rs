@@ -385,9 +385,9 @@ impl GuestMemory {
         &self.plan
     }
 
-    /// Everything lies elsewhere in it from now on.
-    pub(crate) fn set_plan(&mut self, plan: Plan) {
-        self.plan = plan;
+    /// Whether it was made of this, with everything where it lies in it.
+    pub(crate) fn is_made_of(&self, backing: &Backing, plan: &Plan) -> bool {
+        self.backing.is_same(backing) && self.plan == *plan
     }
 
     /// What it is made of.

@@ -76,7 +76,7 @@ pub struct Sizes {
 }
 
 /// What lies where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Bytes of RAM that the guest was given: what it is made of, and what it may use.
     pub memory: u64,
