@@ -42,27 +42,21 @@ fn secret(tenant: u64) -> Vec<u8> {
     one.concat().repeat(150)
 }
 
-/// Takes `count` sandboxes of a pool one after the other, a few at once, after a warm-up of `warm_up`.
-/// Which end each comes to is chosen by `seed`. Returns when no more descriptors and threads are left
-/// than were there before, and when the end of the pool has left no memory of a guest.
+/// Takes `count` sandboxes of a pool one after the other, a few at once, after a warm-up of `warm_up` with
+/// another pool. Which end each comes to is chosen by `seed`. Returns when the pool is gone, and with it
+/// the memory of all guests and as many descriptors and threads as had come.
 ///
 /// # Errors
 ///
 /// The host fails, a tenant finds a byte of another, or something is left after a minute.
 pub fn takes(warm_up: u64, count: u64, seed: u64) -> Result<Left> {
     let runtime = runtime_of(2);
-    let pool = runtime.block_on(pool())?;
-    runtime.block_on(all(&pool, 0..warm_up, seed))?;
+    runtime.block_on(all(0..warm_up, seed))?;
     let before = Usage::now()?;
     let started = Instant::now();
-    runtime.block_on(all(&pool, warm_up..warm_up + count, seed))?;
+    runtime.block_on(all(warm_up..warm_up + count, seed))?;
     let time = started.elapsed();
     let after = settled(&before)?;
-    drop(pool);
-    // What is under way in other threads ends with the runtime.
-    drop(runtime);
-    let left = mappings()?.len();
-    ensure!(left == 0, "the memory of {left} guests is left");
     Ok(Left {
         sandboxes: count as usize,
         time,
@@ -93,8 +87,9 @@ async fn pool() -> Result<Pool> {
     Ok(pool.build().await?)
 }
 
-/// Tenants with these numbers. When it returns, as many sandboxes are ready as are to be.
-async fn all(pool: &Pool, tenants: std::ops::Range<u64>, seed: u64) -> Result<()> {
+/// Tenants with these numbers, of a pool that is gone when this returns.
+async fn all(tenants: std::ops::Range<u64>, seed: u64) -> Result<()> {
+    let pool = pool().await?;
     let mut jobs = JoinSet::new();
     for tenant in tenants {
         if jobs.len() == AT_ONCE
@@ -113,9 +108,19 @@ async fn all(pool: &Pool, tenants: std::ops::Range<u64>, seed: u64) -> Result<()
     while let Some(job) = jobs.join_next().await {
         job??;
     }
+    wait_for("all are ready that are to be", || Ok(pool.ready() == IDLE)).await?;
+    drop(pool);
+    wait_for("the memory of the last guest is gone", || {
+        Ok(mappings()?.is_empty())
+    })
+    .await
+}
+
+/// Waits until something is so that other threads bring about.
+async fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + crate::patient(Duration::from_secs(60));
-    while pool.ready() < IDLE {
-        ensure!(Instant::now() < deadline, "the pool is not filled again");
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "not after a minute: {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())

@@ -5,18 +5,11 @@ use core::task::{RawWaker, RawWakerVTable, Waker};
 use super::task::TaskRef;
 use crate::trace::{self, What};
 
-/// What wakers do. Those that are TOLD of tell the trace of themselves; as it is settled before the
-/// first poll whether somebody watches, all wakers of a guest are of one kind, and the others need
-/// not ask.
+/// What wakers do. Those that are TOLD of tell the trace of their clones and of their end; the others
+/// were made when nobody watched, and need not ask. All ask when they wake: somebody may watch a guest
+/// that was restored who did not before, or the other way round.
 const fn vtable<const TOLD: bool>() -> &'static RawWakerVTable {
-    const {
-        &RawWakerVTable::new(
-            clone::<TOLD>,
-            wake::<TOLD>,
-            wake_by_ref::<TOLD>,
-            release::<TOLD>,
-        )
-    }
+    const { &RawWakerVTable::new(clone::<TOLD>, wake, wake_by_ref, release::<TOLD>) }
 }
 
 /// A waker of a task, of which the trace is told or not. It owns a reference that the caller
@@ -52,25 +45,25 @@ unsafe fn clone<const TOLD: bool>(data: *const ()) -> RawWaker {
 /// # Safety
 ///
 /// `data` is that of a waker, which ends here.
-unsafe fn wake<const TOLD: bool>(data: *const ()) {
+unsafe fn wake(data: *const ()) {
     // SAFETY: a waker's task is there as long as the waker.
     let task = unsafe { TaskRef::from_ptr(data) };
-    queue(task, true, TOLD);
+    queue(task, true);
     task.release();
 }
 
 /// # Safety
 ///
 /// `data` is that of a waker.
-unsafe fn wake_by_ref<const TOLD: bool>(data: *const ()) {
+unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: a waker's task is there as long as the waker.
-    queue(unsafe { TaskRef::from_ptr(data) }, false, TOLD);
+    queue(unsafe { TaskRef::from_ptr(data) }, false);
 }
 
 #[inline(always)]
-fn queue(task: TaskRef, consumed: bool, told: bool) {
+fn queue(task: TaskRef, consumed: bool) {
     if task.executor().home.is_here() {
-        task.wake(consumed, told);
+        task.wake(consumed, trace::is_on());
     } else {
         task.post();
     }

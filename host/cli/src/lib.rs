@@ -5,6 +5,7 @@
 mod call;
 mod doctor;
 mod explain;
+mod guest;
 mod inspect;
 mod jail;
 mod keeper;

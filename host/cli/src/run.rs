@@ -6,17 +6,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::jail::JailArgs;
+use super::guest::GuestArgs;
 use super::lint::describe;
 use super::outcome::{Frames, Report, explain};
 use super::output::{OutputFile, Outputs, Readers, Stream};
-use super::policy::{Grants, LimitArgs};
 use super::say::note;
 use super::signals;
 use super::style::Style;
-use super::template::KeyArgs;
+use super::template::KeyOf;
 use wakebox::trace::lint::{Lint, Thresholds};
-use wakebox::{Builder, Error, Input, Outcome, Output, Sandbox, WakeMode, trace};
+use wakebox::{Builder, Error, Input, Outcome, Sandbox, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -39,14 +38,8 @@ pub(super) struct Args {
 /// What a sandbox is made of, for all commands that make one.
 #[derive(Debug, clap::Args)]
 pub(super) struct SandboxArgs {
-    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, or a
-    /// template file that `wakebox snapshot` made of one
-    guest: PathBuf,
-
-    /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
-    /// watches, or by whichever suits; a template has settled that [default: auto]
-    #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
-    wake: Option<String>,
+    #[command(flatten)]
+    guest: GuestArgs,
 
     /// At the end, print exits, wakes, operations, polls and times on standard error
     #[arg(long)]
@@ -85,18 +78,6 @@ pub(super) struct SandboxArgs {
     /// the exit status is 1 then, if it were 0 otherwise. `wakebox lint` has the thresholds
     #[arg(long)]
     lint: bool,
-
-    #[command(flatten)]
-    key: KeyArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
-
-    #[command(flatten)]
-    jail: JailArgs,
-
-    #[command(flatten)]
-    grants: Grants,
 }
 
 /// What is to be said when the guest has ended.
@@ -115,33 +96,20 @@ pub(super) struct Wishes {
 impl SandboxArgs {
     /// The guest's file.
     pub(super) fn guest(&self) -> &Path {
-        &self.guest
+        self.guest.path()
     }
 
     /// The command draws on its terminal, and reads keys.
     pub(super) fn keep_terminal(&mut self) {
-        self.jail.terminal = true;
+        self.guest.keep_terminal();
     }
 
     /// Puts this process into its jail, and returns a builder with these settings and this
     /// process's output. To be called before there is another thread.
     pub(super) fn into_jailed_builder(self, wishes: &mut Wishes) -> Result<Builder> {
-        let policy = self.grants.into_policy()?;
-        let limits = self.limits.into_limits();
-        let options = self.key.options(&limits)?;
-        self.jail
-            .enter(&policy, &self.guest, self.symbols.as_deref())?;
-        let mut builder = Sandbox::builder()
-            .guest(self.key.guest(self.guest, &options)?)
-            .limits(limits)
-            .policy(policy)
-            .stdout(Output::Inherit)
-            .stderr(Output::Inherit)
-            .trace_records(self.trace_ring);
-        if let Some(mode) = self.wake {
-            let mode: WakeMode = mode.parse()?;
-            builder = builder.wake(mode);
-        }
+        let symbols = self.symbols.as_deref();
+        let (builder, _) = self.guest.into_jailed_builder(KeyOf::Guest, symbols)?;
+        let mut builder = builder.trace_records(self.trace_ring);
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
         }
@@ -165,12 +133,8 @@ impl SandboxArgs {
     /// A file cannot be written, or is one that is read or written otherwise.
     pub(super) fn wishes(&self) -> Result<Wishes> {
         signals::catch()?;
-        let inputs = [(&*self.guest, "the guest")];
         let symbols = self.symbols.iter().map(|file| (&**file, "the symbols"));
-        let policies = self.grants.files().map(|file| (file, "the policy"));
-        let key = self.key.file().map(|file| (file, "the key"));
-        let inputs = inputs.into_iter().chain(symbols).chain(key).chain(policies);
-        let mut outputs = Outputs::besides(inputs);
+        let mut outputs = Outputs::besides(self.guest.inputs().chain(symbols));
         let mut open = |path: &Option<PathBuf>, readers, what| {
             let open = |path: &PathBuf| outputs.open(path, readers, what);
             path.as_ref().map(open).transpose()
@@ -181,7 +145,7 @@ impl SandboxArgs {
         let page = open(&self.timeline, Readers::Usual, "the timeline")?;
         outputs.seal()?;
         Ok(Wishes {
-            guest: self.guest.clone(),
+            guest: self.guest.path().to_owned(),
             stats: self.stats,
             backtrace: self.backtrace,
             report,

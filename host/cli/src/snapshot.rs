@@ -8,17 +8,16 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
-use super::jail::JailArgs;
+use super::guest::GuestArgs;
 use super::outcome::{Frames, explain};
 use super::output::{OutputFile, Outputs, Readers};
-use super::policy::{Grants, LimitArgs};
 use super::run::run_beside;
 use super::say::note;
 use super::signals;
 use super::style::Style;
-use super::template::{KeyArgs, is_template};
+use super::template::KeyOf;
 use wakebox::template::{FileOptions, Open, Position, SnapshotError, When};
-use wakebox::{Caller, Error, Handle, Input, Outcome, Output, Sandbox, Template, WakeMode, units};
+use wakebox::{Caller, Error, Handle, Input, Outcome, Sandbox, Template, units};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -27,8 +26,8 @@ it. What the guest may do is not in it: give grants and limits again when it is 
   wakebox snapshot target/release/server -o server.template --at call:ready -- serve
   wakebox call server.template answer '[40, 2]'")]
 pub(super) struct Args {
-    /// The guest: what `wakebox run` takes, which may be a template file itself
-    guest: PathBuf,
+    #[command(flatten)]
+    guest: GuestArgs,
 
     /// Where the template goes
     #[arg(long, short, value_name = "FILE")]
@@ -51,22 +50,6 @@ pub(super) struct Args {
     /// Compress the file
     #[arg(long)]
     zstd: bool,
-
-    /// How a sleeping guest is woken, also in those who start from the template [default: auto]
-    #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
-    wake: Option<String>,
-
-    #[command(flatten)]
-    key: KeyArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
-
-    #[command(flatten)]
-    jail: JailArgs,
-
-    #[command(flatten)]
-    grants: Grants,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -107,30 +90,11 @@ enum WhatIsOpen {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     signals::catch()?;
     let file = output(&args)?;
-    let policy = args.grants.into_policy()?;
-    let limits = args.limits.into_limits();
-    let mut options = args.key.options(&limits)?;
+    let (builder, mut options) = args.guest.into_jailed_builder(KeyOf::Output, None)?;
     if args.zstd {
         options = options.compressed();
     }
-    args.jail.enter(&policy, &args.guest, None)?;
-    let guest = match is_template(&args.guest) {
-        true => args.key.guest(args.guest, &options)?,
-        // The key is for what is written.
-        false => args.guest.into(),
-    };
-    let mut builder = Sandbox::builder()
-        .guest(guest)
-        .limits(limits)
-        .policy(policy)
-        .args(args.args)
-        .stdin(Input::Inherit)
-        .stdout(Output::Inherit)
-        .stderr(Output::Inherit);
-    if let Some(mode) = args.wake {
-        let mode: WakeMode = mode.parse()?;
-        builder = builder.wake(mode);
-    }
+    let builder = builder.args(args.args).stdin(Input::Inherit);
     let open = match args.open {
         WhatIsOpen::Refuse => Open::Refuse,
         WhatIsOpen::End => Open::End,
@@ -146,17 +110,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     match taken {
         Ok(Ok(template)) => write(file, &template, &options),
         Ok(Err(SnapshotError::Ended)) => ended(&sandbox, &outcome),
-        Ok(Err(SnapshotError::Open(open))) => {
-            let open: Vec<_> = open
-                .iter()
-                .map(|(what, count)| format!("{what} ({count})"))
-                .collect();
-            bail!(
-                "there is no template while this is open: {}; have the guest close it before, or end \
-                 it in those who start from the template with `--open end`",
-                open.join(", ")
-            )
-        }
+        Ok(Err(SnapshotError::Open(open))) => bail!(
+            "there is no template while this is open: {open}; have the guest close it before, or end it \
+             in those who start from the template with `--open end`"
+        ),
         Ok(Err(error)) => Err(error.into()),
         // How the guest ended says more than that a call did.
         Err(_) if !matches!(outcome, Outcome::Exit(_) | Outcome::Cancelled) => {
@@ -187,10 +144,7 @@ async fn take(
 
 /// Opens what is written.
 fn output(args: &Args) -> Result<OutputFile> {
-    let guest = [(&*args.guest, "the guest")].into_iter();
-    let key = args.key.file().map(|file| (file, "the key"));
-    let policies = args.grants.files().map(|file| (file, "the policy"));
-    let mut outputs = Outputs::besides(guest.chain(key).chain(policies));
+    let mut outputs = Outputs::besides(args.guest.inputs());
     let file = outputs.open(&args.output, Readers::Owner, "the template")?;
     outputs.seal()?;
     Ok(file)

@@ -20,6 +20,15 @@ pub(super) struct KeyArgs {
     key: Option<PathBuf>,
 }
 
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyOf {
+    /// The guest, which is a template.
+    Guest,
+    /// The template that is written, and the guest if that is one, too.
+    Output,
+}
+
 impl KeyArgs {
     /// The key's file.
     pub(super) fn file(&self) -> Option<&Path> {
@@ -57,11 +66,16 @@ impl KeyArgs {
     /// # Errors
     ///
     /// It is a template and cannot be used, or is none and there is a key to check it by.
-    pub(super) fn guest(&self, path: PathBuf, options: &FileOptions) -> Result<Guest> {
+    pub(super) fn guest(
+        &self,
+        path: PathBuf,
+        options: &FileOptions,
+        key_of: KeyOf,
+    ) -> Result<Guest> {
         if is_template(&path) {
             return Ok(Template::from_file(path, options)?.into());
         }
-        if let Some(key) = &self.key {
+        if let (Some(key), KeyOf::Guest) = (&self.key, key_of) {
             bail!(
                 "{} is not a template file, so that the key {} cannot tell who made it: leave `--key` out",
                 path.display(),

@@ -351,6 +351,7 @@ where
         self.queue.keep_slots(count)?;
         for (token, request) in in_flight {
             self.inflight.check_slot(*token)?;
+            self.observer.begins(&request.submission(*token));
             match self.backend.start_again(*request) {
                 Started::Done(end) => self.complete(*token, end)?,
                 Started::Pending(operation) => self.go_on(*token, *request, operation)?,

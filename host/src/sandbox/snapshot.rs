@@ -13,7 +13,7 @@ use super::{Handle, Sandbox};
 use crate::driver::Violation;
 use crate::error::{Error, Result};
 use crate::ops;
-use crate::template::{DriverStand, Left, Open, SnapshotError, Stand, Template, When};
+use crate::template::{DriverStand, Left, Open, OpenList, SnapshotError, Stand, Template, When};
 
 /// What a sandbox begins with that does not begin at the guest's entry.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Sandbox {
                     error => SnapshotError::Host(error),
                 })
             } else {
-                Err(SnapshotError::Open(quiet.open))
+                Err(SnapshotError::Open(OpenList(quiet.open)))
             };
             request.answer(answer);
             requests.tell_guest();

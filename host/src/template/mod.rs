@@ -22,6 +22,7 @@
 pub(crate) mod file;
 pub(crate) mod requests;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,12 +151,12 @@ pub enum When {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// This is open, each with how many there are of it.
+    /// This is open.
     #[error(
-        "what is open would not exist in a copy of the sandbox: {} (ask for `Open::End` to have it end \
-         there)", list(.0)
+        "what is open would not exist in a copy of the sandbox: {0} (ask for `Open::End` to have it end \
+         there)"
     )]
-    Open(Vec<(&'static str, usize)>),
+    Open(OpenList),
     /// The sandbox has ended, was never started, or its run was dropped.
     #[error("the sandbox does not run any more")]
     Ended,
@@ -164,12 +165,18 @@ pub enum SnapshotError {
     Host(#[from] Error),
 }
 
-fn list(open: &[(&'static str, usize)]) -> String {
-    let each: Vec<_> = open
-        .iter()
-        .map(|(what, count)| format!("{what} ({count})"))
-        .collect();
-    each.join(", ")
+/// What is open, in words, each with how many there are of it. Shown as a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenList(pub Vec<(&'static str, usize)>);
+
+impl fmt::Display for OpenList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (what, count)) in self.0.iter().enumerate() {
+            let before = if at > 0 { ", " } else { "" };
+            write!(f, "{before}{what} ({count})")?;
+        }
+        Ok(())
+    }
 }
 
 impl Template {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wakebox::policy::DirGrant;
-use wakebox::template::{Open, Position, SnapshotError, When};
+use wakebox::template::{Open, OpenList, Position, SnapshotError, When};
 use wakebox::trace::{Cause, EventKind, Recording, Summary};
 use wakebox::{
     Builder, CallError, Captured, Error, Limits, Outcome, Output, Policy, Running, Sandbox,
@@ -188,7 +188,7 @@ async fn what_is_open_is_refused_by_name_or_ends_in_the_copy() {
     assert_eq!(count(&running).await, 1);
     let handle = running.handle();
     let refused = handle.snapshot(When::Parked, Open::Refuse).await;
-    let Err(SnapshotError::Open(open)) = refused else {
+    let Err(SnapshotError::Open(OpenList(open))) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(open, [("listeners", 1)]);
@@ -338,7 +338,7 @@ fn shows_all(recording: &Recording) {
         } => Some(*task),
         _ => None,
     });
-    let told = told.expect("a task is woken because of the restore");
+    let told = told.unwrap_or_else(|| panic!("no task is woken because of it: {kinds:#?}"));
     assert!(known.iter().any(|(task, _)| *task == told), "{known:?}");
     assert!(kinds.contains(&&EventKind::PollBegin { task: told }));
     let called = |kind: &&EventKind| {

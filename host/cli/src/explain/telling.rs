@@ -411,4 +411,36 @@ mod tests {
         let lens = (teller.ready.len(), teller.causes.len(), teller.polled.len());
         assert_eq!(lens, (TASKS, TASKS, TASKS));
     }
+
+    #[test]
+    fn of_a_task_that_was_there_before_nobody_says_that_it_is_polled_for_the_first_time() {
+        let (task, mut teller) = (TaskId(1), Teller::default());
+        let mut tell = |side, kind| {
+            teller
+                .tell(&Event {
+                    time: 0,
+                    side,
+                    kind,
+                })
+                .1
+        };
+        let restored = tell(Side::Host, EventKind::Restored { clock: 3_000_000 });
+        assert!(restored.contains("restored from a template"), "{restored}");
+        let name = "main".to_owned();
+        let lives = tell(Side::Guest, EventKind::Lives { task, name });
+        assert!(lives.contains("main"), "{lives}");
+        let by = Cause::Restored;
+        tell(
+            Side::Guest,
+            EventKind::Woken {
+                task,
+                by,
+                queued: true,
+                consumed: true,
+            },
+        );
+        let polled = tell(Side::Guest, EventKind::PollBegin { task });
+        assert!(polled.contains("the restore"), "{polled}");
+        assert!(!polled.contains("first"), "{polled}");
+    }
 }

@@ -1,0 +1,81 @@
+//! The guest of a command, and what it may do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use wakebox::template::FileOptions;
+use wakebox::{Builder, Output, Sandbox, WakeMode};
+
+use super::jail::JailArgs;
+use super::policy::{Grants, LimitArgs};
+use super::template::{KeyArgs, KeyOf};
+
+/// A guest and what it may do, for all commands that run one.
+#[derive(Debug, clap::Args)]
+pub(super) struct GuestArgs {
+    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, or a
+    /// template file that `wakebox snapshot` made of one
+    guest: PathBuf,
+
+    /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
+    /// watches, or by whichever suits; a template has settled that [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
+    wake: Option<String>,
+
+    #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    jail: JailArgs,
+
+    #[command(flatten)]
+    grants: Grants,
+}
+
+impl GuestArgs {
+    /// The guest's file.
+    pub(super) fn path(&self) -> &Path {
+        &self.guest
+    }
+
+    /// The files that are read, each with what it is.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let guest = [(&*self.guest, "the guest")];
+        let key = self.key.file().map(|file| (file, "the key"));
+        let policies = self.grants.files().map(|file| (file, "the policy"));
+        guest.into_iter().chain(key).chain(policies)
+    }
+
+    /// The command draws on its terminal, and reads keys.
+    pub(super) fn keep_terminal(&mut self) {
+        self.jail.terminal = true;
+    }
+
+    /// Puts this process into its jail, in which it can still read `symbols`. Returns a builder with
+    /// these settings and this process's output, and how template files are read and written. To be
+    /// called before there is another thread.
+    pub(super) fn into_jailed_builder(
+        self,
+        key_of: KeyOf,
+        symbols: Option<&Path>,
+    ) -> Result<(Builder, FileOptions)> {
+        let policy = self.grants.into_policy()?;
+        let limits = self.limits.into_limits();
+        let options = self.key.options(&limits)?;
+        self.jail.enter(&policy, &self.guest, symbols)?;
+        let mut builder = Sandbox::builder()
+            .guest(self.key.guest(self.guest, &options, key_of)?)
+            .limits(limits)
+            .policy(policy)
+            .stdout(Output::Inherit)
+            .stderr(Output::Inherit);
+        if let Some(mode) = self.wake {
+            let mode: WakeMode = mode.parse()?;
+            builder = builder.wake(mode);
+        }
+        Ok((builder, options))
+    }
+}
