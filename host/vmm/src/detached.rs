@@ -1,6 +1,6 @@
 //! A guest without a machine.
 //!
-//! A guest that sleeps needs no machine: what its processors hold is a [state](MachineState), and what
+//! A guest that sleeps needs no machine: what its processors hold is a [state](crate::machine::MachineState), and what
 //! sets its memory apart from what that was made of is some pages. Both are kept here, and its machine is
 //! another guest's meanwhile.
 //!
@@ -11,15 +11,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use wakebox_abi::layout::PAGE_SIZE;
 
 use crate::backing::Backing;
-use crate::machine::MachineState;
 use crate::memory::GuestMemory;
 use crate::pages;
-use crate::signal::VcpuKick;
 
 /// Most bytes by which the memory of a guest may differ from what it was made of.
 pub(crate) const MOST: u64 = 1 << 20;
@@ -30,15 +27,6 @@ const MOST_COMPARED: u64 = 4 * MOST;
 
 /// Bytes that are compared in one go.
 const PIECE: u64 = 64 << 10;
-
-/// A guest without a machine.
-#[derive(Debug)]
-pub(crate) struct Detached {
-    pub(crate) state: MachineState,
-    pub(crate) pages: Pages,
-    /// What others kick it by: it goes where the guest goes.
-    pub(crate) kick: Arc<VcpuKick>,
-}
 
 /// Pages by which memory differs from what it was made of.
 #[derive(Debug, Default)]

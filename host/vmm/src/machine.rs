@@ -10,12 +10,13 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 
 use crate::backing::Backing;
-use crate::detached::Detached;
+use crate::detached::Pages;
 use crate::error::{Error, Result};
 use crate::frozen::Frozen;
 use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::process;
+use crate::signal::VcpuKick;
 use crate::system::System;
 use crate::ticker::Ticker;
 use crate::vcpu::{Vcpu, VcpuState, root_table};
@@ -40,6 +41,15 @@ pub struct Machine {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineState {
     vcpus: Vec<VcpuState>,
+}
+
+/// A guest without a machine.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    pub(crate) state: MachineState,
+    pub(crate) pages: Pages,
+    /// What others kick it by: it goes where the guest goes.
+    pub(crate) kick: Arc<VcpuKick>,
 }
 
 /// What the processors of a machine hold when they are switched on. Read off a machine that is made for

@@ -22,9 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backing::Backing;
-use crate::detached::Detached;
 use crate::error::Result;
-use crate::machine::Machine;
+use crate::machine::{Detached, Machine};
 use crate::memory::GuestMemory;
 use crate::plan::Plan;
 use crate::process::{self, PerProcess};
