@@ -88,8 +88,18 @@ impl Terminal {
     /// If it never is.
     #[track_caller]
     pub fn shows(&mut self, text: &str) {
+        self.shows_times(text, 1);
+    }
+
+    /// As [`Self::shows`], so many times.
+    ///
+    /// # Panics
+    ///
+    /// As that.
+    #[track_caller]
+    pub fn shows_times(&mut self, text: &str, times: usize) {
         let deadline = Instant::now() + NEVER;
-        while !self.text().contains(text) {
+        while self.text().matches(text).count() < times {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.written.recv_timeout(left) {
                 Ok(bytes) => self.shown.extend(bytes),
