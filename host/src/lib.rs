@@ -84,7 +84,7 @@
 //! for what a guest does. One that blocks holds up those whose events it is told on that thread: a
 //! runtime's, or in the modes `poll` and `auto` all sandboxes that run so in the process; they go on when
 //! it does. A panic in one ends the sandbox whose event it was told with
-//! [`Violation::HostPanicked`](crate::Violation::HostPanicked).
+//! [`Violation::HostPanicked`].
 //!
 //! After `fork`, a child can build sandboxes of its own; those of its parent give
 //! [`Error::Forked`] there, and are not to be called or dropped. A Tokio runtime does not survive a

@@ -9,7 +9,7 @@
 //! # Where it lies
 //!
 //! The memory of a guest that has a machine lies where that machine has it. A guest that sleeps may give
-//! its machine to another; its memory then lies nowhere ([`detached`](crate::detached)), and when it has
+//! its machine to another; its memory then lies nowhere (`detached.rs`), and when it has
 //! a machine again, elsewhere. So nobody keeps an address: it is asked at each access, and there is
 //! none while the memory lies nowhere, which is a mistake that panics.
 //!
