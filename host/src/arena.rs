@@ -171,10 +171,12 @@ impl ArenaSlice {
         most: usize,
         call: impl FnOnce(*mut u8, usize) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let most = if allowance::counts() {
-            most.min(PIECE)
+        // Who takes the driver's turns keeps the memory where it is; a thread for blocking calls says so.
+        let (most, _stay) = if allowance::counts() {
+            (most.min(PIECE), None)
         } else {
-            most
+            let stay = self.memory.stay().ok_or(io::ErrorKind::Other)?;
+            (most, Some(stay))
         };
         let base = self.memory.pointer(self.offset(), self.buf.len.into());
         let moved = call(base.as_ptr(), self.len().min(most))?;

@@ -210,7 +210,11 @@ fn look(tenant: u64) -> Result<()> {
 }
 
 /// Where memory lies that is made of a template, from its first to behind its last byte.
-fn mappings() -> Result<Vec<(u64, u64)>> {
+///
+/// # Errors
+///
+/// If `/proc` cannot be read.
+pub fn mappings() -> Result<Vec<(u64, u64)>> {
     let maps = BufReader::new(File::open("/proc/self/maps")?);
     let mut all = Vec::new();
     for line in maps.lines() {

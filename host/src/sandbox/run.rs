@@ -301,8 +301,8 @@ impl Sandbox {
         .await;
     }
 
-    /// Lets others of this thread have a turn after a quantum, of so long at most, however often the guest was left
-    /// meanwhile, and whether it was the guest that took the time or its driver.
+    /// Lets others of this thread have a turn after a quantum, of so long at most, however often the guest
+    /// was left meanwhile, and whether it was the guest that took the time or its driver.
     pub(super) async fn let_others_run(&mut self, after: Duration) {
         // Limits of time are looked at in between, so a long quantum is no excuse on this side.
         if self.turn_began.elapsed() >= self.quantum().min(after) {

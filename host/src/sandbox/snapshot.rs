@@ -108,7 +108,10 @@ impl Sandbox {
         let machine = self.machine.state()?;
         let memory = self.memory.clone();
         // It is as much as the guest has touched.
-        let mut frozen = tokio::task::spawn_blocking(move || memory.freeze());
+        let mut frozen = tokio::task::spawn_blocking(move || {
+            let _stay = memory.stay();
+            memory.freeze()
+        });
         // Who ends the sandbox meanwhile does not wait for it: the thread has the memory as long as it
         // reads.
         let stop = self.live.stop.clone();

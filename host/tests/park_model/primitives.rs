@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-pub(crate) use loom::sync::{Condvar, Mutex};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 // Loom's threads are one real thread; its own `Arc` would only add states to the search.
 pub(crate) use std::sync::Arc;
 

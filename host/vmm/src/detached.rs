@@ -1,8 +1,8 @@
 //! A guest without a machine.
 //!
-//! A guest that sleeps needs no machine: what its processors hold is a [state](crate::machine::MachineState), and what
-//! sets its memory apart from what that was made of is some pages. Both are kept here, and its machine is
-//! another guest's meanwhile.
+//! A guest that sleeps needs no machine: what its processors hold is a
+//! [state](crate::machine::MachineState), and what sets its memory apart from what that was made of is
+//! some pages, which are taken out here. Its machine is another guest's meanwhile.
 //!
 //! Pages are copied and not mapped elsewhere. The guests of one template write mostly the same pages, so
 //! those of the machine stay where they are, and neither the kernel nor the machine has anything to look
@@ -19,10 +19,10 @@ use crate::memory::GuestMemory;
 use crate::pages;
 
 /// Most bytes by which the memory of a guest may differ from what it was made of.
-pub(crate) const MOST: u64 = 1 << 20;
+const MOST: u64 = 1 << 20;
 
-/// Most bytes that are compared for it: guests before it may have left theirs, and a huge page may have been
-/// touched in a single place.
+/// Most bytes that are compared for it: guests before it may have left theirs, and a huge page may have
+/// been touched in a single place.
 const MOST_COMPARED: u64 = 4 * MOST;
 
 /// Bytes that are compared in one go.
@@ -34,13 +34,21 @@ pub(crate) struct Pages {
     /// Which, counted from the first of the memory.
     numbers: Vec<u32>,
     bytes: Vec<u8>,
+}
+
+/// How memory differs from what it was made of.
+#[derive(Default)]
+struct Difference {
+    /// The pages that differ, and what they were.
+    own: Pages,
+    former: Pages,
     /// Bytes of all pages that might have differed.
     compared: u64,
 }
 
 impl Pages {
     /// Bytes of pages.
-    pub(crate) fn len(&self) -> u64 {
+    fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
@@ -67,8 +75,12 @@ impl GuestMemory {
     /// lies. The guest must not run, and nobody else write, meanwhile. `None`, and nothing has changed, if
     /// they are more than is kept, or cannot be found out.
     pub(crate) fn unload(&self) -> Option<Pages> {
-        let (mut own, former) = self.differing().ok()??;
-        let is_discarded = own.compared > MOST && self.discard();
+        let Difference {
+            mut own,
+            former,
+            compared,
+        } = self.difference().ok()??;
+        let is_discarded = compared > MOST && self.discard();
         if !is_discarded {
             for (offset, page) in former.iter() {
                 self.write(offset, page);
@@ -86,13 +98,15 @@ impl GuestMemory {
         }
     }
 
-    /// The pages that differ from what it was made of, and what they were. `None` if they are too many.
-    fn differing(&self) -> io::Result<Option<(Pages, Pages)>> {
+    /// How it differs from what it was made of. `None` if in too many pages.
+    fn difference(&self) -> io::Result<Option<Difference>> {
         let (start, len) = self.host_range();
         let written = pages::own(start, len)?;
-        let (mut own, mut former) = (Pages::default(), Pages::default());
-        own.compared = written.iter().map(|range| range.len).sum();
-        if own.compared > MOST_COMPARED {
+        let mut found = Difference {
+            compared: written.iter().map(|range| range.len).sum(),
+            ..Difference::default()
+        };
+        if found.compared > MOST_COMPARED {
             return Ok(None);
         }
         let (mut now, mut then) = (vec![0; PIECE as usize], vec![0; PIECE as usize]);
@@ -110,17 +124,17 @@ impl GuestMemory {
                     .zip(then.chunks(PAGE_SIZE as usize));
                 for (number, (now, then)) in (at / PAGE_SIZE..).zip(pages) {
                     if now != then {
-                        own.push(number, now)?;
-                        former.push(number, then)?;
+                        found.own.push(number, now)?;
+                        found.former.push(number, then)?;
                     }
                 }
-                if own.len() > MOST {
+                if found.own.len() > MOST {
                     return Ok(None);
                 }
                 at += count as u64;
             }
         }
-        Ok(Some((own, former)))
+        Ok(Some(found))
     }
 }
 

@@ -23,7 +23,9 @@
 
 use std::sync::PoisonError;
 
-use crate::primitives::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::primitives::{
+    AtomicBool, AtomicI32, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence,
+};
 
 /// Why a vCPU was kicked, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,22 +87,21 @@ impl<P: Processor> Kick<P> {
 
     /// Acts on the processor, if it still exists. It exists until this returns.
     fn processor(&self, act: impl FnOnce(&P)) {
-        let processor = self
-            .processor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(processor) = &*processor {
+        if let Some(processor) = &*self.lock() {
             act(processor);
         }
     }
 
-    /// The same of a processor that this is about from now on. What it was kicked for meanwhile, it is
-    /// kicked for.
-    pub fn arm(&self, processor: P) {
-        let mut armed = self
-            .processor
+    fn lock(&self) -> MutexGuard<'_, Option<P>> {
+        self.processor
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on a kick reaches this processor. What was kicked for while there was none, it is kicked
+    /// for.
+    pub fn arm(&self, processor: P) {
+        let mut armed = self.lock();
         // Under the lock: whoever comes to K2 after this finds the processor.
         processor.set_immediate_exit(self.reasons.load(Ordering::Relaxed) != 0);
         *armed = Some(processor);
@@ -108,10 +109,7 @@ impl<P: Processor> Kick<P> {
 
     /// Forgets the vCPU: a later kick reaches nobody, until another is [armed](Self::arm).
     pub fn disarm(&self) {
-        *self
-            .processor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = None;
     }
 
     /// Makes the vCPU leave the guest, now or as soon as it enters.

@@ -11,13 +11,7 @@ const WARM_UP: u64 = 1_000;
 const GROWTH: i64 = 8 << 20;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    wakebox_tests::exit("soak", run())
 }
 
 fn run() -> Result<()> {

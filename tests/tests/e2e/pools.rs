@@ -1,7 +1,6 @@
 //! Sandboxes that are ready, one tenant after the other.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use wakebox::template::{Open, When};
 use wakebox::{Error, Machines, Outcome, Pool, Running, Sandbox, Template, WakeMode};
+use wakebox_tests::takes::mappings;
 use wakebox_tests::{alone, guest, kvm_test, require_kvm, runtime_of};
 
 use crate::templates::count;
@@ -53,20 +53,8 @@ fn found_in_guests(bytes: &[u8]) -> usize {
 
 fn look_in_guests(bytes: &[u8]) -> std::io::Result<usize> {
     let memory = File::open("/proc/self/mem").unwrap();
-    let maps = BufReader::new(File::open("/proc/self/maps").unwrap());
     let mut found = 0;
-    for line in maps.lines().map(Result::unwrap) {
-        if !line.contains("memfd:wakebox-template") {
-            continue;
-        }
-        let (start, end) = line
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .split_once('-')
-            .unwrap();
-        let address = |text| u64::from_str_radix(text, 16).unwrap();
-        let (start, end) = (address(start), address(end));
+    for (start, end) in mappings().unwrap() {
         let mut region = vec![0; (end - start) as usize];
         memory.read_exact_at(&mut region, start)?;
         found += memchr::memmem::find_iter(&region, bytes).count();
