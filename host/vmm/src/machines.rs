@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::backing::Backing;
 use crate::error::Result;
 use crate::machine::{Detached, Machine};
-use crate::memory::GuestMemory;
+use crate::memory::{self, GuestMemory};
 use crate::plan::Plan;
 use crate::process::{self, PerProcess};
 use crate::system::System;
@@ -82,7 +82,11 @@ impl Machines {
     pub fn of_process() -> Result<Self> {
         static MACHINES: PerProcess<Machines> = PerProcess::new();
         let processors = System::get()?.processors;
-        let machines = MACHINES.get_or_init(|| Self::new(FOR_EACH_PROCESSOR * processors));
+        let machines = MACHINES.get_or_init(|| {
+            // What a process has open does not depend on whether one of its guests ever sleeps.
+            memory::prepare();
+            Self::new(FOR_EACH_PROCESSOR * processors)
+        });
         Ok(machines.clone())
     }
 
