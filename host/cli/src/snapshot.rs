@@ -101,8 +101,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     };
     let (sandbox, outcome, taken) = run_beside(builder, std::future::pending(), |sandbox| {
         let (caller, handle) = (sandbox.caller(), sandbox.handle());
+        let taken = take(caller, &handle, &args.at, open);
         async move {
-            let taken = take(&caller, &handle, &args.at, open).await;
+            let taken = taken.await;
             handle.kill();
             taken
         }
@@ -123,23 +124,26 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Takes the template. As long as there is a caller, a guest that serves calls waits for one.
-async fn take(
-    caller: &Caller,
+/// Takes the template. What the guest is to ask for is there when this returns, before the guest begins.
+/// As long as there is a caller, a guest that serves calls waits for one.
+fn take(
+    caller: Caller,
     handle: &Handle,
     at: &At,
     open: Open,
-) -> Result<Result<Template, SnapshotError>> {
-    let when = match at {
-        At::Parked => When::Parked,
-        At::Guest => When::GuestAsks,
-        At::Call(name, json) => {
+) -> impl Future<Output = Result<Result<Template, SnapshotError>>> + use<> {
+    let asked = (*at == At::Guest).then(|| handle.snapshot(When::GuestAsks, open));
+    let (handle, at) = (handle.clone(), at.clone());
+    async move {
+        if let At::Call(name, json) = &at {
             let called = caller.call_json(name, json).await;
             called.with_context(|| format!("`--at call:{name}`"))?;
-            When::Parked
         }
-    };
-    Ok(handle.snapshot(when, open).await)
+        Ok(match asked {
+            Some(asked) => asked.await,
+            None => handle.snapshot(When::Parked, open).await,
+        })
+    }
 }
 
 /// Opens what is written.

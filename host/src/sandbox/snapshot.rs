@@ -165,13 +165,19 @@ impl Handle {
     /// nothing is under way that ends by itself. The sandbox goes on as if nothing had happened.
     ///
     /// It is taken while the guest is parked and not while it computes: a guest that never waits is
-    /// never taken. Dropping the future takes the request back.
+    /// never taken. The request is there as soon as this returns, before the future is polled: called
+    /// before the sandbox is started, it is there before the guest asks. Dropping the future takes the
+    /// request back.
     ///
     /// # Errors
     ///
     /// [`SnapshotError`].
-    pub async fn snapshot(&self, when: When, open: Open) -> Result<Template, SnapshotError> {
+    pub fn snapshot(
+        &self,
+        when: When,
+        open: Open,
+    ) -> impl Future<Output = Result<Template, SnapshotError>> + Send + use<> {
         let answered = self.live.requests.push(when, open);
-        answered.await.unwrap_or(Err(SnapshotError::Ended))
+        async move { answered.await.unwrap_or(Err(SnapshotError::Ended)) }
     }
 }

@@ -160,11 +160,13 @@ async fn a_template_is_taken_when_the_guest_asks(mode: WakeMode) {
     let builder = templates("asks", mode).stdout(Output::Capture(said.clone()));
     let sandbox = builder.build().unwrap();
     let handle = sandbox.handle();
-    let asked = tokio::spawn(async move { handle.snapshot(When::GuestAsks, Open::Refuse).await });
-    // It is there before the guest begins.
-    tokio::task::yield_now().await;
+    let asked = handle.snapshot(When::GuestAsks, Open::Refuse);
     let running = sandbox.start();
-    let template = asked.await.unwrap().unwrap();
+    // The guest has asked and gone on before anybody has polled what waits for the template.
+    while text(&said).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let template = asked.await.unwrap();
     assert_eq!(count(&running).await, 1);
     assert_eq!(text(&said), "Ok(Continued)\n", "{mode}");
     let said = Captured::new();
