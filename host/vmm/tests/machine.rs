@@ -441,3 +441,48 @@ fn a_file_that_others_may_shorten_or_write_is_no_memory() {
     refused(sealed(&whole[1..], TEMPLATE));
     refused(sealed(&[], TEMPLATE));
 }
+
+/// What the kernel is told of a mapping: `VmFlags` in proc_pid_smaps(5), of the range at an address.
+fn flags_at(address: u64) -> Vec<String> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_inside = false;
+    for line in smaps.lines() {
+        let range = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'));
+        if let Some((start, end)) = range
+            && let (Ok(start), Ok(end)) =
+                (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16))
+        {
+            is_inside = (start..end).contains(&address);
+        }
+        if let (true, Some(flags)) = (is_inside, line.strip_prefix("VmFlags:")) {
+            return flags.split_whitespace().map(str::to_owned).collect();
+        }
+    }
+    panic!("nothing is mapped at {address:#x}");
+}
+
+#[test]
+fn a_small_guest_has_no_huge_pages_even_where_all_get_them() {
+    const LARGE: u64 = layout::LARGE_PAGE_SIZE;
+    let memory = GuestMemory::new(plan(8 * LARGE)).unwrap();
+    let (start, len) = memory.host_range();
+    let heap = start + memory.plan().heap.offset;
+    for (address, flag) in [
+        (start, "nh"),
+        (heap + LARGE - 1, "nh"),
+        (heap + LARGE, "hg"),
+        (start + len - 1, "hg"),
+    ] {
+        let flags = flags_at(address);
+        // A kernel without huge pages takes no advice on them.
+        let has_them = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+        assert_eq!(
+            flags.iter().any(|has| has == flag),
+            has_them,
+            "{flag}: {flags:?}"
+        );
+    }
+}
