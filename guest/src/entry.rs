@@ -11,6 +11,7 @@ use core::future::Future;
 use wakebox_abi::ABI_VERSION;
 use wakebox_abi::boot::{self, Boot};
 
+use crate::elsewhere;
 use crate::executor::Home;
 use crate::heap;
 use crate::process::Termination;
@@ -28,6 +29,7 @@ where
     F: Future<Output = T> + 'static,
     T: Termination,
 {
+    elsewhere::end_if_so();
     // SAFETY: the caller's promise. Before the check only the address is relied upon.
     let boot = unsafe { *Boot::get() };
     assert!(

@@ -17,6 +17,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -49,6 +50,9 @@ const PART: usize = 64 << 10;
 /// A call that has been read and not begun: it gives the serialized result.
 type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
 
+/// Why arguments cannot be read, if the format has words for it.
+type Unread = Option<String>;
+
 /// How arguments and results are written.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +77,12 @@ impl Format {
         }
     }
 
-    fn read<T: DeserializeOwned>(self, input: &[u8]) -> Option<T> {
+    fn read<T: DeserializeOwned>(self, input: &[u8]) -> Result<T, Unread> {
         match self {
-            Self::Postcard => crate::host::read(input),
-            Self::Typed => crate::host::read_typed(input),
+            Self::Postcard => crate::host::read(input).ok_or(None),
+            Self::Typed => crate::host::read_typed(input).ok_or(None),
             #[cfg(feature = "json")]
-            Self::Json => serde_json::from_slice(input).ok(),
+            Self::Json => serde_json::from_slice(input).map_err(|error| Some(error.to_string())),
         }
     }
 
@@ -105,7 +109,7 @@ impl Format {
 #[derive(Debug)]
 pub struct Export {
     name: &'static str,
-    begin: fn(Format, &[u8]) -> Option<Call>,
+    begin: fn(Format, &[u8]) -> Result<Call, Unread>,
     /// Its types, in words.
     signature: fn() -> String,
     next: AtomicPtr<Export>,
@@ -118,7 +122,7 @@ impl Export {
     /// An export that is not in the list yet.
     pub const fn new(
         name: &'static str,
-        begin: fn(Format, &[u8]) -> Option<Call>,
+        begin: fn(Format, &[u8]) -> Result<Call, Unread>,
         signature: fn() -> String,
     ) -> Self {
         Self {
@@ -143,24 +147,39 @@ impl Export {
         }
     }
 
+    /// All of them, in no order.
+    fn all() -> impl Iterator<Item = &'static Self> {
+        // SAFETY: the list is made of `&'static Export`s and ends with null.
+        let first = unsafe { EXPORTS.load(Ordering::Acquire).as_ref() };
+        core::iter::successors(first, |export| {
+            let next = export.next.load(Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { next.as_ref() }
+        })
+    }
+
     fn find(name: &[u8]) -> Option<&'static Self> {
-        let mut at = EXPORTS.load(Ordering::Acquire);
-        loop {
-            // SAFETY: the list is made of `&'static Export`s and ends with null.
-            let export = unsafe { at.as_ref() }?;
-            if export.name.as_bytes() == name {
-                return Some(export);
-            }
-            at = export.next.load(Ordering::Relaxed);
-        }
+        Self::all().find(|export| export.name.as_bytes() == name)
+    }
+
+    /// A line for each: its name and its types.
+    fn list() -> String {
+        let line = |export: &Self| format!("{}: {}", export.name, (export.signature)());
+        let mut lines: Vec<_> = Self::all().map(line).collect();
+        lines.sort_unstable();
+        lines.join("\n")
     }
 }
 
-/// An `async fn` of up to four parameters.
+/// An `async fn` of so many parameters as serde has tuples for.
 #[doc(hidden)]
 pub trait Exported<Arguments>: Copy + 'static {
     /// Reads the arguments and makes the call's future.
-    fn begin(self, format: Format, input: &[u8]) -> Option<Call>;
+    ///
+    /// # Errors
+    ///
+    /// They are others.
+    fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread>;
 
     /// What it takes and gives, in words: one argument by itself, several as a tuple.
     fn signature(self) -> String;
@@ -175,10 +194,10 @@ macro_rules! exported {
             $($parameter: DeserializeOwned + 'static,)*
         {
             #[allow(non_snake_case, reason = "a parameter is named after its type's")]
-            fn begin(self, format: Format, input: &[u8]) -> Option<Call> {
-                let read: fn(Format, &[u8]) -> Option<($($parameter,)*)> = $read;
+            fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread> {
+                let read: fn(Format, &[u8]) -> Result<($($parameter,)*), Unread> = $read;
                 let ($($parameter,)*) = read(format, input)?;
-                Some(Box::pin(async move { format.write(&self($($parameter),*).await) }))
+                Ok(Box::pin(async move { format.write(&self($($parameter),*).await) }))
             }
 
             fn signature(self) -> String {
@@ -192,13 +211,24 @@ macro_rules! exported {
 exported!(()(), |format, input| match format {
     Format::Postcard | Format::Typed => format.read(input),
     #[cfg(feature = "json")]
-    Format::Json => Some(()),
+    Format::Json => Ok(()),
 });
 // One argument stands by itself; in postcard that is the same as a tuple of one.
 exported!((A) A, |format, input| format.read(input).map(|only| (only,)));
-exported!((A B) (A, B), |format, input| format.read(input));
-exported!((A B C) (A, B, C), |format, input| format.read(input));
-exported!((A B C D) (A, B, C, D), |format, input| format.read(input));
+
+/// For several parameters, and for all numbers of them below down to two.
+macro_rules! exported_tuples {
+    ($first:ident $second:ident $($more:ident)*) => {
+        exported!(
+            ($first $second $($more)*) ($first, $second, $($more),*),
+            |format, input| format.read(input)
+        );
+        exported_tuples!($second $($more)*);
+    };
+    ($last:ident) => {};
+}
+
+exported_tuples!(A B C D E F G H I J K L M N O P);
 
 /// Calls under way, by number.
 type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
@@ -258,6 +288,12 @@ async fn take_calls(under_way: UnderWay) {
 /// Makes a task of a call.
 fn begin(header: CallHeader, name: &[u8], input: &[u8], under_way: &UnderWay) {
     let call = header.call;
+    // No function is called so: they are all asked for.
+    if header.kind == CallKind::Signature && name.is_empty() {
+        let words = Export::list().into_bytes();
+        drop(spawn(answer(call, ReplyKind::Result, words)));
+        return;
+    }
     let Some(export) = Export::find(name) else {
         drop(spawn(answer(call, ReplyKind::NoSuchFunction, Vec::new())));
         return;
@@ -269,13 +305,22 @@ fn begin(header: CallHeader, name: &[u8], input: &[u8], under_way: &UnderWay) {
     }
     let format = Format::of(header.kind);
     let reply = format.map_or(ReplyKind::Result, Format::reply);
-    let Some(future) = format.and_then(|format| (export.begin)(format, input)) else {
-        let words = (export.signature)().into_bytes();
-        drop(spawn_named(
-            export.name,
-            answer(call, ReplyKind::BadInput, words),
-        ));
-        return;
+    let begun = match format {
+        Some(format) => (export.begin)(format, input),
+        None => Err(None),
+    };
+    let future = match begun {
+        Ok(future) => future,
+        Err(why) => {
+            // The types, and behind a line end the reason.
+            let mut words = (export.signature)();
+            for part in why.iter().flat_map(|why| ["\n", why]) {
+                words.push_str(part);
+            }
+            let answer = answer(call, ReplyKind::BadInput, words.into_bytes());
+            drop(spawn_named(export.name, answer));
+            return;
+        }
     };
     let done = under_way.clone();
     let task = spawn_named(export.name, async move {

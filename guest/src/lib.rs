@@ -94,6 +94,7 @@ mod alarms;
 mod buf;
 mod c_symbols;
 mod console;
+mod elsewhere;
 mod entry;
 mod executor;
 #[cfg(feature = "calls")]

@@ -8,6 +8,8 @@ use anyhow::{Result, bail};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demo {
     pub(crate) name: &'static str,
+    /// The package of its guest: what that depends on is built before anything is seen.
+    pub(crate) package: &'static str,
     /// What it shows, in one line.
     pub(crate) shows: &'static str,
     pub(crate) host: Host,
@@ -45,84 +47,98 @@ pub(crate) const DEFAULT: &str = "concurrent";
 pub(crate) const DEMOS: [Demo; 14] = [
     Demo {
         name: "sequential",
+        package: "wakebox-demos-first",
         shows: "five waits, one after another: the time is their sum",
         host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: DEFAULT,
+        package: "wakebox-demos-first",
         shows: "the same five waits, all at once: the time is that of the longest",
         host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: "greet",
+        package: "wakebox-demos-first",
         shows: "a question with a time limit, while another task counts down",
         host: Host::Command(nothing),
         stats: false,
     },
     Demo {
         name: "pipeline",
+        package: "wakebox-demos-tasks",
         shows: "producers, a bounded channel, consumers, a select and a cancellation",
         host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: "storm",
+        package: "wakebox-demos-first",
         shows: "100,000 tasks and 1,000,000 operations of the host, and how few exits they take",
         host: Host::Command(nothing),
         stats: true,
     },
     Demo {
         name: "echo",
+        package: "wakebox-demos-tasks",
         shows: "a TCP echo server for hundreds of clients; `-- --selftest` is one such client",
         host: Host::Command(|args| listening(args, ECHO_ADDRESS)),
         stats: false,
     },
     Demo {
         name: "http",
+        package: "wakebox-demos-web",
         shows: "a web site for curl and the browser, `-- ADDRESS` or 127.0.0.1:8080",
         host: Host::Command(|args| listening(args, HTTP_ADDRESS)),
         stats: false,
     },
     Demo {
         name: "fetch",
+        package: "wakebox-demos-web",
         shows: "many HTTP requests at once, `-- URL...` or to the demo `http`",
         host: Host::Command(connecting),
         stats: false,
     },
     Demo {
         name: "grep",
+        package: "wakebox-demos-tasks",
         shows: "searches a directory, `-- TEXT [DIRECTORY]`; `--selftest` compares with `grep -r`",
         host: Host::Command(searching),
         stats: false,
     },
     Demo {
         name: "kv",
+        package: "wakebox-demos-first",
         shows: "20,000 calls of functions of the host, which keeps a store outside",
         host: Host::Example,
         stats: false,
     },
     Demo {
         name: "callme",
+        package: "wakebox-demos-first",
         shows: "a host that calls functions of a guest, hundreds at once",
         host: Host::Example,
         stats: false,
     },
     Demo {
         name: "c10k",
+        package: "wakebox-demos-tasks",
         shows: "10,000 connections to one guest, and how long each waits; `-- COUNT SECONDS`",
         host: Host::Example,
         stats: false,
     },
     Demo {
         name: "fork",
+        package: "wakebox-demos-tasks",
         shows: "a guest that initialises itself for a second, and 1,000 clones that need not; `-- CLONES`",
         host: Host::Example,
         stats: false,
     },
     Demo {
         name: "tenants",
+        package: "wakebox-demos-tasks",
         shows: "10,000 guests asleep on a few machines, woken at random; `-- TENANTS VISITS`",
         host: Host::Example,
         stats: false,
@@ -205,15 +221,48 @@ fn searching(args: &[String]) -> Granted {
 pub(crate) fn find(name: &str) -> Result<Demo> {
     match DEMOS.into_iter().find(|demo| demo.name == name) {
         Some(demo) => Ok(demo),
-        None => bail!("there is no demo `{name}`. There are:\n{}", list()),
+        None => match nearest(name) {
+            Some(near) => bail!(
+                "there is no demo `{name}`. Did you mean `{near}`? There are:\n{}",
+                list()
+            ),
+            None => bail!("there is no demo `{name}`. There are:\n{}", list()),
+        },
     }
+}
+
+/// The demo whose name is a slip of the fingers away.
+fn nearest(name: &str) -> Option<&'static str> {
+    let distances = DEMOS.map(|demo| (distance(name, demo.name), demo.name));
+    let (distance, near) = distances.into_iter().min()?;
+    (distance <= 1 + near.len() / 4).then_some(near)
+}
+
+/// How many letters must be put in, left out or changed to make one word of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, wanted) in other.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 /// All demos with what they show, a line each.
 pub(crate) fn list() -> String {
-    DEMOS
-        .iter()
-        .map(|demo| format!("  {:<12} {}\n", demo.name, demo.shows))
+    let ladder = (
+        "ladder",
+        "an async runtime from nothing, in eight guests; `ladder/3` is one",
+    );
+    let demos = DEMOS.iter().map(|demo| (demo.name, demo.shows));
+    demos
+        .chain([ladder])
+        .map(|(name, shows)| format!("  {name:<12} {shows}\n"))
         .collect()
 }
 
@@ -227,6 +276,20 @@ mod tests {
         for demo in DEMOS {
             assert!(error.contains(demo.name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_misspelled_demo_is_answered_with_the_one_that_was_meant() {
+        for (slip, meant) in [
+            ("concurent", "concurrent"),
+            ("htpt", "http"),
+            ("ehco", "echo"),
+        ] {
+            let error = find(slip).unwrap_err().to_string();
+            assert!(error.contains(&format!("mean `{meant}`?")), "{error}");
+        }
+        let error = find("zzz").unwrap_err().to_string();
+        assert!(!error.contains("Did you mean"), "{error}");
     }
 
     #[test]

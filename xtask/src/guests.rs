@@ -13,31 +13,59 @@ use crate::{process, workspace};
 pub(crate) enum Profile {
     Debug,
     Release,
+    /// Optimized, and built in a fraction of the time.
+    Demo,
+}
+
+impl Profile {
+    /// What `--profile` calls it, and the folder that it is built into.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Debug => ("dev", "debug"),
+            Self::Release => ("release", "release"),
+            Self::Demo => ("demo", "demo"),
+        }
+    }
 }
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let release = args.flag("--release");
     args.all_done()?;
     if !release {
-        build(Profile::Debug, None)?;
+        build(Profile::Debug)?;
     }
-    build(Profile::Release, None)?;
+    build(Profile::Release)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds one guest program, or all of them.
+/// Builds all guest programs.
 ///
 /// # Errors
 ///
 /// If cargo fails.
-pub(crate) fn build(profile: Profile, name: Option<&str>) -> Result<()> {
+pub(crate) fn build(profile: Profile) -> Result<()> {
+    process::check(cargo("build").args(["--profile", profile.names().0]))
+}
+
+/// Builds one guest program of a package, and what that depends on.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn build_one(profile: Profile, package: &str, name: &str) -> Result<()> {
     let mut command = cargo("build");
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    if let Some(name) = name {
-        command.args(["--quiet", "--bin", name]);
-    }
+    command.args(["--profile", profile.names().0, "--package", package]);
+    process::check(command.args(["--bin", name]))
+}
+
+/// Builds one guest program as the tests have it, which is there most of the time.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn build_as_tested(profile: Profile, name: &str) -> Result<()> {
+    let mut command = cargo("build");
+    command.args(["--quiet", "--profile", profile.names().0, "--bin", name]);
     process::check(&mut command)
 }
 
@@ -70,11 +98,8 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
 ///
 /// If it is not there.
 pub(crate) fn path(profile: Profile, name: &str) -> Result<PathBuf> {
-    let profile = match profile {
-        Profile::Debug => "debug",
-        Profile::Release => "release",
-    };
-    let path = workspace::guest_target().join(profile).join(name);
+    let folder = workspace::guest_target().join(profile.names().1);
+    let path = folder.join(name);
     if !path.is_file() {
         bail!("the guest was built, but {} is not there", path.display());
     }

@@ -37,6 +37,7 @@ Look
   run [NAME] [-- ARGS]   run a demo in a micro-VM (`concurrent`, unless you name one)
       --list             say what each demo shows
       --wake MODE        how a sleeping guest is woken: out, irq, poll or auto
+      --timeline         draw a page with the run's timeline, too
       --debug            run the debug build of the demo
       --dev              with the host as the tests have it, not optimized
   bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it;

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 
 use crate::args::Args;
-use crate::demos::{self, Granted, Host};
+use crate::demos::{self, Demo, Granted, Host};
 use crate::guests::{self, Profile};
 use crate::{echo, grep, process, workspace};
 
@@ -17,14 +17,11 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let wake = args.option::<String>("--wake")?;
-    let profile = if args.flag("--debug") {
-        Profile::Debug
-    } else {
-        Profile::Release
-    };
+    let is_debug = args.flag("--debug");
+    let is_timeline = args.flag("--timeline");
     let host = match args.flag("--dev") {
         true => Built::Dev,
-        false => Built::Release,
+        false => Built::Demo,
     };
     let name = args.positional();
     args.done()?;
@@ -37,34 +34,51 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     if selftest && !["echo", "grep"].contains(&demo.name) {
         bail!("only `echo` and `grep` have a self-test");
     }
-    guests::build(profile, Some(demo.name))?;
-    let guest = guests::path(profile, demo.name)?;
+    if is_timeline && matches!(demo.host, Host::Example) {
+        bail!(
+            "`{}` is run by a program of its own, which draws no timeline",
+            demo.name
+        );
+    }
+    let guest = host.guest(&demo, is_debug)?;
     let wake = wake.as_deref().unwrap_or("auto");
     let grant = match demo.host {
         Host::Example => {
-            let mut command = example(host, demo.name)?;
+            let mut command = host.example(demo.name)?;
             command.arg(guest).arg(wake).args(&args.rest);
             return Ok(process::exit_code(process::status(&mut command)?));
         }
         Host::Command(grant) => grant,
     };
-    let mut command = wakebox_run(host, &guest, wake)?;
-    if selftest {
-        return match demo.name {
-            "echo" => echo::selftest(command),
-            _ => grep::selftest(command, grant, args.rest),
-        };
+    let command = host.wakebox_run(&guest, wake)?;
+    match (selftest, demo.name) {
+        (true, "echo") => echo::selftest(command),
+        (true, _) => grep::selftest(command, grant, args.rest),
+        (false, _) => watch(command, &demo, grant(&args.rest), is_timeline),
     }
-    let Granted {
-        options,
-        args: guest_args,
-    } = grant(&args.rest);
-    command.args(options);
+}
+
+/// Runs a demo whose command has its options yet to come.
+fn watch(
+    mut command: Command,
+    demo: &Demo,
+    granted: Granted,
+    is_timeline: bool,
+) -> Result<ExitCode> {
+    command.args(granted.options);
     if demo.stats {
         command.arg("--stats");
     }
-    command.arg("--").args(guest_args);
-    Ok(process::exit_code(process::status(&mut command)?))
+    let page = workspace::target()?.join(format!("{}.html", demo.name));
+    if is_timeline {
+        command.arg("--timeline").arg(&page);
+    }
+    command.arg("--").args(granted.args);
+    let status = process::status(&mut command)?;
+    if is_timeline {
+        eprintln!("The timeline is {}: open it in a browser.", page.display());
+    }
+    Ok(process::exit_code(status))
 }
 
 /// The rung of `ladder/3`; empty for the whole `ladder`.
@@ -75,19 +89,21 @@ fn rung(name: &str) -> Option<&str> {
 
 /// Runs one rung or all, which chooses its wake mode and grants itself.
 fn ladder(rung: &str) -> Result<ExitCode> {
-    guests::build(Profile::Release, None)?;
+    guests::build(Profile::Release)?;
     let mut command = process::cargo();
-    command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
+    command.args(["run", "--release", "--package", "wakebox-tests"]);
     command.args(["--bin", "ladder", "--"]);
     command.args((!rung.is_empty()).then_some(rung));
     Ok(process::exit_code(process::status(&mut command)?))
 }
 
-/// How the host's part of a demo is built.
+/// How a demo is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Built {
-    Release,
-    /// Without optimization, together with all tests, and of the same dependencies.
+    /// So that it is soon there, with nothing that it does not need.
+    Demo,
+    /// As the tests have it: the guest as released, the host without optimization, and everything
+    /// together, of the same dependencies.
     Dev,
 }
 
@@ -96,33 +112,72 @@ enum Built {
 /// That there are examples has dependencies be chosen as for tests.
 pub(crate) const DEMOS: &str = "build --workspace --bin wakebox --examples";
 
-/// `wakebox run GUEST --wake MODE`, to which options may be added.
-fn wakebox_run(host: Built, guest: &Path, wake: &str) -> Result<Command> {
-    let built = host.build(&["--package", "wakebox-cli"], "wakebox")?;
-    let mut command = Command::new(built);
-    command.arg("run").arg(guest).args(["--wake", wake]);
-    Ok(command)
-}
-
-/// A program of `host/examples`.
-fn example(host: Built, name: &str) -> Result<Command> {
-    let what = ["--package", "wakebox", "--example", name];
-    let built = host.build(&what, &format!("examples/{name}"))?;
-    Ok(Command::new(built))
-}
-
 impl Built {
+    /// Builds the guest of a demo, and returns where it is.
+    fn guest(self, demo: &Demo, is_debug: bool) -> Result<PathBuf> {
+        let profile = match (is_debug, self) {
+            (true, _) => Profile::Debug,
+            (false, Self::Demo) => Profile::Demo,
+            (false, Self::Dev) => Profile::Release,
+        };
+        match self {
+            Self::Demo => {
+                eprintln!("Building the guest `{}` ...", demo.name);
+                guests::build_one(profile, demo.package, demo.name)?;
+            }
+            Self::Dev => guests::build_as_tested(profile, demo.name)?,
+        }
+        guests::path(profile, demo.name)
+    }
+
+    /// `wakebox run GUEST --wake MODE`, to which options may be added.
+    fn wakebox_run(self, guest: &Path, wake: &str) -> Result<Command> {
+        let built = self.host(
+            &["--package", "wakebox-cli"],
+            "wakebox",
+            "the command `wakebox`",
+        )?;
+        let mut command = Command::new(built);
+        command.arg("run").arg(guest).args(["--wake", wake]);
+        Ok(command)
+    }
+
+    /// A program of `host/examples`.
+    fn example(self, name: &str) -> Result<Command> {
+        let what = ["--package", "wakebox", "--example", name];
+        let file = format!("examples/{name}");
+        let says = format!("the program that runs it, host/examples/{name}.rs");
+        Ok(Command::new(self.host(&what, &file, &says)?))
+    }
+
     /// Builds a program of the host, and returns where it is.
-    fn build(self, what: &[&str], name: &str) -> Result<PathBuf> {
+    fn host(self, what: &[&str], name: &str, says: &str) -> Result<PathBuf> {
         let mut command = process::cargo();
         match self {
-            Self::Release => command.args(["build", "--quiet", "--release"]).args(what),
-            Self::Dev => command.args(DEMOS.split_whitespace()).arg("--quiet"),
-        };
+            Self::Demo => {
+                eprintln!("Building {says} ...");
+                command.args(["build", "--profile", "demo"]).args(what);
+            }
+            Self::Dev => {
+                command.args(DEMOS.split_whitespace()).arg("--quiet");
+            }
+        }
         process::check(&mut command)?;
         match self {
-            Self::Release => workspace::release_binary(name),
+            Self::Demo => workspace::demo_binary(name),
             Self::Dev => workspace::debug_binary(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rung_stands_behind_a_slash() {
+        assert_eq!(rung("ladder"), Some(""));
+        assert_eq!(rung("ladder/3"), Some("3"));
+        assert_eq!(rung("ladders"), None);
     }
 }

@@ -41,11 +41,11 @@ pub(crate) fn debug_binary(name: &str) -> Result<PathBuf> {
     Ok(target()?.join("debug").join(name))
 }
 
-/// A program of this workspace, built with `--release`.
+/// A program of this workspace, built for a demo.
 ///
 /// # Errors
 ///
 /// As [`target`].
-pub(crate) fn release_binary(name: &str) -> Result<PathBuf> {
-    Ok(target()?.join("release").join(name))
+pub(crate) fn demo_binary(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("demo").join(name))
 }

@@ -35,20 +35,23 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes an `async fn` one that the host can call by its name.
 ///
-/// It takes up to four parameters and gives a result, all of which serde can carry. The calls are
-/// taken and answered by `wakebox_guest::serve`.
+/// It takes up to sixteen parameters and gives a result, all of which serde can carry. The calls are
+/// taken and answered by `wakebox_guest::serve`. With `#[export(name = "stock.get")]` the host calls it
+/// by that name instead of its own.
 #[proc_macro_attribute]
 pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    let name = if attribute.is_empty() {
-        async_fn(&item).map(|(name, _)| name)
-    } else {
-        Err("#[wakebox_guest::export] takes no arguments")
-    };
-    let added = match name {
-        Ok(name) => format!(
+    let names = async_fn(&item).and_then(|(name, _)| {
+        let exported = match attribute.is_empty() {
+            true => format!("{name:?}"),
+            false => given_name(attribute)?,
+        };
+        Ok((name, exported))
+    });
+    let added = match names {
+        Ok((name, exported)) => format!(
             "const _: () = {{
                 static EXPORT: ::wakebox_guest::__private::Export =
-                    ::wakebox_guest::__private::Export::new({name:?}, |format, input| {{
+                    ::wakebox_guest::__private::Export::new({exported}, |format, input| {{
                         ::wakebox_guest::__private::Exported::begin({name}, format, input)
                     }}, || ::wakebox_guest::__private::Exported::signature({name}));
                 extern \"C\" fn register() {{
@@ -64,6 +67,27 @@ pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut output = item;
     output.extend(added.parse::<TokenStream>().unwrap());
     output
+}
+
+/// The literal of `name = "..."`.
+fn given_name(attribute: TokenStream) -> Result<String, &'static str> {
+    const FORM: &str = "#[wakebox_guest::export] is written without arguments or as \
+        #[wakebox_guest::export(name = \"...\")]";
+    let tokens: Vec<_> = attribute.into_iter().collect();
+    match &tokens[..] {
+        [
+            TokenTree::Ident(word),
+            TokenTree::Punct(equals),
+            TokenTree::Literal(name),
+        ] if word.to_string() == "name" && equals.as_char() == '=' => {
+            let text = name.to_string();
+            match text.starts_with(['"', 'r']) && text != "\"\"" {
+                true => Ok(text),
+                false => Err(FORM),
+            }
+        }
+        _ => Err(FORM),
+    }
 }
 
 /// The name of an `async fn name()`, or what is wrong with the item.

@@ -2,22 +2,25 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
+use super::refusals;
 use super::run::{SandboxArgs, conclude, run_beside};
-use super::say;
-use wakebox::Outcome;
+use super::say::{self, say};
+use wakebox::{CallError, Caller, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The guest's `main` must call `wakebox_guest::serve`. Example:
+The guest's `main` must call `wakebox_guest::serve`. Examples:
+  wakebox call target/release/adder            what can be called, with its types
   wakebox call target/release/adder add '[40, 2]'")]
 pub(super) struct Args {
     #[command(flatten)]
     sandbox: SandboxArgs,
 
-    /// The function: an `async fn` with `#[wakebox_guest::export]`
-    function: String,
+    /// The function: an `async fn` with `#[wakebox_guest::export]`. Without one, all that there are are
+    /// listed
+    function: Option<String>,
 
     /// Its argument in JSON; an array for several, `null` for none
     #[arg(default_value = "null")]
@@ -34,10 +37,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         .sandbox
         .into_jailed_builder(&mut wishes)?
         .args(args.args);
+    refusals::tell();
     let (sandbox, outcome, result) = run_beside(builder, std::future::pending(), |sandbox| {
         let caller = sandbox.caller();
         async move {
-            let result = caller.call_json(&args.function, &args.json).await;
+            let result = match &args.function {
+                Some(function) => call(&caller, function, &args.json).await,
+                None => list(&caller).await,
+            };
             // The guest ends by itself when nobody calls any more.
             caller.close();
             result
@@ -45,12 +52,41 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     })?;
     let ended = conclude(&mut wishes, &outcome, &sandbox)?;
     match result {
-        Ok(json) => {
-            say::json(&json);
-            Ok(ended)
+        Ok(Answer::Json(json)) => say::json(&json),
+        Ok(Answer::List(functions)) => {
+            for function in functions {
+                say!("{function}");
+            }
         }
         // How the guest ended says more than that it has.
-        Err(_) if !matches!(outcome, Outcome::Exit(_)) => Ok(ended),
-        Err(error) => Err(error.into()),
+        Err(_) if !matches!(outcome, Outcome::Exit(_)) => {}
+        Err(error) => return Err(error),
     }
+    Ok(ended)
+}
+
+/// What is printed.
+enum Answer {
+    Json(String),
+    List(Vec<String>),
+}
+
+async fn call(caller: &Caller, function: &str, json: &str) -> Result<Answer> {
+    let error = match caller.call_json(function, json).await {
+        Ok(json) => return Ok(Answer::Json(json)),
+        Err(error) => error,
+    };
+    Err(match (&error, caller.exports().await) {
+        (CallError::NoSuchFunction(_), Ok(functions)) if functions.is_empty() => {
+            anyhow!("{error}, and no other: functions want `#[wakebox_guest::export]`")
+        }
+        (CallError::NoSuchFunction(_), Ok(functions)) => {
+            anyhow!("{error}. It exports:\n  {}", functions.join("\n  "))
+        }
+        _ => error.into(),
+    })
+}
+
+async fn list(caller: &Caller) -> Result<Answer> {
+    Ok(Answer::List(caller.exports().await?))
 }

@@ -22,7 +22,7 @@ use wakebox_abi::op::Opcode;
 use self::telling::{Part, Teller, wrap};
 use super::run::{SandboxArgs, conclude, run_until};
 use super::style::Style;
-use super::{say, signals};
+use super::{refusals, say, signals};
 use wakebox::printable_line;
 use wakebox::trace::json::Reader;
 use wakebox::trace::{Event, EventKind, OpKind, Sink};
@@ -44,8 +44,8 @@ pub(super) struct Args {
     #[arg(long)]
     step: bool,
 
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
     args: Vec<String>,
 }
 
@@ -87,6 +87,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
         .stdout(Output::writer(output.clone()))
         .stderr(Output::writer(output))
         .trace(printer);
+    refusals::tell();
     let (sandbox, outcome) = run_until(builder, async move { told.notified().await })?;
     if let Some(error) = sandbox.trace_error() {
         return match is_end(error) {

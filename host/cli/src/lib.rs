@@ -15,7 +15,9 @@ mod outcome;
 mod output;
 mod policy;
 mod process;
+mod refusals;
 mod run;
+mod runner;
 mod say;
 mod signals;
 mod snapshot;
@@ -42,8 +44,8 @@ use clap::{Parser, Subcommand};
 First steps:
   wakebox doctor               does KVM work here, and what does it cost?
   wakebox new hello            write a guest
-  cd hello && cargo build --release
-  wakebox run target/release/hello --stats")]
+  cd hello && cargo run -- friend
+  wakebox run target/debug/hello --stats")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,6 +55,9 @@ struct Cli {
 enum Command {
     /// Run a guest in a micro-VM; its exit status becomes the command's
     Run(Box<run::Args>),
+    /// For cargo's `runner`: run a guest as `run` does, and what is no guest, as a test, on this host
+    #[command(hide = true)]
+    Runner(Box<run::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
     /// Run a guest until it is ready, and write a template from which others go on
@@ -83,6 +88,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Runner(args) => runner::run(*args),
         Command::Call(args) => call::run(*args),
         Command::Snapshot(args) => snapshot::run(*args),
         Command::Explain(args) => explain::run(*args),

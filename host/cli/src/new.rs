@@ -1,4 +1,4 @@
-//! `wakebox new`: the crate of a guest, ready for `cargo build`.
+//! `wakebox new`: the crate of a guest, ready for `cargo run` and `cargo test`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use super::process::own_name;
 use super::say::say;
 
 #[derive(Debug, clap::Args)]
@@ -13,10 +14,17 @@ pub(super) struct Args {
     /// Name of the crate, and of the folder that is made; a path makes it there
     name: PathBuf,
 
-    /// Use the `wakebox-guest` in this folder instead of the released one
+    /// Use the `wakebox-guest` in this folder; otherwise the library is written into the crate, as this
+    /// command knows it
     #[arg(long, value_name = "DIR")]
     guest_path: Option<PathBuf>,
 }
+
+/// The files of the guest library; none if this command came from a registry, where that is, too.
+const LIBRARY: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
+
+/// Where they lie in a crate.
+const FOLDER: &str = "wakebox";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let folder = &args.name;
@@ -24,46 +32,117 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    if !is_crate_name(name) {
+    if let Some(why) = refusal(name) {
         bail!(
-            "`{}` cannot be the name of a crate: use letters, digits, `-` and `_`, and begin with \
-             a letter",
+            "`{}` cannot be the name of a guest: {why}",
             folder.display()
         );
     }
     if folder.exists() {
         bail!("{} exists already; nothing was written", folder.display());
     }
-    let dependency = match &args.guest_path {
-        None => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
+    let guest = match &args.guest_path {
         Some(path) => {
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("no `wakebox-guest` in {}", path.display()))?;
-            // A TOML basic string: what JSON escapes, it escapes the same way.
-            format!("{{ path = {:?} }}", path.display().to_string())
+            let found = path.canonicalize().ok();
+            let found = found.filter(|path| path.join("Cargo.toml").is_file());
+            found.with_context(|| format!("no `wakebox-guest` in {}", path.display()))?
         }
+        None => Path::new(FOLDER).join("guest"),
     };
-    let manifest = MANIFEST
-        .replace("{name}", name)
-        .replace("{guest}", &dependency);
-    write(folder, "Cargo.toml", &manifest)?;
-    write(folder, "src/main.rs", MAIN)?;
-    write(folder, ".gitignore", "/target\n")?;
+    write_crate(folder, name, &guest, args.guest_path.is_none())?;
+    // A shell takes a path with such characters as one word in quotes.
+    let shown = folder.display().to_string();
+    let shown = match shown.contains([' ', '\'', '"', '$', '\\']) {
+        true => format!("'{}'", shown.replace('\'', "'\\''")),
+        false => shown,
+    };
     say!("A guest lies in {}. Next:", folder.display());
     say!("");
-    say!("  cd {} && cargo build --release", folder.display());
-    say!("  wakebox run target/release/{name} --stats -- friend");
+    say!("  cd {shown}");
+    say!("  cargo run -- friend             runs it in a micro-VM");
+    say!("  cargo test                      tests its library, here");
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_crate_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphabetic())
+/// Writes all files. `is_carried` says whether the guest library is among them.
+fn write_crate(folder: &Path, name: &str, guest: &Path, is_carried: bool) -> Result<()> {
+    let (dependency, exclude) = match is_carried && LIBRARY.is_empty() {
+        true => (quoted(env!("CARGO_PKG_VERSION")), String::new()),
+        false => {
+            let exclude = format!("exclude = [\"{FOLDER}\"]\n");
+            (
+                format!("{{ path = {} }}", quoted(&guest.display().to_string())),
+                if is_carried { exclude } else { String::new() },
+            )
+        }
+    };
+    let library = name.replace('-', "_");
+    let fill = |text: &str| {
+        text.replace("{{name}}", name)
+            .replace("{{library}}", &library)
+            .replace("{{guest}}", &dependency)
+            .replace("{{exclude}}\n", &exclude)
+            .replace("{{wakebox}}", &quoted(&own_name()))
+    };
+    let files = [
+        ("Cargo.toml", include_str!("new/template/manifest.toml")),
+        (
+            ".cargo/config.toml",
+            include_str!("new/template/config.toml"),
+        ),
+        ("src/main.rs", include_str!("new/template/main.rs")),
+        ("src/lib.rs", include_str!("new/template/lib.rs")),
+        (".gitignore", "/target\n"),
+    ];
+    for (file, text) in files {
+        write(folder, file, &fill(text))?;
+    }
+    if is_carried {
+        for (file, text) in LIBRARY {
+            write(&folder.join(FOLDER), file, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// A TOML basic string: what JSON escapes, it escapes the same way.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Why no guest can be called so.
+fn refusal(name: &str) -> Option<String> {
+    let is_of_letters = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        && name != "test"
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let known = name.replace('-', "_");
+    Some(match &*known {
+        _ if !is_of_letters => {
+            "use letters, digits, `-` and `_`, and begin with a letter".to_owned()
+        }
+        word if KEYWORDS.contains(&word) => format!("`{word}` is a keyword of Rust"),
+        "core" | "alloc" | "std" | "test" | "proc_macro" => {
+            format!("`{known}` is a crate that comes with Rust")
+        }
+        "wakebox_guest" | "wakebox_abi" | "wakebox_typed" | "wakebox_guest_macros" => {
+            "that is a crate which it is made with".to_owned()
+        }
+        "build" | "deps" | "examples" | "incremental" => {
+            format!("cargo keeps files of its own in a folder called `{known}`")
+        }
+        _ => return None,
+    })
 }
+
+/// Those that are letters alone: <https://doc.rust-lang.org/reference/keywords.html>.
+const KEYWORDS: [&str; 52] = [
+    "Self", "abstract", "as", "async", "await", "become", "box", "break", "const", "continue",
+    "crate", "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if",
+    "impl", "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub",
+    "ref", "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+];
 
 fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
     let path = folder.join(file);
@@ -72,57 +151,3 @@ fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
     }
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
-
-const MANIFEST: &str = "\
-[package]
-name = \"{name}\"
-version = \"0.1.0\"
-edition = \"2024\"
-
-[[bin]]
-name = \"{name}\"
-path = \"src/main.rs\"
-# A guest has no `std` to run a test harness with: put what you want to test into a library crate,
-# where `cargo test` works as usual.
-test = false
-bench = false
-
-[dependencies]
-wakebox-guest = {guest}
-
-# There is nothing to unwind to in a guest.
-[profile.dev]
-panic = \"abort\"
-
-[profile.release]
-panic = \"abort\"
-# Functions and lines for backtraces. They are in the file only, never in the guest's memory.
-debug = \"limited\"
-
-# A crate of its own, also inside somebody else's workspace.
-[workspace]
-";
-
-const MAIN: &str = "\
-#![no_std]
-#![no_main]
-
-use core::time::Duration;
-
-use wakebox_guest::{env, println, spawn, time};
-
-#[wakebox_guest::main]
-async fn main() {
-    let name = env::args().next().unwrap_or(\"world\");
-    println!(\"Hello, {name}, from ring 3 of a machine without a kernel.\");
-
-    // Both sleep at once. The host wakes each of them across the boundary.
-    let tick = spawn(async {
-        time::sleep(Duration::from_millis(50)).await;
-        println!(\"tick\");
-    });
-    time::sleep(Duration::from_millis(100)).await;
-    println!(\"tock\");
-    let _ = tick.await;
-}
-";

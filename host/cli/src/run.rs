@@ -10,6 +10,7 @@ use super::guest::GuestArgs;
 use super::lint::describe;
 use super::outcome::{Frames, Report, explain};
 use super::output::{OutputFile, Outputs, Readers, Stream};
+use super::refusals;
 use super::say::note;
 use super::signals;
 use super::style::Style;
@@ -30,9 +31,16 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
 
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
     args: Vec<String>,
+}
+
+impl Args {
+    /// The file, and what it is given.
+    pub(super) fn program(&self) -> (&Path, &[String]) {
+        (self.sandbox.guest(), &self.args)
+    }
 }
 
 /// What a sandbox is made of, for all commands that make one.
@@ -166,6 +174,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         .into_jailed_builder(&mut wishes)?
         .args(args.args)
         .stdin(Input::Inherit);
+    refusals::tell();
     let (sandbox, outcome) = run_until(builder, std::future::pending())?;
     conclude(&mut wishes, &outcome, &sandbox)
 }
@@ -262,6 +271,7 @@ pub(super) fn conclude(
     outcome: &Outcome,
     sandbox: &Sandbox,
 ) -> Result<ExitCode> {
+    refusals::tell_rest();
     let style = Style::of_stderr();
     let was_stopped = matches!(
         outcome,

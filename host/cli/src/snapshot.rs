@@ -51,8 +51,8 @@ pub(super) struct Args {
     #[arg(long)]
     zstd: bool,
 
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
     args: Vec<String>,
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use self::board::Board;
 pub use self::picture::Picture;
 use self::view::{Rates, View};
+use super::refusals;
 use super::run::{SandboxArgs, conclude, run_until};
 use super::signals;
 use wakebox::printable_line;
@@ -36,8 +37,8 @@ pub(super) struct Args {
     #[command(flatten)]
     sandbox: SandboxArgs,
 
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
     args: Vec<String>,
 }
 
@@ -64,6 +65,8 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     let quit = Arc::new(Quit::default());
     quit_at_signals(quit.clone())?;
 
+    // Told when the screen is the shell's again.
+    refusals::listen();
     let screen = Screen::open()?;
     let (ended, painted) = std::thread::scope(|scope| {
         let painter = std::thread::Builder::new()

@@ -30,6 +30,9 @@ use crate::outside;
 /// For how long a caller looks after the rings itself before it awaits (wake mode `poll`).
 const HELP: Duration = Duration::from_micros(50);
 
+/// Most exported functions that are listed.
+const EXPORTS_MAX: usize = 1024;
+
 /// A serialized result.
 #[derive(Debug)]
 struct Answer {
@@ -130,6 +133,20 @@ impl Caller {
         let answer = self.carry(CallKind::Json, name, input.as_bytes()).await?;
         let text = String::from_utf8(answer.bytes.hand_over());
         text.map_err(|_| CallError::BadOutput(Box::new(Mismatch::new(name))))
+    }
+
+    /// The functions that the guest exports, each with its types as in `sum: (u64, u64) -> u64`: at most
+    /// 1,024, in the guest's own words, escaped, and cut off if they are long. Waits as a call does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`]. A guest of an older release exports no function of the empty name, and says so.
+    pub async fn exports(&self) -> Result<Vec<String>, CallError> {
+        let answer = self.carry(CallKind::Signature, "", &[]).await?;
+        let bytes: &[u8] = &answer.bytes;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        Ok(lines.take(EXPORTS_MAX).map(words).collect())
     }
 
     async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Answer, CallError> {
@@ -297,8 +314,7 @@ impl PendingCall {
         if is_typed || kind == ReplyKind::Result {
             return Ok(Answer { bytes, is_typed });
         }
-        let mut mismatch = Mismatch::new(name);
-        mismatch.guest = (!bytes.is_empty()).then(|| words(&bytes));
+        let mismatch = Mismatch::new(name).told(&bytes);
         Err(CallError::BadInput(Box::new(mismatch)))
     }
 

@@ -330,8 +330,11 @@ fn a_guests_function_is_called_with_json() {
     assert_eq!(text(&slow.stdout), "end\n0\n");
     for (function, json, word) in [
         ("greet", "7", "other arguments"),
-        ("sum", "[1", "other arguments"),
-        ("none", "0", "`none`"),
+        // Which is the guest's serde that says so.
+        ("greet", "7", "invalid type: integer `7`, expected a string"),
+        ("sum", "[1", "EOF while parsing a list at line 1"),
+        ("none", "0", "`none`. It exports:"),
+        ("none", "0", "\n  sum: (u64, u64) -> u64"),
     ] {
         let refused = call(function, json);
         assert_eq!(refused.status.code(), Some(1));
@@ -341,4 +344,78 @@ fn a_guests_function_is_called_with_json() {
             text(&refused.stderr)
         );
     }
+}
+
+#[kvm_test]
+fn a_guests_arguments_need_no_dashes_before_them() {
+    let given = |args: &[&str]| {
+        let mut command = wakebox();
+        command.arg("run").arg(guest("ops")).args(args);
+        let said = text(&output(&mut command).stdout);
+        let line = said.lines().find_map(|line| line.strip_prefix("args ok "));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    assert_eq!(given(&["friend"]), r#"["friend"]"#);
+    // What stands behind the guest's first argument is the guest's.
+    let args = ["--wake", "out", "one", "--stats", "two"];
+    assert_eq!(given(&args), r#"["one", "--stats", "two"]"#);
+    assert_eq!(given(&["--wake", "out", "--", "--stats"]), r#"["--stats"]"#);
+    assert_eq!(given(&[]), "[]");
+    // An option that there is not is no argument.
+    refuses(
+        wakebox().arg("run").arg(guest("ops")).arg("--stat"),
+        &["--stat", "--stats"],
+    );
+}
+
+#[test]
+fn cargos_runner_leaves_to_this_host_what_is_no_guest() {
+    let output = output(wakebox().args(["runner", "--", "/bin/echo", "--not", "a guest"]));
+    assert_eq!(text(&output.stdout), "--not a guest\n");
+    refuses(
+        wakebox().args(["runner", "--", "/nonexistent/guest"]),
+        &["/nonexistent/guest", "No such file"],
+    );
+}
+
+#[kvm_test]
+fn without_a_function_those_that_there_are_are_listed() {
+    let mut command = wakebox();
+    command
+        .arg("call")
+        .arg(guest("calls"))
+        .args(["--", "serve"]);
+    let output = output(&mut command);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines.contains(&"sum: (u64, u64) -> u64"), "{said}");
+    assert!(
+        lines.contains(&"renamed.in.the.attribute: u32 -> u32"),
+        "{said}"
+    );
+    let exported: Vec<_> = lines.iter().filter(|line| line.contains(": ")).collect();
+    assert!(exported.is_sorted(), "{said}");
+}
+
+#[kvm_test]
+fn a_function_may_have_another_name_for_the_host_and_many_parameters() {
+    let call = |function: &str, json: &str| {
+        let mut command = wakebox();
+        command.arg("call").arg(guest("calls"));
+        command.args([function, json, "--", "serve"]);
+        text(&output(&mut command).stdout)
+    };
+    assert_eq!(call("renamed.in.the.attribute", "7"), "end\n7\n");
+    assert_eq!(call("many", "[1, 2, 3, 4, 5, 6, 7]"), "end\n28\n");
+}
+
+#[kvm_test]
+fn a_refusal_is_told_once_with_the_option_that_grants_it() {
+    let mut command = wakebox();
+    let url = "http://127.0.0.1:9/";
+    command.arg("run").arg(guest("fetch")).args([url, url, url]);
+    let told = text(&output(&mut command).stderr);
+    let note = "note: refused connect 127.0.0.1:9; grant it with --allow-connect 127.0.0.1:9";
+    assert_eq!(told.matches(note).count(), 1, "{told}");
 }

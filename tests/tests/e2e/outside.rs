@@ -1,26 +1,23 @@
-//! A guest outside this repository: written by `wakebox new`, built by plain `cargo build`.
+//! A guest outside this repository: written by `wakebox new`, built, run and tested with plain cargo.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use wakebox::Sandbox;
-use wakebox_tests::{kvm_test, root, run};
+use wakebox_tests::{kvm_test, root};
 
-/// `wakebox new`, for a guest library that is not released yet.
+/// `wakebox new`.
 fn new(name: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
         .arg("new")
         .arg(name)
-        .arg("--guest-path")
-        .arg(root().join("guest"))
         .output()
         .expect("the command starts")
 }
 
-/// Runs cargo in a folder, as somebody would type it there.
-fn cargo(folder: &Path, args: &[&str]) {
+/// Runs cargo in a folder, as somebody would type it there, and returns what it prints.
+fn cargo(folder: &Path, args: &[&str]) -> String {
     // The versions that this repository was tested with, most likely downloaded already.
     fs::copy(
         root().join("tests/guests/Cargo.lock"),
@@ -36,30 +33,59 @@ fn cargo(folder: &Path, args: &[&str]) {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
         .expect("cargo starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(output.status.success(), "cargo {args:?}:\n{stderr}");
     assert!(!stderr.contains("warning"), "cargo {args:?}:\n{stderr}");
+    text(&output.stdout)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[kvm_test]
-fn a_new_guest_builds_and_runs() {
+fn a_new_guest_is_run_and_tested_with_cargo_alone() {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
     let folder = elsewhere.path().join("my-guest");
-    let output = new(&folder);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    cargo(&folder, &["build"]);
-    cargo(&folder, &["build", "--release"]);
-    for profile in ["debug", "release"] {
-        let guest = folder.join("target").join(profile).join("my-guest");
-        let ended = run(Sandbox::builder().guest(guest).args(["friend"])).success();
-        let lines = ended.lines();
-        assert!(lines[0].contains("friend"), "{profile}: {lines:?}");
-        assert_eq!(lines[1..], ["tick", "tock"], "{profile}");
+    let made = new(&folder);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("cargo run -- friend"));
+
+    for profile in [&[][..], &["--release"]] {
+        let args = [&["run"], profile, &["--", "friend"]].concat();
+        let said = cargo(&folder, &args);
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[0].contains("friend"), "{profile:?}: {lines:?}");
+        assert_eq!(lines[1..], ["tick", "tock"], "{profile:?}");
     }
+    let tested = cargo(&folder, &["test"]);
+    assert!(tested.contains("1 passed"), "{tested}");
+
+    // Started without the runner, it says what it is instead of dying of a signal.
+    let alone = Command::new(folder.join("target/debug/my-guest")).output();
+    let alone = alone.expect("a program of Linux");
+    assert_eq!(alone.status.code(), Some(1), "{:?}", alone.status);
+    let said = text(&alone.stderr);
+    assert!(said.contains("`wakebox run FILE`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_new_guest_may_use_a_library_that_is_there() {
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let folder = elsewhere.path().join("another");
+    let made = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg("new")
+        .arg(&folder)
+        .arg("--guest-path")
+        .arg(root().join("guest"))
+        .output()
+        .expect("the command starts");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let path = format!("path = {:?}", root().join("guest"));
+    assert!(manifest.contains(&path), "{manifest}");
+    assert!(!folder.join("wakebox").exists());
 }
 
 #[test]
@@ -109,17 +135,31 @@ fn what_is_there_is_not_overwritten() {
     fs::write(folder.join("file"), "mine").unwrap();
     let output = new(&folder);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("exists already"));
+    assert!(text(&output.stderr).contains("exists already"));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
 #[test]
-fn what_cannot_be_a_crate_is_not_written() {
+fn a_name_that_no_guest_can_have_is_refused_with_the_reason() {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
-    for name in ["1st", "white space", "dot.ted", "test", ".."] {
+    for (name, reason) in [
+        ("1st", "begin with a letter"),
+        ("white space", "letters, digits"),
+        ("dot.ted", "letters, digits"),
+        ("..", "letters, digits"),
+        ("self", "keyword"),
+        ("async", "keyword"),
+        ("core", "comes with Rust"),
+        ("test", "comes with Rust"),
+        ("proc-macro", "comes with Rust"),
+        ("wakebox-guest", "made with"),
+        ("deps", "cargo keeps files"),
+    ] {
         let output = new(&elsewhere.path().join(name));
         assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "));
+        let said = text(&output.stderr);
+        assert!(said.starts_with("error: "), "{said}");
+        assert!(said.contains(reason), "{name}: {said}");
     }
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }

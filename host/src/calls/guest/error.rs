@@ -56,6 +56,9 @@ pub struct Mismatch {
     /// What the guest has, in its own words: escaped, and cut off if they are long. `None` if it
     /// does not say.
     pub guest: Option<String>,
+    /// What the guest says about arguments in JSON that it cannot read, in its own words: escaped, and
+    /// cut off if they are long.
+    pub reason: Option<String>,
 }
 
 impl Mismatch {
@@ -64,7 +67,17 @@ impl Mismatch {
             function: function.into(),
             caller: None,
             guest: None,
+            reason: None,
         }
+    }
+
+    /// Adds what the guest has replied: its types, and behind a line end the reason.
+    pub(super) fn told(mut self, reply: &[u8]) -> Self {
+        let mut parts = reply.splitn(2, |byte| *byte == b'\n');
+        let mut next = || parts.next().filter(|part| !part.is_empty()).map(words);
+        self.guest = next();
+        self.reason = next();
+        self
     }
 }
 
@@ -78,6 +91,9 @@ impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(guest) = &self.guest {
             write!(f, "; in the guest it is `{guest}`")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
         }
         match &self.caller {
             Some(caller) => write!(f, "; it was called as `{caller}`"),

@@ -86,6 +86,17 @@ async fn panics_here() {
     panic!("a panic that a test asked for");
 }
 
+#[wakebox_guest::export(name = "renamed.in.the.attribute")]
+async fn renamed(value: u32) -> u32 {
+    value
+}
+
+#[wakebox_guest::export]
+#[allow(clippy::too_many_arguments, reason = "which is what is tried")]
+async fn many(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32) -> u32 {
+    a + b + c + d + e + f + g
+}
+
 #[wakebox_guest::export]
 async fn slow(milliseconds: u64) -> u64 {
     sleep(Duration::from_millis(milliseconds)).await;
