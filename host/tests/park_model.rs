@@ -361,6 +361,112 @@ fn what_becomes_ready_is_forgotten_without_the_wakers_fence() {
     refuses(|| help(NO_OTHERS));
 }
 
+/// An operation is woken while a guest is parked, whose runner takes the turns meanwhile and goes on
+/// running it. Somebody takes the slot: the runner, or the driver's task.
+fn unpark(without: Without) {
+    let ready = Arc::new(Ready::<Cpu>::new(None));
+    let notified = Arc::new(Notify::new());
+    let operation = thread::spawn({
+        let ready = ready.clone();
+        move || {
+            without_fences(without.other);
+            ready.push(7);
+        }
+    });
+    let runner = thread::spawn({
+        let (ready, notified) = (ready.clone(), notified.clone());
+        move || {
+            without_fences(without.runner);
+            ready.set_parked(true);
+            ready.register_runner(std::task::Waker::noop());
+            let mut batch = Vec::new();
+            if ready.is_some() {
+                ready.take(&mut batch);
+            }
+            // It is woken for something else.
+            ready.set_parked(false);
+            if !batch.is_empty() {
+                // For this model's own end.
+                notified.notify();
+            }
+        }
+    });
+    block_on(poll_fn(|context| {
+        if notified.taken_else_wake(context) {
+            return Poll::Ready(());
+        }
+        ready.register(context.waker());
+        let mut batch = Vec::new();
+        if ready.is_some() {
+            ready.take(&mut batch);
+        }
+        match batch.as_slice() {
+            [] => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }));
+    operation.join().unwrap();
+    runner.join().unwrap();
+}
+
+#[test]
+fn what_becomes_ready_while_the_runner_wakes_up_is_taken() {
+    explore(|| unpark(NONE));
+}
+
+#[test]
+fn what_becomes_ready_is_forgotten_without_the_runners_fence() {
+    refuses(|| unpark(NO_RUNNERS));
+}
+
+#[test]
+fn what_becomes_ready_while_the_runner_wakes_up_is_forgotten_without_the_wakers_fence() {
+    refuses(|| unpark(NO_OTHERS));
+}
+
+/// A guest is parked, and nobody but its runner is to be woken for what becomes ready, twice.
+fn runner_alone(registers_first: bool) {
+    let ready = Arc::new(Ready::<Cpu>::new(None));
+    // Who does not see it yet wakes the driver's task, as if the guest were not parked.
+    ready.set_parked(true);
+    let operation = thread::spawn({
+        let ready = ready.clone();
+        move || {
+            ready.push(7);
+            ready.push(8);
+        }
+    });
+    let mut taken = 0;
+    block_on(poll_fn(|context| {
+        if registers_first {
+            ready.register_runner(context.waker());
+        }
+        let mut batch = Vec::new();
+        if ready.is_some() {
+            ready.take(&mut batch);
+        }
+        taken += batch.len();
+        if !registers_first {
+            ready.register_runner(context.waker());
+        }
+        match taken {
+            2 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }));
+    operation.join().unwrap();
+}
+
+#[test]
+fn what_becomes_ready_wakes_the_runner_of_a_parked_guest() {
+    explore(|| runner_alone(true));
+}
+
+#[test]
+fn what_becomes_ready_is_missed_by_a_runner_that_looks_before_it_registers() {
+    refuses(|| runner_alone(false));
+}
+
 /// A turn of a helper's ends early: what it took from the queue lies in the driver's batch, behind the
 /// driver's lock. Nobody is woken for that once more, so the helper notifies the poller.
 fn leave(notifies: bool) {

@@ -106,10 +106,25 @@ impl<B: Backend> Placement<B> {
         Some(turn)
     }
 
-    /// Says whether the task that runs the guest waits for a completion.
-    pub(crate) fn set_parked(&self, parked: bool) {
+    /// The task that runs the guest waits for a completion from now on.
+    pub(crate) fn parked(&self) {
         if let Self::Poller(poller) = self {
-            poller.set_parked(parked);
+            poller.set_parked(true);
+        }
+    }
+
+    /// It waits no longer. It has waited for so long since the guest left, or not at all (`pended`),
+    /// because what the guest waits for was done on the spot: a poller would have saved it the exit, if
+    /// that was short.
+    pub(crate) fn unparked(&self, waited: Option<Duration>, pended: bool) {
+        let Self::Poller(poller) = self else { return };
+        let is_short = waited.is_some_and(|waited| waited < DENSE);
+        if pended {
+            poller.slept(!is_short);
+        }
+        poller.set_parked(false);
+        if is_short && !pended {
+            poller.notify();
         }
     }
 
@@ -129,9 +144,17 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => turn(driver, Some(context)),
             Self::Poller(poller) => {
-                // Registered before the rings are looked at; partner of the poller's wake.
-                poller.runner().register(context.waker());
-                poller.with(|driver| turn(driver, None))
+                poller.with(|driver| {
+                    let mut standing = turn(driver, None)?;
+                    // Under the lock: who publishes more, later, wakes.
+                    let ready = driver.ready();
+                    ready.register_runner(context.waker());
+                    if standing.ended == Ended::Done && ready.is_some() {
+                        // Registered, then looked: what became ready before has woken nobody.
+                        standing.ended = Ended::Spent;
+                    }
+                    Ok(standing)
+                })
             }
         }
     }
@@ -140,21 +163,11 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn wants_machine_else_wake(&mut self, context: &Context<'_>) -> bool {
         match self {
             Self::Inline(driver) => driver.ready().register(context.waker()),
-            // Its task is woken for what is ready, and wakes this one.
-            Self::Poller(poller) => poller.runner().register(context.waker()),
+            // Woken for what is ready, or by the poller, which is.
+            Self::Poller(poller) => poller.ready().register_runner(context.waker()),
         }
         // Registered, then looked.
         self.with(|driver| driver.wants_machine())
-    }
-
-    /// The guest has left and was not parked, because what it waits for was done on the spot so long
-    /// after it had left: a poller would have saved it the exit, if that was short.
-    pub(crate) fn left_in_vain(&self, waited: Option<Duration>) {
-        if let Self::Poller(poller) = self
-            && waited.is_some_and(|waited| waited < DENSE)
-        {
-            poller.notify();
-        }
     }
 
     /// The poller's task, to wait for its end once this is closed; given once.

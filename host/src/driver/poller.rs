@@ -26,7 +26,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use wakebox_abi::wake::Mode;
@@ -84,10 +83,10 @@ pub(crate) struct Poller<B: Backend> {
     kick: Arc<VcpuKick>,
     /// Makes the thread's task look.
     notified: Notify,
-    /// Wakes the task that runs the guest.
-    runner: AtomicWaker,
-    /// Whether that task waits for a completion, whatever the guest says of its sleep.
+    /// Whether the task that runs the guest waits for a completion, whatever the guest says of its sleep.
     parked: AtomicBool,
+    /// Whether the guest slept for long the last time that it was parked.
+    sleeps_long: AtomicBool,
     stop: AtomicBool,
     /// Its task, until somebody waits for it.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -115,8 +114,8 @@ impl<B: Backend> Poller<B> {
             home,
             kick,
             notified: Notify::new(),
-            runner: AtomicWaker::new(),
             parked: AtomicBool::new(false),
+            sleeps_long: AtomicBool::new(true),
             stop: AtomicBool::new(false),
             task: Mutex::default(),
         });
@@ -165,8 +164,20 @@ impl<B: Backend> Poller<B> {
     ///
     /// To be said before that task takes its own turn: the driver's lock orders it before every
     /// later turn, and what an earlier turn has completed is seen in its own.
+    ///
+    /// The task that runs a guest which is likely to sleep for long takes the turns meanwhile: it is woken
+    /// for what is ready at once, and not by the thread, which would go on polling for nothing.
     pub(crate) fn set_parked(&self, parked: bool) {
         self.parked.store(parked, Ordering::Relaxed);
+        let is_alone = self.mode == Mode::Auto && self.sleeps_long.load(Ordering::Relaxed);
+        if is_alone || !parked {
+            self.ready.set_parked(parked);
+        }
+    }
+
+    /// The guest was parked for so long.
+    pub(crate) fn slept(&self, long: bool) {
+        self.sleeps_long.store(long, Ordering::Relaxed);
     }
 
     /// Whether the task that runs the guest is to be woken after a turn: for a completion, or because the
@@ -178,17 +189,12 @@ impl<B: Backend> Poller<B> {
 
     /// Wakes whoever runs the guest.
     fn wake_runner(&self) {
-        self.runner.take().into_iter().for_each(outside::wake);
+        self.ready.wake_runner();
     }
 
     /// The queue of operations that can go on.
     pub(crate) fn ready(&self) -> &Arc<Ready> {
         &self.ready
-    }
-
-    /// The waker of whoever runs the guest.
-    pub(crate) fn runner(&self) -> &AtomicWaker {
-        &self.runner
     }
 
     /// Makes the thread look.

@@ -1,24 +1,28 @@
 //! The queue of operations that can go on, and who is woken for it.
 //!
 //! Operations are woken from any thread. Whoever polls the driver (the *driver's task*) is woken for
-//! them, unless another thread takes turns by itself for a moment (a *helper*).
+//! them, unless another thread takes turns by itself for a moment (a *helper*); or the task that runs the
+//! guest (the *runner*), if the guest is parked and the runner has said that it takes the turns then: a
+//! poller need not be woken to wake the runner.
 //!
 //! ```text
-//! an operation's waker                      helper, when it leaves
-//! P1 queue the slot                         H1 helpers -= 1
+//! an operation's waker                      helper, or runner, when it leaves
+//! P1 queue the slot                         H1 helpers -= 1, or parked = false
 //! P2 any = true                             H2 fence
-//! P3 fence                                  H3 if any: wake the driver's task
-//! P4 if no helpers: wake the driver's task
+//! P3 fence                                  H3 if any, and no helpers: wake the runner if parked,
+//! P4 if no helpers: wake the runner if         else the driver's task
+//!    parked, else the driver's task
 //! ```
 //!
-//! Either P4 sees H1 and wakes the driver's task, or H3 sees P2 and does; or the helper took the
-//! slot from the queue before it left.
+//! Either P4 sees H1 and wakes the driver's task, or H3 sees P2 and does; or who leaves took the
+//! slot from the queue before. A runner that is parked registers its waker and then looks; where P4 finds
+//! no waker of it, it was woken already, and will look.
 
 use std::sync::PoisonError;
 use std::task::Waker;
 
 use crate::primitives::{
-    Arc, AtomicBool, AtomicU32, AtomicWaker, Kick, Mutex, Ordering, Processor, Reasons, fence,
+    Arc, AtomicBool, AtomicU32, AtomicWaker, Kick, Mutex, Ordering, Processor, Reasons, fence, wake,
 };
 
 /// The queue of slots whose operations can go on, and who wants to know.
@@ -27,6 +31,9 @@ pub(crate) struct Ready<P> {
     queue: Mutex<Vec<u32>>,
     any: AtomicBool,
     driver: AtomicWaker,
+    runner: AtomicWaker,
+    /// Whether the runner is woken in place of the driver's task.
+    parked: AtomicBool,
     /// Threads that take turns by themselves for a moment, so that nobody need be woken.
     helpers: AtomicU32,
     /// In mode `irq`: the vCPU to pull out of its guest.
@@ -41,6 +48,8 @@ impl<P: Processor> Ready<P> {
             queue: Mutex::new(Vec::new()),
             any: AtomicBool::new(false),
             driver: AtomicWaker::new(),
+            runner: AtomicWaker::new(),
+            parked: AtomicBool::new(false),
             helpers: AtomicU32::new(0),
             kick,
         }
@@ -54,6 +63,27 @@ impl<P: Processor> Ready<P> {
     /// Nobody is to be woken until somebody registers again.
     pub(crate) fn unregister(&self) {
         drop(self.driver.take());
+    }
+
+    /// The runner is to be woken by this: by [`Self::wake_runner`], and for what is ready while it is
+    /// [parked](Self::set_parked).
+    pub(crate) fn register_runner(&self, waker: &Waker) {
+        self.runner.register(waker);
+    }
+
+    /// Wakes the runner.
+    pub(crate) fn wake_runner(&self) {
+        self.runner.take().into_iter().for_each(wake);
+    }
+
+    /// The runner takes the turns from now on, and is woken for them; or no longer does. It registers, and
+    /// then looks, whenever it is woken meanwhile.
+    pub(crate) fn set_parked(&self, parked: bool) {
+        let was_parked = self.parked.load(Ordering::Relaxed);
+        self.parked.store(parked, Ordering::Relaxed); // H1
+        if was_parked && !parked {
+            self.left();
+        }
     }
 
     /// Whether any slot is queued. A hint.
@@ -75,13 +105,30 @@ impl<P: Processor> Ready<P> {
             .push(slot); // P1
         self.any.store(true, Ordering::Relaxed); // P2
         fence(Ordering::SeqCst); // P3, partner: H2
-        if self.helpers.load(Ordering::Relaxed) == 0 {
-            self.driver.wake(); // P4
-        }
+        self.wake_unless_helped(); // P4
         if let Some(kick) = &self.kick
             && kick.is_in_guest()
         {
             kick.kick(Reasons::COMPLETION);
+        }
+    }
+
+    fn wake_unless_helped(&self) {
+        if self.helpers.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        match self.parked.load(Ordering::Relaxed) {
+            true => self.wake_runner(),
+            false => self.driver.wake(),
+        }
+    }
+
+    /// Somebody who took turns leaves, and has said so.
+    fn left(&self) {
+        fence(Ordering::SeqCst); // H2, partner: P3
+        if self.any.load(Ordering::Relaxed) {
+            // H3: what became ready since its last turn is somebody else's now.
+            self.wake_unless_helped();
         }
     }
 
@@ -101,10 +148,6 @@ pub(crate) struct Helper<'a, P: Processor>(&'a Ready<P>);
 impl<P: Processor> Drop for Helper<'_, P> {
     fn drop(&mut self) {
         self.0.helpers.fetch_sub(1, Ordering::Relaxed); // H1
-        fence(Ordering::SeqCst); // H2, partner: P3
-        if self.0.any.load(Ordering::Relaxed) {
-            // H3: what became ready since its last turn is somebody else's now.
-            self.0.driver.wake();
-        }
+        self.0.left();
     }
 }

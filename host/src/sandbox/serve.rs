@@ -82,7 +82,7 @@ impl Sandbox {
     pub(super) async fn park(&mut self, left: Left) -> Parked {
         let asleep_since = self.left_at;
         let mut pended = false;
-        self.placement.set_parked(true);
+        self.placement.parked();
         let parked = loop {
             let parked = match self.patience() {
                 None => Some(self.sleep(&mut pended).await),
@@ -105,19 +105,16 @@ impl Sandbox {
                 parked => break parked,
             }
         };
-        self.placement.set_parked(false);
         let now = Instant::now();
+        let waited = asleep_since.map(|since| now - since);
+        self.placement.unparked(waited, pended);
         if pended {
             if let Some(recorder) = self.recorder() {
                 recorder.resumed();
             }
-            let parked = asleep_since.map_or(Duration::ZERO, |since| now - since);
-            self.live.run.parked.add(parked);
+            self.live.run.parked.add(waited.unwrap_or_default());
             self.left_at = Some(now);
             self.turn_began = now;
-        } else {
-            let waited = asleep_since.map(|since| now - since);
-            self.placement.left_in_vain(waited);
         }
         parked
     }
