@@ -36,6 +36,7 @@ pub(crate) mod inflight;
 pub(crate) mod notify;
 pub(crate) mod placement;
 pub(crate) mod poller;
+pub(crate) mod pollers;
 pub(crate) mod ready;
 
 use std::sync::Arc;

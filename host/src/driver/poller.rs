@@ -1,8 +1,8 @@
 //! The poller: a thread that polls the rings while guests run (submission queue polling).
 //!
-//! One thread for the process, with a Tokio runtime of its own, so that it works beside any
-//! runtime of the embedder's; all sockets and timers of exitless sandboxes live in its
-//! reactor. Each sandbox has one task there ([`poll`]).
+//! The thread has a Tokio runtime of its own, so that it works beside any runtime of the embedder's; all
+//! sockets and timers of its exitless sandboxes live in its reactor. Each sandbox has one task there
+//! ([`poll`]). [`pollers`](super::pollers) says how many threads there are.
 //!
 //! While there is activity, the task polls the submission ring and says so in
 //! [`Word::DriverPolls`](wakebox_abi::memory::Word::DriverPolls): a turn of the guest costs
@@ -22,33 +22,27 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::kick::Reasons;
-use wakebox_vmm::process::PerProcess;
 use wakebox_vmm::signal::VcpuKick;
 
 use super::backend::Backend;
 use super::inflight::Ready;
 use super::notify::Notify;
+use super::pollers::{Place, Pollers};
 use super::{Driver, Ended, Turn, Violation};
 use crate::calls::help::{Errand, Help};
 use crate::embedded::Home;
-use crate::error::{Error, Result};
-use crate::outside::{self, Locked};
-use crate::signals;
+use crate::error::Result;
+use crate::outside::Locked;
 
 /// Looks at the ring between two visits to the reactor.
 const LOOKS_A_VISIT: u32 = 128;
-
-/// Turns of the thread's tasks between two looks at its sockets and timers, while there is always one
-/// that has something to do.
-const TURNS_A_LOOK: u32 = 4;
 
 /// Least quiet time after a notification: whoever notifies has just paid for an exit, and until this thread is
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
@@ -73,8 +67,8 @@ pub(crate) struct Poller<B: Backend> {
     driver: Mutex<Driver<B>>,
     /// Threads that wait for the driver and are to have it next.
     claims: AtomicU32,
-    /// The thread's runtime.
-    runtime: Handle,
+    /// Where on the thread's runtime.
+    place: Place,
     ready: Arc<Ready>,
     mode: Mode,
     /// Where the embedder's tasks are.
@@ -93,20 +87,19 @@ pub(crate) struct Poller<B: Backend> {
 }
 
 impl<B: Backend> Poller<B> {
-    /// Pollers a driver on the thread, which is started at the first call.
+    /// Polls a driver on a thread, which is started if it is not there.
     ///
     /// # Errors
     ///
-    /// [`Error::Thread`].
+    /// As [`Pollers::place`].
     pub(crate) fn new(
         driver: Driver<B>,
         mode: Mode,
         home: Home,
         kick: Arc<VcpuKick>,
     ) -> Result<Arc<Self>> {
-        let runtime = runtime()?;
         let poller = Arc::new(Self {
-            runtime: runtime.clone(),
+            place: Pollers::of_process().place()?,
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             claims: AtomicU32::new(0),
@@ -119,7 +112,7 @@ impl<B: Backend> Poller<B> {
             stop: AtomicBool::new(false),
             task: Mutex::default(),
         });
-        let task = runtime.spawn(poll(poller.clone()));
+        let task = poller.place.runtime.spawn(poll(poller.clone()));
         *poller.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(poller)
     }
@@ -156,7 +149,7 @@ impl<B: Backend> Poller<B> {
 
     /// Runs `act` on the driver from another thread than its own.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
-        let _context = self.runtime.enter();
+        let _context = self.place.runtime.enter();
         act(&mut self.claim())
     }
 
@@ -243,7 +236,7 @@ impl<B: Backend> Poller<B> {
 
 impl<B: Backend> Help for Poller<B> {
     fn help(&self, limit: Duration, errand: &mut dyn Errand) {
-        let _context = self.runtime.enter();
+        let _context = self.place.runtime.enter();
         let _helper = self.ready.hold();
         errand.begin();
         self.claim().polls();
@@ -318,37 +311,6 @@ impl<B: Backend> DerefMut for Holds<'_, B> {
     fn deref_mut(&mut self) -> &mut Driver<B> {
         &mut self.driver
     }
-}
-
-/// The thread's runtime, started at the first call. A child after `fork` has not inherited the thread,
-/// and must leave its parent's reactor alone: it starts its own.
-fn runtime() -> Result<&'static Handle> {
-    #[derive(Debug, Default)]
-    struct Started {
-        runtime: OnceLock<Handle>,
-        starting: Mutex<()>,
-    }
-    const NAME: &str = "wakebox-driver";
-    static STARTED: PerProcess<Started> = PerProcess::new();
-    let started = STARTED.get_or_init(Started::default);
-    if let Some(handle) = started.runtime.get() {
-        return Ok(handle);
-    }
-    let _one_at_a_time = started.starting.lock();
-    if let Some(handle) = started.runtime.get() {
-        return Ok(handle);
-    }
-    let failed = |source| Error::Thread { name: NAME, source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(TURNS_A_LOOK)
-        .on_thread_start(outside::this_thread_is_ours)
-        .build()
-        .map_err(failed)?;
-    let handle = runtime.handle().clone();
-    let body = move || runtime.block_on(std::future::pending::<()>());
-    signals::spawn(NAME, None, body).map_err(failed)?;
-    Ok(started.runtime.get_or_init(|| handle))
 }
 
 /// Makes a guest leave while tasks of the embedder's wait to begin: at once if the guest is on the

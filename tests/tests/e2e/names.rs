@@ -2,9 +2,11 @@
 //! command that asks it has a `/etc/resolv.conf` of its own, in a mount namespace: one has to be
 //! root.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use rustix::thread::UnshareFlags;
 use wakebox_tests::programs::output;
@@ -129,6 +131,16 @@ fn enter_a_network_with(address: Ipv6Addr) {
     }
 }
 
+/// Waits until the kernel has the way to an address that an interface was given: it makes that a little
+/// later, and one can bind to the address before.
+fn wait_until_reachable(to: SocketAddr) {
+    let socket = UdpSocket::bind("[::]:0").expect("a socket");
+    while let Err(error) = socket.connect(to) {
+        assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{to}: {error}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[kvm_test]
 fn a_link_local_address_is_reached_on_the_interface_that_is_granted() {
     let there = thread::spawn(|| {
@@ -138,6 +150,7 @@ fn a_link_local_address_is_reached_on_the_interface_that_is_granted() {
         let port = listener.local_addr().expect("its address").port();
         let udp = UdpSocket::bind(SocketAddrV6::new(address, 0, 0, 1)).expect("a socket");
         let peer = udp.local_addr().expect("its address");
+        wait_until_reachable(peer);
         thread::spawn(move || {
             let mut bytes = [0; 1024];
             while let Ok((len, from)) = udp.recv_from(&mut bytes) {
