@@ -199,6 +199,59 @@ fn of_two_kicks_at_once_neither_reason_is_lost() {
     });
 }
 
+/// A guest is entered while the ticker takes it for one that sleeps: it is in the ticker's list once, and
+/// kicked when it has had its time.
+fn stay(without: Without) {
+    let (cpu, kick) = kicked();
+    let list = Arc::new((Mutex::new(1), Condvar::new()));
+    assert!(kick.watch());
+    let ticker = thread::spawn({
+        let (kick, list) = (kick.clone(), list.clone());
+        move || {
+            without_fences(without.other);
+            {
+                let mut listed = list.0.lock().unwrap();
+                if kick.unwatch() {
+                    *listed -= 1;
+                }
+                while *listed == 0 {
+                    listed = list.1.wait(listed).unwrap();
+                }
+                assert_eq!(*listed, 1);
+            }
+            // That of a kick is another matter.
+            without_fences(false);
+            kick.kick(Reasons::QUANTUM);
+        }
+    });
+    without_fences(without.runner);
+    kick.enter(1, 0);
+    if kick.watch() {
+        *list.0.lock().unwrap() += 1;
+        list.1.notify_one();
+    }
+    cpu.run();
+    if !kick.leave(true).has(Reasons::QUANTUM) {
+        computes_until(&cpu, &kick, Reasons::QUANTUM);
+    }
+    ticker.join().unwrap();
+}
+
+#[test]
+fn a_guest_that_is_entered_is_looked_at_by_the_ticker() {
+    explore(|| stay(NONE));
+}
+
+#[test]
+fn a_guest_stays_for_ever_without_the_runners_fence() {
+    refuses(|| stay(NO_RUNNERS));
+}
+
+#[test]
+fn a_guest_stays_for_ever_without_the_tickers_fence() {
+    refuses(|| stay(NO_OTHERS));
+}
+
 #[test]
 fn a_kick_that_comes_while_the_state_is_looked_at_is_not_lost() {
     explore(|| {

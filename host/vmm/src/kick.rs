@@ -19,6 +19,20 @@
 //!
 //! A signal that cannot be sent is sent again by the ticker: the stay is over at once.
 //!
+//! # Who watches it
+//!
+//! The ticker looks at the vCPUs that were in their guests lately, and at no other.
+//!
+//! ```text
+//! runner                                    ticker, when it was not in its guest for a while
+//! R1 in_guest = true                        T1 watched = false
+//! R2 fence                                  T2 fence
+//! W3 if not watched: watched = true,        T3 if in_guest, and not watched: watched = true,
+//!    and add it to the ticker's list           and keep it in the list
+//! ```
+//!
+//! Either W3 sees T1, or T3 sees R1. Where both do, one of them sets `watched`, and that one's entry counts.
+//!
 //! `tests/park_model.rs` searches every interleaving, with each fence and without it.
 
 use std::sync::PoisonError;
@@ -64,6 +78,8 @@ pub struct Kick<P> {
     thread: AtomicI32,
     /// The ticker's tick after which the guest is to be left.
     until: AtomicU64,
+    /// Whether the ticker has it in its list, or is about to.
+    watched: AtomicBool,
 }
 
 impl<P: Processor> Kick<P> {
@@ -82,6 +98,7 @@ impl<P: Processor> Kick<P> {
             in_guest: AtomicBool::new(false),
             thread: AtomicI32::new(0),
             until: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +173,18 @@ impl<P: Processor> Kick<P> {
         self.thread.store(thread, Ordering::Relaxed);
         self.in_guest.store(true, Ordering::Relaxed); // R1
         fence(Ordering::SeqCst); // R2, partner: K3
+    }
+
+    /// W3, after [`Self::enter`]: whether the caller has to add it to the ticker's list.
+    pub fn watch(&self) -> bool {
+        !self.watched.load(Ordering::Relaxed) && !self.watched.swap(true, Ordering::Relaxed)
+    }
+
+    /// T1 to T3: whether the ticker drops it from its list.
+    pub fn unwatch(&self) -> bool {
+        self.watched.store(false, Ordering::Relaxed); // T1
+        fence(Ordering::SeqCst); // T2, partner: R2
+        !self.is_in_guest() || self.watched.swap(true, Ordering::Relaxed) // T3
     }
 
     /// R4 to R6: `KVM_RUN` has returned, perhaps because it was interrupted. Returns why the

@@ -70,10 +70,8 @@ fn run_page(vcpu: &mut VcpuFd) -> RunPage {
 }
 
 /// What others kick a processor by.
-fn kick_of(vcpu: &mut VcpuFd, ticker: &Ticker) -> Arc<VcpuKick> {
-    let kick = Arc::new(Kick::new(run_page(vcpu)));
-    ticker.watch(&kick);
-    kick
+fn kick_of(vcpu: &mut VcpuFd) -> Arc<VcpuKick> {
+    Arc::new(Kick::new(run_page(vcpu)))
 }
 
 fn violation(what: Violation) -> Exit {
@@ -162,7 +160,7 @@ impl Vcpu {
             retry(|| vm.create_vcpu(number)).map_err(Error::kvm("create a virtual processor"))?;
         vcpu.set_cpuid2(&System::get()?.cpuid)
             .map_err(Error::kvm("set the processor's features"))?;
-        let kick = kick_of(&mut vcpu, ticker);
+        let kick = kick_of(&mut vcpu);
         Ok(Self {
             vcpu,
             memory: Arc::downgrade(memory),
@@ -277,7 +275,7 @@ impl Vcpu {
         self.vcpu.get_kvm_run().immediate_exit = 0;
         // Best effort: `System::has_branch_barrier` says whether it can be had.
         let _ = ioctl::branch_barrier(&self.vcpu);
-        self.kick = kick_of(&mut self.vcpu, self.ticker);
+        self.kick = kick_of(&mut self.vcpu);
         self.memory = Arc::downgrade(memory);
     }
 
@@ -381,7 +379,7 @@ impl Vcpu {
         let thread = thread_id();
         self.let_kicks_through(thread)?;
         self.kick.enter(thread, self.ticker.after(most));
-        self.ticker.entered();
+        self.ticker.entered(&self.kick);
         let exit = self.vcpu.run();
         let reasons = self.kick.leave(exit.is_err());
         let exit = match exit {
