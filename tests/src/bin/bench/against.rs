@@ -13,14 +13,14 @@ use crate::table::{Unit, median};
 /// How often each of both measures a step. Each time is a median itself, of a process of its own.
 pub(crate) const ROUNDS: usize = 5;
 
-/// How much worse a row may be before the summary speaks of it.
-const WORSE: f64 = 0.03;
+/// How far a row may move before the summary speaks of it.
+const MOVED: f64 = 0.03;
 
 /// The values of a row, one each round.
 type Rows = BTreeMap<String, (Unit, Vec<f64>)>;
 
 /// Runs the steps of this program and of another build of it in turns, prints how their rows compare, and
-/// says at the end which have become worse.
+/// says at the end which have moved beyond their noise: the same way in each round.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
     let own = std::env::current_exe().context("this program's own file")?;
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("rows");
-    let mut worse = Vec::new();
+    let mut moved = Vec::new();
     println!(
         "{:<60} {:>12} {:>12} {:>7} {:>7}",
         "what", "the other", "this", "ratio", "spread"
@@ -53,20 +53,24 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
             let Some((_, before)) = theirs.remove(&what) else {
                 continue;
             };
-            let row = Compared::new(unit, before, values);
+            let row = Compared::new(unit, &before, &values);
             println!("{what:<60} {row}");
-            if row.worse > WORSE {
-                worse.push((what, row.worse));
+            if row.has_moved() {
+                moved.push((what, row.worse));
             }
         }
     }
     println!();
-    match worse.is_empty() {
-        true => println!("No row is worse by more than {:.0} %.", WORSE * 100.0),
-        false => println!("Worse by more than {:.0} %:", WORSE * 100.0),
-    }
-    for (what, by) in worse {
-        println!("  {what}: {:.1} %", by * 100.0);
+    let (worse, better): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(_, by)| *by > 0.0);
+    for (how, rows) in [("worse", worse), ("better", better)] {
+        let part = MOVED * 100.0;
+        println!(
+            "{how} by more than {part:.0} %, and in each of {rounds} rounds: {}",
+            rows.len()
+        );
+        for (what, by) in rows {
+            println!("  {what}: {:.1} %", by.abs() * 100.0);
+        }
     }
     Ok(())
 }
@@ -117,34 +121,43 @@ struct Compared {
     spread: f64,
     /// So much worse, as a part of what it was; negative if it is better.
     worse: f64,
+    /// Whether it was so in each round.
+    is_certain: bool,
 }
 
 impl Compared {
-    fn new(unit: Unit, before: Vec<f64>, now: Vec<f64>) -> Self {
-        let middles = [median(before.clone()), median(now.clone())];
-        let off = |values: Vec<f64>, middle: f64| {
-            median(
-                values
-                    .iter()
-                    .map(|value| (value / middle - 1.0).abs())
-                    .collect(),
-            )
-        };
-        let spread = off(before, middles[0]).max(off(now, middles[1]));
-        let [before, now] = middles;
-        let worse = match unit {
+    /// Of what each of both has measured, round by round.
+    fn new(unit: Unit, before: &[f64], now: &[f64]) -> Self {
+        let worse = |before: f64, now: f64| match unit {
             Unit::PerSecond | Unit::BytesPerSecond => before / now - 1.0,
             // A cost is a part already, and may be next to nothing.
             Unit::Percent => (now - before) / 100.0,
             Unit::Nanoseconds | Unit::Bytes | Unit::Number => now / before - 1.0,
         };
+        let pairs = before.iter().zip(now);
+        let mut each = pairs.map(|(before, now)| worse(*before, *now));
+        let first = each.next().unwrap_or_default();
+        let is_certain = each.all(|other| other.signum() == first.signum());
+        let middles = [before, now].map(|values| median(values.to_vec()));
+        let off = |values: &[f64], middle: f64| {
+            let off = values.iter().map(|value| (value / middle - 1.0).abs());
+            median(off.collect())
+        };
+        let spread = off(before, middles[0]).max(off(now, middles[1]));
+        let [before, now] = middles;
         Self {
             unit,
             before,
             now,
             spread,
-            worse,
+            worse: worse(before, now),
+            is_certain,
         }
+    }
+
+    /// Whether it has moved beyond its noise.
+    fn has_moved(&self) -> bool {
+        self.is_certain && self.worse.abs() > MOVED
     }
 }
 
@@ -153,5 +166,36 @@ impl std::fmt::Display for Compared {
         let [before, now] = [self.before, self.now].map(|value| self.unit.show(value));
         let (ratio, spread) = (self.now / self.before, self.spread * 100.0);
         write!(f, "{before:>12} {now:>12} {ratio:>7.3} {spread:>5.1} %")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_moved_if_it_did_in_each_round() {
+        let moved = |unit, before: &[f64], now: &[f64]| {
+            let row = Compared::new(unit, before, now);
+            row.has_moved().then_some(row.worse > 0.0)
+        };
+        let ns = Unit::Nanoseconds;
+        assert_eq!(
+            moved(ns, &[100.0, 200.0, 100.0], &[110.0, 220.0, 112.0]),
+            Some(true)
+        );
+        assert_eq!(
+            moved(ns, &[100.0, 100.0, 100.0], &[110.0, 99.0, 112.0]),
+            None
+        );
+        assert_eq!(
+            moved(ns, &[100.0, 100.0, 100.0], &[101.0, 102.0, 101.0]),
+            None
+        );
+        assert_eq!(
+            moved(Unit::PerSecond, &[100.0, 100.0], &[110.0, 120.0]),
+            Some(false)
+        );
+        assert_eq!(moved(Unit::Percent, &[0.0, 0.1], &[5.0, 4.0]), Some(true));
     }
 }
