@@ -137,6 +137,15 @@ impl Outbox {
         self.check()
     }
 
+    /// Has everything sent when the task waits for something next: the carrier has been told.
+    ///
+    /// # Errors
+    ///
+    /// What was written before could not be sent.
+    pub(super) fn flush_soon(&self) -> Result<()> {
+        self.check()
+    }
+
     /// Ends writing when everything is sent, without waiting for it.
     pub(super) fn end(self: &Rc<Self>) {
         self.ends.set(true);
@@ -264,6 +273,8 @@ async fn carry(outbox: Rc<Outbox>) {
         }
     }
     outbox.carried.set(false);
+    // A connection that waits for its next request holds no buffer.
+    outbox.filling.borrow_mut().take_if(|buf| buf.is_empty());
 }
 
 impl Drop for Outbox {

@@ -29,8 +29,11 @@ impl picoserve::Timer<Runtime> for Timer {
     }
 }
 
-/// The writing half of a connection, for `picoserve`: what is written is sent together, when it is
-/// flushed, when the buffer is full, and at the latest when the task waits for something.
+/// The writing half of a connection, for `picoserve`: what is written is sent together, when the task
+/// waits for something next, or when the buffer is full.
+///
+/// A flush waits for nothing: `picoserve` flushes between the head of a response and its body, and both
+/// go out in one write so. What is flushed by a task that then computes goes out when that has come back.
 ///
 /// Nothing that was written is lost when this is dropped, or the connection. What could not be sent
 /// is an error of the next operation.
@@ -51,7 +54,7 @@ impl Write for Writer<'_> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.stream.outbox().flush().await
+        self.stream.outbox().flush_soon()
     }
 }
 

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wakebox::policy::DirGrant;
-use wakebox::{Builder, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Captured, Output, Policy, Sandbox, WakeMode};
 use wakebox_tests::programs::{Server, output, program};
 use wakebox_tests::{Ended, guest, kvm_test, require_kvm, run};
 
@@ -146,6 +147,42 @@ fn web(mode: WakeMode) -> Server {
             .stdout(Stdio::null());
         command
     })
+}
+
+#[kvm_test(modes)]
+async fn an_answer_takes_one_write_of_its_head_and_body(mode: WakeMode) {
+    const ANSWERS: u64 = 5;
+    let said = Captured::new();
+    let any = "127.0.0.1:0";
+    let builder = Sandbox::builder()
+        .guest(guest("http"))
+        .wake(mode)
+        .args([any]);
+    let builder = builder.policy(Policy::new().allow_listen(any.parse().unwrap()));
+    let running = builder
+        .stdout(Output::Capture(said.clone()))
+        .build()
+        .unwrap()
+        .start();
+    let address = loop {
+        let said = text(said.to_vec());
+        if let Some((url, "")) = said.split_once("/\n") {
+            break url.trim_start_matches("http://").to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    for _ in 0..ANSWERS {
+        let request = b"GET /greet/you HTTP/1.1\r\nHost: here\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(br#"{"hello":"you"}"#) {
+            stream.read_buf(&mut answer).await.unwrap();
+        }
+    }
+    let operations = running.handle().stats().operations;
+    let writes = operations.iter().find(|(name, _)| *name == "WriteStream");
+    assert_eq!(writes, Some(&("WriteStream", ANSWERS)), "mode {mode}");
 }
 
 const EVENTS: &str =
