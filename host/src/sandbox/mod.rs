@@ -72,7 +72,6 @@ pub struct Sandbox {
     symbols: Arc<Symbols>,
     /// What a debugger is told that ended the guest.
     signal: i32,
-    machine: Lent,
     clocks: Clocks,
     memory: Arc<GuestMemory>,
     control: Shared<MappedControl>,
@@ -102,6 +101,8 @@ pub struct Sandbox {
     stdin: Stdin,
     /// What did not arrive of the guest's output, known at the end.
     lost: Vec<LostOutput>,
+    // Dropped last: nobody else here has its memory then, and it can be made ready for the next guest.
+    machine: Lent,
 }
 
 impl Sandbox {

@@ -187,6 +187,16 @@ impl Machine {
         self.is_reset
     }
 
+    /// The same, if at most so many bytes may differ, for a caller that holds the memory once more itself.
+    /// Its last guest shows those to come what one writes.
+    pub(crate) fn reset_at_most(&mut self, bytes: u64) -> bool {
+        const HOLDERS: usize = 2;
+        self.memory.learn();
+        self.is_reset |=
+            Arc::strong_count(&self.memory) == HOLDERS && self.memory.reset_at_most(bytes);
+        self.is_reset
+    }
+
     /// Whether nobody else has its memory any more, and what is planned could lie there.
     pub(crate) fn is_free_for(&self, plan: &Plan) -> bool {
         self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1

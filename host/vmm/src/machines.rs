@@ -38,6 +38,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// With so many times as many lent, it is another's at once.
 const MANY: usize = 4;
 
+/// Bytes that are written again from the template as soon as a guest has ended. To give them back instead
+/// takes as long, and the next guest longer: it has all of its pages looked up again.
+const WRITTEN_AGAIN: u64 = 256 << 10;
+
 /// Machines that wait for a guest. Clones are the same ones.
 #[derive(Clone, Debug)]
 pub struct Machines(Arc<Waiting>);
@@ -54,8 +58,9 @@ struct Waiting {
 }
 
 impl Machines {
-    /// At most so many. What a guest has written is given back when it has ended. With none, each guest
-    /// has a machine of its own, from its beginning to its end.
+    /// At most so many. When a guest has ended, what it has written is written again from its template, or
+    /// given back if it is more than 256 KiB or there is no template. With no machines, each guest
+    /// has one of its own, from its beginning to its end.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self::keeping(most, 0)
@@ -197,12 +202,16 @@ impl Machines {
         Some(machines.remove(at))
     }
 
-    fn give_back(&self, machine: Machine, is_spoiled: bool) {
+    /// A machine whose guest has ended, and whose memory the caller holds as well.
+    fn give_back(&self, mut machine: Machine, is_spoiled: bool) {
         self.0.lent.fetch_sub(1, Ordering::Relaxed);
         if self.0.most == 0 || is_spoiled || !machine.is_of_this_process() {
             return;
         }
-        if !machine.is_reset() {
+        // Who keeps more has somebody to tidy up.
+        let is_reset =
+            machine.is_reset() || self.0.keeps == 0 && machine.reset_at_most(WRITTEN_AGAIN);
+        if !is_reset {
             machine.memory().keep_at_most(self.0.keeps);
         }
         let mut machines = self.lock();

@@ -253,13 +253,36 @@ impl GuestMemory {
     /// [`Error::Map`] if it was not made of a template, or if the kernel does not tell what was written.
     /// It then is what nobody knows.
     pub fn reset(&self) -> Result<u64> {
-        let (start, len) = self.host_range();
-        let failed = |source| Error::Map { bytes: len, source };
+        let own = self.own()?;
+        self.write_back(&own)
+    }
+
+    /// The same, if the pages that may differ are at most so many bytes. Returns whether it was done.
+    pub(crate) fn reset_at_most(&self, bytes: u64) -> bool {
+        if !matches!(self.backing, Backing::Template(_)) {
+            return false;
+        }
+        let Ok(own) = self.own() else { return false };
+        let len: u64 = own.iter().map(|range| range.len).sum();
+        len <= bytes && self.write_back(&own).is_ok()
+    }
+
+    /// Pages that may differ from what it was made of.
+    fn own(&self) -> Result<Vec<pages::Range>> {
+        let (start, bytes) = self.host_range();
+        pages::own(start, bytes).map_err(|source| Error::Map { bytes, source })
+    }
+
+    fn write_back(&self, own: &[pages::Range]) -> Result<u64> {
+        let failed = |source| Error::Map {
+            bytes: self.plan.ram,
+            source,
+        };
         let Backing::Template(template) = &self.backing else {
             return Err(failed(io::ErrorKind::InvalidInput.into()));
         };
         let mut bytes = 0;
-        for range in pages::own(start, len).map_err(failed)? {
+        for range in own {
             let mut done = 0;
             while done < range.len {
                 let at = range.offset + done;

@@ -133,6 +133,42 @@ fn no_more_wait_than_may_and_what_a_guest_wrote_is_kept_where_it_is_asked_for() 
 }
 
 #[test]
+fn what_a_guest_wrote_is_written_again_when_it_has_ended_and_its_pages_stay() {
+    let machines = Machines::new(1);
+    let frozen = written().freeze().unwrap();
+    let take = || {
+        machines
+            .take(&frozen.backing(), frozen.plan().clone())
+            .unwrap()
+    };
+    // Pages in the middle, and the most and one more that are written again.
+    for (pages, stay) in [(2, true), (64, true), (65, false)] {
+        machines.clear();
+        let one = take();
+        one.memory().write(0, &vec![9; pages * PAGE_SIZE as usize]);
+        drop(one);
+        let next = take();
+        assert_eq!(content(next.memory()), content(&written()), "{pages} pages");
+        // What lies in a page of its own counts, also if it is what it was.
+        let own = next.memory().reset().unwrap();
+        assert_eq!(
+            own == pages as u64 * PAGE_SIZE,
+            stay,
+            "{pages} pages: {own}"
+        );
+    }
+    // One that somebody else still holds is given back at once, and not used again.
+    machines.clear();
+    let one = take();
+    let held = one.memory().clone();
+    held.write(0, &[9]);
+    drop(one);
+    assert_eq!(content(&held), content(&written()));
+    let _next = take();
+    assert_eq!(machines.waiting(), 1, "the machine of the one that is held");
+}
+
+#[test]
 fn memory_may_have_a_trace_ring_that_what_it_was_made_of_had_not() {
     let frozen = written().freeze().unwrap();
     let plan = frozen.plan().with_trace(64).unwrap();
