@@ -3,10 +3,27 @@
 //! Those files name nothing else, so that `tests/park_model.rs` compiles the very same files, and
 //! that of [`Kick`], with loom's primitives in place of these and searches every interleaving.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::OnceLock;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 pub(crate) use futures_util::task::AtomicWaker;
 pub(crate) use wakebox_vmm::kick::{Kick, Processor, Reasons};
 
 pub(crate) use crate::outside::wake;
+
+/// How long a guest is parked until it is taken for one that sleeps.
+const LONG: Duration = Duration::from_micros(200);
+
+/// Nanoseconds since some time before the first call; never zero.
+pub(crate) fn now() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let passed = FIRST.get_or_init(Instant::now).elapsed();
+    u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Whether more than 200 us have passed [since](now).
+pub(crate) fn is_long_ago(since: u64) -> bool {
+    u128::from(now().saturating_sub(since)) >= LONG.as_nanos()
+}

@@ -118,12 +118,8 @@ impl<B: Backend> Placement<B> {
     /// that was short.
     pub(crate) fn unparked(&self, waited: Option<Duration>, pended: bool) {
         let Self::Poller(poller) = self else { return };
-        let is_short = waited.is_some_and(|waited| waited < DENSE);
-        if pended {
-            poller.slept(!is_short);
-        }
         poller.set_parked(false);
-        if is_short && !pended {
+        if !pended && waited.is_some_and(|waited| waited < DENSE) {
             poller.notify();
         }
     }

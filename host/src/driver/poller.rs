@@ -79,8 +79,6 @@ pub(crate) struct Poller<B: Backend> {
     notified: Notify,
     /// Whether the task that runs the guest waits for a completion, whatever the guest says of its sleep.
     parked: AtomicBool,
-    /// Whether the guest slept for long the last time that it was parked.
-    sleeps_long: AtomicBool,
     stop: AtomicBool,
     /// Its task, until somebody waits for it.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -108,7 +106,6 @@ impl<B: Backend> Poller<B> {
             kick,
             notified: Notify::new(),
             parked: AtomicBool::new(false),
-            sleeps_long: AtomicBool::new(true),
             stop: AtomicBool::new(false),
             task: Mutex::default(),
         });
@@ -158,19 +155,13 @@ impl<B: Backend> Poller<B> {
     /// To be said before that task takes its own turn: the driver's lock orders it before every
     /// later turn, and what an earlier turn has completed is seen in its own.
     ///
-    /// The task that runs a guest which is likely to sleep for long takes the turns meanwhile: it is woken
-    /// for what is ready at once, and not by the thread, which would go on polling for nothing.
+    /// The task that runs a guest which has slept for a while takes the turns itself: it is woken for what
+    /// is ready at once, and not by the thread, which would go on polling for nothing.
     pub(crate) fn set_parked(&self, parked: bool) {
         self.parked.store(parked, Ordering::Relaxed);
-        let is_alone = self.mode == Mode::Auto && self.sleeps_long.load(Ordering::Relaxed);
-        if is_alone || !parked {
+        if self.mode == Mode::Auto {
             self.ready.set_parked(parked);
         }
-    }
-
-    /// The guest was parked for so long.
-    pub(crate) fn slept(&self, long: bool) {
-        self.sleeps_long.store(long, Ordering::Relaxed);
     }
 
     /// Whether the task that runs the guest is to be woken after a turn: for a completion, or because the

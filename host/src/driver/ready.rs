@@ -2,16 +2,17 @@
 //!
 //! Operations are woken from any thread. Whoever polls the driver (the *driver's task*) is woken for
 //! them, unless another thread takes turns by itself for a moment (a *helper*); or the task that runs the
-//! guest (the *runner*), if the guest is parked and the runner has said that it takes the turns then: a
-//! poller need not be woken to wake the runner.
+//! guest (the *runner*), if the guest has been parked for a while and the runner has said that it takes the
+//! turns then: a poller need not be woken to wake the runner, and would go on polling. A guest that was
+//! parked just now is likely to be so again soon, and the poller to save it that.
 //!
 //! ```text
 //! an operation's waker                      helper, or runner, when it leaves
 //! P1 queue the slot                         H1 helpers -= 1, or parked = false
 //! P2 any = true                             H2 fence
 //! P3 fence                                  H3 if any, and no helpers: wake the runner if parked,
-//! P4 if no helpers: wake the runner if         else the driver's task
-//!    parked, else the driver's task
+//! P4 if no helpers: wake the runner if         for long, else the driver's task
+//!    parked for long, else the driver's task
 //! ```
 //!
 //! Either P4 sees H1 and wakes the driver's task, or H3 sees P2 and does; or who leaves took the
@@ -22,7 +23,8 @@ use std::sync::PoisonError;
 use std::task::Waker;
 
 use crate::primitives::{
-    Arc, AtomicBool, AtomicU32, AtomicWaker, Kick, Mutex, Ordering, Processor, Reasons, fence, wake,
+    Arc, AtomicBool, AtomicU32, AtomicU64, AtomicWaker, Kick, Mutex, Ordering, Processor, Reasons,
+    fence, is_long_ago, now, wake,
 };
 
 /// The queue of slots whose operations can go on, and who wants to know.
@@ -32,8 +34,8 @@ pub(crate) struct Ready<P> {
     any: AtomicBool,
     driver: AtomicWaker,
     runner: AtomicWaker,
-    /// Whether the runner is woken in place of the driver's task.
-    parked: AtomicBool,
+    /// Since when the runner may be woken in place of the driver's task; zero if it may not.
+    parked: AtomicU64,
     /// Threads that take turns by themselves for a moment, so that nobody need be woken.
     helpers: AtomicU32,
     /// In mode `irq`: the vCPU to pull out of its guest.
@@ -49,7 +51,7 @@ impl<P: Processor> Ready<P> {
             any: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             runner: AtomicWaker::new(),
-            parked: AtomicBool::new(false),
+            parked: AtomicU64::new(0),
             helpers: AtomicU32::new(0),
             kick,
         }
@@ -76,12 +78,13 @@ impl<P: Processor> Ready<P> {
         self.runner.take().into_iter().for_each(wake);
     }
 
-    /// The runner takes the turns from now on, and is woken for them; or no longer does. It registers, and
-    /// then looks, whenever it is woken meanwhile.
+    /// The runner takes turns from now on, and is woken for them when it has slept for a while; or no
+    /// longer does. It registers, and then looks, whenever it is woken meanwhile.
     pub(crate) fn set_parked(&self, parked: bool) {
-        let was_parked = self.parked.load(Ordering::Relaxed);
-        self.parked.store(parked, Ordering::Relaxed); // H1
-        if was_parked && !parked {
+        if parked {
+            self.parked.store(now(), Ordering::Relaxed);
+        } else if self.parked.load(Ordering::Relaxed) > 0 {
+            self.parked.store(0, Ordering::Relaxed); // H1
             self.left();
         }
     }
@@ -118,8 +121,8 @@ impl<P: Processor> Ready<P> {
             return;
         }
         match self.parked.load(Ordering::Relaxed) {
-            true => self.wake_runner(),
-            false => self.driver.wake(),
+            since if since > 0 && is_long_ago(since) => self.wake_runner(),
+            _ => self.driver.wake(),
         }
     }
 
