@@ -9,6 +9,7 @@ use fantoccini::actions::{InputSource, MouseActions, PointerAction};
 use fantoccini::key::Key;
 use fantoccini::{Client, Locator};
 use wakebox::trace::{Cause, Event, EventKind, PollResult, Side, Sink, TaskId, json, timeline};
+use wakebox::{Sandbox, WakeMode};
 use wakebox_tests::browser::Browser;
 use wakebox_tests::{kvm_test, made_up, runtime};
 
@@ -517,5 +518,70 @@ fn the_command_writes_a_page_of_a_real_run() {
             rows.contains(&"without a cause on record 0".to_owned()),
             "{rows:#?}"
         );
+    });
+}
+
+/// The page of a run of `concurrent`: five tasks that each wait for a timer, the last of them half a second.
+async fn page_of_concurrent(browser: &Browser) -> Page {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("timeline.html");
+    let file = BufWriter::new(File::create(&path).unwrap());
+    let builder = Sandbox::builder()
+        .guest(wakebox_tests::guest("concurrent"))
+        .wake(WakeMode::Out)
+        .trace(timeline::Writer::new(file));
+    wakebox_tests::run_here(builder).await.success();
+    browser.open(&path).await;
+    Page {
+        _directory: directory,
+        path,
+    }
+}
+
+#[kvm_test]
+fn a_long_bar_is_drawn_also_where_a_short_one_begins_in_its_pixel() {
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        let _page = page_of_concurrent(&browser).await;
+        // How many of the operations' bars are as wide as a wait of 100 ms.
+        let script = "(() => { const { chart } = wakebox, { pen } = chart; let wide = 0; \
+            pen.fillRect = (x, y, width) => { if (width > 50) wide += 1; }; \
+            chart.model.lanes.forEach((lane) => chart.bars(lane, 0, 1, () => \"red\")); \
+            delete pen.fillRect; return wide; })()";
+        assert_eq!(browser.eval(script).await, 5);
+    });
+}
+
+#[kvm_test]
+fn the_chain_of_a_timer_goes_over_the_boundary_and_is_there_on_opening() {
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        let _page = page_of_concurrent(&browser).await;
+        let client = &browser.client;
+        // Five tasks of one name are told apart.
+        let selected = text(client, "#selected").await;
+        assert!(selected.starts_with("wait #5, poll 2 of 2"), "{selected}");
+        let steps = texts(client, "#chain li").await;
+        let parts = [
+            "sets timer",
+            "submits Deadline",
+            "the guest is left",
+            "the host begins Deadline",
+            "the sandbox is parked",
+            "what Deadline #",
+            "ends: Ok",
+            "the completion is written",
+            "the sandbox goes on",
+            "the guest is entered again",
+            "wakes wait #5",
+        ];
+        let mut at = 0;
+        for part in parts {
+            let found = steps[at..].iter().position(|step| step.contains(part));
+            at += found.unwrap_or_else(|| panic!("no `{part}` in order in {steps:#?}"));
+        }
+        let times = "wakebox.chart.steps.map((step) => step.time)";
+        let times: Vec<u64> = serde_json::from_value(browser.eval(times).await).unwrap();
+        assert!(times.is_sorted(), "{times:?}");
     });
 }

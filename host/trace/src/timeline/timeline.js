@@ -141,8 +141,23 @@
     }
     if (open.poll) open.poll.end = model.end;
     for (const poll of model.polls) if (poll.wake) poll.wake.target = poll;
+    model.deadlines = [...model.ops.values()].filter((op) => op.what === "Deadline" && op.written !== null);
+    model.deadlines.sort((a, b) => a.written - b.written);
+    numberTasks(model);
     layOutOps(model);
     return model;
+  }
+
+  /** Tasks that are called the same have a number behind it. */
+  function numberTasks(model) {
+    const named = new Map();
+    for (const task of model.tasks.values()) {
+      if (!named.has(task.name)) named.set(task.name, []);
+      named.get(task.name).push(task);
+    }
+    for (const [name, tasks] of named) {
+      if (tasks.length > 1) tasks.forEach((task, index) => { task.name = `${name} #${index + 1}`; });
+    }
   }
 
   const LANES = 10;
@@ -273,12 +288,19 @@
         if (timer) {
           from(timer.poll);
           add(timer.time, "guest", `sets timer ${id}, due at ${moment(timer.at - model.start)}`);
+          // The library has one deadline with the host for all its timers: the one that came last.
+          const deadline = model.deadlines[lower(model.deadlines, wake.time + 1, "written") - 1];
+          if (deadline && deadline.written > timer.time && deadline.end >= timer.at) {
+            viaOperation(model, deadline, wake, add, from);
+            steps.deadline = deadline;
+          }
         }
       } else from(wake.poll);
       add(wake.time, "guest", name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`, { wake });
     }
     add(poll.begin, "guest", `${of.name}, poll ${poll.number}: ${pollEnd(model, poll)}`, { poll, here: true });
-    return steps;
+    // What was under way when it was asked for has begun before.
+    return steps.sort((a, b) => a.time - b.time || (a.here ? 1 : 0) - (b.here ? 1 : 0));
   }
 
   function viaOperation(model, op, wake, add, from) {
@@ -449,7 +471,10 @@
         if (right - left < 1) {
           left = Math.floor(left);
           right = left + 1;
-          index = lower(list, this.time(right), "begin", index);
+          const next = lower(list, this.time(right), "begin", index);
+          // The last of those that share the pixel may be as long as it likes: no other one covers it.
+          const reaches = next > index && this.x(list[next - 1].end) > right + 1;
+          index = reaches ? next - 1 : next;
         }
         if (!isVisible) continue;
         const filled = colour(part);
@@ -863,8 +888,11 @@
     byId("outcome").textContent = model.finished ? `${model.finished.outcome}, after ${span(model.end - model.start)}` : `${span(model.end - model.start)}`;
     showSummary(model, summary);
 
+    /** What is selected because the page was opened, and nobody has chosen. */
+    let shown = null;
     function select(poll, remember = true) {
-      if (remember && chart.selected && poll && chart.selected !== poll) past.push(chart.selected);
+      if (remember && chart.selected && chart.selected !== shown && poll && chart.selected !== poll) past.push(chart.selected);
+      shown = null;
       chart.selected = poll;
       chart.steps = poll ? chain(model, poll) : [];
       chart.lit = new Set(chart.steps.map((step) => step.poll).filter(Boolean));
@@ -872,6 +900,7 @@
         const [name, id] = split(poll.wake.by);
         if ((name === "op" || name === "host_call") && model.ops.has(id)) chart.lit.add(model.ops.get(id));
       }
+      if (chart.steps.deadline) chart.lit.add(chart.steps.deadline);
       const list = byId("chain");
       list.replaceChildren();
       for (const step of chart.steps) {
@@ -895,7 +924,7 @@
 
     const go = (poll) => { if (poll) { select(poll); chart.reveal(poll.begin, poll.end, poll.task); } };
     const step = (by) => {
-      if (chart.selected) return go(model.polls[chart.selected.index + by]);
+      if (chart.selected && chart.selected !== shown) return go(model.polls[chart.selected.index + by]);
       const first = lower(model.polls, chart.from, "begin");
       return go(model.polls[Math.min(first, model.polls.length - 1)]);
     };
@@ -1026,6 +1055,13 @@
     overview.addEventListener("pointerdown", (event) => { overview.setPointerCapture(event.pointerId); centre(event); });
     overview.addEventListener("pointermove", (event) => { if (event.buttons & 1) centre(event); });
 
+    // The first poll that something from outside has woken shows what there is to see.
+    const outside = new Set(["op", "host_call", "timer"]);
+    const interesting = model.polls.find((poll) => poll.wake && !poll.spurious && outside.has(split(poll.wake.by)[0]));
+    if (interesting) {
+      select(interesting, false);
+      shown = interesting;
+    }
     new ResizeObserver(() => chart.resize()).observe(canvas);
     chart.resize();
     chart.draw();
