@@ -60,24 +60,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     }
     check(&circles)?;
     sizes::check(&workspace::root())?;
-    let page = workspace::root().join("docs/ARCHITECTURE.md");
-    let missing = papers::missing(&workspace::root(), &page)?;
-    if let Some(path) = missing.first() {
-        bail!(
-            "{} names {}, which is not there",
-            page.display(),
-            path.display()
-        );
-    }
-    let page = workspace::root().join("docs/GLOSSARY.md");
-    if let Some(name) = papers::undeclared(&workspace::root(), &page)?.first() {
-        bail!("{} names {name}, which is not there", page.display());
-    }
-    let page = workspace::root().join("SECURITY.md");
-    let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    if let Some(test) = papers::unkept(&workspace::root(), &text).first() {
-        bail!("{} names {test}, which is no test", page.display());
-    }
+    papers::check(&workspace::root())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -248,6 +248,14 @@ fn steps(install: bool) -> Result<Vec<Step>> {
         },
         Step {
             part: "doc",
+            name: "packages",
+            needs: nothing,
+            // As they would go to a registry: with licences, and nothing that lies elsewhere.
+            commands: vec![with(cargo(), PACKAGE)],
+            when: When::InTurn,
+        },
+        Step {
+            part: "doc",
             name: "examples in it",
             needs: nothing,
             commands: vec![with(cargo(), "test --doc --workspace")],
@@ -255,6 +263,11 @@ fn steps(install: bool) -> Result<Vec<Step>> {
         },
     ])
 }
+
+/// Packs all that is for others. Whether it builds from there is seen where it lies.
+const PACKAGE: &str = "package --quiet --no-verify --allow-dirty --package wakebox --package wakebox-cli \
+    --package wakebox-trace --package wakebox-vmm --package wakebox-abi --package wakebox-typed \
+    --package wakebox-guest --package wakebox-guest-macros";
 
 fn documentation() -> Command {
     let mut command = with(cargo(), "doc --workspace --no-deps");

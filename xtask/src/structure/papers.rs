@@ -2,7 +2,50 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+/// Most bytes of the README: what is longer is read by nobody.
+const README_MAX: usize = 8 << 10;
+
+/// Fails if a page names something that is not there, or the README is too long.
+pub(super) fn check(root: &Path) -> Result<()> {
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for entry in root.join("docs").read_dir().context("docs")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
+        }
+    }
+    for page in &pages {
+        if let Some(path) = missing(root, page)?.first() {
+            bail!(
+                "{} names {}, which is not there",
+                page.display(),
+                path.display()
+            );
+        }
+    }
+    let readme = read(&root.join("README.md"))?;
+    if readme.len() > README_MAX {
+        bail!(
+            "README.md has {} bytes, more than {README_MAX}: put it into docs/",
+            readme.len()
+        );
+    }
+    let page = root.join("docs/GLOSSARY.md");
+    if let Some(name) = undeclared(root, &page)?.first() {
+        bail!("{} names {name}, which is not there", page.display());
+    }
+    let page = root.join("SECURITY.md");
+    if let Some(test) = unkept(root, &read(&page)?).first() {
+        bail!("{} names {test}, which is no test", page.display());
+    }
+    Ok(())
+}
+
+fn read(page: &Path) -> Result<String> {
+    std::fs::read_to_string(page).with_context(|| page.display().to_string())
+}
 
 /// The paths that a text names in backquotes: with a folder and the ending of a source file.
 fn named(text: &str) -> impl Iterator<Item = &str> {
@@ -10,19 +53,34 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
     quoted.filter(|path| path.contains('/') && path.ends_with(".rs"))
 }
 
-/// Files that a page names and that are not there.
-pub(super) fn missing(root: &Path, page: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
-    let paths = named(&text).map(|path| root.join(path));
-    Ok(paths.filter(|path| !path.is_file()).collect())
+/// Files that a page names, in backquotes or as the aim of a link, and that are not there.
+fn missing(root: &Path, page: &Path) -> Result<Vec<PathBuf>> {
+    let text = read(page)?;
+    let beside = page.parent().unwrap_or(root);
+    let sources = named(&text).map(|path| root.join(path));
+    let linked = linked(&text).map(|path| beside.join(path));
+    Ok(sources
+        .chain(linked)
+        .filter(|path| !path.exists())
+        .collect())
+}
+
+/// The files that a text links to.
+fn linked(text: &str) -> impl Iterator<Item = &str> {
+    let aims = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    let files = aims.filter(|aim| !aim.contains("://") && !aim.contains(' '));
+    files.filter_map(|aim| aim.split('#').next().filter(|path| !path.is_empty()))
 }
 
 /// The types of a glossary that its files do not declare.
 ///
 /// The last cell of a row names files and behind each its types, in backquotes:
 /// `` `abi/src/entry.rs`: `Token`, `Submission`; `abi/src/op.rs`: `Request` ``.
-pub(super) fn undeclared(root: &Path, page: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
+fn undeclared(root: &Path, page: &Path) -> Result<Vec<String>> {
+    let text = read(page)?;
     let mut missing = Vec::new();
     let rows = text.lines().filter_map(|row| row.strip_suffix(" |"));
     for cell in rows.filter_map(|row| Some(row.rsplit_once(" | ")?.1)) {
@@ -53,7 +111,7 @@ fn declares(source: &str, name: &str) -> bool {
 ///
 /// `module::test` is a function of `tests/tests/e2e/module.rs` or `tests/tests/module.rs`,
 /// `hostile::group` a group of hostile guests as well, and a source file has to have unit tests.
-pub(super) fn unkept(root: &Path, text: &str) -> Vec<String> {
+fn unkept(root: &Path, text: &str) -> Vec<String> {
     let tests = root.join("tests/tests");
     let mut missing = Vec::new();
     for name in promised(text) {
@@ -104,6 +162,18 @@ mod tests {
     fn paths_of_sources_are_found_between_backquotes() {
         let text = "`a/b.rs` and `word`, `Type::new`, `c/d/` and `e/f.rs`";
         assert_eq!(named(text).collect::<Vec<_>>(), ["a/b.rs", "e/f.rs"]);
+    }
+
+    #[test]
+    fn files_that_are_linked_to_are_found() {
+        let text = "[a](b.md), ![c](d/e.png) [f](https://g.h) [i](#j) [k](l.md#m) `n[0](o p)`";
+        let found: Vec<_> = linked(text).collect();
+        assert_eq!(found, ["b.md", "d/e.png", "l.md"]);
+    }
+
+    #[test]
+    fn every_page_names_what_is_there() {
+        check(&workspace::root()).unwrap();
     }
 
     #[test]
