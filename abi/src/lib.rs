@@ -38,6 +38,7 @@ pub mod queue;
 pub mod report;
 pub mod ring;
 pub mod status;
+pub mod task;
 pub mod trace;
 pub mod wake;
 

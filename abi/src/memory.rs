@@ -27,6 +27,10 @@ pub enum Word {
     Seen = 0x84,
     /// Guest: exit code, valid when [`crate::port::EXIT`] rings.
     ExitCode = 0x88,
+    /// Guest: the lower half of the address where its tasks are found ([`crate::task`]), or zero.
+    Tasks = 0x8C,
+    /// Guest: the upper half.
+    TasksHigh = 0x90,
     /// Guest, written by the ring-0 stub: interrupts taken.
     Interrupts = 0xC0,
     /// Host: free-running count of completions published.
@@ -45,12 +49,14 @@ pub enum Word {
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
         Self::Seen,
         Self::ExitCode,
+        Self::Tasks,
+        Self::TasksHigh,
         Self::Interrupts,
         Self::CompletionTail,
         Self::SubmissionHead,

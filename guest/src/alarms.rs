@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use core::task::Waker;
 
-use crate::trace::{self, Reason, What};
+use crate::trace::{self, What};
 
 /// Nanoseconds on the guest's monotonic clock.
 type Nanos = u64;
@@ -54,7 +54,7 @@ impl Alarms {
     pub(crate) fn set(&mut self, at: Nanos, waker: &Waker) -> Option<Waker> {
         let old = match self.by_waker.get(&identity(waker)) {
             Some(key) if key.0 <= at => {
-                trace::waits_for(move || Reason::Timer(key.1));
+                trace::waits_for_timer(key.0, || key.1);
                 return None;
             }
             Some(&key) => self.take(key),
@@ -68,7 +68,7 @@ impl Alarms {
             at_ns: at,
             by,
         });
-        trace::waits_for(move || Reason::Timer(timer));
+        trace::waits_for_timer(at, || timer);
         let waker = waker.clone();
         // That of the clone, which need not have the words of the original.
         let replaced = self.by_waker.insert(identity(&waker), key);

@@ -24,7 +24,7 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | [`task`] | [`spawn`], join handles, [`yield_now`](task::yield_now) |
+//! | [`task`] | [`spawn`], join handles, [`yield_now`](task::yield_now), [`block_on`](task::block_on) |
 //! | [`time`] | [`sleep`](time::sleep), [`timeout`](time::timeout), [`interval`](time::interval), clocks |
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
 //! | [`net`] | TCP, UDP, Unix sockets, names |
@@ -64,12 +64,14 @@
 //! - `embedded-io-async`: its `Read` and `Write` for [`net::TcpStream`], its halves and
 //!   [standard input](io::stdin), `BufRead` for `TcpStream` and, by `io::BufReader`, for the rest.
 //! - `embedded-nal-async`: its `TcpConnect` and `Dns`, as `net::Stack`.
+//! - `edge-nal`: its TCP traits, `Dns` and `Readable`, as `net::Stack`, `TcpListener` and `TcpStream`. That
+//!   crate wants `embassy-time`, so the feature of that name is wanted, too, if a time-out is used.
 //! - `embassy-time`: the clock and timers of `embassy-time`. Choose the tick rate by a feature of
 //!   that crate, as in `embassy-time = { version = "0.5", features = ["tick-hz-1_000_000"] }`; that
 //!   one is also the default. A wake-up that was asked for and is no longer wanted stays until it
 //!   is due, one for each task at most; [`time`] leaves nothing behind.
-//! - `getrandom`: a back end for `getrandom` 0.4, and so for `rand` and its kin. That crate takes
-//!   it only with `--cfg getrandom_backend="custom"`, so put this into `.cargo/config.toml`:
+//! - `getrandom`: a back end for `getrandom` 0.3 and 0.4, and so for `rand` and its kin. (0.2 asks Linux
+//!   whatever it is told, on the target that guests are built for.) That crate takes it only with `--cfg getrandom_backend="custom"`, so put this into `.cargo/config.toml`:
 //!
 //!   ```toml
 //!   [build]

@@ -79,7 +79,7 @@ impl Future for Op {
             State::New => {
                 let key = runtime().reactor.submit(self.request, cx.waker());
                 self.state = State::Submitted(key);
-                trace::waits_for(move || runtime().reactor.reason(key));
+                trace::waits_for(runtime().reactor.reason(key));
                 Poll::Pending
             }
             State::Submitted(key) => match runtime().reactor.poll(key, cx.waker()) {
@@ -88,7 +88,7 @@ impl Future for Op {
                     Poll::Ready((outcome, self.orphan.buf.take()))
                 }
                 None => {
-                    trace::waits_for(move || runtime().reactor.reason(key));
+                    trace::waits_for(runtime().reactor.reason(key));
                     Poll::Pending
                 }
             },

@@ -143,7 +143,7 @@ impl Future for Restored {
             self.seen = count;
             return Poll::Ready(());
         }
-        trace::waits_for(|| Reason::Restored);
+        trace::waits_for(Reason::Restored);
         // What a waker does when it is dropped is done after the borrow.
         let _old = {
             let mut waiters = restores.waiters.borrow_mut();

@@ -9,10 +9,13 @@
 //! ```
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::task::Wake;
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::ptr::NonNull;
-use core::task::Waker;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
 
 use wakebox_abi::boot::{Boot, Clock, Features, Instance};
 use wakebox_abi::entry::{Completion, Submission};
@@ -33,6 +36,15 @@ use crate::restore::Restores;
 use crate::timers::Timers;
 use crate::trace::{self, Reason};
 use crate::wait_queue::Key;
+
+/// Whether a future that is run in the middle of a poll was woken. All of it happens at home.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Everything that a running guest has one of.
 #[derive(Debug)]
@@ -121,6 +133,11 @@ impl Runtime {
     /// Runs a future as the first task, and everything that it spawns, until it is ready.
     /// Tasks that have not ended by then are dropped.
     pub(crate) fn block_on<F: Future + 'static>(&'static self, main: F) -> F::Output {
+        let tasks = self.executor.tasks_address() as u64;
+        self.control
+            .store(Word::Tasks, tasks as u32, Ordering::Relaxed);
+        self.control
+            .store(Word::TasksHigh, (tasks >> 32) as u32, Ordering::Relaxed);
         let mut main = self.executor.spawn(Some("main".into()), main);
         loop {
             self.process_completions();
@@ -218,6 +235,32 @@ impl Runtime {
         }
     }
 
+    /// Runs a future to its end, without polling any task: whoever calls this is one that is being polled.
+    pub(crate) fn block_here<F: Future>(&self, future: F) -> F::Output {
+        let mut future = core::pin::pin!(future);
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if woken.0.swap(false, Ordering::Relaxed)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut context)
+            {
+                return output;
+            }
+            let stuck = self.submit();
+            self.process_completions();
+            if woken.0.load(Ordering::Relaxed) {
+                continue;
+            }
+            if stuck {
+                self.ring_if_unseen();
+            } else {
+                self.sleep();
+                self.restores.look(self.instance);
+            }
+        }
+    }
+
     /// Waits until everything printed has been taken by the host.
     pub(crate) fn flush_console(&self) {
         self.wait_until(|| self.console.is_empty());
@@ -227,11 +270,8 @@ impl Runtime {
     pub(crate) fn exit(&self, code: i32) -> ! {
         self.flush_console();
         self.publish_counters();
-        self.control.store(
-            Word::ExitCode,
-            code.cast_unsigned(),
-            core::sync::atomic::Ordering::Relaxed,
-        );
+        self.control
+            .store(Word::ExitCode, code.cast_unsigned(), Ordering::Relaxed);
         loop {
             machine::ring(port::EXIT);
         }
@@ -317,7 +357,7 @@ impl Runtime {
         for (counter, value) in self.counters() {
             self.control
                 .counter(counter)
-                .store(value, core::sync::atomic::Ordering::Relaxed);
+                .store(value, Ordering::Relaxed);
         }
     }
 
@@ -413,7 +453,7 @@ std::thread_local! {
 pub(crate) unsafe fn install(runtime: Runtime) -> &'static Runtime {
     let runtime = Box::leak(Box::new(runtime));
     #[cfg(not(test))]
-    RUNTIME.store(runtime, core::sync::atomic::Ordering::Relaxed);
+    RUNTIME.store(runtime, Ordering::Relaxed);
     #[cfg(test)]
     RUNTIME.set(Some(runtime));
     runtime
@@ -425,7 +465,7 @@ pub(crate) unsafe fn install(runtime: Runtime) -> &'static Runtime {
 pub(crate) fn try_runtime() -> Option<&'static Runtime> {
     // SAFETY: null, or what `install` leaked. Shared references only: what changes is in cells,
     // and there is one flow of control.
-    unsafe { RUNTIME.load(core::sync::atomic::Ordering::Relaxed).as_ref() }
+    unsafe { RUNTIME.load(Ordering::Relaxed).as_ref() }
 }
 
 /// The runtime of this test.

@@ -42,6 +42,21 @@ pub fn name() -> String {
         .with_current_name(|name| name.unwrap_or_default().into())
 }
 
+/// Runs a future to its end in the middle of a poll, for a caller that cannot await: a callback of a C
+/// library, a host function of a script engine.
+///
+/// The guest has one flow of control, and this stands in its way: **no other task is polled meanwhile**,
+/// be it ready or not. A future that waits for another task of the guest (a lock, a channel, a
+/// [`JoinHandle`]) never ends so, and the sandbox ends with a deadlock; one that waits for the host
+/// (sockets, files, timers, functions of the host) does.
+///
+/// # Panics
+///
+/// Outside of a guest.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_here(future)
+}
+
 /// Lets everything else that is ready go first.
 pub async fn yield_now() {
     let mut yielded = false;

@@ -18,7 +18,7 @@ use crate::buf::IoBuf;
 use crate::io::Result;
 use crate::op::Op;
 use crate::runtime::runtime;
-use crate::trace::{self, Reason, What};
+use crate::trace::{self, What};
 use crate::wait_queue::Key;
 
 /// A moment on the guest's monotonic clock, in nanoseconds since its sandbox was made.
@@ -203,18 +203,22 @@ impl Future for Sleep {
                 let mut timers = runtime.timers.borrow_mut();
                 let timer = timers.insert(self.deadline.0, cx.waker().clone());
                 self.timer = Some(timer);
-                if trace::is_on() {
-                    trace_timer(timers.number(timer), Some(self.deadline.0));
-                }
+                let (at_ns, number) =
+                    (self.deadline.0, || timers.number(timer).unwrap_or_default());
+                trace::write(|by| What::TimerSet {
+                    timer: number(),
+                    at_ns,
+                    by,
+                });
+                trace::waits_for_timer(at_ns, number);
                 Poll::Pending
             }
             Some(timer) => {
                 // The old waker is dropped after the borrow.
                 let (fired, _old) = runtime.timers.borrow_mut().poll(timer, cx.waker());
                 if !fired {
-                    if trace::is_on() {
-                        trace_timer(runtime.timers.borrow().number(timer), None);
-                    }
+                    let number = || runtime.timers.borrow().number(timer).unwrap_or_default();
+                    trace::waits_for_timer(self.deadline.0, number);
                     return Poll::Pending;
                 }
                 self.forget_timer();
@@ -222,16 +226,6 @@ impl Future for Sleep {
             }
         }
     }
-}
-
-/// Tells that the task waits for a timer, which may be new.
-#[cold]
-fn trace_timer(timer: Option<u64>, set_to: Option<u64>) {
-    let timer = timer.unwrap_or_default();
-    if let Some(at_ns) = set_to {
-        trace::write(move |by| What::TimerSet { timer, at_ns, by });
-    }
-    trace::waits_for(move || Reason::Timer(timer));
 }
 
 impl Drop for Sleep {

@@ -18,11 +18,41 @@ mod off;
 #[cfg(any(not(feature = "trace"), test))]
 use self::off as teller;
 
-#[cfg(any(feature = "trace", test))]
-mod name;
-
 pub(crate) use self::teller::{
     because, interrupts, is_crowded, is_on, lives, poll_begin, poll_end, restored, spawned, start,
-    waits_for, woken, write,
+    woken, write,
 };
+use crate::runtime::try_runtime;
+use wakebox_abi::task::State;
+
 pub(crate) use wakebox_abi::trace::{Idle, Reason, Roused, What};
+
+/// Notes what the task that is being polled will wait for: with the task, where the host finds it when
+/// it looks what a guest waits for, and in the trace.
+#[inline(always)]
+pub(crate) fn waits_for(what: Reason) {
+    let (state, detail) = match what {
+        Reason::Task(task) => (State::Task, task.into()),
+        Reason::Operation(token) | Reason::HostCall(token) => (State::Operation, token.to_word()),
+        Reason::Slot => (State::Slot, 0),
+        Reason::Restored => (State::Restored, 0),
+        _ => (State::Other, 0),
+    };
+    note(state, detail);
+    teller::waits_for(move || what);
+}
+
+/// The same of a timer that fires at a moment of the guest's clock. The trace has its number, which is
+/// asked for if somebody watches.
+#[inline(always)]
+pub(crate) fn waits_for_timer(at_ns: u64, number: impl FnOnce() -> u64) {
+    note(State::Timer, at_ns);
+    teller::waits_for(move || Reason::Timer(number()));
+}
+
+#[inline(always)]
+fn note(state: State, detail: u64) {
+    if let Some(runtime) = try_runtime() {
+        runtime.executor.waits_for(state, detail);
+    }
+}

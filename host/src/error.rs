@@ -1,7 +1,8 @@
 //! What the host could not do. What a guest did wrong is not an error but an
 //! [`Outcome`](crate::Outcome).
 //!
-//! An error's `Display` does not repeat its source: print the chain, as `anyhow`'s `{:#}` does.
+//! An error's `Display` does not repeat its source: print the chain, as `anyhow`'s `{:#}` does. Its `Debug`
+//! does, because that is what a `main` prints that returns it.
 
 mod load;
 mod lost;
@@ -19,7 +20,7 @@ pub use self::template::TemplateFileError;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the host could not do, and what can be done about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no `/dev/kvm`.
@@ -282,5 +283,40 @@ impl From<wakebox_vmm::Error> for Error {
             E::Map { bytes, source } => Self::Map { bytes, source },
             E::Thread { name, source } => Self::Thread { name, source },
         }
+    }
+}
+/// What `main` prints of an error that it returns: the sentence, and what has led to it.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = std::error::Error::source(self);
+        if source.is_some() {
+            f.write_str("\n\nCaused by:")?;
+        }
+        while let Some(cause) = source {
+            write!(f, "\n    {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_a_sentence_and_its_cause() {
+        let error = Error::Kvm {
+            action: "make a machine",
+            source: io::Error::from_raw_os_error(libc::EMFILE),
+        };
+        let printed = format!("{error:?}");
+        assert!(printed.starts_with("KVM could not make a machine"));
+        assert!(
+            printed.contains("\n\nCaused by:\n    Too many open files"),
+            "{printed}"
+        );
+        assert_eq!(format!("{:?}", Error::Ended), Error::Ended.to_string());
     }
 }

@@ -132,6 +132,7 @@ mod signals;
 mod stats;
 mod stdio;
 mod stop;
+mod tasks;
 pub mod telemetry;
 pub mod template;
 mod text;
@@ -159,6 +160,7 @@ pub type KillHandle = Handle;
 
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
+pub use tasks::{Task, Waits};
 pub use template::Template;
 pub use text::printable_line;
 pub use wakebox_abi::ring::Ring;

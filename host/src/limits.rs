@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::text::nearest;
 use crate::units;
 
 /// In what a limit is counted.
@@ -337,9 +338,14 @@ impl Limits {
         };
         let Some(kind) = LimitKind::of_key(key) else {
             let known: Vec<_> = LimitKind::ALL.iter().map(|kind| kind.key()).collect();
+            let meant = nearest(key, &known).map(|near| format!("did you mean `{near}`? "));
             return Err(InvalidLimit {
                 key: key.escape_debug().to_string(),
-                why: format!("there are {}", known.join(", ")),
+                why: format!(
+                    "{}there are {}",
+                    meant.unwrap_or_default(),
+                    known.join(", ")
+                ),
             });
         };
         self.values[kind as usize] = Some(kind.parse(value)?);

@@ -86,6 +86,31 @@ fn misleads(c: char) -> bool {
         || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// The word of a list that somebody may have meant who wrote another: a slip or two of the fingers away.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let near = |other: &&str| distance(word, other);
+    let best = known.iter().copied().min_by_key(near)?;
+    (distance(word, best) <= 1 + best.len() / 4).then_some(best)
+}
+
+/// How many bytes must be put in, left out or changed to make one word of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, wanted) in other.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +128,17 @@ mod tests {
     #[test]
     fn last_words_cannot_move_the_cursor() {
         assert_eq!(printable(b"a\x1b[2Jb\xff\n"), "a\\u{1b}[2Jb\u{fffd}\n");
+    }
+
+    #[test]
+    fn a_slip_of_the_fingers_is_understood() {
+        let known = ["memory", "wall-clock", "log", "handles"];
+        assert_eq!(nearest("memry", &known), Some("memory"));
+        assert_eq!(nearest("wall-clok", &known), Some("wall-clock"));
+        assert_eq!(nearest("lgo", &known), None);
+        assert_eq!(nearest("lg", &known), Some("log"));
+        assert_eq!(nearest("speed", &known), None);
+        assert_eq!(nearest(&"m".repeat(1 << 20), &known), None);
+        assert_eq!(nearest("x", &[]), None);
     }
 }

@@ -30,6 +30,8 @@ use core::fmt;
 use core::future::Future;
 use core::panic::Location;
 
+use wakebox_abi::task::State;
+
 pub use self::join::{JoinError, JoinHandle};
 use self::queue::{Inbox, RunQueue, TaskList};
 use self::task::{Flags, TaskRef};
@@ -130,13 +132,29 @@ impl Executor {
     ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
         let number = self.counts.spawned.get() as u32;
-        let task = task::allocate(self, number, name, future);
+        let location = Location::caller();
+        // What no task has made is the runtime's, and its location says nothing.
+        let place = self.current.get().map(|_| location);
+        let task = task::allocate(self, number, name, place, future);
         if trace::is_on() {
-            trace::spawned(number, task.given_name(), task.name(), Location::caller());
+            trace::spawned(number, task.given_name(), task.name(), location);
         }
         self.tasks.add(task);
         self.ready.push(task);
         JoinHandle::new(task)
+    }
+
+    /// The address by which the host finds the tasks ([`wakebox_abi::task`]).
+    pub(crate) fn tasks_address(&self) -> usize {
+        self.tasks.address()
+    }
+
+    /// Notes what the task that is being polled will wait for.
+    #[inline(always)]
+    pub(crate) fn waits_for(&self, what: State, detail: u64) {
+        if let Some(task) = self.current.get() {
+            task.told().wait(what, detail);
+        }
     }
 
     /// Tells of all tasks whoever watches from now on.

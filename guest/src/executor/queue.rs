@@ -14,9 +14,9 @@ pub(super) struct Links {
     queued: Cell<Option<TaskRef>>,
     /// Beneath it in the inbox.
     posted: AtomicPtr<()>,
-    /// Its neighbours among all tasks.
+    /// Its neighbour among all tasks; the other one is where the host finds it, in
+    /// [`Told`](super::task::Told).
     older: Cell<Option<TaskRef>>,
-    newer: Cell<Option<TaskRef>>,
 }
 
 impl Links {
@@ -25,7 +25,6 @@ impl Links {
             queued: Cell::new(None),
             posted: AtomicPtr::new(ptr::null_mut()),
             older: Cell::new(None),
-            newer: Cell::new(None),
         }
     }
 }
@@ -157,13 +156,18 @@ impl TaskList {
         }
     }
 
+    /// Where the address of the oldest is.
+    pub(super) fn address(&self) -> usize {
+        (&raw const self.oldest).addr()
+    }
+
     pub(super) fn first(&self) -> Option<TaskRef> {
         self.oldest.get()
     }
 
     /// All of them. None may be removed meanwhile.
     pub(super) fn iter(&self) -> impl Iterator<Item = TaskRef> + use<> {
-        core::iter::successors(self.first(), |task| task.links().newer.get())
+        core::iter::successors(self.first(), |task| task.told().newer.get())
     }
 
     #[inline(always)]
@@ -171,7 +175,7 @@ impl TaskList {
         let newest = self.newest.replace(Some(task));
         task.links().older.set(newest);
         match newest {
-            Some(newest) => newest.links().newer.set(Some(task)),
+            Some(newest) => newest.told().newer.set(Some(task)),
             None => self.oldest.set(Some(task)),
         }
     }
@@ -180,9 +184,9 @@ impl TaskList {
     #[inline(always)]
     pub(super) fn remove(&self, task: TaskRef) {
         let older = task.links().older.take();
-        let newer = task.links().newer.take();
+        let newer = task.told().newer.take();
         match older {
-            Some(older) => older.links().newer.set(newer),
+            Some(older) => older.told().newer.set(newer),
             None => self.oldest.set(newer),
         }
         match newer {

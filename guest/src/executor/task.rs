@@ -36,10 +36,13 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::future::Future;
 use core::mem::ManuallyDrop;
+use core::panic::Location;
 use core::pin::Pin;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use core::task::{Context, Poll, Waker};
+
+use wakebox_abi::task::{MORE_SHIFT, State, TYPE_NAME};
 
 use super::queue::Links;
 use super::{Executor, count, waker};
@@ -61,13 +64,115 @@ impl Flags {
     pub(super) const OUTPUT: u8 = 1 << 4;
 }
 
+/// What the host reads of a task when it looks what a guest waits for: laid out as an
+/// [`Entry`](wakebox_abi::task::Entry).
+#[repr(C)]
+pub(super) struct Told {
+    /// The neighbour among all tasks.
+    pub(super) newer: Cell<Option<TaskRef>>,
+    /// The name, until (8), and the file: what they point to outlives the task's time among all.
+    name: *const u8,
+    file: *const u8,
+    detail: Cell<u64>,
+    name_len: u32,
+    file_len: u32,
+    line: u32,
+    column: u32,
+    /// Counts from 1, in the order of spawns.
+    number: u32,
+    state: Cell<u32>,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    use wakebox_abi::task::Entry;
+    assert!(
+        size_of::<Told>() == Entry::SIZE
+            && offset_of!(Told, newer) == offset_of!(Entry, next)
+            && offset_of!(Told, name) == offset_of!(Entry, name)
+            && offset_of!(Told, file) == offset_of!(Entry, file)
+            && offset_of!(Told, detail) == offset_of!(Entry, detail)
+            && offset_of!(Told, name_len) == offset_of!(Entry, name_len)
+            && offset_of!(Told, file_len) == offset_of!(Entry, file_len)
+            && offset_of!(Told, line) == offset_of!(Entry, line)
+            && offset_of!(Told, column) == offset_of!(Entry, column)
+            && offset_of!(Told, number) == offset_of!(Entry, number)
+            && offset_of!(Told, state) == offset_of!(Entry, state),
+        "the host reads a task as abi/src/task.rs says"
+    );
+    assert!(
+        offset_of!(Header, told) == 0 && size_of::<Option<TaskRef>>() == 8,
+        "the list of tasks is one of entries"
+    );
+};
+
+impl Told {
+    /// Of a task that is made there, by a task or, without a place, by the runtime.
+    #[inline(always)]
+    fn new(
+        number: u32,
+        name: Option<&str>,
+        type_name: &'static str,
+        place: Option<&'static Location<'static>>,
+    ) -> Self {
+        let (name, state) = match name {
+            Some(name) => (name, 0),
+            None => (type_name, TYPE_NAME),
+        };
+        let (file, line, column) = match place {
+            Some(place) => (place.file(), place.line(), place.column()),
+            None => ("", 0, 0),
+        };
+        Self {
+            newer: Cell::new(None),
+            name: name.as_ptr(),
+            file: file.as_ptr(),
+            detail: Cell::new(0),
+            name_len: name.len() as u32,
+            file_len: file.len() as u32,
+            line,
+            column,
+            number,
+            state: Cell::new(state),
+        }
+    }
+
+    /// Notes what it waits for. The first thing stays, and others are counted.
+    #[inline(always)]
+    pub(super) fn wait(&self, what: State, detail: u64) {
+        let state = self.state.get();
+        if state as u8 == State::Polled as u8 {
+            self.state.set(state & TYPE_NAME | what as u32);
+            self.detail.set(detail);
+        } else {
+            let most = u32::MAX << MORE_SHIFT;
+            let more = (state & most).saturating_add(1 << MORE_SHIFT) & most;
+            self.state.set(state & !most | more);
+        }
+    }
+
+    #[inline(always)]
+    fn poll_begins(&self) {
+        let state = self.state.get();
+        self.state.set(state & TYPE_NAME | State::Polled as u32);
+    }
+
+    #[inline(always)]
+    fn poll_ends(&self) {
+        let state = self.state.get();
+        if state as u8 == State::Polled as u8 {
+            self.state.set(state & TYPE_NAME);
+        }
+    }
+}
+
 /// The part of a task that does not depend on the future's type.
+#[repr(C)]
 pub(super) struct Header {
+    told: Told,
     // Never changes, read from everywhere.
     executor: &'static Executor,
     vtable: &'static VTable,
-    /// Counts from 1, in the order of spawns.
-    number: u32,
     // Changes from everywhere.
     references: AtomicUsize,
     /// Whether the task is in the inbox, or on its way there.
@@ -175,6 +280,7 @@ pub(super) fn allocate<F: Future + 'static>(
     executor: &'static Executor,
     number: u32,
     name: Option<Cow<'static, str>>,
+    place: Option<&'static Location<'static>>,
     future: F,
 ) -> TaskRef {
     let layout = Layout::new::<Task<F>>();
@@ -183,10 +289,11 @@ pub(super) fn allocate<F: Future + 'static>(
     let Some(task) = NonNull::new(memory.cast::<Task<F>>()) else {
         handle_alloc_error(layout);
     };
+    let type_name = core::any::type_name::<F>();
     let header = Header {
+        told: Told::new(number, name.as_deref(), type_name, place),
         executor,
         vtable: const { &Task::<F>::VTABLE },
-        number,
         references: AtomicUsize::new(1),
         posted: AtomicBool::new(false),
         flags: Cell::new(Flags::QUEUED | Flags::JOINED),
@@ -206,6 +313,7 @@ pub(super) fn allocate<F: Future + 'static>(
 /// A pointer to a task. Whoever has one knows why the task is still there: home because
 /// it is not over, others because they hold a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub(super) struct TaskRef(NonNull<Header>);
 
 impl TaskRef {
@@ -232,6 +340,12 @@ impl TaskRef {
         unsafe { self.0.as_ref() }
     }
 
+    /// What the host reads of it.
+    #[inline(always)]
+    pub(super) fn told(&self) -> &Told {
+        &self.header().told
+    }
+
     /// The links of the task in the intrusive lists.
     #[inline(always)]
     pub(super) fn links(&self) -> &Links {
@@ -246,7 +360,7 @@ impl TaskRef {
     /// Its number.
     #[inline(always)]
     pub(super) fn number(self) -> u32 {
-        self.header().number
+        self.header().told.number
     }
 
     /// The name that it was given.
@@ -314,9 +428,11 @@ impl TaskRef {
         // The waker is lent, so it counts for nothing.
         let waker = ManuallyDrop::new(waker::of(self, told));
         let mut cx = Context::from_waker(&waker);
+        self.told().poll_begins();
         // SAFETY: this is home, the vtable is that of the task's type, and the caller
         // has seen that the task is not COMPLETED.
         let ready = unsafe { (self.header().vtable.poll)(self.0, &mut cx) };
+        self.told().poll_ends();
         if ready {
             self.raise(Flags::OUTPUT);
         }
@@ -371,7 +487,7 @@ impl TaskRef {
 
     /// Remembers whom to wake in (5) and (6).
     pub(super) fn set_joiner(self, waker: &Waker) {
-        trace::waits_for(move || Reason::Task(self.number()));
+        trace::waits_for(Reason::Task(self.number()));
         let joiner = &self.header().joiner;
         let old = joiner.take();
         let new = match old {

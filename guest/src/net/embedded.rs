@@ -40,7 +40,7 @@ impl<K> Read for Stream<K> {
 /// [`BufReader`](crate::io::BufReader).
 impl<K> BufRead for Stream<K> {
     async fn fill_buf(&mut self) -> Result<&[u8]> {
-        self.fill().await?;
+        self.readable().await?;
         Ok(self.reader.rest())
     }
 

@@ -3,6 +3,8 @@
 //! Each operation says whether it is *cancel-safe*: whether its future may be dropped before it is
 //! ready, by a timeout or a `select`, without losing or doubling anything.
 
+#[cfg(feature = "edge-nal")]
+mod edge;
 #[cfg(feature = "embedded-io-async")]
 mod embedded;
 mod listener;
@@ -14,6 +16,8 @@ mod outbox;
 #[cfg(feature = "picoserve")]
 pub mod picoserve;
 mod split;
+#[cfg(any(feature = "edge-nal", feature = "embedded-nal-async"))]
+mod stack;
 mod stream;
 mod tcp;
 mod udp;
@@ -26,9 +30,9 @@ use core::net::SocketAddr;
 pub use self::listener::Incoming;
 pub use self::listener::TcpListener;
 pub use self::lookup::lookup;
-#[cfg(feature = "embedded-nal-async")]
-pub use self::nal::Stack;
 pub use self::split::{NotOne, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+#[cfg(any(feature = "edge-nal", feature = "embedded-nal-async"))]
+pub use self::stack::Stack;
 pub use self::stream::Stream;
 pub use self::tcp::{Tcp, TcpStream};
 pub use self::udp::UdpSocket;

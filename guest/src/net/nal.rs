@@ -5,13 +5,8 @@ use core::net::{IpAddr, SocketAddr};
 use embedded_nal_async::AddrType;
 use wakebox_abi::status::Status;
 
-use super::{TcpStream, lookup};
+use super::{Stack, TcpStream, lookup};
 use crate::io::{Error, Result};
-
-/// The network, as far as the sandbox's policy allows: what crates take that are written for the
-/// traits of `embedded-nal-async`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stack;
 
 /// Cancel-safe: a connection that comes too late is closed.
 impl embedded_nal_async::TcpConnect for Stack {
@@ -19,7 +14,7 @@ impl embedded_nal_async::TcpConnect for Stack {
     type Connection<'a> = TcpStream;
 
     async fn connect(&self, remote: SocketAddr) -> Result<TcpStream> {
-        TcpStream::connect(remote).await
+        self.reach(remote).await
     }
 }
 

@@ -84,6 +84,15 @@ macro_rules! reading {
                 self.0.read(into).await
             }
 
+            /// See [`Stream::readable`]: cancel-safe.
+            ///
+            /// # Errors
+            ///
+            /// As there.
+            pub async fn readable(&self) -> Result<()> {
+                self.0.readable().await
+            }
+
             /// See [`Stream::read_vectored`]: cancel-safe.
             ///
             /// # Errors

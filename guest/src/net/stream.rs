@@ -107,9 +107,12 @@ impl<K> Stream<K> {
         Ok(count)
     }
 
-    /// Sees to it that the reader has at least a byte, unless this is the end.
-    #[cfg(feature = "embedded-io-async")]
-    pub(super) async fn fill(&self) -> Result<()> {
+    /// Waits until there is at least a byte to read, or the end, and takes nothing. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn readable(&self) -> Result<()> {
         let stream = self.handle.0;
         let fill = self.reader.fill_rest(0, |into| ReadStream { stream, into });
         fill.await?;

@@ -7,9 +7,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use wakebox_abi::boot::{Boot, Instance};
 use wakebox_abi::memory::{Control, Word};
+use wakebox_abi::task::short_name;
 use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
 
-use super::{Reason, What, name};
+use super::{Reason, What};
 use crate::runtime::runtime;
 
 /// Whether somebody watches. Written by the entry, and when the guest was restored.
@@ -121,7 +122,7 @@ fn named(name: Option<&str>, type_name: &str) {
     // What is too long is cut off.
     let _ = match name {
         Some(name) => words.write_str(name),
-        None => name::short(type_name, &mut words),
+        None => short_name(type_name, &mut words),
     };
     TELLER.text(Text::Name, words.as_str());
 }

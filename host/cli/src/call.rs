@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use super::refusals;
 use super::run::{SandboxArgs, conclude, run_beside};
 use super::say::{self, say};
+use super::tasks;
 use wakebox::{CallError, Caller, Outcome};
 
 #[derive(Debug, clap::Args)]
@@ -20,14 +21,15 @@ pub(super) struct Args {
 
     /// The function: an `async fn` with `#[wakebox_guest::export]`. Without one, all that there are are
     /// listed
+    #[arg(help_heading = None)]
     function: Option<String>,
 
     /// Its argument in JSON; an array for several, `null` for none
-    #[arg(default_value = "null")]
+    #[arg(default_value = "null", help_heading = None)]
     json: String,
 
     /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
+    #[arg(last = true, value_name = "ARGS", help_heading = None)]
     args: Vec<String>,
 }
 
@@ -40,6 +42,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     refusals::tell();
     let (sandbox, outcome, result) = run_beside(builder, std::future::pending(), |sandbox| {
         let caller = sandbox.caller();
+        tasks::tell_when_asked(sandbox);
         async move {
             let result = match &args.function {
                 Some(function) => call(&caller, function, &args.json).await,

@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use wakebox_abi::op::Opcode;
 
 use self::telling::{Part, Teller, wrap};
-use super::run::{SandboxArgs, conclude, run_until};
+use super::run::{SandboxArgs, conclude, run_beside};
 use super::style::Style;
-use super::{refusals, say, signals};
+use super::{refusals, say, signals, tasks};
 use wakebox::printable_line;
 use wakebox::trace::json::Reader;
 use wakebox::trace::{Event, EventKind, OpKind, Sink};
@@ -41,11 +41,15 @@ pub(super) struct Args {
     sandbox: SandboxArgs,
 
     /// Wait for a key after each line: space or enter goes on, q ends it
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     step: bool,
 
     /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
-    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "ARGS",
+        help_heading = None
+    )]
     args: Vec<String>,
 }
 
@@ -88,7 +92,11 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
         .stderr(Output::writer(output))
         .trace(printer);
     refusals::tell();
-    let (sandbox, outcome) = run_until(builder, async move { told.notified().await })?;
+    let stop = async move { told.notified().await };
+    let (sandbox, outcome, ()) = run_beside(builder, stop, |sandbox| {
+        tasks::tell_when_asked(sandbox);
+        std::future::ready(())
+    })?;
     if let Some(error) = sandbox.trace_error() {
         return match is_end(error) {
             true => Ok(ExitCode::SUCCESS),

@@ -12,6 +12,7 @@ use wakebox::jail::Jail;
 
 /// What this process gives up before the guest runs.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Jail around this process")]
 pub(super) struct JailArgs {
     /// Leave this process all that its user may do. Otherwise it keeps the files, ports and system
     /// calls that the grants need, in case that the guest breaks out of its machine

@@ -13,6 +13,7 @@ mod lint;
 mod new;
 mod outcome;
 mod output;
+mod papers;
 mod policy;
 mod process;
 mod refusals;
@@ -22,6 +23,7 @@ mod say;
 mod signals;
 mod snapshot;
 mod style;
+mod tasks;
 mod template;
 mod timeline;
 mod top;
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 
 use self::say::note;
 pub use self::top::Picture;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Runs untrusted async Rust in a micro-VM whose wakers reach across the boundary.
 #[derive(Debug, Parser)]
@@ -47,6 +49,21 @@ First steps:
   cd hello && cargo run -- friend
   wakebox run target/debug/hello --stats")]
 struct Cli {
+    /// When to colour what is said
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        help_heading = None
+    )]
+    color: style::When,
+
+    /// Say nothing but what was asked for and what went wrong
+    #[arg(long, short, global = true, help_heading = None)]
+    quiet: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -56,7 +73,7 @@ enum Command {
     /// Run a guest in a micro-VM; its exit status becomes the command's
     Run(Box<run::Args>),
     /// For cargo's `runner`: run a guest as `run` does, and what is no guest, as a test, on this host
-    #[command(hide = true)]
+    #[command(hide = true, name = "cargo-runner")]
     Runner(Box<run::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
@@ -76,6 +93,10 @@ enum Command {
     Doctor,
     /// Write the crate of a new guest
     New(new::Args),
+    /// Write a script with which a shell completes this command's words
+    Completions(papers::Completions),
+    /// Write manual pages, one for each subcommand, into a folder
+    Man(papers::Man),
     /// Explain what a policy file grants
     #[command(subcommand)]
     Policy(policy::Command),
@@ -86,6 +107,10 @@ enum Command {
 pub fn main() -> ExitCode {
     process::prepare();
     let cli = Cli::parse();
+    style::settle(cli.color);
+    if cli.quiet {
+        say::be_quiet();
+    }
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Runner(args) => runner::run(*args),
@@ -97,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Timeline(args) => timeline::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
+        Command::Completions(args) => papers::completions(&args, Cli::command()),
+        Command::Man(args) => papers::man(&args, Cli::command()),
         Command::New(args) => new::run(&args),
         Command::Policy(command) => policy::run(&command),
     };

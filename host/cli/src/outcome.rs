@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::say::note;
 use super::style::Style;
 use wakebox::printable_line;
-use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic};
+use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic, Task};
 
 /// How much of a backtrace is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -255,6 +255,8 @@ pub(super) struct Report<'a> {
     pub(super) outcome: &'a Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stopped_at: Option<&'a Backtrace>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) tasks: &'a [Task],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) lost_output: &'a [LostOutput],
 }

@@ -10,7 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::say::note;
+use super::say::remark;
 use super::style::Style;
 
 /// What the events are for that the library tells of refusals.
@@ -74,7 +74,7 @@ pub(super) fn tell_rest() {
     let style = Style::of_stderr();
     let next = || locked(&QUEUE).as_mut()?.untold.pop_front();
     while let Some(refused) = next() {
-        note!("{}: {}", style.strong("note"), sentence(&refused));
+        remark!("{}: {}", style.strong("note"), sentence(&refused));
     }
 }
 

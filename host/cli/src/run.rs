@@ -11,9 +11,10 @@ use super::lint::describe;
 use super::outcome::{Frames, Report, explain};
 use super::output::{OutputFile, Outputs, Readers, Stream};
 use super::refusals;
-use super::say::note;
+use super::say::{note, remark};
 use super::signals;
 use super::style::Style;
+use super::tasks;
 use super::template::KeyOf;
 use wakebox::trace::lint::{Lint, Thresholds};
 use wakebox::{Builder, Error, Input, Outcome, Sandbox, trace};
@@ -32,7 +33,11 @@ pub(super) struct Args {
     pub(super) sandbox: SandboxArgs,
 
     /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
-    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "ARGS",
+        help_heading = None
+    )]
     args: Vec<String>,
 }
 
@@ -43,6 +48,9 @@ impl Args {
     }
 }
 
+/// Above the options that say what is shown of a run, and where it goes.
+const SHOWN: &str = "What is shown and written";
+
 /// What a sandbox is made of, for all commands that make one.
 #[derive(Debug, clap::Args)]
 pub(super) struct SandboxArgs {
@@ -50,41 +58,41 @@ pub(super) struct SandboxArgs {
     guest: GuestArgs,
 
     /// At the end, print exits, wakes, operations, polls and times on standard error
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     stats: bool,
 
     /// How much of a backtrace is shown when the guest panics, faults or is stopped
-    #[arg(long, value_enum, value_name = "FRAMES", default_value_t = Frames::Short)]
+    #[arg(long, help_heading = SHOWN, value_enum, value_name = "FRAMES", default_value_t = Frames::Short)]
     backtrace: Frames,
 
     /// A file with the debug information of a stripped guest
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     symbols: Option<PathBuf>,
 
     /// Write how the guest ended to this file, in JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     report: Option<PathBuf>,
 
     /// If the guest does not end by itself, write its memory and registers to this file, for `gdb
     /// GUEST FILE`; else it is left as it is
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     crash_dump: Option<PathBuf>,
 
     /// Write what happens on both sides to FILE, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     trace: Option<PathBuf>,
 
     /// Write a page with the run's timeline to FILE, for any browser
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     timeline: Option<PathBuf>,
 
     /// Slots of the ring in which the guest's trace records wait to be taken out
-    #[arg(long, value_name = "N", default_value_t = trace::RECORDS)]
+    #[arg(long, help_heading = SHOWN, value_name = "N", default_value_t = trace::RECORDS)]
     trace_ring: u32,
 
     /// Watch the run, and say at the end on standard error what looks wrong with the guest's tasks;
     /// the exit status is 1 then, if it were 0 otherwise. `wakebox lint` has the thresholds
-    #[arg(long)]
+    #[arg(long, help_heading = SHOWN)]
     lint: bool,
 }
 
@@ -175,7 +183,10 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         .args(args.args)
         .stdin(Input::Inherit);
     refusals::tell();
-    let (sandbox, outcome) = run_until(builder, std::future::pending())?;
+    let (sandbox, outcome, ()) = run_beside(builder, std::future::pending(), |sandbox| {
+        tasks::tell_when_asked(sandbox);
+        std::future::ready(())
+    })?;
     conclude(&mut wishes, &outcome, &sandbox)
 }
 
@@ -280,6 +291,7 @@ pub(super) fn conclude(
     let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
     if !matches!(outcome, Outcome::Exit(_)) {
         explain(outcome, stopped_at.as_ref(), wishes.backtrace, style);
+        tasks::tell(sandbox.tasks(), &sandbox.stats(), style);
     }
     if wishes.stats {
         note!("{}", style.faint(&sandbox.stats().to_string()));
@@ -298,6 +310,7 @@ pub(super) fn conclude(
             exit_status: status,
             outcome,
             stopped_at: stopped_at.as_ref(),
+            tasks: sandbox.tasks(),
             lost_output: sandbox.lost_output(),
         };
         file.write_text(&report.to_json()?)?;
@@ -314,7 +327,7 @@ pub(super) fn conclude(
     {
         let (dump, path) = (sandbox.crash_dump()?, file.path().to_owned());
         file.write(|file| dump.write_to(file))?;
-        note!(
+        remark!(
             "a crash dump was written: gdb {} {}",
             wishes.guest.display(),
             path.display()

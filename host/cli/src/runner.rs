@@ -1,4 +1,4 @@
-//! `wakebox runner`: what cargo starts in a guest's crate for `cargo run` and for `cargo test`.
+//! `wakebox cargo-runner`: what cargo starts in a guest's crate for `cargo run` and for `cargo test`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};

@@ -7,6 +7,7 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wakebox::printable_line;
 
@@ -23,7 +24,27 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::say::to_error(format_args!($($words)*)) };
 }
 
-pub(super) use {note, say};
+/// Prints a line to standard error that tells of nothing that went wrong; not with `--quiet`.
+macro_rules! remark {
+    ($($words:tt)*) => {
+        if !$crate::say::is_quiet() {
+            $crate::say::to_error(format_args!($($words)*));
+        }
+    };
+}
+
+pub(super) use {note, remark, say};
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is said but what was asked for and what went wrong.
+pub(super) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+pub(super) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
 
 /// A standard stream, with nothing in between.
 struct Stream(BorrowedFd<'static>);
@@ -91,6 +112,14 @@ pub(super) fn to_error(words: Arguments<'_>) {
     let line = harmless(&format!("{words}\n"));
     // If it cannot be written there, there is no other place to say so.
     let _ = write_all(&mut Stream(rustix::stdio::stderr()), line.as_bytes());
+}
+
+/// Prints a script of this command's own, as it is.
+pub(super) fn script(text: &str) {
+    let written = write_all(&mut Stream(rustix::stdio::stdout()), text.as_bytes());
+    if written.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe) {
+        std::process::exit(1);
+    }
 }
 
 /// Prints JSON that a guest has made to standard output: as it is to a file or a pipe, and on a

@@ -1,4 +1,5 @@
-//! SIGHUP, SIGINT and SIGTERM: the first ends the run in order, another one the command at once.
+//! SIGHUP, SIGINT and SIGTERM: the first ends the run in order, another one the command at once. SIGQUIT
+//! asks what the guest waits for.
 //!
 //! The handlers are there before anything else is done: so the signals mean the same while the guest
 //! is loaded, runs, and has its output waited for; and they end a process that is the first of its
@@ -26,6 +27,8 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 static FIRST_AT: AtomicU64 = AtomicU64::new(0);
 /// Rung by the handler; -1 before there is one.
 static BELL: AtomicI32 = AtomicI32::new(-1);
+/// Rung by that of SIGQUIT.
+static QUESTION: AtomicI32 = AtomicI32::new(-1);
 
 /// Catches the signals from now on, except a SIGHUP that whoever started the process wants ignored, as
 /// `nohup` does. A shell has what it puts into the background ignore SIGINT, so that no key ends it;
@@ -35,18 +38,20 @@ static BELL: AtomicI32 = AtomicI32::new(-1);
 ///
 /// The kernel did not do its part.
 pub(super) fn catch() -> Result<()> {
-    static OWNED: OnceLock<OwnedFd> = OnceLock::new();
-    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .context("no descriptor for the signals that end the command")?;
-    // As long as the process lives.
-    BELL.store(OWNED.get_or_init(|| bell).as_raw_fd(), Ordering::Release);
-    for signal in SIGNALS {
-        handle(signal).context("the signals that end the command cannot be caught")?;
+    static OWNED: [OnceLock<OwnedFd>; 2] = [const { OnceLock::new() }; 2];
+    for (owned, bell) in OWNED.iter().zip([&BELL, &QUESTION]) {
+        let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .context("no descriptor for the signals that end the command")?;
+        // As long as the process lives.
+        bell.store(owned.get_or_init(|| made).as_raw_fd(), Ordering::Release);
     }
-    Ok(())
+    for signal in SIGNALS {
+        handle(signal, heard).context("the signals that end the command cannot be caught")?;
+    }
+    handle(libc::SIGQUIT, asked).context("SIGQUIT cannot be caught")
 }
 
-fn handle(signal: libc::c_int) -> io::Result<()> {
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: all-zero bytes are a `sigaction` and a `sigset_t`; the calls read and write these
     // values alone. The handler does nothing that a handler may not do (signal-safety(7)).
     unsafe {
@@ -57,7 +62,7 @@ fn handle(signal: libc::c_int) -> io::Result<()> {
         if signal == libc::SIGHUP && action.sa_sigaction == libc::SIG_IGN {
             return Ok(());
         }
-        action.sa_sigaction = heard as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_sigaction = handler as libc::sighandler_t;
         action.sa_flags = libc::SA_RESTART;
         if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
@@ -85,6 +90,15 @@ extern "C" fn heard(signal: libc::c_int) {
         return;
     }
     FIRST_AT.store(now, Ordering::Release);
+    ring(&BELL);
+}
+
+extern "C" fn asked(_signal: libc::c_int) {
+    ring(&QUESTION);
+}
+
+/// Rings a bell, as a handler may.
+fn ring(bell: &AtomicI32) {
     // SAFETY: the descriptor is never closed, eight bytes are read, and the interrupted code finds
     // its error number as it was.
     unsafe {
@@ -92,7 +106,7 @@ extern "C" fn heard(signal: libc::c_int) {
         let before = *errno;
         let ring = 1_u64;
         libc::write(
-            BELL.load(Ordering::Acquire),
+            bell.load(Ordering::Acquire),
             (&raw const ring).cast(),
             size_of::<u64>(),
         );
@@ -126,20 +140,32 @@ pub(super) fn caught() -> Option<u8> {
 
 /// Waits for the first signal; for ever, if none is caught.
 pub(super) async fn first() {
-    let bell = BELL.load(Ordering::Acquire);
-    if caught().is_some() {
-        return;
+    if caught().is_none() {
+        rung(&BELL).await;
     }
+}
+
+/// Waits for SIGQUIT, and once for each number of them that come before it is called again.
+pub(super) async fn question() {
+    let bell = rung(&QUESTION).await;
+    let mut count = [0; size_of::<u64>()];
+    // Whoever else read it has answered.
+    let _ = rustix::io::read(bell, &mut count);
+}
+
+/// Waits until a bell was rung; for ever, if there is none.
+async fn rung(bell: &AtomicI32) -> BorrowedFd<'static> {
+    let bell = bell.load(Ordering::Acquire);
     if bell >= 0 {
         // SAFETY: the descriptor is never closed.
         let bell = unsafe { BorrowedFd::borrow_raw(bell) };
         // SAFETY: it stays the same descriptor, whatever is done with the value.
-        let bell = unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) };
-        if let Ok(bell) = bell
-            && bell.readable().await.is_ok()
+        let readable = unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) };
+        if let Ok(readable) = readable
+            && readable.readable().await.is_ok()
         {
-            return;
+            return bell;
         }
     }
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }

@@ -12,12 +12,15 @@ use super::guest::GuestArgs;
 use super::outcome::{Frames, explain};
 use super::output::{OutputFile, Outputs, Readers};
 use super::run::run_beside;
-use super::say::note;
+use super::say::remark;
 use super::signals;
 use super::style::Style;
 use super::template::KeyOf;
 use wakebox::template::{FileOptions, Open, Position, SnapshotError, When};
 use wakebox::{Caller, Error, Handle, Input, Outcome, Sandbox, Template, units};
+
+/// Above the options that are about the file.
+const TEMPLATE: &str = "Template";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -30,13 +33,14 @@ pub(super) struct Args {
     guest: GuestArgs,
 
     /// Where the template goes
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", help_heading = TEMPLATE)]
     output: PathBuf,
 
     /// When it is taken: as soon as the guest has nothing to do; when the guest asks for it, with
     /// `wakebox_guest::snapshot()`; or after a call of one of its functions, whose argument is JSON
     #[arg(
         long,
+        help_heading = TEMPLATE,
         value_name = "parked|guest|call:NAME[=JSON]",
         default_value = "parked"
     )]
@@ -44,15 +48,19 @@ pub(super) struct Args {
 
     /// What becomes of sockets, files and calls that are open then: there is no template while any is,
     /// or they end in those who start from it
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = WhatIsOpen::Refuse)]
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = WhatIsOpen::Refuse, help_heading = TEMPLATE)]
     open: WhatIsOpen,
 
     /// Compress the file
-    #[arg(long)]
+    #[arg(long, help_heading = TEMPLATE)]
     zstd: bool,
 
     /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
-    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "ARGS",
+        help_heading = None
+    )]
     args: Vec<String>,
 }
 
@@ -164,7 +172,7 @@ fn write(file: OutputFile, template: &Template, options: &FileOptions) -> Result
         })
     })?;
     if let Position::Parked { held, ram, .. } = template.info().at {
-        note!(
+        remark!(
             "{}: a template with {} of {}; `wakebox run` and `wakebox call` go on from it",
             path.display(),
             units::bytes(held),

@@ -1,6 +1,7 @@
-//! Colours, on a terminal and nowhere else.
+//! Colours, on a terminal and nowhere else, unless it is wished otherwise.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 /// All that [`Style`] adds to a text.
 pub(super) const CODES: [&str; 8] = [
@@ -13,6 +14,27 @@ pub(super) const CODES: [&str; 8] = [
     "\x1b[33m",
     "\x1b[36m",
 ];
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum When {
+    /// On a terminal, unless `NO_COLOR` or `TERM` says otherwise
+    #[default]
+    Auto,
+    /// Wherever it goes
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// What was wished on the command line; once, before anything is said.
+static WISH: OnceLock<When> = OnceLock::new();
+
+/// Settles when to colour.
+pub(super) fn settle(when: When) {
+    // It is said once on a command line.
+    let _ = WISH.set(when);
+}
 
 /// Whether and how to colour.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +61,11 @@ impl Style {
 
     /// <https://no-color.org>: any value but the empty one says no.
     fn of(terminal: bool) -> Self {
+        match WISH.get() {
+            Some(When::Always) => return Self { colours: true },
+            Some(When::Never) => return Self { colours: false },
+            _ => {}
+        }
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {

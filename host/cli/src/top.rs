@@ -38,7 +38,11 @@ pub(super) struct Args {
     sandbox: SandboxArgs,
 
     /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
-    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "ARGS",
+        help_heading = None
+    )]
     args: Vec<String>,
 }
 

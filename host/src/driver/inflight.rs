@@ -10,7 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::Request;
 use wakebox_abi::status::Status;
@@ -57,6 +59,24 @@ struct Slot<O> {
     operation: Option<O>,
     /// What was asked for, so that it can be issued again.
     request: Request,
+    /// When.
+    since: Moment,
+}
+
+/// A moment, to a few milliseconds: for whoever asks what has long been in flight, at a price that every
+/// operation can pay.
+#[derive(Clone, Copy, Debug)]
+struct Moment(Duration);
+
+impl Moment {
+    fn now() -> Self {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        Self(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
 }
 
 /// Rounds of polls in one turn: what an operation that is done makes ready is mostly done in the next.
@@ -151,6 +171,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
                 generation: 0,
                 operation: None,
                 request,
+                since: Moment::now(),
             });
         }
         let slot = &mut self.slots[index];
@@ -159,6 +180,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         }
         slot.generation = token.generation;
         slot.request = request;
+        slot.since = Moment::now();
         slot.operation = Some(operation);
         self.len += 1;
         Ok(self.poll(token.slot).map(|(_, _, end)| end))
@@ -167,6 +189,14 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
     /// The operation in a slot.
     pub(crate) fn get(&self, slot: u32) -> Option<&O> {
         self.slots.get(slot as usize)?.operation.as_ref()
+    }
+
+    /// An operation in flight, what it was started with, and how long ago.
+    pub(crate) fn find(&self, token: Token) -> Option<(&Request, &O, Duration)> {
+        let slot = self.slots.get(token.slot as usize)?;
+        let operation = slot.operation.as_ref()?;
+        (slot.generation == token.generation)
+            .then(|| (&slot.request, operation, slot.since.elapsed()))
     }
 
     /// What the operations in flight were started with, to issue them again elsewhere.

@@ -10,6 +10,7 @@ mod clock;
 mod close;
 mod console;
 mod deadline;
+mod describe;
 mod directory;
 mod entropy;
 mod file;

@@ -53,30 +53,30 @@ pub enum PolicyFileError {
         message: String,
     },
     /// An entry is not what it should be.
-    #[error("{path}: in `{key}`: {source}")]
+    #[error("{path}: in `{key}`: {why}")]
     Entry {
         /// The file.
         path: PathBuf,
         /// The key of the list.
         key: &'static str,
         /// What is wrong.
-        source: InvalidGrant,
+        why: InvalidGrant,
     },
     /// A limit is not what it should be.
-    #[error("{path}: in `limits`: {source}")]
+    #[error("{path}: in `limits`: {why}")]
     Limit {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: InvalidLimit,
+        why: InvalidLimit,
     },
     /// Entries contradict each other.
-    #[error("{path}: {source}")]
+    #[error("{path}: {why}")]
     Contradiction {
         /// The file.
         path: PathBuf,
         /// How.
-        source: Error,
+        why: Error,
     },
 }
 
@@ -144,9 +144,9 @@ impl Policy {
             .limits
             .iter()
             .try_fold(Limits::new(), |limits, (key, value)| {
-                let limit = |source| PolicyFileError::Limit {
+                let limit = |why| PolicyFileError::Limit {
                     path: path.into(),
-                    source,
+                    why,
                 };
                 limits.set(&format!("{key}={value}")).map_err(limit)
             })?;
@@ -165,9 +165,9 @@ impl Policy {
         };
         policy
             .validate()
-            .map_err(|source| PolicyFileError::Contradiction {
+            .map_err(|why| PolicyFileError::Contradiction {
                 path: path.into(),
-                source,
+                why,
             })?;
         Ok(policy)
     }
@@ -181,10 +181,10 @@ where
         .iter()
         .map(|text| text.parse())
         .collect::<Result<_, _>>()
-        .map_err(|source| PolicyFileError::Entry {
+        .map_err(|why| PolicyFileError::Entry {
             path: path.into(),
             key,
-            source,
+            why,
         })
 }
 

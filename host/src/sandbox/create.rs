@@ -163,6 +163,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         console: host.console,
         stdin: host.stdin,
         lost: Vec::new(),
+        tasks: Vec::new(),
     })
 }
 

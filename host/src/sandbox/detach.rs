@@ -40,7 +40,8 @@ impl Sandbox {
         }
         poll_fn(|context| {
             let is_over = self.live.stop.why_else_wake(context).is_some();
-            let is_wanted = self.live.requests.any_else_wake(context);
+            let is_wanted =
+                self.live.requests.any_else_wake(context) | self.live.asked.any_else_wake(context);
             match is_over || is_wanted || self.placement.wants_machine_else_wake(context) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,

@@ -7,6 +7,7 @@ use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::signal::RunPage;
 
 use super::Sandbox;
+use super::tasks::Asked;
 use crate::account::Account;
 use crate::calls::guest::Caller;
 use crate::meter::Meter;
@@ -27,6 +28,8 @@ pub(super) struct Live {
     pub(super) meter: Arc<Meter>,
     /// Who wants a template.
     pub(super) requests: Arc<Requests>,
+    /// Who wants to know what the tasks wait for.
+    pub(super) asked: Asked,
     account: Account,
     /// Weak: whoever keeps a handle after the end does not keep the guest's memory.
     memory: Weak<GuestMemory>,
@@ -51,6 +54,7 @@ impl Live {
             policy,
             meter,
             requests: Arc::default(),
+            asked: Asked::default(),
             account,
             memory: Arc::downgrade(memory),
             last: OnceLock::new(),

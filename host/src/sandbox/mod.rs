@@ -18,6 +18,7 @@ mod run;
 mod running;
 mod serve;
 mod snapshot;
+mod tasks;
 mod termination;
 
 use std::sync::{Arc, Weak};
@@ -47,6 +48,7 @@ use crate::observe::{Recorder, Tracing};
 use crate::ops::TokioBackend;
 use crate::pulse::Pulse;
 use crate::stdio::{Console, Stdin};
+use crate::tasks::Task;
 use crate::telemetry::Telemetry;
 
 /// How long a guest may compute before others get a turn, unless it is said.
@@ -101,6 +103,8 @@ pub struct Sandbox {
     stdin: Stdin,
     /// What did not arrive of the guest's output, known at the end.
     lost: Vec<LostOutput>,
+    /// What its tasks waited for when it was stopped.
+    tasks: Vec<Task>,
     // Dropped last: nobody else here has its memory then, and it can be made ready for the next guest.
     machine: Lent,
 }

@@ -32,6 +32,7 @@ struct Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.sandbox.live.requests.end();
+        self.sandbox.live.asked.end();
         self.sandbox.close();
     }
 }
@@ -80,6 +81,9 @@ impl Sandbox {
             },
         };
         let mut result = run.sandbox.account_for_output(result);
+        if let Ok(outcome) = &result {
+            run.sandbox.keep_tasks(outcome);
+        }
         run.sandbox.call_queue.end(GuestEnd::of(&result));
         run.sandbox.close_in_pieces().await;
         drop(run);
@@ -245,6 +249,9 @@ impl Sandbox {
         loop {
             if let Some(why) = self.live.stop.why() {
                 return Ok(self.stopped(why).await);
+            }
+            if self.live.asked.any() {
+                self.tell_tasks();
             }
             self.let_sinks_catch_up().await;
             // As often as a guest that computes: what it submits comes in larger batches so.

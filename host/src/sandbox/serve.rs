@@ -164,6 +164,9 @@ impl Sandbox {
         } else if self.poll_snapshot(context) {
             Poll::Ready(Parked::Wanted)
         } else {
+            if self.live.asked.any_else_wake(context) {
+                self.tell_tasks();
+            }
             Poll::Pending
         }
     }

@@ -370,10 +370,10 @@ fn a_guests_arguments_need_no_dashes_before_them() {
 
 #[test]
 fn cargos_runner_leaves_to_this_host_what_is_no_guest() {
-    let output = output(wakebox().args(["runner", "--", "/bin/echo", "--not", "a guest"]));
+    let output = output(wakebox().args(["cargo-runner", "--", "/bin/echo", "--not", "a guest"]));
     assert_eq!(text(&output.stdout), "--not a guest\n");
     refuses(
-        wakebox().args(["runner", "--", "/nonexistent/guest"]),
+        wakebox().args(["cargo-runner", "--", "/nonexistent/guest"]),
         &["/nonexistent/guest", "No such file"],
     );
 }
@@ -418,4 +418,65 @@ fn a_refusal_is_told_once_with_the_option_that_grants_it() {
     let told = text(&output(&mut command).stderr);
     let note = "note: refused connect 127.0.0.1:9; grant it with --allow-connect 127.0.0.1:9";
     assert_eq!(told.matches(note).count(), 1, "{told}");
+
+    let mut command = wakebox();
+    command
+        .args(["run", "--quiet"])
+        .arg(guest("fetch"))
+        .arg(url);
+    let told = text(&output(&mut command).stderr);
+    assert!(!told.contains("note: "), "{told}");
+}
+
+#[test]
+fn options_stand_under_the_heading_of_their_kind() {
+    let help = |command: &str| text(&output(wakebox().args([command, "-h"])).stdout);
+    let under = |help: &str, heading: &str| {
+        let (_, behind) = help.split_once(&format!("\n{heading}")).expect(heading);
+        let end = behind.find("\n\n").unwrap_or(behind.len());
+        behind[..end].to_owned()
+    };
+    let run = help("run");
+    for (heading, option) in [
+        ("Arguments:", "[ARGS]"),
+        ("Options:", "--color"),
+        ("Options:", "--quiet"),
+        ("Limits", "--mem"),
+        ("Jail", "--no-jail"),
+        ("Grants", "--allow-connect"),
+        ("What is shown and written:", "--report"),
+        ("What is shown and written:", "--stats"),
+    ] {
+        let found = under(&run, heading);
+        assert!(found.contains(option), "no {option} under {heading}: {run}");
+    }
+    assert!(under(&help("call"), "Arguments:").contains("[JSON]"));
+    assert!(under(&help("snapshot"), "Template:").contains("--output"));
+}
+
+#[test]
+fn colours_are_what_was_wished() {
+    let coloured = |options: &[&str]| {
+        let mut command = wakebox();
+        command.args(options).args(["run", "/nonexistent/guest"]);
+        text(&output(&mut command).stderr).contains("\x1b[")
+    };
+    assert!(!coloured(&[]));
+    assert!(!coloured(&["--color", "never"]));
+    assert!(coloured(&["--color", "always"]));
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_option() {
+    for shell in ["bash", "fish", "zsh"] {
+        let script = text(&output(wakebox().args(["completions", shell])).stdout);
+        assert!(script.contains("allow-connect"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let output = output(wakebox().arg("man").arg(&pages));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for page in ["wakebox.1", "wakebox-run.1", "wakebox-policy-check.1"] {
+        assert!(pages.join(page).is_file(), "{page}");
+    }
 }

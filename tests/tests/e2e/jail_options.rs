@@ -47,7 +47,10 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         "backtrace" => ["none", "short", "full"]
             .map(|most| Some(most.into()))
             .into(),
-        "stats" | "lint" | "verbose" => vec![None],
+        "stats" | "lint" | "verbose" | "quiet" => vec![None],
+        "color" => ["auto", "always", "never"]
+            .map(|when| Some(when.into()))
+            .into(),
         "symbols" => one(&guest("panic").display().to_string()),
         "report" | "crash-dump" | "trace" | "timeline" => vec![Some(at(option))],
         "trace-ring" => one("1024"),

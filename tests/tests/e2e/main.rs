@@ -49,4 +49,5 @@ mod trace;
 mod udp;
 mod unix;
 mod views;
+mod waits;
 mod watched;

@@ -9,6 +9,8 @@ extern crate alloc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use core::net::SocketAddr;
+
 use embassy_time::{Duration, Instant, Ticker, Timer, with_timeout};
 use embedded_io_async::{BufRead, Read, Write};
 use embedded_nal_async::{AddrType, Dns, TcpConnect};
@@ -56,6 +58,38 @@ async fn visit<N: TcpConnect + Dns>(network: &N, name: &str, port: u16) -> bool 
     };
     let mut greeting = [0; 12];
     stream.read_exact(&mut greeting).await.is_ok() && echoed(&mut stream, b"visitor").await
+}
+
+/// A server for any network that has the traits of `edge-nal`.
+async fn edge_server(network: &impl edge_nal::TcpAccept) -> bool {
+    use edge_nal::{Readable, TcpSplit};
+
+    let Ok((_, mut stream)) = network.accept().await else {
+        return false;
+    };
+    let (mut from, mut to) = stream.split();
+    let mut bytes = [0; 4];
+    from.readable().await.is_ok()
+        && from.read_exact(&mut bytes).await.is_ok()
+        && to.write_all(&bytes).await.is_ok()
+}
+
+/// A client for one.
+async fn edge_client(network: &impl edge_nal::TcpConnect, to: SocketAddr) -> bool {
+    use edge_nal::{Close, TcpShutdown};
+
+    let Ok(mut stream) = network.connect(to).await else {
+        return false;
+    };
+    echoed(&mut stream, b"edge").await && stream.close(Close::Both).await.is_ok()
+}
+
+async fn edge() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr().await?;
+    let both = futures::join!(edge_server(&listener), edge_client(&Stack, address));
+    println!("edge {both:?}");
+    Ok(())
 }
 
 async fn input() {
@@ -170,6 +204,8 @@ fn randomness() {
     let zeroes = bytes.iter().filter(|&&byte| byte == 0).count();
     println!("getrandom {}", filled && zeroes < 50);
     println!("getrandom changes {}", getrandom::u64() != getrandom::u64());
+    let filled = getrandom_03::fill(&mut bytes).is_ok();
+    println!("getrandom 0.3 {filled}");
     println!("rand system {}", SysRng.try_next_u64().is_ok());
     let mut generator = rand::rngs::SmallRng::try_from_rng(&mut SysRng).unwrap();
     println!(
@@ -200,6 +236,7 @@ async fn main() -> Result<()> {
         absent.await.map_err(|error| error.status())
     );
     println!("lookup {}", lookup("127.0.0.1").await.is_ok());
+    edge().await?;
     incoming().await?;
     embassy().await;
     randomness();

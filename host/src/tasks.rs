@@ -1,0 +1,216 @@
+//! The tasks of a guest and what each waits for: what the guest says ([`wakebox_abi::task`]), and what the
+//! host knows of the operations that are in flight.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use wakebox_abi::entry::Token;
+use wakebox_abi::task::{Entry, State, TYPE_NAME, short_name};
+use wakebox_trace::units;
+use wakebox_vmm::memory::View;
+
+use crate::text::Quoted;
+
+/// Most tasks that are looked at: a guest may have a million, and may say that they stand in a circle.
+const MOST: usize = 256;
+
+/// Most bytes of a name that are looked at.
+const NAME_MAX: usize = 256;
+
+/// A task of a guest that has not ended, in the guest's own words: escaped, and cut off if they are long.
+///
+/// `Display` gives a sentence for a person, `Serialize` the same for a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Task {
+    /// From 1 on, in the order in which the guest makes them.
+    pub number: u32,
+    /// What it was called, or what the function is called that its future is of.
+    pub name: String,
+    /// Where it was spawned, as in `src/main.rs:20:9`; `None` for those of the guest's runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// What it waits for: the first thing that its last poll has asked for.
+    pub waits: Waits,
+    /// How many things more it waits for.
+    pub more: u32,
+}
+
+/// What a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "for")]
+#[non_exhaustive]
+pub enum Waits {
+    /// Something in the guest that its runtime knows nothing of: a lock or a channel between tasks, for
+    /// instance.
+    Other,
+    /// Nothing: it is being polled.
+    Polled,
+    /// Nothing any more: what it waited for is done.
+    Done,
+    /// An operation of the host.
+    Operation {
+        /// Which, as in `ReadStream #65 on 127.0.0.1:80`.
+        what: String,
+        /// For how long it has been in flight, to a few milliseconds.
+        since: Duration,
+    },
+    /// A time.
+    Timer {
+        /// For how long it still waits.
+        left: Duration,
+    },
+    /// The end of another task.
+    Task {
+        /// Its number.
+        number: u32,
+    },
+    /// Room for an operation: as many as may be are in flight.
+    Slot,
+    /// That the sandbox is restored from a template.
+    Restored,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` ({}", self.name, self.number)?;
+        if let Some(location) = &self.location {
+            write!(f, ", spawned at {location}")?;
+        }
+        write!(f, ") {}", self.waits)?;
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, ", or for {more} more"),
+        }
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other => f.write_str("waits for another task: a lock, a channel, a waker"),
+            Self::Polled => f.write_str("is being polled"),
+            Self::Done => f.write_str("can go on: what it waited for is done"),
+            Self::Operation { what, since } => {
+                write!(f, "waits for {what} since {}", units::duration(*since))
+            }
+            Self::Timer { left } if left.is_zero() => f.write_str("waits for a timer that is due"),
+            Self::Timer { left } => {
+                write!(f, "waits for a timer, {} more", units::duration(*left))
+            }
+            Self::Task { number } => write!(f, "waits for the end of task {number}"),
+            Self::Slot => f.write_str("waits for room for an operation (--in-flight)"),
+            Self::Restored => f.write_str("waits to be restored from a template"),
+        }
+    }
+}
+
+/// Reads the tasks of a guest that stands still. `head` is where it says that they are, `now_ns` the time
+/// of its clock, and `in_flight` tells of an operation, if it is.
+pub(crate) fn read(
+    view: &View,
+    head: u64,
+    now_ns: u64,
+    mut in_flight: impl FnMut(Token) -> Option<(String, Duration)>,
+) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let Some([mut next]) = words(view, head) else {
+        return tasks;
+    };
+    while next != 0 && tasks.len() < MOST {
+        let Some(entry) = words(view, next).map(Entry::from_words) else {
+            break;
+        };
+        let (state, more) = entry.waits();
+        let waits = match state {
+            Some(State::Polled) => Waits::Polled,
+            Some(State::Operation) => match in_flight(Token::from_word(entry.detail)) {
+                Some((what, since)) => Waits::Operation { what, since },
+                None => Waits::Done,
+            },
+            Some(State::Timer) => Waits::Timer {
+                left: Duration::from_nanos(entry.detail.saturating_sub(now_ns)),
+            },
+            Some(State::Task) => Waits::Task {
+                number: entry.detail as u32,
+            },
+            Some(State::Slot) => Waits::Slot,
+            Some(State::Restored) => Waits::Restored,
+            Some(State::Other) | None => Waits::Other,
+        };
+        let file = text(view, entry.file, entry.file_len);
+        tasks.push(Task {
+            number: entry.number,
+            name: name(view, &entry),
+            location: (!file.is_empty()).then(|| {
+                let place = format!("{file}:{}:{}", entry.line, entry.column);
+                Quoted(place).to_string()
+            }),
+            waits,
+            more,
+        });
+        next = entry.next;
+    }
+    tasks
+}
+
+fn name(view: &View, entry: &Entry) -> String {
+    let whole = text(view, entry.name, entry.name_len);
+    let mut name = String::new();
+    // A text that can be written to.
+    let written = match entry.state & TYPE_NAME {
+        0 => Err(fmt::Error),
+        _ => short_name(&whole, &mut name),
+    };
+    Quoted(if written.is_ok() { name } else { whole }).to_string()
+}
+
+/// The words at an address of the guest, if they are there.
+fn words<const N: usize>(view: &View, address: u64) -> Option<[u64; N]> {
+    let mut words = [[0; 8]; N];
+    let bytes = words.as_flattened_mut();
+    let len = bytes.len();
+    (view.read(address, bytes) == len).then(|| words.map(u64::from_le_bytes))
+}
+
+/// As much of a text as is there and looked at.
+fn text(view: &View, address: u64, len: u32) -> String {
+    let mut bytes = vec![0; (len as usize).min(NAME_MAX)];
+    let there = view.read(address, &mut bytes);
+    bytes.truncate(there);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_told_in_a_sentence() {
+        let task = |waits, more| Task {
+            number: 3,
+            name: "fetch-2".into(),
+            location: Some("src/main.rs:20:9".into()),
+            waits,
+            more,
+        };
+        let operation = Waits::Operation {
+            what: "ReadStream #65 on 127.0.0.1:80".into(),
+            since: Duration::from_millis(1900),
+        };
+        assert_eq!(
+            task(operation, 0).to_string(),
+            "`fetch-2` (3, spawned at src/main.rs:20:9) waits for ReadStream #65 on 127.0.0.1:80 \
+             since 1.90 s"
+        );
+        assert!(
+            task(Waits::Other, 2)
+                .to_string()
+                .ends_with(", or for 2 more")
+        );
+        let json = serde_json::to_value(task(Waits::Task { number: 7 }, 0)).unwrap();
+        assert_eq!(json["waits"]["for"], "task");
+        assert_eq!(json["waits"]["number"], 7);
+    }
+}
