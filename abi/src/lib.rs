@@ -4,7 +4,7 @@
 //! nothing: it says where things lie in guest memory ([`layout`]), what the host
 //! tells a guest at start ([`boot`]), how requests and completions travel
 //! ([`ring`], [`entry`], [`op`], [`status`]), how either side gets the other's
-//! attention ([`port`], [`wake`]), how a guest says its last words ([`report`]) and how
+//! attention ([`port`], [`wake`], [`upcall`]), how a guest says its last words ([`report`]) and how
 //! it tells what it does ([`trace`]). A guest may be written against this crate alone.
 //!
 //! # Trust
@@ -40,6 +40,7 @@ pub mod ring;
 pub mod status;
 pub mod task;
 pub mod trace;
+pub mod upcall;
 pub mod wake;
 
 /// The version of this interface.

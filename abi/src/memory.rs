@@ -31,14 +31,23 @@ pub enum Word {
     Tasks = 0x8C,
     /// Guest: the upper half.
     TasksHigh = 0x90,
-    /// Guest, written by the ring-0 stub: interrupts taken.
+    /// Guest: where an interrupt goes on in ring 3 ([`crate::upcall`]), or zero: it is to return to what
+    /// it interrupted. The host writes zero when it injects one that goes on there.
+    Upcall = 0x94,
+    /// Guest, written by the ring-0 stub: interrupts taken, but for those that were upcalls.
     Interrupts = 0xC0,
+    /// Guest, written by the ring-0 stub: eight bytes, what an upcall has interrupted.
+    UpcallReturn = 0xC8,
     /// Host: free-running count of completions published.
     CompletionTail = 0x100,
     /// Host: free-running count of submissions consumed.
     SubmissionHead = 0x140,
     /// Host: not zero while the driver polls the submission ring, so that no doorbell is needed.
     DriverPolls = 0x180,
+    /// Host, read by the ring-0 stub: eight bytes, where the upcall that is being injected goes on.
+    UpcallTarget = 0x1C0,
+    /// The upper half of those eight bytes, zero.
+    UpcallTargetHigh = 0x1C4,
     /// Guest: free-running count of trace records published.
     TraceTail = 0x280,
     /// Guest: trace records lost because the ring was full, modulo 2³².
@@ -49,7 +58,7 @@ pub enum Word {
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -57,10 +66,14 @@ impl Word {
         Self::ExitCode,
         Self::Tasks,
         Self::TasksHigh,
+        Self::Upcall,
         Self::Interrupts,
+        Self::UpcallReturn,
         Self::CompletionTail,
         Self::SubmissionHead,
         Self::DriverPolls,
+        Self::UpcallTarget,
+        Self::UpcallTargetHigh,
         Self::TraceTail,
         Self::TraceLost,
         Self::TraceHead,
@@ -141,10 +154,12 @@ counters! {
     0x248 WokenByOut woken_by_out,
     /// Idle periods that ended with an interrupt.
     0x250 WokenByInterrupt woken_by_interrupt,
+    /// Upcalls: interrupts that have put urgent tasks before what they interrupted.
+    0x258 Upcalls upcalls,
 }
 
 const _: () = assert!(
-    Counter::WokenByInterrupt as u64 + 8 <= Word::TraceTail as u64
+    Counter::Upcalls as u64 + 8 <= Word::TraceTail as u64
         && Word::TraceHead as u64 + 4 <= PAGE_SIZE,
     "the control page is one page, and nothing lies in it twice: see memory.rs"
 );

@@ -26,6 +26,9 @@ pub const ALLOWED: [u16; 4] = [SUBMIT, WAIT, EXIT, ABORT];
 /// Interrupt vector that the host injects in wake mode `irq`.
 pub const IRQ_VECTOR: u8 = 0x20;
 
+/// Interrupt vector that the host injects for an upcall ([`crate::upcall`]).
+pub const UPCALL_VECTOR: u8 = 0x21;
+
 /// Rings a doorbell.
 ///
 /// # Safety

@@ -401,6 +401,20 @@ records! {
         /// Its number.
         task: u32 => Task,
     }
+
+    /// Urgent tasks have their turn, in the middle of whatever the guest does.
+    18 UpcallBegin {
+        /// The task whose poll is under way; zero for none.
+        task: u32 => Task,
+        /// Whether an interrupt began it, at any instruction. If not, the guest was at a place of its own.
+        interrupted: bool => Flag,
+    }
+
+    /// They have had it, and what was interrupted goes on.
+    19 UpcallEnd {
+        /// The task whose poll goes on; zero for none.
+        task: u32 => Task,
+    }
 }
 
 impl Record {

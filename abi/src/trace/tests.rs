@@ -196,6 +196,9 @@ fn what() -> impl Strategy<Value = What> {
         idle.prop_map(|how| What::Sleeps { how }),
         roused.prop_map(|by| What::Awake { by }),
         any::<u32>().prop_map(|count| What::Interrupted { count }),
+        any::<(u32, bool)>()
+            .prop_map(|(task, interrupted)| What::UpcallBegin { task, interrupted }),
+        any::<u32>().prop_map(|task| What::UpcallEnd { task }),
         any::<u64>().prop_map(|count| What::Lost { count }),
     ]
 }

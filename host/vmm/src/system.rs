@@ -4,7 +4,7 @@ use std::arch::x86_64::__cpuid;
 use std::io;
 use std::sync::{Mutex, OnceLock};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_SREGS};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ pub struct System {
     pub cpuid: CpuId,
     /// Whether this machine is itself emulated by QEMU, instruction by instruction.
     pub is_qemu: bool,
+    /// Whether KVM can write a processor's segments to the shared page at each exit.
+    pub(crate) tells_registers: bool,
     /// Processors that this process may use; asked once, because the answer takes system
     /// calls and files.
     pub processors: usize,
@@ -82,6 +84,8 @@ impl System {
             source,
         })?;
         Ok(Self {
+            tells_registers: kvm.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_SREGS as i32
+                != 0,
             model_specific: MODEL_SPECIFIC.into_iter().filter(is_known).collect(),
             kvm,
             cpuid,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, kvm_sregs, kvm_xcr, kvm_xcrs};
-use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use wakebox_abi::port;
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
+use wakebox_abi::{port, upcall};
 
 use crate::error::{Error, Result};
 use crate::frozen::Frozen;
@@ -89,6 +89,42 @@ struct HeldBack {
     kick: bool,
 }
 
+/// In which ring a processor was left, for those who have to know it at each interrupt. A call that asks
+/// costs more than the rest of an upcall on some machines: after the first, KVM tells at each exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ring {
+    /// Nobody has asked since the processor's state was set.
+    #[default]
+    Unasked,
+    /// The page that is shared with KVM has it (KVM API, 5, `KVM_CAP_SYNC_REGS`).
+    Told,
+}
+
+impl Ring {
+    /// Whether the processor is in ring 3.
+    fn is_user(&mut self, vcpu: &mut VcpuFd) -> Result<bool> {
+        let selector = match self {
+            Self::Told => vcpu.sync_regs().sregs.cs.selector,
+            Self::Unasked => {
+                let sregs = vcpu.get_sregs();
+                let sregs = sregs.map_err(Error::kvm("read the ring of a guest"))?;
+                if System::get()?.tells_registers {
+                    vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
+                    *self = Self::Told;
+                }
+                sregs.cs.selector
+            }
+        };
+        Ok(selector & 3 == 3)
+    }
+
+    /// What was told is no longer so.
+    fn forget(&mut self, vcpu: &mut VcpuFd) {
+        vcpu.clear_sync_valid_reg(SyncReg::SystemRegister);
+        *self = Self::Unasked;
+    }
+}
+
 /// All that a processor holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VcpuState {
@@ -139,6 +175,7 @@ pub struct Vcpu {
     ticker: &'static Ticker,
     held_back: HeldBack,
     interrupt_wanted: bool,
+    ring: Ring,
     /// How often KVM has asked to try again, one time after the other.
     refusals: u32,
 }
@@ -168,6 +205,7 @@ impl Vcpu {
             ticker,
             held_back: HeldBack::default(),
             interrupt_wanted: false,
+            ring: Ring::default(),
             refusals: 0,
         })
     }
@@ -265,6 +303,7 @@ impl Vcpu {
         state.cpu.set(&self.vcpu)?;
         self.vcpu.get_kvm_run().request_interrupt_window = 0;
         self.interrupt_wanted = state.interrupt_wanted;
+        self.ring.forget(&mut self.vcpu);
         self.refusals = 0;
         Ok(())
     }
@@ -273,6 +312,7 @@ impl Vcpu {
     pub(crate) fn renew(&mut self, memory: &Arc<GuestMemory>) {
         self.kick.disarm();
         self.vcpu.get_kvm_run().immediate_exit = 0;
+        self.ring.forget(&mut self.vcpu);
         // Best effort: `System::has_branch_barrier` says whether it can be had.
         let _ = ioctl::branch_barrier(&self.vcpu);
         self.kick = kick_of(&mut self.vcpu);
@@ -327,13 +367,26 @@ impl Vcpu {
         let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
         run.request_interrupt_window = u8::from(!ready);
         if ready {
-            ioctl::interrupt(&self.vcpu, port::IRQ_VECTOR).map_err(|source| Error::Kvm {
+            let vector = match self.begins_upcall()? {
+                true => port::UPCALL_VECTOR,
+                false => port::IRQ_VECTOR,
+            };
+            ioctl::interrupt(&self.vcpu, vector).map_err(|source| Error::Kvm {
                 action: "inject an interrupt",
                 source,
             })?;
             self.interrupt_wanted = false;
         }
         Ok(ready)
+    }
+
+    /// Whether the interrupt that is about to be injected is to be an upcall. In ring 0 none is
+    /// redirected, whatever the guest says: a guest that is truthful masks them before it halts.
+    fn begins_upcall(&mut self) -> Result<bool> {
+        let control = self.memory().control();
+        Ok(upcall::is_wanted(&control)
+            && self.ring.is_user(&mut self.vcpu)?
+            && upcall::host_begins(&control))
     }
 
     /// Sees to it that a kick reaches the thread, which is the calling one, in the guest, and that

@@ -22,8 +22,8 @@ const GDT: usize = 0x000;
 const GDT_LEN: usize = 0x38;
 const TSS: usize = 0x100;
 const IDT: usize = 0x400;
-/// Vectors 0 to 31 are exceptions, 32 is the interrupt that the host injects.
-const VECTORS: usize = 33;
+/// Vectors 0 to 31 are exceptions, 32 and 33 are the interrupts that the host injects.
+const VECTORS: usize = 34;
 
 /// Where the I/O permission bitmap starts in the TSS.
 const BITMAP: usize = 104;

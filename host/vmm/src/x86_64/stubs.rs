@@ -1,7 +1,7 @@
 //! The only code in ring 0: one stub for each vector, a few instructions long.
 //!
 //! On KVM-PVM a ring-0 instruction is emulated at about a microsecond, and many are
-//! refused (SSE, `int3`, `popcnt`, ...): a stub is made of `cli`, `sti`, `hlt`, `push`, `add`,
+//! refused (SSE, `int3`, `popcnt`, ...): a stub is made of `cli`, `sti`, `hlt`, `push`, `pop`, `add`,
 //! `cmp`, `jne`, `out` and `iretq`.
 //!
 //! An exception stub pushes its vector, rings [`port::FAULT`] and is not entered again.
@@ -21,8 +21,8 @@ use super::stubs_at;
 
 /// Bytes between two stubs.
 const STRIDE: usize = 32;
-/// Stubs in the page: exceptions and the interrupt.
-const COUNT: usize = 33;
+/// Stubs in the page: exceptions, the interrupt, and the upcall.
+const COUNT: usize = 34;
 
 global_asm!(
     ".pushsection .rodata.wakebox_stubs,\"a\",@progbits",
@@ -61,10 +61,18 @@ global_asm!(
     "  add dword ptr [{interrupts}], 1",
     "  iretq",
     ".balign 32",
+    // The upcall (wakebox_abi::upcall): what was interrupted is kept, and what the host has named
+    // takes its place in the frame. The host injects it into ring 3 only.
+    "  pop qword ptr [{interrupted}]",
+    "  push qword ptr [{target}]",
+    "  iretq",
+    ".balign 32",
     "wakebox_stubs_end:",
     ".popsection",
     tail = const CONTROL as i32 + Word::CompletionTail.offset() as i32,
     interrupts = const CONTROL as i32 + Word::Interrupts.offset() as i32,
+    interrupted = const CONTROL as i32 + Word::UpcallReturn.offset() as i32,
+    target = const CONTROL as i32 + Word::UpcallTarget.offset() as i32,
     fault = const port::FAULT,
 );
 
@@ -127,5 +135,17 @@ mod tests {
             (&interrupt[..3], &interrupt[3..7]),
             (&[0x83, 0x04, 0x25][..], &interrupts[..])
         );
+        // 8f 04 25 disp32: pop [disp32]; ff 34 25 disp32: push [disp32].
+        let interrupted = (CONTROL as u32 + Word::UpcallReturn as u32).to_le_bytes();
+        let target = (CONTROL as u32 + Word::UpcallTarget as u32).to_le_bytes();
+        let upcall = &code()[33 * STRIDE..];
+        let expected = [
+            &[0x8f, 0x04, 0x25][..],
+            &interrupted,
+            &[0xff, 0x34, 0x25],
+            &target,
+            &[0x48, 0xcf],
+        ];
+        assert_eq!(upcall[..16], expected.concat());
     }
 }
