@@ -85,6 +85,8 @@ struct Step {
     /// The register, and what to add to it, that give the canonical frame address.
     cfa: (usize, i64),
     saved: [Saved; RETURN_ADDRESS + 1],
+    /// Whether it was no call: the caller was interrupted where it stood.
+    interrupted: bool,
 }
 
 /// Where a caller's register is.
@@ -115,6 +117,7 @@ pub(crate) fn unwind_with(
     let mut tables = elf.and_then(|elf| Tables::of(elf, fuel));
     let is_code = |address: u64| elf.is_some_and(|elf| elf.is_code(address.wrapping_sub(bias)));
     let mut frame = innermost(registers);
+    let mut is_call = false;
     let mut addresses = vec![registers.rip];
     let mut outer = std::collections::VecDeque::new();
     let mut omitted = 0;
@@ -129,7 +132,7 @@ pub(crate) fn unwind_with(
         };
         // A call may be the last instruction of its function: then the address behind it belongs to
         // the next one.
-        let lookup = address.wrapping_sub(u64::from(step > 0));
+        let lookup = address.wrapping_sub(u64::from(is_call));
         let known = tables
             .as_mut()
             .and_then(|tables| tables.step(lookup.wrapping_sub(bias)));
@@ -150,6 +153,9 @@ pub(crate) fn unwind_with(
         };
         frame = caller;
         unfinished = true;
+        is_call = known.is_none_or(|step| !step.interrupted);
+        // Behind the first byte of what was interrupted, as a return address is behind its call.
+        let address = address.wrapping_add(u64::from(!is_call));
         if addresses.len() < KEPT_INNER {
             addresses.push(address);
             continue;
@@ -346,6 +352,7 @@ impl<'a> Tables<'a> {
         Some(Step {
             cfa: (general(register)?, offset),
             saved,
+            interrupted: function.is_signal_trampoline(),
         })
     }
 }

@@ -364,6 +364,13 @@ impl Assembler {
                     trace::Roused::Nothing => Roused::Nothing,
                 },
             },
+            What::UpcallBegin { task, interrupted } => EventKind::UpcallBegin {
+                task: some_task(task),
+                interrupted,
+            },
+            What::UpcallEnd { task } => EventKind::UpcallEnd {
+                task: some_task(task),
+            },
             What::Interrupted { count } => EventKind::InterruptTaken { count },
         };
         self.give(Side::Guest, kind, give);

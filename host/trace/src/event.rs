@@ -298,6 +298,18 @@ pub enum EventKind {
         /// What ended the sleep.
         by: Roused,
     },
+    /// Urgent tasks have their turn, and what the guest does waits. They end in the other order.
+    UpcallBegin {
+        /// The task whose poll is under way; `None` for the runtime.
+        task: Option<TaskId>,
+        /// Whether an interrupt began it, at any instruction. If not, the guest was at a place of its own.
+        interrupted: bool,
+    },
+    /// They have had it.
+    UpcallEnd {
+        /// The task whose poll goes on; `None` for the runtime.
+        task: Option<TaskId>,
+    },
     /// An interrupt was noticed to have been taken.
     InterruptTaken {
         /// Interrupts taken since the start.
@@ -451,6 +463,8 @@ impl EventKind {
             Self::TimerSet { .. } => "timer_set",
             Self::Sleeps { .. } => "sleeps",
             Self::Awake { .. } => "awake",
+            Self::UpcallBegin { .. } => "upcall_begin",
+            Self::UpcallEnd { .. } => "upcall_end",
             Self::InterruptTaken { .. } => "interrupt_taken",
             Self::Submitted { .. } => "submitted",
             Self::CancelAsked { .. } => "cancel_asked",
@@ -484,6 +498,7 @@ impl EventKind {
             | Self::Woken { task, .. }
             | Self::Dropped { task, .. }
             | Self::Ended { task, .. } => Some(*task),
+            Self::UpcallBegin { task, .. } | Self::UpcallEnd { task } => *task,
             Self::TimerSet { by, .. }
             | Self::Submitted { by, .. }
             | Self::CancelAsked { by, .. } => *by,

@@ -300,10 +300,16 @@ impl<W: Write + Send> Sink for Writer<W> {
 fn shape(kind: &EventKind) -> Shape {
     use EventKind as Kind;
     match kind {
-        Kind::PollBegin { .. } | Kind::Entered | Kind::Parked | Kind::Sleeps { .. } => Shape::Begin,
-        Kind::PollEnd { .. } | Kind::Exited { .. } | Kind::Resumed | Kind::Awake { .. } => {
-            Shape::End
-        }
+        Kind::PollBegin { .. }
+        | Kind::UpcallBegin { .. }
+        | Kind::Entered
+        | Kind::Parked
+        | Kind::Sleeps { .. } => Shape::Begin,
+        Kind::PollEnd { .. }
+        | Kind::UpcallEnd { .. }
+        | Kind::Exited { .. }
+        | Kind::Resumed
+        | Kind::Awake { .. } => Shape::End,
         Kind::OpBegins { .. } | Kind::CompletionWritten { .. } => Shape::Stroke,
         Kind::OpEnds { .. } => Shape::OpEnd,
         _ => Shape::Instant,
@@ -316,6 +322,11 @@ fn name(line: &mut Lines, event: &Event) {
     match &event.kind {
         Kind::PollBegin { .. } => line.text("poll"),
         Kind::PollEnd { result, .. } => poll_end(line, *result),
+        Kind::UpcallBegin { interrupted, .. } => line.text(match interrupted {
+            true => "interrupted by an upcall",
+            false => "urgent tasks first",
+        }),
+        Kind::UpcallEnd { .. } => line.text("goes on"),
         Kind::Entered => line.text("in the guest"),
         Kind::Exited { reason } => line.text("exit: ").text(reason.name()),
         Kind::Parked | Kind::Resumed => line.text("parked"),

@@ -24,6 +24,7 @@
 //! | `doorbell` | guest | `out`: submit, wait, exit, abort |
 //! | `exited`, `entered` | host | why the guest was left; that it is entered |
 //! | `interrupt_injected` | host | mode `irq` |
+//! | `upcall_begin`, `upcall_end` | guest | urgent tasks have their turn: which poll that interrupts |
 //! | `interrupt_taken` | guest | noticed by the guest, whose ring-0 stub counts them |
 //! | `parked`, `resumed` | host | the sandbox holds no thread meanwhile |
 //! | `detached`, `attached` | host | meanwhile its machine is another's |
@@ -52,6 +53,7 @@ pub mod summary;
 mod tasks;
 pub mod timeline;
 pub mod units;
+mod upcalls;
 
 pub use self::event::{
     Awaited, Cause, Doorbell, Event, EventKind, ExitReason, Idle, OpId, OpKind, PollResult, Roused,

@@ -38,6 +38,7 @@ use super::event::{Awaited, Cause, Event, EventKind, OpId, PollResult, TaskId, T
 use super::sink::Sink;
 use super::summary::{self, Summary};
 use super::tasks::Tasks;
+use super::upcalls::Interrupted;
 use crate::units;
 
 /// The longest stay in the guest that counts, in nanoseconds.
@@ -59,6 +60,7 @@ pub struct Lint {
     summary: Summary,
     tasks: Tasks<Watched>,
     poll: Option<Poll>,
+    interrupted: Interrupted<Poll>,
     /// Since when the guest runs.
     inside: Option<u64>,
     /// Nanoseconds that the guest has spent in polls, of each stay at most [`STAY`].
@@ -146,6 +148,7 @@ impl Lint {
             summary: Summary::new(),
             tasks: Tasks::default(),
             poll: None,
+            interrupted: Interrupted::new(),
             inside: None,
             computed: 0,
             polled: 0,
@@ -167,7 +170,7 @@ impl Lint {
         let time = event.time;
         self.summary.count(event);
         self.become_due(time);
-        if is_progress(&event.kind) {
+        if circle::is_progress(&event.kind) {
             self.judge_circle();
         }
         match &event.kind {
@@ -191,6 +194,16 @@ impl Lint {
                 }
                 let by_another = circle::is_by_another(*by, *task);
                 self.woken(*task, queued.then_some(by_another), *consumed);
+            }
+            EventKind::UpcallBegin { .. } => {
+                self.compute(time);
+                self.turn_over();
+                self.interrupted.begin(&mut self.poll);
+            }
+            EventKind::UpcallEnd { .. } => {
+                self.interrupted.end(&mut self.poll);
+                self.turn_over();
+                self.inside = self.inside.map(|inside| inside.max(time));
             }
             EventKind::Ended { task, .. } => self.ended(*task, time),
             EventKind::TimerSet { timer, at, .. } => self.timer_set(*timer, *at),
@@ -336,6 +349,14 @@ impl Lint {
         match (&self.poll, self.inside) {
             (Some(poll), Some(inside)) => time.saturating_sub(inside.max(poll.begin)).min(STAY),
             _ => 0,
+        }
+    }
+
+    /// From what had been computed when a poll began to what it has computed itself, and back, so that
+    /// it does not while it is interrupted.
+    fn turn_over(&mut self) {
+        if let Some(poll) = &mut self.poll {
+            poll.computed = self.computed.saturating_sub(poll.computed);
         }
     }
 
@@ -551,19 +572,6 @@ impl Sink for Lint {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.look(event);
         Ok(())
-    }
-}
-
-/// Whether something happened that tasks do not only say to each other.
-fn is_progress(event: &EventKind) -> bool {
-    match event {
-        EventKind::Woken { by, .. } => !matches!(by, Cause::Task(_) | Cause::Itself),
-        EventKind::Spawned { .. }
-        | EventKind::Ended { .. }
-        | EventKind::Submitted { .. }
-        | EventKind::OpEnds { .. }
-        | EventKind::Finished { .. } => true,
-        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::event::{Cause, Event, EventKind, Idle, PollResult, TaskId};
 use super::sink::Sink;
 use super::tasks::TASKS;
+use super::upcalls::Interrupted;
 
 /// What happened how often, and where the time went: counted event by event. At most
 /// [`TASKS`] tasks are told apart.
@@ -134,6 +135,7 @@ struct Now {
     parked: bool,
     watching: bool,
     poll: Option<Poll>,
+    interrupted: Interrupted<Poll>,
     /// Tasks that have ended, the first first.
     ended: VecDeque<TaskId>,
 }
@@ -246,6 +248,14 @@ impl Summary {
                 self.malformed = self.malformed.saturating_add(*count);
             }
             EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
+            EventKind::UpcallBegin { .. } => {
+                self.turn_over(event.time);
+                self.now.interrupted.begin(&mut self.now.poll);
+            }
+            EventKind::UpcallEnd { .. } => {
+                self.now.interrupted.end(&mut self.now.poll);
+                self.turn_over(event.time);
+            }
             EventKind::Started { .. }
             | EventKind::Restored { .. }
             | EventKind::Detached
@@ -308,6 +318,14 @@ impl Summary {
     fn keeps(&mut self, task: TaskId, change: i64) {
         if let Some(poll) = self.now.poll.as_mut().filter(|poll| poll.task == task) {
             poll.kept += change;
+        }
+    }
+
+    /// From when a poll began to how long it has lasted, and back, so that it does not while it is
+    /// interrupted.
+    fn turn_over(&mut self, time: u64) {
+        if let Some(poll) = &mut self.now.poll {
+            poll.begin = time.saturating_sub(poll.begin);
         }
     }
 
@@ -519,6 +537,31 @@ mod tests {
         let lost = EventKind::Lost { count: u64::MAX };
         let summary = summary([(1, lost.clone()), (2, lost)]);
         assert_eq!(summary.lost, u64::MAX);
+    }
+
+    #[test]
+    fn a_poll_does_not_last_while_an_upcall_interrupts_it() {
+        let urgent = TaskId(2);
+        let (task, interrupted) = (Some(MAIN), true);
+        let ready = PollResult::Ready;
+        let summary = summary([
+            (0, EventKind::Entered),
+            (0, begin()),
+            (10, EventKind::UpcallBegin { task, interrupted }),
+            (11, EventKind::PollBegin { task: urgent }),
+            (
+                18,
+                EventKind::PollEnd {
+                    task: urgent,
+                    result: ready,
+                },
+            ),
+            (20, EventKind::UpcallEnd { task }),
+            (25, pending()),
+        ]);
+        let longest = |task| summary.tasks[&task].longest;
+        assert_eq!((longest(MAIN), longest(urgent)), (15, 7));
+        assert_eq!((summary.time.polls, summary.time.executor), (22, 3));
     }
 
     #[test]

@@ -177,6 +177,27 @@ impl Teller {
                 Roused::Nothing => "nothing came; the guest gives up watching",
             }
             .into(),
+            EventKind::UpcallBegin { task, interrupted } => match (task, interrupted) {
+                (Some(task), true) => format!(
+                    "an upcall interrupts the poll of {}: urgent tasks have their turn",
+                    self.task(*task)
+                ),
+                (None, true) => {
+                    "an upcall interrupts the executor: urgent tasks have their turn".into()
+                }
+                (Some(task), false) => format!(
+                    "urgent tasks have their turn, where {} has come to",
+                    self.task(*task)
+                ),
+                (None, false) => "urgent tasks have their turn first".into(),
+            },
+            EventKind::UpcallEnd { task } => match task {
+                Some(task) => format!(
+                    "the upcall returns: the poll of {} goes on",
+                    self.task(*task)
+                ),
+                None => "the upcall returns".into(),
+            },
             EventKind::InterruptTaken { count } => {
                 format!("the guest notices interrupt number {count}")
             }
@@ -410,6 +431,26 @@ mod tests {
         }
         let lens = (teller.ready.len(), teller.causes.len(), teller.polled.len());
         assert_eq!(lens, (TASKS, TASKS, TASKS));
+    }
+
+    #[test]
+    fn an_upcall_is_told_with_the_poll_that_it_interrupts() {
+        let mut teller = Teller::default();
+        let mut tell = |kind| {
+            let (time, side) = (0, Side::Guest);
+            teller.tell(&Event { time, side, kind }).1
+        };
+        let (task, name) = (TaskId(1), "computes".to_owned());
+        tell(EventKind::Lives { task, name });
+        let (task, interrupted) = (Some(task), true);
+        let begin = tell(EventKind::UpcallBegin { task, interrupted });
+        assert!(
+            begin.contains("an upcall interrupts the poll of"),
+            "{begin}"
+        );
+        assert!(begin.contains("computes"), "{begin}");
+        let end = tell(EventKind::UpcallEnd { task });
+        assert!(end.contains("goes on"), "{end}");
     }
 
     #[test]

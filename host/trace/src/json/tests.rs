@@ -48,6 +48,11 @@ fn events() -> Vec<Event> {
             by,
             at: u64::MAX,
         },
+        EventKind::UpcallBegin {
+            task: Some(task),
+            interrupted: true,
+        },
+        EventKind::UpcallEnd { task: None },
         EventKind::InterruptTaken { count: 3 },
         EventKind::Submitted {
             op,

@@ -1,6 +1,6 @@
 //! Tasks that wake each other in turns and get nowhere.
 
-use crate::event::{Cause, TaskId};
+use crate::event::{Cause, EventKind, TaskId};
 
 /// Tasks whose names are kept; a circle of more looks like one of so many.
 const TASKS: usize = 16;
@@ -47,4 +47,17 @@ impl Circle {
 /// Whether a wake is one task's word to another.
 pub(super) fn is_by_another(by: Cause, task: TaskId) -> bool {
     matches!(by, Cause::Task(other) if other != task)
+}
+
+/// Whether something happened that tasks do not only say to each other.
+pub(super) fn is_progress(event: &EventKind) -> bool {
+    match event {
+        EventKind::Woken { by, .. } => !matches!(by, Cause::Task(_) | Cause::Itself),
+        EventKind::Spawned { .. }
+        | EventKind::Ended { .. }
+        | EventKind::Submitted { .. }
+        | EventKind::OpEnds { .. }
+        | EventKind::Finished { .. } => true,
+        _ => false,
+    }
 }

@@ -38,14 +38,16 @@
   function build(events) {
     const model = {
       tasks: new Map(), polls: [], wakes: [], ops: new Map(), timers: new Map(),
-      inside: [], parked: [], away: [], sleeps: [], marks: [], holes: [], start: 0, end: 1,
+      inside: [], parked: [], away: [], sleeps: [], marks: [], holes: [], upcalls: [], start: 0, end: 1,
+      // The longest poll that others interrupt: those may begin after it and end before it.
+      longest: 0,
       started: null, finished: null,
     };
-    const open = { poll: null, inside: null, parked: null, away: null, sleeps: null };
+    const open = { poll: null, upcalls: [], inside: null, parked: null, away: null, sleeps: null };
     const task = (id) => {
       let found = model.tasks.get(id);
       if (!found) {
-        found = { id, name: `task ${id}`, place: null, by: null, from: null, begin: null, end: null, aborted: false, polls: [], wakes: [], wake: null };
+        found = { id, name: `task ${id}`, place: null, by: null, from: null, begin: null, end: null, aborted: false, polls: [], upcalls: [], wakes: [], wake: null };
         model.tasks.set(id, found);
       }
       return found;
@@ -76,7 +78,7 @@
         case "poll_begin": {
           const of = task(value.task);
           if (of.begin === null) of.begin = time;
-          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, spurious: false };
+          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, spurious: false, upcall: open.upcalls[open.upcalls.length - 1] || null, upcalls: [] };
           of.wake = null;
           of.polls.push(poll);
           model.polls.push(poll);
@@ -92,6 +94,20 @@
           poll.result = result;
           if (more) { poll.on = more.on; poll.and = more.and; }
           poll.spurious = event.in_vain === true;
+          break;
+        }
+        case "upcall_begin": {
+          const upcall = { begin: time, end: null, poll: open.poll, interrupted: value.interrupted };
+          model.upcalls.push(upcall);
+          if (open.poll) { open.poll.upcalls.push(upcall); open.poll.task.upcalls.push(upcall); }
+          if (open.upcalls.length < DEEPEST) { open.upcalls.push(upcall); open.poll = null; }
+          break;
+        }
+        case "upcall_end": {
+          const upcall = open.upcalls.pop();
+          if (!upcall) break;
+          upcall.end = time;
+          open.poll = upcall.poll;
           break;
         }
         case "woken": {
@@ -136,10 +152,11 @@
       model.end = Math.max(events[events.length - 1].time, model.start + 1);
     }
     // What was not closed lasts to the end: the trace was cut off, or the guest died.
-    for (const list of [model.inside, model.parked, model.away, model.sleeps]) {
+    for (const list of [model.inside, model.parked, model.away, model.sleeps, model.upcalls]) {
       for (const part of list) if (part.end === null) part.end = model.end;
     }
-    if (open.poll) open.poll.end = model.end;
+    for (const poll of [open.poll, ...open.upcalls.map((upcall) => upcall.poll)]) if (poll) poll.end = model.end;
+    for (const poll of model.polls) if (poll.upcalls.length) model.longest = Math.max(model.longest, poll.end - poll.begin);
     for (const poll of model.polls) if (poll.wake) poll.wake.target = poll;
     model.deadlines = [...model.ops.values()].filter((op) => op.what === "Deadline" && op.written !== null);
     model.deadlines.sort((a, b) => a.written - b.written);
@@ -161,6 +178,8 @@
   }
 
   const LANES = 10;
+  /** Most upcalls within upcalls. */
+  const DEEPEST = 8;
 
   /** Bars of operations in lanes, none over another; those for which no lane is free share the last. */
   function layOutOps(model) {
@@ -275,6 +294,13 @@
     const from = (cause, text) => { if (cause) add(cause.begin, "guest", `${cause.task.name}, poll ${cause.number}`, { poll: cause }); if (text) add(...text); };
     const wake = poll.wake;
     const of = poll.task;
+    const { upcall } = poll;
+    const interrupts = () => {
+      const whom = upcall.poll ? `${upcall.poll.task.name}, poll ${upcall.poll.number}` : "the executor";
+      add(upcall.begin, "guest", upcall.interrupted ? `an upcall interrupts ${whom}` : `urgent tasks have their turn before ${whom}`, { poll: upcall.poll });
+    };
+    // The wake may be the upcall's own, or have been there before it.
+    const wakes = upcall && wake && wake.time >= upcall.begin;
     if (poll.first && !wake) {
       from(of.from);
       add(of.begin, "guest", of.by === null ? `The runtime makes the task ${of.name}` : `${of.name} is spawned: a new task goes straight into the run queue`);
@@ -296,9 +322,12 @@
           }
         }
       } else from(wake.poll);
+      if (wakes) interrupts();
       add(wake.time, "guest", name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`, { wake });
     }
+    if (upcall && !wakes) interrupts();
     add(poll.begin, "guest", `${of.name}, poll ${poll.number}: ${pollEnd(model, poll)}`, { poll, here: true });
+    if (upcall && upcall.poll) add(upcall.end, "guest", `the upcall returns: ${upcall.poll.task.name}, poll ${upcall.poll.number} goes on`);
     // What was under way when it was asked for has begun before.
     return steps.sort((a, b) => a.time - b.time || (a.here ? 1 : 0) - (b.here ? 1 : 0));
   }
@@ -518,7 +547,7 @@
       this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); }, MARKS_APART);
       this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake), MARKS_APART);
       this.bars(model.sleeps, rows.executor.top + 3, 12, () => colours.sleeps);
-      this.bars(model.polls, rows.executor.top + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll));
+      this.bars(model.polls, rows.executor.top + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll), model.longest);
       this.points(model.holes, "time", (x) => this.stroke(x, AXIS, this.height, colours.lost));
       this.drawLabels();
       this.drawArrows();
@@ -569,6 +598,7 @@
         pen.fillStyle = colours.life;
         if (end > begin) pen.fillRect(begin, top + ROW / 2 - 0.5, end - begin, 1);
         this.bars(task.polls, top + 4, ROW - 8, (poll) => this.dim(poll) || this.pollColour(poll));
+        this.bars(task.upcalls, top + 4, ROW - 8, () => colours.sleeps);
         this.drawWakes(task.wakes, top);
       }
       if (this.selected) {
@@ -763,7 +793,7 @@
       if (within(rows.parked)) { const parked = near(model.parked); return parked && { parked }; }
       if (within(rows.boundary)) { const inside = near(model.inside); return inside && { inside }; }
       if (within(rows.executor)) {
-        const poll = near(model.polls);
+        const poll = near(model.polls, model.longest);
         if (poll) return { poll };
         const sleeps = near(model.sleeps);
         return sleeps && { sleeps };
@@ -778,12 +808,20 @@
 
   // ---- What is said under the pointer -----------------------------------------------------------
 
+  /** How often a poll was interrupted, and for how long. */
+  function interruptions(poll) {
+    const { upcalls } = poll;
+    if (!upcalls.length) return "";
+    const took = upcalls.reduce((sum, upcall) => sum + (upcall.end - upcall.begin), 0);
+    return `\ninterrupted by ${count(upcalls.length, "upcall")}, for ${span(took)}`;
+  }
+
   function describe(model, hit) {
     const at = (time) => moment(time - model.start);
     if (hit.poll) {
       const { poll } = hit;
       const why = poll.wake ? `woken by ${causeText(model, poll.wake.by)}` : poll.first ? "its first poll" : "no wake on record";
-      return `${poll.task.name}, poll ${poll.number}${poll.spurious ? ", in vain" : ""}\n${pollEnd(model, poll)}\n${why}\n${span(poll.end - poll.begin)}, at ${at(poll.begin)}`;
+      return `${poll.task.name}, poll ${poll.number}${poll.spurious ? ", in vain" : ""}\n${pollEnd(model, poll)}\n${why}\n${span(poll.end - poll.begin)}, at ${at(poll.begin)}${interruptions(poll)}`;
     }
     if (hit.op) {
       const { op } = hit;
@@ -916,7 +954,7 @@
         list.append(item);
       }
       byId("selected").textContent = poll
-        ? `${poll.task.name}, poll ${poll.number} of ${poll.task.polls.length}${poll.spurious ? ", in vain" : ""}: ${pollEnd(model, poll)}.`
+        ? `${poll.task.name}, poll ${poll.number} of ${poll.task.polls.length}${poll.spurious ? ", in vain" : ""}: ${pollEnd(model, poll)}.${interruptions(poll)}`
         : "Click on a poll, or press n.";
       byId("back").hidden = past.length === 0 || !poll;
       chart.ask();
