@@ -27,17 +27,21 @@ fn main() {
     );
 
     for profile in ["dev", "release"] {
-        let status = cargo()
-            .args(["build", "--profile", profile])
-            .current_dir(tests.join("guests"))
-            .env("CARGO_TARGET_DIR", &target)
-            // Whatever the outer one builds in, it holds the lock of.
-            .env("CARGO_BUILD_BUILD_DIR", &target)
-            .status();
-        match status {
-            Ok(status) if status.success() => {}
-            Ok(status) => fail(&format!("the guest programs do not build ({status})")),
-            Err(error) => fail(&format!("cannot start cargo: {error}")),
+        // Those that others must not share their features with come by themselves.
+        for package in [None, Some("--package=wakebox-urgent")] {
+            let status = cargo()
+                .args(["build", "--profile", profile])
+                .args(package)
+                .current_dir(tests.join("guests"))
+                .env("CARGO_TARGET_DIR", &target)
+                // Whatever the outer one builds in, it holds the lock of.
+                .env("CARGO_BUILD_BUILD_DIR", &target)
+                .status();
+            match status {
+                Ok(status) if status.success() => {}
+                Ok(status) => fail(&format!("the guest programs do not build ({status})")),
+                Err(error) => fail(&format!("cannot start cargo: {error}")),
+            }
         }
     }
 }

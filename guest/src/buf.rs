@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use core::alloc::Layout;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::ops::{Deref, DerefMut};
@@ -20,6 +20,7 @@ use wakebox_abi::op::Buf;
 use wakebox_abi::status::Status;
 
 use crate::io::{Error, Result};
+use crate::mask::{self, MaskedCell};
 use crate::runtime::runtime;
 use crate::wait_queue::{Key, WaitQueue};
 
@@ -31,9 +32,9 @@ pub(crate) struct Arena {
     start: usize,
     len: usize,
     free: Cell<usize>,
-    space: RefCell<Talc<Manual, DefaultBinning>>,
+    space: MaskedCell<Talc<Manual, DefaultBinning>>,
     /// Those who need more than there is.
-    queue: RefCell<WaitQueue>,
+    queue: MaskedCell<WaitQueue>,
 }
 
 impl Arena {
@@ -52,8 +53,8 @@ impl Arena {
             start,
             len,
             free: Cell::new(len),
-            space: RefCell::new(space),
-            queue: RefCell::new(WaitQueue::new()),
+            space: MaskedCell::new(space),
+            queue: MaskedCell::new(WaitQueue::new()),
         }
     }
 
@@ -67,6 +68,7 @@ impl Arena {
 
     /// A buffer, if there is space for it now.
     pub(crate) fn allocate(&self, capacity: u32) -> Option<IoBuf> {
+        let _masked = mask::mask();
         // SAFETY: the size is not zero.
         let start = unsafe {
             self.space
@@ -84,6 +86,7 @@ impl Arena {
 
     /// Takes a buffer's space back and lets the first in the queue try again.
     fn free(&self, buf: &mut IoBuf) {
+        let _masked = mask::mask();
         // SAFETY: `allocate` gave it out with this layout, and a buffer ends once.
         unsafe {
             self.space

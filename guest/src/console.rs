@@ -7,12 +7,12 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::fmt;
 
 use wakebox_abi::op::{Stream, WriteConsole};
 
 use crate::buf::{Arena, IoBuf};
+use crate::mask::MaskedCell;
 use crate::reactor::{Owner, Reactor};
 use crate::runtime::{Runtime, try_runtime};
 
@@ -24,7 +24,7 @@ const BUFFER_SIZE: usize = 8 << 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Console(RefCell<Inner>);
+pub(crate) struct Console(MaskedCell<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -37,7 +37,7 @@ struct Inner {
 impl Console {
     pub(crate) fn new(arena: &Arena) -> Self {
         let size = BUFFER_SIZE.min(arena.len() / (4 * BUFFERS));
-        Self(RefCell::new(Inner {
+        Self(MaskedCell::new(Inner {
             free: (0..BUFFERS)
                 .map_while(|_| arena.allocate(size as u32))
                 .collect(),
@@ -95,7 +95,7 @@ impl Console {
 
     /// Whether the console is at work now.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.try_borrow_mut().is_err()
+        self.0.is_borrowed()
     }
 }
 

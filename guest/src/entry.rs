@@ -14,6 +14,7 @@ use wakebox_abi::boot::{self, Boot};
 use crate::elsewhere;
 use crate::executor::Home;
 use crate::heap;
+use crate::mask;
 use crate::process::Termination;
 use crate::runtime::{Addresses, Runtime, install};
 use crate::trace;
@@ -46,29 +47,33 @@ where
         let home = Home::stack(boot.stack.start as usize, boot.stack.len as usize);
         install(Runtime::new(boot, &Addresses::of_guest(), home))
     };
+    mask::begin();
     #[cfg(feature = "log")]
     crate::logger::install();
     let code = runtime.block_on(main()).report();
     runtime.exit(code.code())
 }
 
-/// The critical section of a guest: there is one flow of control, and nothing preempts it,
-/// so it is always in one. Only the compiler has to be told not to move things about.
+/// The critical section of a guest: there is one flow of control, and nothing but upcalls preempts it.
+/// Where those may come they are masked; the compiler has to be told not to move things about.
 #[cfg(feature = "critical-section")]
 #[derive(Debug)]
 pub struct SingleCore;
 
-// SAFETY: interrupt stubs run in ring 0 and touch one counter that no guest code writes;
-// a guest has one virtual processor.
+// SAFETY: interrupt stubs run in ring 0 and touch words that no guest code writes while they may be
+// touched; a guest has one virtual processor; upcalls are masked.
 #[cfg(feature = "critical-section")]
 unsafe impl critical_section::Impl for SingleCore {
     unsafe fn acquire() -> critical_section::RawRestoreState {
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        false
+        mask::mask().keep()
     }
 
-    unsafe fn release(_: critical_section::RawRestoreState) {
+    unsafe fn release(is_outermost: critical_section::RawRestoreState) {
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        if is_outermost {
+            mask::lift();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use wakebox_abi::boot::Range;
 
+use crate::mask;
 use crate::runtime::runtime;
 
 /// The arguments that the guest was started or last restored with. The name of the program is not among them.
@@ -39,6 +40,7 @@ pub(crate) struct Words {
 /// The words of now.
 fn words() -> Words {
     let runtime = runtime();
+    let _masked = mask::mask();
     let generation = runtime.instance.generation();
     match runtime.words.get() {
         Some(words) if words.generation == generation => words,

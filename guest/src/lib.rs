@@ -29,6 +29,7 @@
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
 //! | [`net`] | TCP, UDP, Unix sockets, names |
 //! | [`fs`] | files and directories |
+//! | `interrupt` | with the feature of that name: tasks that interrupt others |
 //! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
 //! | [`snapshot`], [`restored`], [`on_restore`] | templates, and what follows from them |
 //! | [`mod@env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
@@ -82,6 +83,8 @@
 //!   then: it is seeded again only when the sandbox is restored from a template, with the seed of then
 //!   and with its own next bytes, so whoever knows the seeds knows all bytes, also those that came
 //!   before. [`random::fill`] asks the host each time.
+//! - `interrupt`: urgent tasks (`interrupt::spawn`), which interrupt what computes. Costs two loads and a
+//!   store at each allocation and each call of the runtime.
 //! - `picoserve`: sockets and the clock for that HTTP server, in `net::picoserve`.
 //!
 //! The traits of `futures-io` need `std`, because their errors do.
@@ -109,6 +112,7 @@ mod idle;
 mod logger;
 #[cfg_attr(test, path = "machine/fake.rs")]
 mod machine;
+mod mask;
 mod op;
 mod panic;
 mod reactor;
@@ -128,6 +132,8 @@ pub mod env;
 pub mod fs;
 #[cfg(feature = "calls")]
 pub mod host;
+#[cfg(all(feature = "interrupt", not(test)))]
+pub mod interrupt;
 pub mod io;
 pub mod net;
 pub mod ops;

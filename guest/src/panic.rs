@@ -8,6 +8,7 @@ use wakebox_abi::report::{SIZE, Writer};
 use wakebox_abi::{layout, port};
 
 use crate::machine;
+use crate::mask;
 use crate::runtime::try_runtime;
 
 /// The panic handler: fills the report page without allocating, lets out what was
@@ -15,6 +16,9 @@ use crate::runtime::try_runtime;
 #[doc(hidden)]
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     static PANICKING: AtomicBool = AtomicBool::new(false);
+
+    // Nothing comes between any more.
+    core::mem::forget(mask::mask());
 
     // A second panic is one of this function's own; the first has its words already.
     if !PANICKING.swap(true, Ordering::Relaxed) {
@@ -41,7 +45,7 @@ fn report(writer: &mut Writer<'_>, info: &PanicInfo<'_>) {
     }
     if let Some(runtime) = try_runtime() {
         runtime
-            .executor
+            .executor()
             .with_current_name(|name| writer.task(name.unwrap_or_default()));
     }
     // Last, because a `Display` may panic, too. Writing to the page does not fail; a `Display`

@@ -26,12 +26,11 @@
 //! takes the urgent one, for which [`RESERVED`] slots are kept free: a guest whose every slot
 //! waits for input can still sleep and speak.
 //!
-//! Everything lies in one `RefCell`. No waker is called and no future or buffer is dropped
+//! Everything lies in one cell. No waker is called and no future or buffer is dropped
 //! while it is borrowed: they come out as [`Event`]s, because they may come back in.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::task::Waker;
 
 use slab::Slab;
@@ -44,6 +43,7 @@ use wakebox_abi::{port, wake};
 
 use crate::buf::IoBuf;
 use crate::machine;
+use crate::mask::MaskedCell;
 use crate::trace::{self, Reason, What};
 use crate::wait_queue::{Key, Links, Member, Queue};
 
@@ -169,7 +169,7 @@ pub(crate) struct Counts {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Reactor(RefCell<Inner>);
+pub(crate) struct Reactor(MaskedCell<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -200,7 +200,7 @@ impl Reactor {
     ) -> Self {
         let max_in_flight = completions.len();
         let reserved = RESERVED.min(max_in_flight / 2);
-        Self(RefCell::new(Inner {
+        Self(MaskedCell::new(Inner {
             control,
             submissions: SubmissionProducer::new(control, submissions, ring::SUBMISSION),
             completions: CompletionConsumer::new(control, completions, ring::COMPLETION),
@@ -318,7 +318,7 @@ impl Reactor {
 
     /// Whether the reactor is at work now, so that its functions would panic.
     pub(crate) fn is_busy(&self) -> bool {
-        self.0.try_borrow_mut().is_err()
+        self.0.is_borrowed()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -18,6 +18,7 @@ use wakebox_abi::op;
 use wakebox_abi::status::Status;
 
 use crate::io::{Error, Result};
+use crate::mask::MaskedCell;
 use crate::op::Op;
 use crate::runtime::runtime;
 use crate::trace::{self, Reason};
@@ -31,8 +32,8 @@ pub(crate) struct Restores {
     /// Restores seen.
     count: Cell<u64>,
     /// Who waits for the next one.
-    waiters: RefCell<Slab<Waker>>,
-    hooks: RefCell<Vec<Hook>>,
+    waiters: MaskedCell<Slab<Waker>>,
+    hooks: MaskedCell<Vec<Hook>>,
 }
 
 impl Restores {
@@ -40,8 +41,8 @@ impl Restores {
         Self {
             mark: Cell::new(instance.mark()),
             count: Cell::new(0),
-            waiters: RefCell::new(Slab::new()),
-            hooks: RefCell::new(Vec::new()),
+            waiters: MaskedCell::new(Slab::new()),
+            hooks: MaskedCell::new(Vec::new()),
         }
     }
 
@@ -59,7 +60,7 @@ impl Restores {
     fn tell(&self, instance: &Instance, mark: u64) {
         self.mark.set(mark);
         if trace::restored(instance) {
-            runtime().executor.tell_of_tasks();
+            runtime().tell_of_tasks();
         }
         self.count.set(self.count.get() + 1);
         // Those that have waited until now; a hook may begin to wait for the next restore.

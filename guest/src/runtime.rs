@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   .-> read completions, fire timers      who waited for them is ready now
+//!   |   (urgent tasks, if there are any)   here, and whenever an upcall comes: crate::interrupt
 //!   |   poll what is ready, once           operations and timers are set, text is printed
 //!   |   publish all submissions at once
 //!   '-- something still ready?  yes: ring if nobody looks    no: sleep (crate::idle),
@@ -11,7 +12,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::future::Future;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +28,11 @@ use wakebox_abi::port;
 use crate::buf::Arena;
 use crate::console::Console;
 use crate::env::Words;
-use crate::executor::{Executor, Home};
+use crate::executor::{Counts, Executor, Home};
 use crate::idle::Idle;
 use crate::io::Stdin;
 use crate::machine;
+use crate::mask::{self, MaskedCell};
 use crate::reactor::{Event, Outcome, Owner, Reactor};
 use crate::restore::Restores;
 use crate::timers::Timers;
@@ -60,11 +62,11 @@ pub(crate) struct Runtime {
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
     pub(crate) arena: Arena,
-    pub(crate) timers: RefCell<Timers>,
+    pub(crate) timers: MaskedCell<Timers>,
     #[cfg(feature = "embassy-time")]
-    pub(crate) alarms: RefCell<crate::alarms::Alarms>,
+    pub(crate) alarms: MaskedCell<crate::alarms::Alarms>,
     #[cfg(feature = "getrandom")]
-    pub(crate) generator: RefCell<crate::generator::Generator>,
+    pub(crate) generator: MaskedCell<crate::generator::Generator>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) idle: Idle,
@@ -116,11 +118,13 @@ impl Runtime {
             executor: Executor::new(home),
             reactor: Reactor::new(control, submissions, completions),
             arena,
-            timers: RefCell::new(Timers::new()),
+            timers: MaskedCell::new(Timers::new()),
             #[cfg(feature = "embassy-time")]
-            alarms: RefCell::new(crate::alarms::Alarms::new()),
+            alarms: MaskedCell::new(crate::alarms::Alarms::new()),
             #[cfg(feature = "getrandom")]
-            generator: RefCell::new(crate::generator::Generator::new(&addresses.instance.read())),
+            generator: MaskedCell::new(crate::generator::Generator::new(
+                &addresses.instance.read(),
+            )),
             console,
             stdin: Stdin::new(),
             idle: Idle::new(&boot),
@@ -139,9 +143,14 @@ impl Runtime {
         self.control
             .store(Word::TasksHigh, (tasks >> 32) as u32, Ordering::Relaxed);
         let mut main = self.executor.spawn(Some("main".into()), main);
+        let mut masked = mask::mask();
         loop {
             self.process_completions();
+            // Urgent tasks that are ready now have their turn.
+            drop(masked);
             self.executor.turn();
+            // From the last look for what is ready to the sleep nothing may come.
+            masked = mask::mask();
             if main.is_finished() {
                 break;
             }
@@ -149,7 +158,7 @@ impl Runtime {
             if trace::is_crowded() {
                 machine::ring(port::SUBMIT);
             }
-            if stuck || self.executor.has_ready() {
+            if stuck || self.has_ready() {
                 self.ring_if_unseen();
             } else {
                 self.sleep();
@@ -157,6 +166,8 @@ impl Runtime {
                 self.restores.look(self.instance);
             }
         }
+        mask::end();
+        drop(masked);
         self.executor.abort_all();
         let Some(output) = main.take() else {
             unreachable!("nobody but this function has the handle of main");
@@ -164,7 +175,33 @@ impl Runtime {
         output
     }
 
-    /// Reads all completions and fires all timers that are due.
+    /// The executor of the priority at which this is called.
+    #[inline(always)]
+    pub(crate) fn executor(&'static self) -> &'static Executor {
+        #[cfg(all(feature = "interrupt", not(test)))]
+        return crate::interrupt::current(&self.executor);
+        #[cfg(any(not(feature = "interrupt"), test))]
+        &self.executor
+    }
+
+    /// Whether there is something to poll. Upcalls are masked.
+    fn has_ready(&self) -> bool {
+        #[cfg(all(feature = "interrupt", not(test)))]
+        if crate::interrupt::is_ready() {
+            return true;
+        }
+        self.executor.has_ready()
+    }
+
+    /// Tells of all tasks whoever watches from now on.
+    pub(crate) fn tell_of_tasks(&self) {
+        self.executor.tell_of_tasks();
+        for executor in mask::urgent_executors() {
+            executor.tell_of_tasks();
+        }
+    }
+
+    /// Reads all completions and fires all timers that are due. Upcalls are masked.
     pub(crate) fn process_completions(&self) {
         while let Some(event) = self.reactor.next_event() {
             match event {
@@ -222,6 +259,7 @@ impl Runtime {
     /// is taken while console output, the one thing waited for here, is under way.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
+            let _masked = mask::mask();
             let stuck = self.submit();
             self.process_completions();
             if done() {
@@ -247,6 +285,7 @@ impl Runtime {
             {
                 return output;
             }
+            let _masked = mask::mask();
             let stuck = self.submit();
             self.process_completions();
             if woken.0.load(Ordering::Relaxed) {
@@ -268,6 +307,7 @@ impl Runtime {
 
     /// Ends the guest.
     pub(crate) fn exit(&self, code: i32) -> ! {
+        core::mem::forget(mask::mask());
         self.flush_console();
         self.publish_counters();
         self.control
@@ -307,10 +347,11 @@ impl Runtime {
 
     /// Takes note that it is at least this late.
     pub(crate) fn advance_to(&self, ns: u64) {
+        let _masked = mask::mask();
         self.last_ns.set(self.last_ns.get().max(ns));
     }
 
-    /// Makes the host's deadline that of the nearest timer.
+    /// Makes the host's deadline that of the nearest timer. Upcalls are masked.
     ///
     /// A deadline that is too early is left alone: it costs one wake-up at most, and a
     /// server that sets and drops a timeout for each request does not touch it at all.
@@ -363,22 +404,28 @@ impl Runtime {
 
     /// All counters.
     pub(crate) fn counters(&self) -> [(Counter, u64); Counter::ALL.len()] {
-        let tasks = self.executor.counts();
+        let executors = || core::iter::once(&self.executor).chain(mask::urgent_executors());
+        let sum = |count: fn(&Counts) -> &Cell<u64>| {
+            executors()
+                .map(|executor| count(executor.counts()).get())
+                .sum()
+        };
         let operations = self.reactor.counts();
         let idle = self.idle.counts();
         Counter::ALL.map(|counter| {
             let value = match counter {
-                Counter::Turns => tasks.turns.get(),
-                Counter::Polls => tasks.polls.get(),
-                Counter::Spawned => tasks.spawned.get(),
-                Counter::Completed => tasks.completed.get(),
-                Counter::Wakes => tasks.wakes.get(),
+                Counter::Turns => sum(|counts| &counts.turns),
+                Counter::Polls => sum(|counts| &counts.polls),
+                Counter::Spawned => sum(|counts| &counts.spawned),
+                Counter::Completed => sum(|counts| &counts.completed),
+                Counter::Wakes => sum(|counts| &counts.wakes),
                 Counter::Operations => operations.operations,
                 Counter::Completions => operations.completions,
                 Counter::Cancels => operations.cancels,
                 Counter::WokenByMemory => idle.by_memory.get(),
                 Counter::WokenByOut => idle.by_out.get(),
                 Counter::WokenByInterrupt => idle.by_interrupt.get(),
+                Counter::Upcalls => mask::upcalls(),
             };
             (counter, value)
         })
@@ -386,11 +433,9 @@ impl Runtime {
 
     /// Whether no part is at work, so that a panic handler may use it.
     pub(crate) fn is_calm(&self) -> bool {
-        let calm = !self.reactor.is_busy()
-            && !self.console.is_busy()
-            && self.timers.try_borrow_mut().is_ok();
+        let calm = !self.reactor.is_busy() && !self.console.is_busy() && !self.timers.is_borrowed();
         #[cfg(feature = "embassy-time")]
-        let calm = calm && self.alarms.try_borrow_mut().is_ok();
+        let calm = calm && !self.alarms.is_borrowed();
         calm
     }
 }
@@ -432,8 +477,8 @@ impl Addresses {
 
 // The one runtime ---------------------------------------------------------------------------
 //
-// In a guest it is set once, by the entry, and reached from the one virtual processor only,
-// on which nothing preempts: interrupt stubs run in ring 0 and touch one counter. On a host,
+// In a guest it is set once, by the entry, and reached from the one virtual processor only, on which
+// nothing preempts but upcalls: what those reach as well is in masked cells. On a host,
 // where threads exist, it is never set; unit tests have one per thread.
 
 #[cfg(not(test))]
@@ -464,7 +509,8 @@ pub(crate) unsafe fn install(runtime: Runtime) -> &'static Runtime {
 #[inline(always)]
 pub(crate) fn try_runtime() -> Option<&'static Runtime> {
     // SAFETY: null, or what `install` leaked. Shared references only: what changes is in cells,
-    // and there is one flow of control.
+    // and there is one flow of control, but for upcalls, which are masked where they would find
+    // a cell half changed.
     unsafe { RUNTIME.load(Ordering::Relaxed).as_ref() }
 }
 

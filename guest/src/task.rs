@@ -17,7 +17,7 @@ use crate::runtime::runtime;
 #[inline]
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
-    runtime().executor.spawn(None, future)
+    runtime().executor().spawn(None, future)
 }
 
 /// As [`spawn`], with a name for traces, panic messages and [`name`].
@@ -30,7 +30,7 @@ pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Cow<'static, str>>,
     future: F,
 ) -> JoinHandle<F::Output> {
-    runtime().executor.spawn(Some(name.into()), future)
+    runtime().executor().spawn(Some(name.into()), future)
 }
 
 /// The name of the task that calls: the one that it was given, "main" for the first, else
@@ -38,7 +38,7 @@ pub fn spawn_named<F: Future + 'static>(
 #[must_use]
 pub fn name() -> String {
     runtime()
-        .executor
+        .executor()
         .with_current_name(|name| name.unwrap_or_default().into())
 }
 

@@ -22,6 +22,8 @@ pub(crate) use self::teller::{
     because, interrupts, is_crowded, is_on, lives, poll_begin, poll_end, restored, spawned, start,
     woken, write,
 };
+#[cfg(all(feature = "interrupt", not(test)))]
+pub(crate) use self::teller::{resume, suspend};
 use crate::runtime::try_runtime;
 use wakebox_abi::task::State;
 
@@ -53,6 +55,6 @@ pub(crate) fn waits_for_timer(at_ns: u64, number: impl FnOnce() -> u64) {
 #[inline(always)]
 fn note(state: State, detail: u64) {
     if let Some(runtime) = try_runtime() {
-        runtime.executor.waits_for(state, detail);
+        runtime.executor().waits_for(state, detail);
     }
 }

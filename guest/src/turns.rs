@@ -9,25 +9,26 @@
 //! A future that stands in the queue and is not polled holds up those behind it, as with any lock of this
 //! kind: poll it or drop it.
 
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use crate::mask::{self, MaskedCell};
 use crate::wait_queue::{Key, WaitQueue};
 
 /// Whose turn it is, and who comes next.
 #[derive(Debug)]
 pub(crate) struct Turns {
     taken: Cell<bool>,
-    queue: RefCell<WaitQueue>,
+    queue: MaskedCell<WaitQueue>,
 }
 
 impl Turns {
     pub(crate) const fn new() -> Self {
         Self {
             taken: Cell::new(false),
-            queue: RefCell::new(WaitQueue::new()),
+            queue: MaskedCell::new(WaitQueue::new()),
         }
     }
 
@@ -41,6 +42,7 @@ impl Turns {
 
     /// A turn, if it is nobody's now and nobody waits for one.
     pub(crate) fn try_take(&self) -> Option<Turn<'_>> {
+        let _masked = mask::mask();
         if self.taken.get() || !self.queue.borrow().is_empty() {
             return None;
         }
@@ -82,6 +84,7 @@ impl<'a> Future for Take<'a> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn<'a>> {
         let turns = self.turns;
+        let _masked = mask::mask();
         match self.key {
             None => {
                 if let Some(turn) = turns.try_take() {

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Result, bail};
 
+use crate::guests;
+
 /// A guest program that shows something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demo {
@@ -41,10 +43,13 @@ const HTTP_ADDRESS: &str = "127.0.0.1:8080";
 /// Where the directory to search is in the guest.
 const SEARCHED: &str = "/data";
 
+/// Interrupts show in one mode alone.
+const PREEMPT: &str = "preempt";
+
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 14] = [
+pub(crate) const DEMOS: [Demo; 15] = [
     Demo {
         name: "sequential",
         package: "wakebox-demos-first",
@@ -143,7 +148,24 @@ pub(crate) const DEMOS: [Demo; 14] = [
         host: Host::Example,
         stats: false,
     },
+    Demo {
+        name: PREEMPT,
+        package: guests::URGENT,
+        shows: "a task that computes for two seconds, and an urgent one that answers meanwhile; `-- MS`",
+        host: Host::Example,
+        stats: false,
+    },
 ];
+
+impl Demo {
+    /// How its guest sleeps, unless an option says otherwise.
+    pub(crate) fn wake(&self) -> &'static str {
+        match self.name {
+            PREEMPT => "irq",
+            _ => "auto",
+        }
+    }
+}
 
 /// No grant.
 fn nothing(args: &[String]) -> Granted {

@@ -22,7 +22,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             to.display()
         );
     }
-    guests::build_as_tested(Profile::Release, "templates")?;
+    guests::build_as_tested(Profile::Release, "wakebox-probes", "templates")?;
     let folder = workspace::target()?.join("golden");
     std::fs::create_dir_all(&folder)?;
     let (guest, taken) = (folder.join("guest"), folder.join("taken"));

@@ -38,13 +38,18 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Guests with urgent tasks, which have a feature that others must not share: built by themselves.
+pub(crate) const URGENT: &str = "wakebox-urgent";
+
 /// Builds all guest programs.
 ///
 /// # Errors
 ///
 /// If cargo fails.
 pub(crate) fn build(profile: Profile) -> Result<()> {
-    process::check(cargo("build").args(["--profile", profile.names().0]))
+    let profile = ["--profile", profile.names().0];
+    process::check(cargo("build").args(profile))?;
+    process::check(cargo("build").args(profile).args(["--package", URGENT]))
 }
 
 /// Builds one guest program of a package, and what that depends on.
@@ -63,9 +68,12 @@ pub(crate) fn build_one(profile: Profile, package: &str, name: &str) -> Result<(
 /// # Errors
 ///
 /// As [`build`].
-pub(crate) fn build_as_tested(profile: Profile, name: &str) -> Result<()> {
+pub(crate) fn build_as_tested(profile: Profile, package: &str, name: &str) -> Result<()> {
     let mut command = cargo("build");
     command.args(["--quiet", "--profile", profile.names().0, "--bin", name]);
+    if package == URGENT {
+        command.args(["--package", package]);
+    }
     process::check(&mut command)
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         );
     }
     let guest = host.guest(&demo, is_debug)?;
-    let wake = wake.as_deref().unwrap_or("auto");
+    let wake = wake.as_deref().unwrap_or(demo.wake());
     let grant = match demo.host {
         Host::Example => {
             let mut command = host.example(demo.name)?;
@@ -125,7 +125,7 @@ impl Built {
                 eprintln!("Building the guest `{}` ...", demo.name);
                 guests::build_one(profile, demo.package, demo.name)?;
             }
-            Self::Dev => guests::build_as_tested(profile, demo.name)?,
+            Self::Dev => guests::build_as_tested(profile, demo.package, demo.name)?,
         }
         guests::path(profile, demo.name)
     }

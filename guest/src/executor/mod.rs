@@ -35,6 +35,7 @@ use wakebox_abi::task::State;
 pub use self::join::{JoinError, JoinHandle};
 use self::queue::{Inbox, RunQueue, TaskList};
 use self::task::{Flags, TaskRef};
+use crate::mask;
 use crate::trace::{self, Reason, What};
 
 /// The stack that marks home: code whose stack pointer lies in it runs at home.
@@ -42,12 +43,18 @@ use crate::trace::{self, Reason, What};
 pub(crate) struct Home {
     start: usize,
     len: usize,
+    /// Of those priorities that use the same stack.
+    level: u8,
 }
 
 impl Home {
     /// A home where nobody ever is: every wake takes the way through the inbox.
     #[cfg(test)]
-    pub(crate) const NOWHERE: Self = Self { start: 0, len: 0 };
+    pub(crate) const NOWHERE: Self = Self {
+        start: 0,
+        len: 0,
+        level: 0,
+    };
 
     /// A home marked by a stack.
     ///
@@ -56,11 +63,28 @@ impl Home {
     /// The range is used as a stack only by the flow of control that polls the
     /// executor and drops it and its handles, for as long as wakers of it exist.
     pub(crate) const unsafe fn stack(start: usize, len: usize) -> Self {
-        Self { start, len }
+        Self {
+            start,
+            len,
+            level: 0,
+        }
+    }
+
+    /// The home of urgent tasks: where code runs at this level, as upcalls and the runtime know it.
+    #[cfg(all(feature = "interrupt", not(test)))]
+    pub(crate) const fn level(level: u8) -> Self {
+        Self {
+            start: 0,
+            len: 0,
+            level,
+        }
     }
 
     #[inline(always)]
     fn is_here(&self) -> bool {
+        if let Some(is_here) = mask::is_home(self.level) {
+            return is_here;
+        }
         let on_the_stack = 0_u8;
         let address = (&raw const on_the_stack).addr();
         address.wrapping_sub(self.start) < self.len
@@ -131,7 +155,7 @@ impl Executor {
         future: F,
     ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
-        let number = self.counts.spawned.get() as u32;
+        let number = mask::number(self.counts.spawned.get());
         let location = Location::caller();
         // What no task has made is the runtime's, and its location says nothing.
         let place = self.current.get().map(|_| location);
@@ -217,7 +241,8 @@ impl Executor {
     /// Queues the tasks that were woken from elsewhere, in the order of their wakes.
     fn open_inbox(&self) {
         for task in self.inbox.empty() {
-            trace::because(Reason::Elsewhere, || task.wake(false, trace::is_on()));
+            let told = trace::is_on() && !mask::KNOWS_REASON_OF_POST;
+            trace::because(Reason::Elsewhere, || task.wake(false, told));
             // The inbox held a reference.
             task.release();
         }

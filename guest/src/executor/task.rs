@@ -46,6 +46,7 @@ use wakebox_abi::task::{MORE_SHIFT, State, TYPE_NAME};
 
 use super::queue::Links;
 use super::{Executor, count, waker};
+use crate::mask;
 use crate::trace::{self, Reason};
 
 /// What home knows about a task, as bits.
@@ -552,13 +553,18 @@ impl TaskRef {
 
     /// (4) from elsewhere: leaves the task in the inbox, unless it is there already.
     #[cold]
-    pub(super) fn post(self) {
+    pub(super) fn post(self, consumed: bool) {
         // Release: what the waker's caller wrote is visible to the poll that follows,
         // through the Acquire in `unpost`. A read-modify-write also when it finds the flag
         // set, so that `unpost` reads from it or from a later one.
-        if !self.header().posted.swap(true, Ordering::AcqRel) {
+        let posted = self.header().posted.swap(true, Ordering::AcqRel);
+        if mask::KNOWS_REASON_OF_POST && trace::is_on() {
+            trace::woken(self.number(), !posted, consumed);
+        }
+        if !posted {
             self.retain();
             self.executor().inbox.push(self);
+            mask::woken(self.executor().home.level);
         }
     }
 

@@ -65,7 +65,7 @@ fn queue(task: TaskRef, consumed: bool) {
     if task.executor().home.is_here() {
         task.wake(consumed, trace::is_on());
     } else {
-        task.post();
+        task.post(consumed);
     }
 }
 

@@ -56,3 +56,11 @@ pub(crate) fn waits_for(_what: impl FnOnce() -> Reason) {}
 
 #[inline(always)]
 pub(crate) fn interrupts() {}
+
+#[cfg(all(feature = "interrupt", not(test)))]
+#[inline(always)]
+pub(crate) fn suspend(_interrupted: bool) {}
+
+#[cfg(all(feature = "interrupt", not(test)))]
+#[inline(always)]
+pub(crate) fn resume(_suspended: ()) {}

@@ -11,6 +11,7 @@ use wakebox_abi::task::short_name;
 use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
 
 use super::{Reason, What};
+use crate::mask;
 use crate::runtime::runtime;
 
 /// Whether somebody watches. Written by the entry, and when the guest was restored.
@@ -40,18 +41,21 @@ struct Teller {
 }
 
 // SAFETY: reached only when `ON` is set, which only a guest's entry does. A guest has one virtual
-// processor, and nothing preempts it: interrupt stubs run in ring 0 and touch one counter.
+// processor, and nothing preempts it but upcalls: they are masked while something is written, and leave
+// the cells as they found them (`suspend`).
 unsafe impl Sync for Teller {}
 
 impl Teller {
     #[inline]
     fn write(&self, what: What) {
+        let _masked = mask::mask();
         // SAFETY: the only reference to the trace, and gone before anything else runs: writing
         // calls nobody.
         unsafe { &mut *self.trace.get() }.write(what);
     }
 
     fn text(&self, text: Text, words: &str) {
+        let _masked = mask::mask();
         // SAFETY: as above.
         unsafe { &mut *self.trace.get() }.text(text, words);
     }
@@ -130,6 +134,8 @@ fn named(name: Option<&str>, type_name: &str) {
 /// Tells of a task that was made when nobody watched.
 #[cold]
 pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
+    // A text and what it belongs to come one after the other.
+    let _masked = mask::mask();
     named(name, type_name);
     TELLER.write(What::Lives { task });
 }
@@ -137,6 +143,7 @@ pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
 /// Tells of a task that was made.
 #[cold]
 pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
+    let _masked = mask::mask();
     named(name, type_name);
     let by = TELLER.current.get();
     // What no task has made is the runtime's, and its location says nothing.
@@ -236,6 +243,44 @@ fn take_interrupts() {
     let count = runtime().control.load(Word::Interrupts, Ordering::Relaxed);
     if TELLER.interrupts.replace(count) != count {
         TELLER.write(What::Interrupted { count });
+    }
+}
+
+/// What was told of when an upcall came, or urgent tasks had their turn.
+#[cfg(feature = "interrupt")]
+#[derive(Debug)]
+pub(crate) struct Suspended {
+    current: u32,
+    why: Option<Reason>,
+    on: Option<Reason>,
+    others: u16,
+}
+
+/// Tells that urgent tasks have their turn. What is told of is theirs until that is [over](resume).
+#[cfg(feature = "interrupt")]
+pub(crate) fn suspend(interrupted: bool) -> Option<Suspended> {
+    is_on().then(|| {
+        let task = TELLER.current.take();
+        TELLER.write(What::UpcallBegin { task, interrupted });
+        Suspended {
+            current: task,
+            why: TELLER.why.take(),
+            on: TELLER.on.take(),
+            others: TELLER.others.take(),
+        }
+    })
+}
+
+/// Tells that it is over.
+#[cfg(feature = "interrupt")]
+pub(crate) fn resume(suspended: Option<Suspended>) {
+    if let Some(suspended) = suspended {
+        let task = suspended.current;
+        TELLER.write(What::UpcallEnd { task });
+        TELLER.current.set(task);
+        TELLER.why.set(suspended.why);
+        TELLER.on.set(suspended.on);
+        TELLER.others.set(suspended.others);
     }
 }
 

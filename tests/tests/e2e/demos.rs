@@ -99,6 +99,19 @@ fn c10k_loses_nothing() {
 }
 
 #[kvm_test]
+fn preempt_answers_in_the_middle_of_a_computation() {
+    let said = demo("preempt", &["300"]);
+    assert!(said.contains("in one poll"), "{said}");
+    let (_, rest) = said
+        .split_once("in one poll; ")
+        .unwrap_or_else(|| panic!("{said}"));
+    let answers: u64 = rest.split_whitespace().next().unwrap().parse().unwrap();
+    // In the other modes there is none.
+    assert!(answers > 3, "{said}");
+    assert!(said.contains("all within"), "{said}");
+}
+
+#[kvm_test]
 fn fork_has_clones_and_a_pool_answer_without_the_memory_of_a_cold_start() {
     let said = demo("fork", &["7"]);
     // Of three that start cold, and of seven of each other kind, first asleep and then timed.

@@ -48,6 +48,7 @@ mod timers;
 mod trace;
 mod udp;
 mod unix;
+mod urgent;
 mod views;
 mod waits;
 mod watched;
