@@ -156,6 +156,68 @@ fn the_pointer_over_a_poll_tells_what_it_is() {
 }
 
 #[test]
+fn an_upcall_stands_in_the_poll_that_it_interrupts() {
+    let (computes, urgent) = (TaskId(1), TaskId(2));
+    let spawned = |task, name: &str| EventKind::Spawned {
+        task,
+        by: None,
+        name: name.into(),
+        location: None,
+    };
+    let result = PollResult::Ready;
+    let page = page(&of_guest([
+        spawned(computes, "computes"),
+        spawned(urgent, "urgent"),
+        EventKind::PollBegin { task: computes },
+        EventKind::UpcallBegin {
+            task: Some(computes),
+            interrupted: true,
+        },
+        EventKind::Woken {
+            task: urgent,
+            by: Cause::Interrupt,
+            queued: true,
+            consumed: true,
+        },
+        EventKind::PollBegin { task: urgent },
+        EventKind::PollEnd {
+            task: urgent,
+            result,
+        },
+        EventKind::UpcallEnd {
+            task: Some(computes),
+        },
+        EventKind::PollEnd {
+            task: computes,
+            result,
+        },
+    ]));
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        browser.eval("wakebox.select(1)").await;
+        let steps = texts(&browser.client, "#chain li").await;
+        let expected = [
+            "an upcall interrupts computes, poll 1",
+            "an interrupt wakes urgent",
+            "urgent, poll 1: Ready",
+            "the upcall returns: computes, poll 1 goes on",
+        ];
+        assert_eq!(steps.len(), expected.len(), "{steps:#?}");
+        for (step, part) in steps.iter().zip(expected) {
+            assert!(step.contains(part), "`{step}` has no `{part}`");
+        }
+        browser.eval("wakebox.select(0)").await;
+        let selected = text(&browser.client, "#selected").await;
+        assert!(selected.contains("Ready: the task is done"), "{selected}");
+        assert!(
+            selected.contains("interrupted by 1 upcall, for 4 ns"),
+            "{selected}"
+        );
+    });
+}
+
+#[test]
 fn everything_can_be_reached_with_the_keyboard() {
     let page = page(&made_up::server(3, 150));
     runtime().block_on(async {
