@@ -48,8 +48,8 @@ macro_rules! groups {
 }
 
 groups! {
-    processor memory ports words entries rings races handles calls embedder kept reports traces state lies loops
-    turns
+    processor memory ports words entries rings races handles calls embedder kept reports traces state lies upcalls
+    loops turns
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn modes(case: &Case, index: usize) -> Vec<WakeMode> {
     match case.modes {
         Modes::One => vec![WakeMode::ALL[index % WakeMode::ALL.len()]],
         Modes::All => WakeMode::ALL.to_vec(),
+        Modes::Irq => vec![WakeMode::Irq],
         Modes::Exitless => vec![WakeMode::Poll, WakeMode::Auto],
     }
 }

@@ -106,6 +106,8 @@ pub enum Modes {
     One,
     /// In all of them.
     All,
+    /// In the one in which there are interrupts.
+    Irq,
     /// In those in which another thread looks at the rings while the guest runs.
     Exitless,
 }

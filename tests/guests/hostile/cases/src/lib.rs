@@ -24,6 +24,7 @@ mod state;
 mod traces;
 mod turns;
 mod typed;
+mod upcalls;
 mod words;
 
 pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap, Violated};
@@ -137,6 +138,11 @@ pub const GROUPS: &[Group] = &[
         name: "lies",
         about: "sleeping while awake, waking while asleep, and modes that do not exist",
         cases: lies::cases,
+    },
+    Group {
+        name: "upcalls",
+        about: "upcalls to where none should go, never masked, never returning, and in ring 0",
+        cases: upcalls::cases,
     },
     Group {
         name: "loops",

@@ -4,7 +4,7 @@
 //! word that is wrong), and sleeps. What must come of it follows from three rules: a tail that is
 //! ahead by more than the ring is a violation, so is a completion head that is not zero, because
 //! nothing was completed yet; and a guest that says that it has seen what there is sleeps for ever.
-//! No other word is anything that the host believes.
+//! No other word of these is anything that the host believes.
 
 use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::memory::Word;
@@ -19,16 +19,18 @@ use crate::machine;
 
 const RING: u32 = machine::IN_FLIGHT;
 
-const WORDS: [(Word, &str); 9] = [
+const WORDS: [(Word, &str); 11] = [
     (Word::SubmissionTail, "submission-tail"),
     (Word::CompletionHead, "completion-head"),
     (Word::Sleep, "sleep"),
     (Word::Seen, "seen"),
     (Word::ExitCode, "exit-code"),
     (Word::Interrupts, "interrupts"),
+    (Word::UpcallReturn, "upcall-return"),
     (Word::CompletionTail, "completion-tail"),
     (Word::SubmissionHead, "submission-head"),
     (Word::DriverPolls, "driver-polls"),
+    (Word::UpcallTarget, "upcall-target"),
 ];
 
 /// For each word alone.
