@@ -29,7 +29,7 @@ const fn rung(number: usize, title: &'static str, next: &'static str) -> Rung {
 }
 
 /// All of them, from the ground up.
-pub const RUNGS: [Rung; 8] = [
+pub const RUNGS: [Rung; 9] = [
     rung(1, "a future by hand", "who calls poll, and when?"),
     rung(
         2,
@@ -48,7 +48,11 @@ pub const RUNGS: [Rung; 8] = [
             "what if nobody wants the result any more?",
         )
     },
-    rung(8, "join, select, cancel", "the library wakebox-guest"),
+    rung(8, "join, select, cancel", "an interrupt that runs a future"),
+    Rung {
+        wake: WakeMode::Irq,
+        ..rung(9, "an upcall", "the library wakebox-guest")
+    },
 ];
 
 impl Rung {

@@ -47,6 +47,10 @@ fn words(event: &Event) -> Option<String> {
         Kind::CancelAsked { .. } => "asks for the end".into(),
         Kind::Sleeps { .. } => "sleeps".into(),
         Kind::InterruptTaken { .. } => "interrupted".into(),
+        Kind::UpcallBegin {
+            task: Some(task), ..
+        } => format!("upcall in {}", task.0),
+        Kind::UpcallEnd { .. } => "returns".into(),
         _ => return None,
     })
 }
@@ -230,4 +234,29 @@ fn rung_8_what_is_dropped_is_cancelled_and_what_is_forgotten_takes_the_bytes() {
     let cancelled = ("Cancelled".to_owned(), 0);
     let five = ("Ok".to_owned(), 5);
     assert_eq!(reads, [cancelled.clone(), five.clone(), five, cancelled]);
+}
+
+#[kvm_test]
+fn rung_9_a_task_is_polled_in_the_middle_of_another_ones_poll() {
+    let story = story(9);
+    let begin = [
+        "1 is computes",
+        "2 is urgent",
+        "poll 1",
+        "upcall in 1",
+        "poll 2",
+    ];
+    let wait = ["submits Deadline", "pending", "returns"];
+    let upcall = ["upcall in 1", "the host wakes 2", "poll 2"];
+    let end = ["ready", "returns", "ready"];
+    let expected = [&begin[..], &wait, &upcall, &wait, &upcall, &end].concat();
+    // An upcall may find that one before it has taken what it tells of.
+    let mut told = story.clone();
+    while let Some(at) = told
+        .windows(2)
+        .position(|pair| pair == ["upcall in 1", "returns"])
+    {
+        told.drain(at..at + 2);
+    }
+    assert_eq!(told, expected, "{story:#?}");
 }

@@ -27,7 +27,7 @@ use wakebox_abi::ring::{COMPLETION, CompletionConsumer, SUBMISSION, SubmissionPr
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{Idle, Reason, Roused, Trace, What};
 use wakebox_abi::wake::{self, Sleep};
-use wakebox_abi::{layout, port, report};
+use wakebox_abi::{layout, port, report, upcall};
 
 mod symbols;
 
@@ -259,6 +259,22 @@ pub fn interrupts() -> u32 {
 fn position() -> (MappedControl, u32) {
     let ground = ground();
     (ground.control, ground.completions.taken())
+}
+
+/// Where an upcall finds what it has interrupted.
+pub const INTERRUPTED: i32 = layout::CONTROL as i32 + Word::UpcallReturn.offset() as i32;
+
+/// Takes what there is, and from then on lets interrupts go on at `entry`, with upcalls masked: again if
+/// another has come meanwhile. The argument stands in `wakebox_abi::upcall`.
+pub fn take_and_lift(entry: usize, mut take: impl FnMut()) {
+    let (control, _) = position();
+    upcall::take_and_lift(&control, entry as u32, |_| take());
+}
+
+/// Lets interrupts return to what they interrupt.
+pub fn mask() {
+    let (control, _) = position();
+    upcall::mask(&control);
 }
 
 /// Nanoseconds since the sandbox was made.
