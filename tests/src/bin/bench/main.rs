@@ -19,6 +19,7 @@ mod table;
 mod templates;
 mod trace;
 mod types;
+mod urgent;
 mod worst;
 
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 18] = [
+    let steps: [Step<'_>; 19] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -61,6 +62,7 @@ fn run() -> Result<()> {
         }),
         ("limits", &|| limits::cost(&runtime)),
         ("kills", &limits::kills),
+        ("upcalls", &urgent::measure),
         ("worst turns", &worst::measure),
         ("tracing off", &|| trace::off(&runtime)),
         ("tracing on", &|| trace::on(&runtime)),
