@@ -49,6 +49,8 @@
 //! allocation and each call of the runtime masks upcalls, which is two loads and a store; without it,
 //! nothing of this is in the guest. Every completion interrupts a guest in mode `irq`, also that of
 //! an ordinary task's operation: that one is then woken, and polled when its turn comes.
+//!
+//! What a report says of the tasks of a guest that was stopped leaves urgent ones out.
 
 mod upcall;
 
