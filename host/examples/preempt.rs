@@ -16,7 +16,8 @@ use wakebox::{Output, Policy, Sandbox, WakeMode};
 /// From one question to the next.
 const PAUSE: Duration = Duration::from_millis(5);
 
-#[tokio::main(flavor = "current_thread")]
+// A thread sees to sockets and timers while another one is in the guest, and pulls that out.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let [guest, rest @ ..] = &args[..] else {
