@@ -138,6 +138,7 @@ pub mod template;
 mod text;
 pub mod trace;
 
+pub use calls::HostFunctions;
 pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};

@@ -93,6 +93,13 @@ impl Explanation<'_> {
         } else if let Some(frame) = panic.backtrace.location() {
             self.frame(frame)?;
         }
+        // The words of the standard library (`alloc::alloc::handle_alloc_error`).
+        if panic.message.starts_with("memory allocation of ") {
+            self.note(
+                "the guest has no memory left for that: `--mem` gives it more (it is 64M unless \
+                 something else was said), and who asks with `try_reserve` gets an error instead",
+            )?;
+        }
         self.backtrace(&panic.backtrace)
     }
 

@@ -185,6 +185,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     refusals::tell();
     let (sandbox, outcome, ()) = run_beside(builder, std::future::pending(), |sandbox| {
         tasks::tell_when_asked(sandbox);
+        tasks::tell_if_it_serves(sandbox);
         std::future::ready(())
     })?;
     conclude(&mut wishes, &outcome, &sandbox)

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use wakebox::{Sandbox, Stats, Task};
+use wakebox::{Sandbox, Stats, Task, Waits};
 
-use super::say::note;
+use super::say::{note, remark};
 use super::signals;
 use super::style::Style;
 
@@ -27,6 +27,51 @@ pub(super) fn tell(tasks: &[Task], stats: &Stats, style: Style) {
     let told = tasks.len().min(MOST) as u64;
     if all > told {
         note!("  and {} more", all - told);
+    }
+}
+
+/// Looks for a moment whether all that the guest does is wait for calls, which `wakebox run` makes none of,
+/// and says so.
+pub(super) fn tell_if_it_serves(sandbox: &Sandbox) {
+    let handle = sandbox.handle();
+    tokio::spawn(async move {
+        // A guest may serve after a while; one that does not in this time is taken to do other things.
+        for _ in 0..LOOKS {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            let counts = handle.stats().operations;
+            if !counts
+                .iter()
+                .any(|(name, count)| *name == NEXT_CALL && *count > 0)
+            {
+                continue;
+            }
+            match handle.tasks().await {
+                Some(tasks) if tasks.iter().all(serves) => {
+                    remark!(
+                        "{}: the guest serves calls, and nobody makes one here: \
+                         `wakebox call FILE` lists them; Ctrl-C ends it",
+                        Style::of_stderr().strong("note")
+                    );
+                    return;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+    });
+}
+
+/// The operation that waits for a call.
+const NEXT_CALL: &str = "NextCall";
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// Whether a task waits for calls, or for one that does.
+fn serves(task: &Task) -> bool {
+    match &task.waits {
+        Waits::Operation { what, .. } => what.starts_with(NEXT_CALL),
+        Waits::Task { .. } => true,
+        _ => false,
     }
 }
 

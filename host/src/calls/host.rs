@@ -36,9 +36,11 @@ type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 type CallFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Call, Status> + Send + Sync;
 type StreamFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Items, Status> + Send + Sync;
 
+/// Shared by the sandboxes that have it.
+#[derive(Clone)]
 enum Function {
-    Call(Box<CallFn>),
-    Stream(Box<StreamFn>),
+    Call(Arc<CallFn>),
+    Stream(Arc<StreamFn>),
 }
 
 /// What a host function is told besides its arguments.
@@ -74,12 +76,12 @@ impl HostContext {
 }
 
 /// Values for host functions, by type.
-#[derive(Debug, Default)]
-pub(crate) struct State(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl State {
     pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
-        self.0.insert(TypeId::of::<T>(), Box::new(value));
+        self.0.insert(TypeId::of::<T>(), Arc::new(value));
     }
 
     fn get<T: 'static>(&self) -> Option<&T> {
@@ -88,13 +90,14 @@ impl State {
 }
 
 /// A function and its types, in words.
+#[derive(Clone)]
 struct Declared {
     function: Function,
     signature: String,
 }
 
 /// The functions of a sandbox, by name, and what they share.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Functions {
     by_name: HashMap<Arc<str>, Declared>,
     pub(crate) state: State,
@@ -121,6 +124,12 @@ fn serialize<T: Serialize>(value: &T, is_typed: bool) -> Result<Vec<u8>, Status>
 }
 
 impl Functions {
+    /// Adds all of another set, in place of those of the same name or type.
+    pub(crate) fn add_all(&mut self, others: Self) {
+        self.by_name.extend(others.by_name);
+        self.state.0.extend(others.state.0);
+    }
+
     /// Adds a function, in place of one of the same name.
     pub(crate) fn add_call<A, R, F, Fut>(&mut self, name: &str, function: F)
     where
@@ -140,7 +149,7 @@ impl Functions {
             }) as Call)
         };
         let declared = Declared {
-            function: Function::Call(Box::new(call)),
+            function: Function::Call(Arc::new(call)),
             signature: signature::<A, R>().to_string(),
         };
         self.by_name.insert(name.into(), declared);
@@ -165,7 +174,7 @@ impl Functions {
             Ok(Box::pin(items) as Items)
         };
         let declared = Declared {
-            function: Function::Stream(Box::new(open)),
+            function: Function::Stream(Arc::new(open)),
             signature: signature::<A, T>().to_string(),
         };
         self.by_name.insert(name.into(), declared);

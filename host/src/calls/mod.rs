@@ -10,10 +10,12 @@ pub(crate) mod guest;
 pub(crate) mod help;
 pub(crate) mod host;
 mod message;
+mod set;
 #[cfg(test)]
 mod types;
 
 use self::message::{Message, read};
+pub use self::set::HostFunctions;
 
 /// Most bytes of one message.
 pub(crate) const MESSAGE_MAX: usize = 16 << 20;

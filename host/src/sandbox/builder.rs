@@ -10,6 +10,7 @@ use wakebox_abi::wake::Mode;
 use wakebox_vmm::machines::Machines;
 
 use super::{QUANTUM, Sandbox, create};
+use crate::calls::HostFunctions;
 use crate::calls::host::{Functions, HostContext};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -312,6 +313,15 @@ impl Builder {
         S: Stream<Item = T> + Send + 'static,
     {
         self.functions.add_stream(name, function);
+        self
+    }
+
+    /// Gives the guest all of these functions, and them their values: what many sandboxes share need be
+    /// declared once. They take the place of those of the same name or type. What [`Self::policy`] says of
+    /// functions holds for these, too.
+    #[must_use]
+    pub fn functions(mut self, functions: HostFunctions) -> Self {
+        self.functions.add_all(functions.0);
         self
     }
 

@@ -68,6 +68,12 @@ impl Asked {
 }
 
 impl Handle {
+    /// Whether the run has ended, or was dropped: nothing of the guest runs any more.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.live.asked.waiting().is_none()
+    }
+
     /// The tasks of the guest that have not ended, oldest first and at most 256, and what each waits for.
     /// They are looked at when the guest stands still next, which takes a few milliseconds while it
     /// computes. `None` if the sandbox has ended, or never runs.

@@ -12,7 +12,9 @@ use futures_util::stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Caller, HostContext, Outcome, Output, Sandbox, Violation, WakeMode};
+use wakebox::{
+    Builder, Caller, HostContext, HostFunctions, Outcome, Output, Sandbox, Violation, WakeMode,
+};
 use wakebox_tests::{ends, guest, kvm_test, require_kvm, run, runtime, runtime_of};
 
 /// A sandbox with the guest `calls`.
@@ -626,4 +628,39 @@ fn calls_that_are_made_at_once_are_answered_at_once(mode: WakeMode) {
         exits < calls / 100,
         "{exits} exits for {calls} calls, mode {mode}"
     );
+}
+
+#[kvm_test]
+fn functions_that_are_declared_once_serve_many_sandboxes_with_one_state() {
+    let functions = HostFunctions::new().state(AtomicU64::new(0)).host_fn(
+        "add",
+        async |ctx: HostContext, (a, b): (u64, u64)| -> u64 {
+            ctx.state::<AtomicU64>().fetch_add(1, Ordering::Relaxed);
+            a + b
+        },
+    );
+    let counter = Arc::new(AtomicU64::new(100));
+    runtimes()[0].block_on(async {
+        for n in 0..3_u64 {
+            let builder = calls("serve", WakeMode::Auto).functions(functions.clone());
+            let running = builder.build().unwrap().start();
+            let both = (n, 1_u64);
+            let sum = running.call::<_, Option<u64>>("add_on_the_host", &both);
+            assert_eq!(sum.await, Ok(Some(n + 1)));
+            running.close().await.unwrap();
+        }
+        // One that is given later stands in the place of the first.
+        let builder = calls("serve", WakeMode::Auto)
+            .functions(functions.clone())
+            .state(counter.clone())
+            .host_fn("add", async |ctx: HostContext, (_, _): (u64, u64)| -> u64 {
+                let seen = ctx.state::<AtomicU64>().load(Ordering::Relaxed);
+                seen + ctx.state::<Arc<AtomicU64>>().load(Ordering::Relaxed)
+            });
+        let running = builder.build().unwrap().start();
+        let both = (0_u64, 0_u64);
+        let sum = running.call::<_, Option<u64>>("add_on_the_host", &both);
+        assert_eq!(sum.await, Ok(Some(103)));
+        running.close().await.unwrap();
+    });
 }

@@ -63,6 +63,7 @@ fn who_asks_learns_what_each_task_waits_for(mode: WakeMode) {
     let builder = probe(&["host", &address]).policy(policy).wake(mode);
     let mut sandbox = builder.build().unwrap();
     let handle = sandbox.handle();
+    assert!(!handle.is_ended());
     let told = runtime().block_on(async {
         let asks = async {
             loop {
@@ -90,6 +91,7 @@ fn who_asks_learns_what_each_task_waits_for(mode: WakeMode) {
         );
     }
     assert_eq!(runtime().block_on(handle.tasks()), None);
+    assert!(handle.is_ended());
 }
 
 #[kvm_test]
@@ -199,4 +201,23 @@ fn a_time_out_and_a_signal_tell_the_tasks_in_text_and_in_the_report() {
         assert_eq!(json["tasks"].as_array().map(Vec::len), Some(3), "{text}");
         assert_eq!(json["tasks"][1]["waits"]["for"], "operation", "{text}");
     }
+}
+
+#[kvm_test]
+fn who_runs_a_guest_that_only_serves_is_told_so() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg("run")
+        .arg(guest("calls"))
+        .arg("serve")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("text");
+    assert!(line.starts_with("note: the guest serves calls"), "{line}");
+    send(&child, libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
