@@ -60,6 +60,11 @@ impl Identity {
     }
 }
 
+/// What is open there. By its descriptor: a system need not have a name for it.
+fn open_file(stream: impl AsFd) -> io::Result<Metadata> {
+    File::from(stream.as_fd().try_clone_to_owned()?).metadata()
+}
+
 /// The files of one command.
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
@@ -73,9 +78,9 @@ impl Outputs {
     pub(super) fn besides<'a>(inputs: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Self {
         let mut outputs = Self::default();
         let streams = [
-            (fs::metadata("/dev/stdin"), "standard input"),
-            (fs::metadata("/dev/stdout"), "standard output"),
-            (fs::metadata("/dev/stderr"), "standard error"),
+            (open_file(io::stdin()), "standard input"),
+            (open_file(io::stdout()), "standard output"),
+            (open_file(io::stderr()), "standard error"),
         ];
         let streams = streams.map(|(stream, what)| (stream, what.to_owned()));
         let inputs = inputs.into_iter().map(|(path, what)| {
