@@ -150,6 +150,14 @@ macro_rules! operations {
                 }
             }
 
+            /// Which operation it is.
+            #[must_use]
+            pub const fn opcode(&self) -> Opcode {
+                match self {
+                    $(Self::$name(_) => Opcode::$name,)*
+                }
+            }
+
             /// The entry that asks for it.
             #[inline]
             #[must_use]

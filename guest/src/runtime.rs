@@ -258,19 +258,25 @@ impl Runtime {
     /// It does not look for a restore, whose hooks have no business in the middle of a task: no template
     /// is taken while console output, the one thing waited for here, is under way.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
-        loop {
-            let _masked = mask::mask();
-            let stuck = self.submit();
-            self.process_completions();
-            if done() {
-                return;
-            }
-            if stuck {
-                self.ring_if_unseen();
-            } else {
-                self.sleep();
-            }
+        while !self.wait_for_more(&done, || ()) {}
+    }
+
+    /// Submits, takes what is completed, and sleeps until there is more, unless `done` says that this was it.
+    /// Returns whether it did. `slept` is done after a sleep.
+    fn wait_for_more(&self, done: impl Fn() -> bool, slept: impl FnOnce()) -> bool {
+        let _masked = mask::mask();
+        let stuck = self.submit();
+        self.process_completions();
+        if done() {
+            return true;
         }
+        if stuck {
+            self.ring_if_unseen();
+        } else {
+            self.sleep();
+            slept();
+        }
+        false
     }
 
     /// Runs a future to its end, without polling any task: whoever calls this is one that is being polled.
@@ -285,18 +291,10 @@ impl Runtime {
             {
                 return output;
             }
-            let _masked = mask::mask();
-            let stuck = self.submit();
-            self.process_completions();
-            if woken.0.load(Ordering::Relaxed) {
-                continue;
-            }
-            if stuck {
-                self.ring_if_unseen();
-            } else {
-                self.sleep();
-                self.restores.look(self.instance);
-            }
+            self.wait_for_more(
+                || woken.0.load(Ordering::Relaxed),
+                || self.restores.look(self.instance),
+            );
         }
     }
 

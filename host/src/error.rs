@@ -285,6 +285,7 @@ impl From<wakebox_vmm::Error> for Error {
         }
     }
 }
+
 /// What `main` prints of an error that it returns: the sentence, and what has led to it.
 impl std::fmt::Debug for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

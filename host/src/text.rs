@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use strsim::levenshtein;
+
 /// A guest's text as it may appear on somebody's terminal, lines and columns as they are: other control
 /// characters and those that mislead are escaped, and what is not UTF-8 is replaced.
 pub(crate) fn printable(bytes: &[u8]) -> String {
@@ -91,24 +93,9 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > 64 {
         return None;
     }
-    let near = |other: &&str| distance(word, other);
+    let near = |other: &&str| levenshtein(word, other);
     let best = known.iter().copied().min_by_key(near)?;
-    (distance(word, best) <= 1 + best.len() / 4).then_some(best)
-}
-
-/// How many bytes must be put in, left out or changed to make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, letter) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = at + 1;
-        for (column, wanted) in other.bytes().enumerate() {
-            let changed = diagonal + usize::from(letter != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
+    (levenshtein(word, best) <= 1 + best.len() / 4).then_some(best)
 }
 
 #[cfg(test)]

@@ -353,9 +353,10 @@ fn of_two_ends_a_kill_counts_and_no_limit_undoes_it() {
     });
 }
 
-/// An operation is woken while a thread helps, that is, takes turns by itself for a moment. Somebody
-/// takes the slot: the helper, or the driver's task, which is woken for it.
-fn help(without: Without) {
+/// An operation is woken while a thread takes turns by itself for a moment (`takes` is given what to do
+/// between it begins and leaves). Somebody takes the slot: that thread, or the driver's task, which is woken
+/// for it.
+fn meanwhile(without: Without, takes: impl FnOnce(&Ready<Cpu>, &mut dyn FnMut()) + Send + 'static) {
     let ready = Arc::new(Ready::<Cpu>::new(None));
     let notified = Arc::new(Notify::new());
     let operation = thread::spawn({
@@ -365,17 +366,13 @@ fn help(without: Without) {
             ready.push(7);
         }
     });
-    let helper = thread::spawn({
+    let other = thread::spawn({
         let (ready, notified) = (ready.clone(), notified.clone());
         move || {
             without_fences(without.runner);
-            let holds = ready.hold();
-            let mut batch = Vec::new();
-            if ready.is_some() {
-                ready.take(&mut batch);
-            }
-            drop(holds);
-            if !batch.is_empty() {
+            let mut taken = false;
+            takes(&ready, &mut || taken = takes_any(&ready));
+            if taken {
                 // For this model's own end.
                 notified.notify();
             }
@@ -386,17 +383,31 @@ fn help(without: Without) {
             return Poll::Ready(());
         }
         ready.register(context.waker());
-        let mut batch = Vec::new();
-        if ready.is_some() {
-            ready.take(&mut batch);
-        }
-        match batch.as_slice() {
-            [] => Poll::Pending,
-            _ => Poll::Ready(()),
+        match takes_any(&ready) {
+            false => Poll::Pending,
+            true => Poll::Ready(()),
         }
     }));
     operation.join().unwrap();
-    helper.join().unwrap();
+    other.join().unwrap();
+}
+
+/// Takes what is ready. Returns whether there was something.
+fn takes_any(ready: &Ready<Cpu>) -> bool {
+    let mut batch = Vec::new();
+    if ready.is_some() {
+        ready.take(&mut batch);
+    }
+    !batch.is_empty()
+}
+
+/// A thread helps.
+fn help(without: Without) {
+    meanwhile(without, |ready, look| {
+        let holds = ready.hold();
+        look();
+        drop(holds);
+    });
 }
 
 #[test]
@@ -414,52 +425,14 @@ fn what_becomes_ready_is_forgotten_without_the_wakers_fence() {
     refuses(|| help(NO_OTHERS));
 }
 
-/// An operation is woken while a guest is parked, whose runner takes the turns meanwhile and goes on
-/// running it. Somebody takes the slot: the runner, or the driver's task.
+/// A guest is parked, whose runner takes turns, and is woken for something else.
 fn unpark(without: Without) {
-    let ready = Arc::new(Ready::<Cpu>::new(None));
-    let notified = Arc::new(Notify::new());
-    let operation = thread::spawn({
-        let ready = ready.clone();
-        move || {
-            without_fences(without.other);
-            ready.push(7);
-        }
+    meanwhile(without, |ready, look| {
+        ready.set_parked(true);
+        ready.register_runner(std::task::Waker::noop());
+        look();
+        ready.set_parked(false);
     });
-    let runner = thread::spawn({
-        let (ready, notified) = (ready.clone(), notified.clone());
-        move || {
-            without_fences(without.runner);
-            ready.set_parked(true);
-            ready.register_runner(std::task::Waker::noop());
-            let mut batch = Vec::new();
-            if ready.is_some() {
-                ready.take(&mut batch);
-            }
-            // It is woken for something else.
-            ready.set_parked(false);
-            if !batch.is_empty() {
-                // For this model's own end.
-                notified.notify();
-            }
-        }
-    });
-    block_on(poll_fn(|context| {
-        if notified.taken_else_wake(context) {
-            return Poll::Ready(());
-        }
-        ready.register(context.waker());
-        let mut batch = Vec::new();
-        if ready.is_some() {
-            ready.take(&mut batch);
-        }
-        match batch.as_slice() {
-            [] => Poll::Pending,
-            _ => Poll::Ready(()),
-        }
-    }));
-    operation.join().unwrap();
-    runner.join().unwrap();
 }
 
 #[test]

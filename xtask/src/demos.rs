@@ -255,31 +255,16 @@ pub(crate) fn find(name: &str) -> Result<Demo> {
 
 /// The demo whose name is a slip of the fingers away.
 fn nearest(name: &str) -> Option<&'static str> {
-    let distances = DEMOS.map(|demo| (distance(name, demo.name), demo.name));
+    let distances = DEMOS.map(|demo| (strsim::levenshtein(name, demo.name), demo.name));
     let (distance, near) = distances.into_iter().min()?;
     (distance <= 1 + near.len() / 4).then_some(near)
-}
-
-/// How many letters must be put in, left out or changed to make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, letter) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = at + 1;
-        for (column, wanted) in other.bytes().enumerate() {
-            let changed = diagonal + usize::from(letter != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 /// All demos with what they show, a line each.
 pub(crate) fn list() -> String {
     let ladder = (
         "ladder",
-        "an async runtime from nothing, in eight guests; `ladder/3` is one",
+        "an async runtime from nothing, in nine guests; `ladder/3` is one",
     );
     let demos = DEMOS.iter().map(|demo| (demo.name, demo.shows));
     demos

@@ -4,9 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use edge_nal::{AddrType, Close, Readable, TcpAccept, TcpBind, TcpShutdown, TcpSplit};
 
-use super::{
-    OwnedReadHalf, ReadHalf, Shutdown, Stack, Stream, TcpListener, TcpStream, WriteHalf, lookup,
-};
+use super::lookup::lookup_one;
+use super::{OwnedReadHalf, ReadHalf, Shutdown, Stack, Stream, TcpListener, TcpStream, WriteHalf};
 use crate::io::{Error, Result};
 use wakebox_abi::status::Status;
 
@@ -92,21 +91,17 @@ impl TcpAccept for TcpListener {
     }
 }
 
-/// Cancel-safe. What is allowed is that of [`lookup`].
+/// Cancel-safe. What is allowed is that of [`lookup`](super::lookup).
 impl edge_nal::Dns for Stack {
     type Error = Error;
 
     async fn get_host_by_name(&self, host: &str, kind: AddrType) -> Result<IpAddr> {
-        let mut addresses = lookup(host).await?.into_iter();
-        let wanted = |address: &IpAddr| match kind {
-            AddrType::IPv4 => address.is_ipv4(),
-            AddrType::IPv6 => address.is_ipv6(),
-            AddrType::Either => true,
+        let is_wanted: fn(&IpAddr) -> bool = match kind {
+            AddrType::IPv4 => IpAddr::is_ipv4,
+            AddrType::IPv6 => IpAddr::is_ipv6,
+            AddrType::Either => |_| true,
         };
-        addresses.find(wanted).ok_or_else(|| {
-            let what = alloc::format!("look up {host} ({kind:?})");
-            Error::new(Status::NotFound, what)
-        })
+        lookup_one(host, is_wanted, kind).await
     }
 
     /// `Unsupported`: a sandbox learns no names.

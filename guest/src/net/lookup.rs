@@ -8,6 +8,8 @@ use wakebox_abi::op::{Buf, Lookup, SocketAddress};
 use crate::buf::IoBuf;
 use crate::io::{Error, Result};
 use crate::op::Op;
+#[cfg(any(feature = "edge-nal", feature = "embedded-nal-async"))]
+use wakebox_abi::status::Status;
 
 /// Most addresses that are asked for.
 const ADDRESSES: usize = 32;
@@ -41,4 +43,22 @@ pub async fn lookup(name: impl AsRef<str>) -> Result<Vec<IpAddr>> {
         .filter_map(SocketAddress::from_bytes)
         .map(|address| address.0.ip())
         .collect())
+}
+
+/// The first address of a host that is of a kind, which goes into the error.
+///
+/// # Errors
+///
+/// As [`lookup`]; `NotFound` also if it has none of that kind.
+#[cfg(any(feature = "edge-nal", feature = "embedded-nal-async"))]
+pub(super) async fn lookup_one(
+    host: &str,
+    is_wanted: fn(&IpAddr) -> bool,
+    kind: impl core::fmt::Debug,
+) -> Result<IpAddr> {
+    let mut addresses = lookup(host).await?.into_iter();
+    addresses.find(is_wanted).ok_or_else(|| {
+        let what = alloc::format!("look up {host} ({kind:?})");
+        Error::new(Status::NotFound, what)
+    })
 }

@@ -5,7 +5,8 @@ use core::net::{IpAddr, SocketAddr};
 use embedded_nal_async::AddrType;
 use wakebox_abi::status::Status;
 
-use super::{Stack, TcpStream, lookup};
+use super::lookup::lookup_one;
+use super::{Stack, TcpStream};
 use crate::io::{Error, Result};
 
 /// Cancel-safe: a connection that comes too late is closed.
@@ -18,21 +19,17 @@ impl embedded_nal_async::TcpConnect for Stack {
     }
 }
 
-/// Cancel-safe. What is allowed is that of [`lookup`].
+/// Cancel-safe. What is allowed is that of [`lookup`](super::lookup).
 impl embedded_nal_async::Dns for Stack {
     type Error = Error;
 
     async fn get_host_by_name(&self, host: &str, kind: AddrType) -> Result<IpAddr> {
-        let mut addresses = lookup(host).await?.into_iter();
-        let wanted = |address: &IpAddr| match kind {
-            AddrType::IPv4 => address.is_ipv4(),
-            AddrType::IPv6 => address.is_ipv6(),
-            AddrType::Either => true,
+        let is_wanted: fn(&IpAddr) -> bool = match kind {
+            AddrType::IPv4 => IpAddr::is_ipv4,
+            AddrType::IPv6 => IpAddr::is_ipv6,
+            AddrType::Either => |_| true,
         };
-        addresses.find(wanted).ok_or_else(|| {
-            let what = alloc::format!("look up {host} ({kind:?})");
-            Error::new(Status::NotFound, what)
-        })
+        lookup_one(host, is_wanted, kind).await
     }
 
     /// `Unsupported`: a sandbox learns no names.

@@ -137,15 +137,6 @@ impl Outbox {
         self.check()
     }
 
-    /// Has everything sent when the task waits for something next: the carrier has been told.
-    ///
-    /// # Errors
-    ///
-    /// What was written before could not be sent.
-    pub(super) fn flush_soon(&self) -> Result<()> {
-        self.check()
-    }
-
     /// Ends writing when everything is sent, without waiting for it.
     pub(super) fn end(self: &Rc<Self>) {
         self.ends.set(true);
@@ -153,7 +144,13 @@ impl Outbox {
         self.end_if_asked();
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether what was written before could be sent. What is there is sent when the task waits for
+    /// something next: a carrier was told.
+    ///
+    /// # Errors
+    ///
+    /// It could not.
+    pub(super) fn check(&self) -> Result<()> {
         match self.failed.take() {
             Some(status) => Err(status.into()),
             None => Ok(()),

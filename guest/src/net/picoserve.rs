@@ -54,7 +54,7 @@ impl Write for Writer<'_> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.stream.outbox().flush_soon()
+        self.stream.outbox().check()
     }
 }
 

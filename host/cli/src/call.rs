@@ -4,10 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 
-use super::refusals;
-use super::run::{SandboxArgs, conclude, run_beside};
+use super::run::{SandboxArgs, conclude, run_told};
 use super::say::{self, say};
-use super::tasks;
 use wakebox::{CallError, Caller, Outcome};
 
 #[derive(Debug, clap::Args)]
@@ -39,10 +37,8 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         .sandbox
         .into_jailed_builder(&mut wishes)?
         .args(args.args);
-    refusals::tell();
-    let (sandbox, outcome, result) = run_beside(builder, std::future::pending(), |sandbox| {
+    let (sandbox, outcome, result) = run_told(builder, std::future::pending(), |sandbox| {
         let caller = sandbox.caller();
-        tasks::tell_when_asked(sandbox);
         async move {
             let result = match &args.function {
                 Some(function) => call(&caller, function, &args.json).await,
@@ -77,16 +73,15 @@ enum Answer {
 async fn call(caller: &Caller, function: &str, json: &str) -> Result<Answer> {
     let error = match caller.call_json(function, json).await {
         Ok(json) => return Ok(Answer::Json(json)),
-        Err(error) => error,
+        Err(error @ CallError::NoSuchFunction(_)) => error,
+        Err(error) => return Err(error.into()),
     };
-    Err(match (&error, caller.exports().await) {
-        (CallError::NoSuchFunction(_), Ok(functions)) if functions.is_empty() => {
+    Err(match caller.exports().await {
+        Ok(functions) if functions.is_empty() => {
             anyhow!("{error}, and no other: functions want `#[wakebox_guest::export]`")
         }
-        (CallError::NoSuchFunction(_), Ok(functions)) => {
-            anyhow!("{error}. It exports:\n  {}", functions.join("\n  "))
-        }
-        _ => error.into(),
+        Ok(functions) => anyhow!("{error}. It exports:\n  {}", functions.join("\n  ")),
+        Err(_) => error.into(),
     })
 }
 

@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use wakebox_abi::op::Opcode;
 
 use self::telling::{Part, Teller, wrap};
-use super::run::{SandboxArgs, conclude, run_beside};
+use super::run::{SandboxArgs, conclude, run_told};
 use super::style::Style;
-use super::{refusals, say, signals, tasks};
+use super::{say, signals};
 use wakebox::printable_line;
 use wakebox::trace::json::Reader;
 use wakebox::trace::{Event, EventKind, OpKind, Sink};
@@ -91,12 +91,8 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
         .stdout(Output::writer(output.clone()))
         .stderr(Output::writer(output))
         .trace(printer);
-    refusals::tell();
     let stop = async move { told.notified().await };
-    let (sandbox, outcome, ()) = run_beside(builder, stop, |sandbox| {
-        tasks::tell_when_asked(sandbox);
-        std::future::ready(())
-    })?;
+    let (sandbox, outcome, ()) = run_told(builder, stop, |_| std::future::ready(()))?;
     if let Some(error) = sandbox.trace_error() {
         return match is_end(error) {
             true => Ok(ExitCode::SUCCESS),

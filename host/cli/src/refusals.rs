@@ -165,22 +165,28 @@ impl Subscriber for Listener {
     fn exit(&self, _: &Id) {}
 }
 
+impl Refused {
+    /// The part that a field of the event tells.
+    fn part(&mut self, field: &Field) -> Option<&mut String> {
+        match field.name() {
+            "kind" => Some(&mut self.kind),
+            "target" => Some(&mut self.target),
+            _ => None,
+        }
+    }
+}
+
 impl Visit for Refused {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let into = match field.name() {
-            "kind" => &mut self.kind,
-            "target" => &mut self.target,
-            _ => return,
-        };
-        // A text that can be written to.
-        let _ = write!(into, "{value:?}");
+        if let Some(part) = self.part(field) {
+            // A text that can be written to.
+            let _ = write!(part, "{value:?}");
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "kind" => value.clone_into(&mut self.kind),
-            "target" => value.clone_into(&mut self.target),
-            _ => {}
+        if let Some(part) = self.part(field) {
+            value.clone_into(part);
         }
     }
 }

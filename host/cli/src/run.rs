@@ -182,9 +182,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         .into_jailed_builder(&mut wishes)?
         .args(args.args)
         .stdin(Input::Inherit);
-    refusals::tell();
-    let (sandbox, outcome, ()) = run_beside(builder, std::future::pending(), |sandbox| {
-        tasks::tell_when_asked(sandbox);
+    let (sandbox, outcome, ()) = run_told(builder, std::future::pending(), |sandbox| {
         tasks::tell_if_it_serves(sandbox);
         std::future::ready(())
     })?;
@@ -203,6 +201,24 @@ pub(super) fn run_until(
 ) -> Result<(Sandbox, Outcome)> {
     let (sandbox, outcome, ()) = run_beside(builder, stop, |_| std::future::ready(()))?;
     Ok((sandbox, outcome))
+}
+
+/// As [`run_beside`], and says on standard error what the guest is refused, and at SIGQUIT what its tasks
+/// wait for. To be called after the jail was entered.
+///
+/// # Errors
+///
+/// As [`run_until`].
+pub(super) fn run_told<T, F: Future<Output = T>>(
+    builder: Builder,
+    stop: impl Future<Output = ()> + Send + 'static,
+    beside: impl FnOnce(&Sandbox) -> F,
+) -> Result<(Sandbox, Outcome, T)> {
+    refusals::tell();
+    run_beside(builder, stop, |sandbox| {
+        tasks::tell_when_asked(sandbox);
+        beside(sandbox)
+    })
 }
 
 /// As [`run_until`], with something else that is done meanwhile.

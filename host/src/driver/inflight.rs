@@ -165,13 +165,14 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
     ) -> Result<Option<O::End>, Violation> {
         self.check_slot(token)?;
         let index = token.slot as usize;
+        let since = Moment::now();
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || Slot {
                 waker: None,
                 generation: 0,
                 operation: None,
                 request,
-                since: Moment::now(),
+                since,
             });
         }
         let slot = &mut self.slots[index];
@@ -180,7 +181,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         }
         slot.generation = token.generation;
         slot.request = request;
-        slot.since = Moment::now();
+        slot.since = since;
         slot.operation = Some(operation);
         self.len += 1;
         Ok(self.poll(token.slot).map(|(_, _, end)| end))

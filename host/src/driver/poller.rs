@@ -89,7 +89,7 @@ impl<B: Backend> Poller<B> {
     ///
     /// # Errors
     ///
-    /// As [`Pollers::place`].
+    /// As [`Pollers::of_process`] and [`Pollers::place`].
     pub(crate) fn new(
         driver: Driver<B>,
         mode: Mode,
@@ -97,7 +97,7 @@ impl<B: Backend> Poller<B> {
         kick: Arc<VcpuKick>,
     ) -> Result<Arc<Self>> {
         let poller = Arc::new(Self {
-            place: Pollers::of_process().place()?,
+            place: Pollers::of_process()?.place()?,
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             claims: AtomicU32::new(0),

@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Handle};
 use wakebox_vmm::process::PerProcess;
+use wakebox_vmm::system::System;
 
 use crate::error::{Error, Result};
 use crate::{outside, signals};
@@ -39,12 +40,14 @@ pub(crate) struct Pollers(Box<[Thread]>);
 impl Pollers {
     /// Those of this process. A child after `fork` has not inherited its parent's threads, and must leave
     /// its reactors alone: it has its own.
-    pub(crate) fn of_process() -> &'static Self {
+    ///
+    /// # Errors
+    ///
+    /// As [`System::get`].
+    pub(crate) fn of_process() -> Result<&'static Self> {
         static POLLERS: PerProcess<Pollers> = PerProcess::new();
-        POLLERS.get_or_init(|| {
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            Self::new(processors / PROCESSORS)
-        })
+        let processors = System::get()?.processors;
+        Ok(POLLERS.get_or_init(|| Self::new(processors / PROCESSORS)))
     }
 
     /// So many, one at least.

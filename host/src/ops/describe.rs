@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::op::{Buf, Opcode, Request};
+use wakebox_abi::op::{Buf, Request};
 
 use super::handles::Resource;
 use super::stream::Stream;
@@ -25,12 +25,7 @@ impl Driver<TokioBackend> {
 impl TokioBackend {
     /// As in `ReadStream #65 on 127.0.0.1:80` or `TcpConnect to 127.0.0.1:80`.
     fn describe(&mut self, request: &Request, operation: &Pending) -> String {
-        let token = Token {
-            slot: 0,
-            generation: 0,
-        };
-        let opcode = Opcode::from_code(request.submission(token).opcode);
-        let name = opcode.map_or_else(String::new, |opcode| format!("{opcode:?}"));
+        let name = request.opcode().name();
         let target = match request {
             Request::TcpConnect(connect) => self.quoted(" to ", connect.address),
             Request::UnixConnect(connect) => self.quoted(" to ", connect.path),
@@ -39,7 +34,7 @@ impl TokioBackend {
             _ => String::new(),
         };
         let Some(handle) = operation.handle else {
-            return name + &target;
+            return format!("{name}{target}");
         };
         let place = match self.handles.any(handle) {
             Ok(Resource::Stream(stream)) => peer(stream).map(|peer| format!(" on {peer}")),

@@ -188,10 +188,8 @@ impl Machine {
     }
 
     /// The same, if at most so many bytes may differ, for a caller that holds the memory once more itself.
-    /// Its last guest shows those to come what one writes.
     pub(crate) fn reset_at_most(&mut self, bytes: u64) -> bool {
         const HOLDERS: usize = 2;
-        self.memory.learn();
         self.is_reset |=
             Arc::strong_count(&self.memory) == HOLDERS && self.memory.reset_at_most(bytes);
         self.is_reset

@@ -208,11 +208,13 @@ impl Machines {
         if self.0.most == 0 || is_spoiled || !machine.is_of_this_process() {
             return;
         }
-        // Who keeps more has somebody to tidy up.
-        let is_reset =
-            machine.is_reset() || self.0.keeps == 0 && machine.reset_at_most(WRITTEN_AGAIN);
-        if !is_reset {
-            machine.memory().keep_at_most(self.0.keeps);
+        if !machine.is_reset() {
+            // Its last guest shows those to come what one writes.
+            machine.memory().learn();
+            // Who keeps more has somebody to tidy up.
+            if self.0.keeps > 0 || !machine.reset_at_most(WRITTEN_AGAIN) {
+                machine.memory().keep_at_most(self.0.keeps);
+            }
         }
         let mut machines = self.lock();
         machines.push(machine);

@@ -259,12 +259,18 @@ impl GuestMemory {
 
     /// The same, if the pages that may differ are at most so many bytes. Returns whether it was done.
     pub(crate) fn reset_at_most(&self, bytes: u64) -> bool {
+        let own = self.own_at_most(bytes);
+        own.is_some_and(|own| self.write_back(&own).is_ok())
+    }
+
+    /// Pages that may differ from the template that it was made of, if it was, and they are at most so many
+    /// bytes.
+    fn own_at_most(&self, bytes: u64) -> Option<Vec<pages::Range>> {
         if !matches!(self.backing, Backing::Template(_)) {
-            return false;
+            return None;
         }
-        let Ok(own) = self.own() else { return false };
-        let len: u64 = own.iter().map(|range| range.len).sum();
-        len <= bytes && self.write_back(&own).is_ok()
+        let own = self.own().ok()?;
+        (own.iter().map(|range| range.len).sum::<u64>() <= bytes).then_some(own)
     }
 
     /// Pages that may differ from what it was made of.
@@ -423,16 +429,9 @@ impl GuestMemory {
     /// Gives back what was written, if that is more than so many bytes, or cannot be made undone: it
     /// then is what it was made of. Whoever still reads or writes it finds that, or writes for nobody.
     pub(crate) fn keep_at_most(&self, bytes: u64) {
-        let (start, len) = self.host_range();
-        self.learn();
-        if bytes > 0
-            && matches!(self.backing, Backing::Template(_))
-            && pages::own(start, len)
-                .is_ok_and(|own| own.iter().map(|range| range.len).sum::<u64>() <= bytes)
-        {
-            return;
+        if bytes == 0 || self.own_at_most(bytes).is_none() {
+            self.discard();
         }
-        self.discard();
     }
 
     /// Gives back all that was written. Returns whether it is what it was made of: if not, it is the next

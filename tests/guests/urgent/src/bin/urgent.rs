@@ -205,14 +205,12 @@ async fn registers() {
         wrong += rounds;
         give_way().await;
     }
-    println!(
-        "{}",
-        if wrong == 0 {
-            "all as it was"
-        } else {
-            "changed"
-        }
-    );
+    tell(wrong == 0);
+}
+
+/// Says whether all was as it was.
+fn tell(is_whole: bool) {
+    println!("{}", if is_whole { "all as it was" } else { "changed" });
 }
 
 /// A polynomial over a field of 2^61 - 1 and sums of floats, as the compiler vectorizes them, and by hand in
@@ -225,14 +223,7 @@ async fn vectors() {
         wrong += u32::from(all_sums() != expected);
         give_way().await;
     }
-    println!(
-        "{}",
-        if wrong == 0 {
-            "all as it was"
-        } else {
-            "changed"
-        }
-    );
+    tell(wrong == 0);
 }
 
 fn all_sums() -> [u64; 4] {
