@@ -240,9 +240,11 @@ where
         {
             let ready = self.inflight.ready();
             ready.register(context.waker());
-            // Registered, then looked: what became ready before has woken nobody.
-            if ready.is_some() {
-                ready.unregister();
+            // Registered, then looked: what became ready before has woken nobody, and nobody rings for
+            // what the guest has submitted since this turn, or the first of those that it goes on with,
+            // has begun.
+            if ready.is_some() || self.has_submissions() {
+                self.inflight.ready().unregister();
                 turn.ended = Ended::Spent;
             }
         }

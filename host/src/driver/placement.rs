@@ -92,15 +92,17 @@ impl<B: Backend> Placement<B> {
     ) -> Option<Result<Turn, Violation>> {
         let poller = self.poller()?;
         let began = Instant::now();
-        let turn = poller.with(|driver| driver.turn(None));
+        let (turn, left) = poller.with(|driver| {
+            let turn = driver.turn(None);
+            let spent = turn.as_ref().is_ok_and(|turn| turn.ended == Ended::Spent);
+            // A turn that goes on with another's work does not take what was submitted beyond that.
+            (turn, spent || driver.has_submissions())
+        });
         // After a long turn the next is likely to be long, too. The guest would leave before a
         // poller has done it: no exit is saved, and the thread has to be woken. What a turn has left
         // wants another.
         let pays = goes_on && (mode == Mode::Poll || began.elapsed() < LONG);
-        if turn
-            .as_ref()
-            .is_ok_and(|turn| pays || turn.ended == Ended::Spent)
-        {
+        if turn.is_ok() && (pays || left) {
             poller.notify();
         }
         Some(turn)
@@ -145,8 +147,10 @@ impl<B: Backend> Placement<B> {
                     // Under the lock: who publishes more, later, wakes.
                     let ready = driver.ready();
                     ready.register_runner(context.waker());
-                    if standing.ended == Ended::Done && ready.is_some() {
-                        // Registered, then looked: what became ready before has woken nobody.
+                    if standing.ended == Ended::Done
+                        && (ready.is_some() || driver.has_submissions())
+                    {
+                        // As `Driver::turn` does.
                         standing.ended = Ended::Spent;
                     }
                     Ok(standing)

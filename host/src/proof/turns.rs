@@ -324,6 +324,26 @@ fn what_is_submitted_meanwhile_waits_until_the_ready_have_had_their_turn() {
     }
 }
 
+#[test]
+fn what_is_submitted_beyond_what_a_turn_goes_on_with_is_not_slept_over() {
+    let mut rig = Rig::new(1);
+    let back = |slot| {
+        let target = Token {
+            slot,
+            generation: 0,
+        };
+        Request::Cancel(op::Cancel { target })
+    };
+    rig.submit((0..SLOTS).map(back));
+    let first = rig.turn();
+    assert_eq!((first.submitted, first.ended), (1, Ended::Spent));
+    // There is room for one again. Nobody rings for it: the driver is at work.
+    rig.submit_at(0, back(0));
+    let taken: u32 = rig.turns().iter().map(|(taken, _)| taken).sum();
+    assert_eq!(taken, SLOTS);
+    assert!(!rig.driver.has_submissions());
+}
+
 /// Has the sandbox killed when it is woken.
 struct Killer(Arc<Stop<RunPage>>);
 
