@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -80,12 +81,18 @@ async fn serve(guest: &str, args: &[String]) -> Result<(), Box<dyn Error>> {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let outcome = tokio::select! {
-        outcome = sandbox.run() => outcome?,
-        status = peers.wait() => return Err(format!("the peers ended: {}", status?).into()),
+    let (outcome, status) = {
+        let mut run = pin!(sandbox.run());
+        tokio::select! {
+            outcome = &mut run => (outcome?, peers.wait().await?),
+            // They end when the guest has closed their connections, perhaps before it has ended itself.
+            status = peers.wait() => match status? {
+                status if status.success() => (run.await?, status),
+                status => return Err(format!("the peers ended: {status}").into()),
+            },
+        }
     };
     eprintln!("{outcome}\n{}", sandbox.stats());
-    let status = peers.wait().await?;
     if outcome.is_success() && status.success() {
         Ok(())
     } else {

@@ -52,7 +52,7 @@ const SHORT: &[&str] = &[
     "jail::a_forbidden_call",
     "jail::a_call_that",
     "jail::ends_of_all_kinds",
-    "jail::every_operation",
+    "jail::every_operation_on_files",
     "jail::no_",
     "kill::",
     "limits::memory_that_is_used_up",
@@ -60,10 +60,11 @@ const SHORT: &[&str] = &[
     "limits::the_wall_clock",
     "neighbours::a_computing_guest",
     "neighbours::a_guest_is_ended",
-    "no_lost_wakeups::",
+    "no_lost_wakeups::irq",
+    "no_lost_wakeups::poll_ends",
     "ops::every_operation",
     "shutdown::",
-    "timers::",
+    "timers::timers_fire_in_order_and_none_early::irq",
 ];
 
 /// The same for Bochs, which is ten times slower: the start, ports as the bitmap of the TSS allows
