@@ -379,6 +379,34 @@ impl Limits {
         self
     }
 
+    /// These limits and those of `other`.
+    ///
+    /// # Errors
+    ///
+    /// Both say how large one limit is, and not the same.
+    pub fn with(mut self, other: &Self) -> Result<Self, InvalidLimit> {
+        for kind in LimitKind::ALL {
+            let (own, other) = (
+                &mut self.values[*kind as usize],
+                other.values[*kind as usize],
+            );
+            match (*own, other) {
+                (Some(one), Some(two)) if one != two => {
+                    let said = |value| match value {
+                        UNLIMITED => "unlimited".to_owned(),
+                        value => kind.show(value),
+                    };
+                    return Err(InvalidLimit {
+                        key: kind.key().into(),
+                        why: format!("it is given as {} and as {}", said(one), said(two)),
+                    });
+                }
+                (one, two) => *own = one.or(two),
+            }
+        }
+        Ok(self)
+    }
+
     /// The stricter of two, limit by limit; one that is not set does not count.
     #[must_use]
     pub(crate) fn and(mut self, other: &Self) -> Self {
@@ -491,6 +519,21 @@ mod tests {
                 assert!(error.contains(word), "{word}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn one_limit_has_one_value() {
+        let said = |text: &str| text.parse::<Limits>().unwrap();
+        let both = said("memory=1M").with(&said("handles=3")).unwrap();
+        assert_eq!(both.get(LimitKind::Memory), Some(1 << 20));
+        assert_eq!(both.get(LimitKind::Handles), Some(3));
+        // Said twice, and not different.
+        assert_eq!(both.with(&said("memory=1024K")), Ok(both));
+        let error = both.with(&said("handles=unlimited")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the limit `handles` cannot be: it is given as 3 and as unlimited"
+        );
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 
-use super::run::{SandboxArgs, conclude, run_told};
+use super::run::{SandboxArgs, Stdout, conclude, run_told};
 use super::say::{self, say};
-use wakebox::{CallError, Caller, Outcome};
+use wakebox::{CallError, Caller, Input, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The guest's `main` must call `wakebox_guest::serve`. Examples:
+The guest's `main` must call `wakebox_guest::serve`. The result goes to standard output, and what the \
+guest writes itself to standard error. Examples:
   wakebox call target/release/adder            what can be called, with its types
   wakebox call target/release/adder add '[40, 2]'")]
 pub(super) struct Args {
@@ -32,11 +33,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let mut wishes = args.sandbox.wishes()?;
+    let mut wishes = args
+        .sandbox
+        .wishes(Stdout::Taken("the result of the call"))?;
     let builder = args
         .sandbox
         .into_jailed_builder(&mut wishes)?
-        .args(args.args);
+        .args(args.args)
+        .stdin(Input::Inherit);
     let (sandbox, outcome, result) = run_told(builder, std::future::pending(), |sandbox| {
         let caller = sandbox.caller();
         async move {

@@ -20,11 +20,10 @@ use tokio::sync::Notify;
 use wakebox_abi::op::Opcode;
 
 use self::telling::{Part, Teller, wrap};
-use super::run::{SandboxArgs, conclude, run_told};
+use super::run::{SandboxArgs, Stdout, conclude, run_told};
 use super::style::Style;
-use super::{say, signals};
+use super::{say, signals, streams};
 use wakebox::printable_line;
-use wakebox::trace::json::Reader;
 use wakebox::trace::{Event, EventKind, OpKind, Sink};
 use wakebox::{Input, Output, units};
 
@@ -36,7 +35,7 @@ furthest. Examples:
   wakebox explain target/release/hello --step
   wakebox run target/release/hello --trace run.json; wakebox explain run.json")]
 pub(super) struct Args {
-    /// The guest, or a trace that `wakebox run --trace` wrote
+    /// The guest, or a trace that `wakebox run --trace` wrote; `-` is one on standard input
     #[command(flatten)]
     sandbox: SandboxArgs,
 
@@ -78,7 +77,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     if args.step {
         args.sandbox.keep_terminal();
     }
-    let mut wishes = args.sandbox.wishes()?;
+    let mut wishes = args.sandbox.wishes(Stdout::Taken("the story"))?;
     let stdin = match args.step {
         true => Input::Null,
         false => Input::Inherit,
@@ -104,6 +103,9 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
 
 /// Whether a file is a trace. What cannot be read is none, which whoever runs it will say.
 fn is_trace(path: &Path) -> bool {
+    if streams::is_standard(path) {
+        return true;
+    }
     let mut first = [0];
     let read = File::open(path).and_then(|file| file.take(1).read(&mut first));
     matches!(read, Ok(1)) && first == *b"["
@@ -184,7 +186,7 @@ const TIME: usize = 10;
 impl<W: Write> Printer<W> {
     /// Tells a trace.
     fn read(&mut self, path: &Path) -> Result<()> {
-        let mut reader = Reader::open(path)?;
+        let mut reader = streams::trace(path)?;
         for event in reader.by_ref() {
             self.tell(&event?)?;
         }

@@ -63,7 +63,7 @@ impl GuestArgs {
         symbols: Option<&Path>,
     ) -> Result<(Builder, FileOptions)> {
         let policy = self.grants.into_policy()?;
-        let limits = self.limits.into_limits();
+        let limits = self.limits.into_limits()?;
         let options = self.key.options(&limits)?;
         self.jail.enter(&policy, &self.guest, symbols)?;
         let mut builder = Sandbox::builder()

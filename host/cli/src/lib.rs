@@ -22,6 +22,7 @@ mod runner;
 mod say;
 mod signals;
 mod snapshot;
+mod streams;
 mod style;
 mod tasks;
 mod template;

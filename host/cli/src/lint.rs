@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::say::{note, try_to_output};
+use super::streams;
 use super::style::Style;
 use wakebox::printable_line;
-use wakebox::trace::json::Reader;
 use wakebox::trace::lint::{Finding, Lint, Report, Thresholds};
 use wakebox::units;
 
@@ -21,7 +21,7 @@ was found cannot be written. Example:
   wakebox run target/release/hello --trace run.json
   wakebox lint run.json")]
 pub(super) struct Args {
-    /// A trace that `wakebox run --trace` wrote
+    /// A trace that `wakebox run --trace` wrote; `-` is standard input
     file: PathBuf,
 
     /// Print what was found in JSON
@@ -106,7 +106,7 @@ fn look(args: &Args) -> Result<Report> {
     thresholds.unwoken = args.unwoken;
     let mut lint = Lint::new(thresholds);
     let file = || args.file.display().to_string();
-    for event in Reader::open(&args.file).with_context(file)? {
+    for event in streams::trace(&args.file).with_context(file)? {
         lint.look(&event.with_context(file)?);
     }
     Ok(lint.report())

@@ -26,6 +26,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::keeper::{Beside, Do, Keeper};
+use super::streams::is_standard;
 
 /// Who may read a file that the command makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ fn open_file(stream: impl AsFd) -> io::Result<Metadata> {
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
     taken: Vec<(Identity, String)>,
+    /// What goes to standard output.
+    stdout: Option<&'static str>,
     beside: Vec<Beside>,
     keeper: Arc<OnceLock<Keeper>>,
 }
@@ -110,6 +113,9 @@ impl Outputs {
         what: &'static str,
     ) -> Result<OutputFile> {
         let unwritten = || format!("cannot write {what} {}", path.display());
+        if is_standard(path) {
+            return self.standard(what);
+        }
         let is_stream = path.starts_with("/dev") || path.starts_with("/proc");
         let resolved = resolve(path).with_context(unwritten)?;
         let there = match fs::metadata(&resolved) {
@@ -142,6 +148,32 @@ impl Outputs {
             what,
             file,
             place,
+            keeper: self.keeper.clone(),
+        })
+    }
+
+    /// Nothing but `what` goes to standard output.
+    pub(super) fn take_stdout(&mut self, what: &'static str) {
+        self.stdout = Some(what);
+    }
+
+    /// Whether something of this command's own goes to standard output.
+    pub(super) fn use_stdout(&self) -> bool {
+        self.stdout.is_some()
+    }
+
+    /// Standard output, for one of them.
+    fn standard(&mut self, what: &'static str) -> Result<OutputFile> {
+        if let Some(other) = self.stdout.replace(what) {
+            bail!("cannot write {what} to standard output: {other} goes there; name a file");
+        }
+        let own = rustix::stdio::stdout().try_clone_to_owned();
+        let file = own.with_context(|| format!("cannot write {what} to standard output"))?;
+        Ok(OutputFile {
+            path: PathBuf::from("-"),
+            what,
+            file: file.into(),
+            place: Place::Direct,
             keeper: self.keeper.clone(),
         })
     }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::say::{note, say};
+use super::streams;
 use super::style::Style;
 use wakebox::policy::{DirGrant, FunctionPattern, LocalAddress, NamePattern, Target, Variable};
 use wakebox::{Limits, Policy, units};
@@ -15,7 +16,8 @@ use wakebox::{Limits, Policy, units};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Grants (a guest reaches nothing else)")]
 pub(super) struct Grants {
-    /// Grant what a policy file says; `wakebox policy check FILE` explains it
+    /// Grant what a policy file says; `wakebox policy check FILE` explains it. `-` is standard input,
+    /// of which the guest sees the end then
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
 
@@ -79,8 +81,12 @@ impl Grants {
     /// A file is not a policy, or two grants contradict each other.
     pub(super) fn into_policy(self) -> Result<Policy> {
         let mut policy = Policy::new();
+        let from_input = self.files().filter(|file| streams::is_standard(file));
+        if from_input.count() > 1 {
+            bail!("standard input holds one policy: `--policy -` was given twice");
+        }
         for file in self.policy {
-            policy = policy.and(Policy::from_file(file)?);
+            policy = policy.and(streams::policy(&file)?);
         }
         fn add<T>(policy: Policy, all: Vec<T>, allow: fn(Policy, T) -> Policy) -> Policy {
             all.into_iter().fold(policy, allow)
@@ -127,22 +133,19 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl LimitArgs {
-    /// All of them. The last one of a kind counts, and options of their own before `--limit`.
-    pub(super) fn into_limits(self) -> Limits {
-        let mut limits = Limits::new();
-        for other in self.others {
-            limits = other.or(&limits);
-        }
-        if let Some(bytes) = self.mem {
-            limits = limits.memory(bytes);
-        }
-        if let Some(time) = self.timeout {
-            limits = limits.wall_clock(time);
-        }
-        if let Some(most) = self.in_flight {
-            limits = limits.in_flight(most);
-        }
-        limits
+    /// All of them.
+    ///
+    /// # Errors
+    ///
+    /// Two options give one limit different values.
+    pub(super) fn into_limits(self) -> Result<Limits> {
+        let own = [
+            self.mem.map(|bytes| Limits::new().memory(bytes)),
+            self.timeout.map(|time| Limits::new().wall_clock(time)),
+            self.in_flight.map(|most| Limits::new().in_flight(most)),
+        ];
+        let mut all = own.into_iter().flatten().chain(self.others);
+        Ok(all.try_fold(Limits::new(), |limits, other| limits.with(&other))?)
     }
 }
 
@@ -150,7 +153,8 @@ impl LimitArgs {
 pub(super) enum Command {
     /// Say in plain sentences what a policy file grants, and whether it could be granted here
     Check {
-        /// The file, in TOML; its lists are named as the options of `wakebox run`
+        /// The file, in TOML; its lists are named as the options of `wakebox run`. `-` is standard
+        /// input
         file: PathBuf,
     },
     /// List what can be limited, with the defaults and what happens at the limit
@@ -165,7 +169,7 @@ pub(super) fn run(command: &Command) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let policy = Policy::from_file(file)?;
+    let policy = streams::policy(file)?;
     say!("{policy}");
     let troubles = policy.troubles();
     let style = Style::of_stderr();

@@ -17,7 +17,7 @@ use super::style::Style;
 use super::tasks;
 use super::template::KeyOf;
 use wakebox::trace::lint::{Lint, Thresholds};
-use wakebox::{Builder, Error, Input, Outcome, Sandbox, trace};
+use wakebox::{Builder, Error, Input, Outcome, Output, Sandbox, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -69,7 +69,8 @@ pub(super) struct SandboxArgs {
     #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     symbols: Option<PathBuf>,
 
-    /// Write how the guest ended to this file, in JSON
+    /// Write how the guest ended to this file, in JSON. `-` is standard output, here and for --trace and
+    /// --timeline; what the guest writes there goes to standard error then
     #[arg(long, help_heading = SHOWN, value_name = "FILE")]
     report: Option<PathBuf>,
 
@@ -96,6 +97,15 @@ pub(super) struct SandboxArgs {
     lint: bool,
 }
 
+/// Whose standard output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stdout {
+    /// The guest's, or that of one file which is called `-`.
+    Free,
+    /// The command has something else for it.
+    Taken(&'static str),
+}
+
 /// What is to be said when the guest has ended.
 #[derive(Debug)]
 pub(super) struct Wishes {
@@ -107,6 +117,8 @@ pub(super) struct Wishes {
     trace: Option<BufWriter<Stream>>,
     page: Option<BufWriter<Stream>>,
     lint: Option<trace::Shared<Lint>>,
+    /// Something else than what the guest writes goes to standard output.
+    takes_stdout: bool,
 }
 
 impl SandboxArgs {
@@ -129,6 +141,9 @@ impl SandboxArgs {
         if let Some(path) = self.symbols {
             builder = builder.symbols(path);
         }
+        if wishes.takes_stdout {
+            builder = builder.stdout(Output::writer(tokio::io::stderr()));
+        }
         if let Some(file) = wishes.trace.take() {
             builder = builder.trace(trace::json::Writer::new(file));
         }
@@ -147,10 +162,13 @@ impl SandboxArgs {
     /// # Errors
     ///
     /// A file cannot be written, or is one that is read or written otherwise.
-    pub(super) fn wishes(&self) -> Result<Wishes> {
+    pub(super) fn wishes(&self, stdout: Stdout) -> Result<Wishes> {
         signals::catch()?;
         let symbols = self.symbols.iter().map(|file| (&**file, "the symbols"));
         let mut outputs = Outputs::besides(self.guest.inputs().chain(symbols));
+        if let Stdout::Taken(what) = stdout {
+            outputs.take_stdout(what);
+        }
         let mut open = |path: &Option<PathBuf>, readers, what| {
             let open = |path: &PathBuf| outputs.open(path, readers, what);
             path.as_ref().map(open).transpose()
@@ -159,8 +177,10 @@ impl SandboxArgs {
         let dump = open(&self.crash_dump, Readers::Owner, "the crash dump")?;
         let trace = open(&self.trace, Readers::Usual, "the trace")?;
         let page = open(&self.timeline, Readers::Usual, "the timeline")?;
+        let takes_stdout = outputs.use_stdout();
         outputs.seal()?;
         Ok(Wishes {
+            takes_stdout,
             guest: self.guest.path().to_owned(),
             stats: self.stats,
             backtrace: self.backtrace,
@@ -176,7 +196,7 @@ impl SandboxArgs {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    let mut wishes = args.sandbox.wishes()?;
+    let mut wishes = args.sandbox.wishes(Stdout::Free)?;
     let builder = args
         .sandbox
         .into_jailed_builder(&mut wishes)?

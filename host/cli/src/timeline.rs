@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use super::output::{Outputs, Readers};
-use super::say::say;
+use super::say::{remark, say};
+use super::streams;
 
-use wakebox::trace::json::Reader;
 use wakebox::trace::{Sink as _, timeline};
 use wakebox::units;
 
@@ -19,18 +19,21 @@ Example:
   wakebox run target/release/hello --trace run.json
   wakebox timeline run.json               # writes run.html")]
 pub(super) struct Args {
-    /// A trace that `wakebox run --trace` wrote
+    /// A trace that `wakebox run --trace` wrote; `-` is standard input
     file: PathBuf,
 
-    /// Where the page goes [default: beside the trace, with the ending `.html`]
+    /// Where the page goes; `-` is standard output [default: beside the trace, with the ending `.html`]
     page: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let file = || args.file.display().to_string();
     // Before the page is opened: a file that is no trace leaves an older page as it is.
-    let mut trace = Reader::open(&args.file).with_context(file)?;
-    let beside = || args.file.with_extension("html");
+    let mut trace = streams::trace(&args.file).with_context(file)?;
+    let beside = || match streams::is_standard(&args.file) {
+        true => args.file.clone(),
+        false => args.file.with_extension("html"),
+    };
     let path = args.page.clone().unwrap_or_else(beside);
     let mut outputs = Outputs::besides([(&*args.file, "the trace")]);
     let page = outputs.open(&path, Readers::Usual, "the timeline")?;
@@ -59,6 +62,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         true => "",
         false => "; the trace ends before the run did",
     };
-    say!("{}: {events} events{end}", path.display());
+    match streams::is_standard(&path) {
+        true => remark!("{events} events{end}"),
+        false => say!("{}: {events} events{end}", path.display()),
+    }
     Ok(ExitCode::SUCCESS)
 }

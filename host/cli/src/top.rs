@@ -23,7 +23,7 @@ use self::board::Board;
 pub use self::picture::Picture;
 use self::view::{Rates, View};
 use super::refusals;
-use super::run::{SandboxArgs, conclude, run_until};
+use super::run::{SandboxArgs, Stdout, conclude, run_until};
 use super::signals;
 use wakebox::printable_line;
 use wakebox::trace::Shared;
@@ -57,7 +57,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
         );
     }
     args.sandbox.keep_terminal();
-    let mut wishes = args.sandbox.wishes()?;
+    let mut wishes = args.sandbox.wishes(Stdout::Taken("the screen"))?;
     let (board, tail) = (Shared::new(Board::default()), Tail::default());
     let builder = args
         .sandbox

@@ -364,6 +364,41 @@ fn what_is_no_regular_file_is_written_as_it_comes() {
     }
 }
 
+#[kvm_test]
+fn a_dash_is_a_standard_stream() {
+    let run = output(wakebox(&["run", "--report", "-"]).arg(guest("hello")));
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(report["end"], "exit");
+    assert_eq!(text(&run.stderr), "Hello from ring 3.\n");
+
+    let trace = output(wakebox(&["run", "--trace", "-"]).arg(guest("hello"))).stdout;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&trace).unwrap();
+    let given = |args: &[&str]| {
+        let trace = File::open(file.path()).unwrap();
+        output(wakebox(args).stdin(trace))
+    };
+    let lint = given(&["lint", "-"]);
+    assert!(text(&lint.stdout).contains("nothing found"), "{lint:?}");
+    let story = given(&["explain", "-"]);
+    assert!(text(&story.stdout).contains("hello"), "{story:?}");
+    let page = given(&["timeline", "-"]);
+    assert!(text(&page.stdout).contains("</html>"), "{page:?}");
+    assert!(text(&page.stderr).contains("events"), "{page:?}");
+
+    // One thing goes there, or nobody could tell where the other begins.
+    for (args, words) in [
+        (&["run", "--report", "-", "--trace", "-"][..], "the report"),
+        (&["call", "--report", "-"], "the result of the call"),
+        (&["explain", "--trace", "-"], "the story"),
+    ] {
+        let refused = output(wakebox(args).arg(guest("calls")));
+        assert_eq!(refused.status.code(), Some(1));
+        let why = text(&refused.stderr);
+        assert!(why.contains(words) && why.contains("name a file"), "{why}");
+    }
+}
+
 fn first_line(run: &mut Child) -> BufReader<std::process::ChildStdout> {
     let mut out = BufReader::new(run.stdout.take().unwrap());
     let mut line = String::new();

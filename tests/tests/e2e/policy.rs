@@ -114,6 +114,37 @@ fn options_count_before_files() {
 }
 
 #[test]
+fn a_limit_that_is_given_twice_has_one_value() {
+    for twice in [
+        &["--limit", "handles=3", "--limit", "handles=4"][..],
+        &["--mem", "64M", "--limit", "memory=32M"],
+        &["--timeout", "1s", "--limit", "wall-clock=unlimited"],
+    ] {
+        let run = output(wakebox().arg("run").args(twice).arg(guest("hello")));
+        let (key, _) = twice[3].split_once('=').unwrap();
+        fails(&run, &[key, "it is given as", "and as"]);
+    }
+}
+
+#[test]
+fn a_policy_on_standard_input_is_one() {
+    let check = |policy: &str| {
+        let (_dir, file) = written(policy);
+        let file = fs::File::open(file).unwrap();
+        output(wakebox().args(["policy", "check", "-"]).stdin(file))
+    };
+    let checked = check("connect = ['api.example.com:443']");
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("to api.example.com, port 443"));
+    fails(&check("connects = []"), &["-", "connects"]);
+    let twice = ["run", "--policy", "-", "--policy", "-"];
+    fails(
+        &output(wakebox().args(twice).arg(guest("hello"))),
+        &["given twice"],
+    );
+}
+
+#[test]
 fn check_finds_what_cannot_be_granted() {
     let (_dir, file) = written("dirs = ['missing:/data']\nenv = ['WAKEBOX_NO_SUCH_VARIABLE']");
     fails(
