@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 mod call;
+mod check;
 mod doctor;
 mod explain;
 mod guest;
@@ -92,6 +93,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
     Doctor,
+    /// Say which dependency of a guest's crate wants `std`, which guests have not, and who asks for it
+    Check(check::Args),
     /// Write the crate of a new guest
     New(new::Args),
     /// Write a script with which a shell completes this command's words
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Doctor => doctor::run(),
         Command::Completions(args) => papers::completions(&args, Cli::command()),
         Command::Man(args) => papers::man(&args, Cli::command()),
+        Command::Check(args) => check::run(&args),
         Command::New(args) => new::run(&args),
         Command::Policy(command) => policy::run(&command),
     };

@@ -58,6 +58,7 @@ fn a_new_guest_is_run_and_tested_with_cargo_alone() {
         assert!(lines[0].contains("friend"), "{profile:?}: {lines:?}");
         assert_eq!(lines[1..], ["tick", "tock"], "{profile:?}");
     }
+    assert!(check(&folder).contains("`my-guest` and what it is linked with do without `std`"));
     let tested = cargo(&folder, &["test"]);
     assert!(tested.contains("1 passed"), "{tested}");
 
@@ -68,6 +69,51 @@ fn a_new_guest_is_run_and_tested_with_cargo_alone() {
     let said = text(&alone.stderr);
     assert!(said.contains("`wakebox run FILE`"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// `wakebox check` in a folder.
+fn check(folder: &Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .arg("check")
+        .current_dir(folder)
+        .output()
+        .expect("the command starts");
+    let said = text(&output.stdout);
+    let is_well = said.starts_with("well: ");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(i32::from(!is_well)), "{stderr}");
+    said
+}
+
+#[test]
+fn who_wants_std_is_named_with_who_asks_for_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let manifest = "[package]\nname = \"guest\"\nedition = \"2024\"\n\
+         [dependencies]\nserde = \"1\"\nitoa = \"1\"\n\
+         [dev-dependencies]\npostcard = { version = \"1\", features = [\"use-std\"] }\n\
+         [workspace]\n";
+    fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+    fs::create_dir(folder.path().join("src")).unwrap();
+    fs::write(
+        folder.path().join("src/main.rs"),
+        "#![no_std]\nfn main() {}",
+    )
+    .unwrap();
+    let lock = root().join("tests/guests/Cargo.lock");
+    fs::copy(lock, folder.path().join("Cargo.lock")).unwrap();
+    let said = check(folder.path());
+    for words in [
+        "wants std: src/main.rs lacks #![no_main]\n",
+        "wants std: `serde` 1.",
+        ", for its feature `std`\n  --> `guest` asks for `serde/default` by its default features\n",
+        "  --> `serde/std` asks for `serde_core/std`\n",
+        "= have `default-features = false` in the line of `serde` in Cargo.toml",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    for innocent in ["itoa", "postcard", "serde_derive"] {
+        assert!(!said.contains(&format!("std: `{innocent}`")), "{said}");
+    }
 }
 
 #[test]
