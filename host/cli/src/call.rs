@@ -32,7 +32,8 @@ pub(super) struct Args {
     args: Vec<String>,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args) -> Result<ExitCode> {
+    args.sandbox.settle()?;
     let mut wishes = args
         .sandbox
         .wishes(Stdout::Taken("the result of the call"))?;

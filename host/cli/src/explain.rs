@@ -53,6 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(mut args: Args) -> Result<ExitCode> {
+    args.sandbox.settle()?;
     if args.step && !io::stdin().is_terminal() {
         bail!("--step waits for keys, but standard input is no terminal");
     }

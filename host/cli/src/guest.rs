@@ -8,14 +8,21 @@ use wakebox::{Builder, Output, Sandbox, WakeMode};
 
 use super::jail::JailArgs;
 use super::policy::{Grants, LimitArgs};
+use super::project::Project;
 use super::template::{KeyArgs, KeyOf};
 
 /// A guest and what it may do, for all commands that run one.
 #[derive(Debug, clap::Args)]
 pub(super) struct GuestArgs {
     /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, or a
-    /// template file that `wakebox snapshot` made of one
+    /// template file that `wakebox snapshot` made of one. Of a folder, what its `wakebox.toml` says: `guest
+    /// = "FILE"`, and `policy = ["FILE"]` for what --policy says; those of the folders above do not count
+    #[arg(default_value = ".", hide_default_value = false)]
     guest: PathBuf,
+
+    /// The `wakebox.toml` in which that is said.
+    #[arg(skip)]
+    project: Option<PathBuf>,
 
     /// How a sleeping guest is woken: by the return of `out`, by an interrupt, by memory that it
     /// watches, or by whichever suits; a template has settled that [default: auto]
@@ -41,12 +48,28 @@ impl GuestArgs {
         &self.guest
     }
 
+    /// Puts what a folder's file says into the place of the folder. To be called before anything else.
+    ///
+    /// # Errors
+    ///
+    /// The guest is a folder that says nothing, or something wrong.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        if self.guest.is_dir() {
+            let project = Project::in_folder(&self.guest)?;
+            self.guest = project.guest;
+            self.grants.add_files(project.policy);
+            self.project = Some(project.file);
+        }
+        Ok(())
+    }
+
     /// The files that are read, each with what it is.
     pub(super) fn inputs(&self) -> impl Iterator<Item = (&Path, &str)> {
         let guest = [(&*self.guest, "the guest")];
         let key = self.key.file().map(|file| (file, "the key"));
         let policies = self.grants.files().map(|file| (file, "the policy"));
-        guest.into_iter().chain(key).chain(policies)
+        let project = self.project.iter().map(|file| (&**file, "the project"));
+        guest.into_iter().chain(key).chain(policies).chain(project)
     }
 
     /// The command draws on its terminal, and reads keys.

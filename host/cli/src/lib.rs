@@ -17,6 +17,7 @@ mod output;
 mod papers;
 mod policy;
 mod process;
+mod project;
 mod refusals;
 mod run;
 mod runner;

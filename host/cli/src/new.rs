@@ -90,6 +90,7 @@ fn write_crate(folder: &Path, name: &str, guest: &Path, is_carried: bool) -> Res
             ".cargo/config.toml",
             include_str!("new/template/config.toml"),
         ),
+        ("wakebox.toml", include_str!("new/template/wakebox.toml")),
         ("src/main.rs", include_str!("new/template/main.rs")),
         ("src/lib.rs", include_str!("new/template/lib.rs")),
         (".gitignore", "/target\n"),

@@ -74,6 +74,11 @@ impl Grants {
         self.policy.iter().map(PathBuf::as_path)
     }
 
+    /// Further policy files.
+    pub(super) fn add_files(&mut self, files: Vec<PathBuf>) {
+        self.policy.extend(files);
+    }
+
     /// All grants together.
     ///
     /// # Errors

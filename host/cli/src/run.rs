@@ -127,6 +127,15 @@ impl SandboxArgs {
         self.guest.path()
     }
 
+    /// As [`GuestArgs::settle`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.guest.settle()
+    }
+
     /// The command draws on its terminal, and reads keys.
     pub(super) fn keep_terminal(&mut self) {
         self.guest.keep_terminal();
@@ -195,7 +204,8 @@ impl SandboxArgs {
     }
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args) -> Result<ExitCode> {
+    args.sandbox.settle()?;
     let mut wishes = args.sandbox.wishes(Stdout::Free)?;
     let builder = args
         .sandbox

@@ -95,7 +95,8 @@ enum WhatIsOpen {
     End,
 }
 
-pub(super) fn run(args: Args) -> Result<ExitCode> {
+pub(super) fn run(mut args: Args) -> Result<ExitCode> {
+    args.guest.settle()?;
     signals::catch()?;
     let file = output(&args)?;
     let (builder, mut options) = args.guest.into_jailed_builder(KeyOf::Output, None)?;

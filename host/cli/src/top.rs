@@ -56,6 +56,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
              anything, `wakebox run --stats` prints the sums"
         );
     }
+    args.sandbox.settle()?;
     args.sandbox.keep_terminal();
     let mut wishes = args.sandbox.wishes(Stdout::Taken("the screen"))?;
     let (board, tail) = (Shared::new(Board::default()), Tail::default());

@@ -59,6 +59,12 @@ fn a_new_guest_is_run_and_tested_with_cargo_alone() {
         assert_eq!(lines[1..], ["tick", "tock"], "{profile:?}");
     }
     assert!(check(&folder).contains("`my-guest` and what it is linked with do without `std`"));
+    let run = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
+        .args(["run", "--quiet", ".", "you"])
+        .current_dir(&folder)
+        .output()
+        .expect("the command starts");
+    assert!(text(&run.stdout).contains("you"), "{run:?}");
     let tested = cargo(&folder, &["test"]);
     assert!(tested.contains("1 passed"), "{tested}");
 

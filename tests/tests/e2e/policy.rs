@@ -1,6 +1,7 @@
 //! Policies: files, options, and what the command says about them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -142,6 +143,57 @@ fn a_policy_on_standard_input_is_one() {
         &output(wakebox().args(twice).arg(guest("hello"))),
         &["given twice"],
     );
+}
+
+/// Runs the folder `.` as a guest in a folder whose `wakebox.toml` says this.
+fn project(dir: &Path, lines: &str, options: &[&str]) -> Output {
+    let file = dir.join("wakebox.toml");
+    fs::write(&file, lines).unwrap();
+    // Whatever the umask here.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    in_folder(dir, options)
+}
+
+fn in_folder(dir: &Path, options: &[&str]) -> Output {
+    output(wakebox().arg("run").args(options).current_dir(dir))
+}
+
+#[kvm_test]
+fn a_folder_says_what_its_guest_is_and_may_do() {
+    let (dir, _) = written("limits.log = 10");
+    let dir = dir.path();
+    fs::copy(guest("quota"), dir.join("built")).unwrap();
+    let lines = "guest = 'built'\npolicy = ['policy.toml']";
+    let limited = project(dir, lines, &[".", "log"]);
+    assert_eq!(limited.status.code(), Some(124), "{limited:?}");
+    let said = text(&limited.stderr);
+    let note = "note: ./wakebox.toml has the guest ./built, with --policy ./policy.toml\n";
+    assert!(said.starts_with(note), "{said}");
+    // It counts for whom it names, and not for a guest that somebody else names.
+    assert!(in_folder(dir, &["built", "log"]).status.success());
+
+    fs::copy(guest("hello"), dir.join("built")).unwrap();
+    let granted = in_folder(dir, &["--quiet"]);
+    assert_eq!(text(&granted.stdout), "Hello from ring 3.\n");
+    assert_eq!(text(&granted.stderr), "");
+    // Nor for a folder below.
+    fs::create_dir(dir.join("below")).unwrap();
+    let below = in_folder(&dir.join("below"), &[]);
+    fails(
+        &below,
+        &["is a directory without a `wakebox.toml`", "GUEST"],
+    );
+}
+
+#[test]
+fn a_folders_file_that_others_can_write_grants_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let wrong = project(dir, "guest = 'built'\nconnect = ['a.test']", &[]);
+    fails(&wrong, &["wakebox.toml", "connect", "policy"]);
+    let file = dir.join("wakebox.toml");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    fails(&in_folder(dir, &[]), &["wakebox.toml", "chmod o-w"]);
 }
 
 #[test]
