@@ -119,6 +119,22 @@ impl Runtime {
     }
 }
 
+/// Writes bytes to standard output, as [`println!`](crate::println) does text.
+pub fn write_stdout(bytes: &[u8]) {
+    write(Stream::Out, bytes);
+}
+
+/// Writes bytes to standard error.
+pub fn write_stderr(bytes: &[u8]) {
+    write(Stream::Err, bytes);
+}
+
+fn write(stream: Stream, bytes: &[u8]) {
+    if let Some(runtime) = try_runtime() {
+        runtime.print(stream, bytes);
+    }
+}
+
 /// Prints; what the macros call. Outside of a guest the text goes nowhere.
 #[doc(hidden)]
 pub fn print(stream: Stream, text: fmt::Arguments<'_>) {

@@ -21,7 +21,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use wakebox_abi::op::{
     Buf, CallForm, CallHost, Handle, NextItem, OVERFLOW, OpenHostStream, ReadMessage,
 };
@@ -77,6 +77,56 @@ where
     }
     let here = signature::<A, R>().to_string();
     Err(Telling::begin(what(), function, here).await)
+}
+
+/// As [`call`], for a result whose type is known only when the program runs: `seed` reads it.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn call_with<A, S, R>(function: &str, input: &A, seed: S) -> Result<R>
+where
+    A: Serialize + ?Sized,
+    S: for<'de> DeserializeSeed<'de, Value = R>,
+{
+    let (buf, name, input) = encode(function, input).await?;
+    let request = CallHost {
+        function: name,
+        input,
+        into: buf.whole(),
+        form: CallForm::Typed,
+    };
+    let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
+    let reply = match outcome {
+        Ok(value) => {
+            let reply = receive(value, value as usize, buf).await?;
+            read_typed_with(reply.bytes(), seed).ok_or(Status::InvalidData)
+        }
+        Err(status) => Err(status),
+    };
+    match reply {
+        Ok(value) => Ok(value),
+        Err(status) => {
+            let what = alloc::format!("call `{function}`");
+            if status != Status::InvalidData {
+                return Err(Error::new(status, what));
+            }
+            let there = types(function).await.unwrap_or_default();
+            let what = alloc::format!("{what}, which is `{there}` on the host");
+            Err(Error::new(status, what))
+        }
+    }
+}
+
+/// What the host says of the types of a function of its own, in words.
+///
+/// # Errors
+///
+/// `NotFound` if it has no such function, `PermissionDenied` by the policy.
+pub async fn types(function: &str) -> Result<String> {
+    host_types(function)
+        .await
+        .map_err(|error| Error::new(error.status(), alloc::format!("call `{function}`")))
 }
 
 /// An error about types, once the host has said which it has.
@@ -230,10 +280,18 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 /// Reads a typed value, whose record says whether it is of this type.
 pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    read_typed_with(bytes, PhantomData::<T>)
+}
+
+/// As [`read_typed`], for a type that `seed` knows.
+fn read_typed_with<S, T>(bytes: &[u8], seed: S) -> Option<T>
+where
+    S: for<'de> DeserializeSeed<'de, Value = T>,
+{
     let (bytes, said) = Record::split(bytes)?;
     let mut reader = postcard::Deserializer::from_bytes(bytes);
     let record = Record::new();
-    let value = T::deserialize(Watched::new(&mut reader, &record)).ok()?;
+    let value = seed.deserialize(Watched::new(&mut reader, &record)).ok()?;
     let is_read = matches!(reader.finalize(), Ok([]));
     (is_read && record.to_bytes() == said).then_some(value)
 }

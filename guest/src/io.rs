@@ -13,4 +13,5 @@ pub(crate) use self::reader::Reader;
 pub(crate) use self::stdin::Stdin;
 pub use self::stdin::{LINE_MAX, Lines, StdinHandle, stdin};
 pub use crate::buf::IoBuf;
+pub use crate::console::{write_stderr, write_stdout};
 pub use wakebox_abi::status::Status;

@@ -1,0 +1,96 @@
+//! Imports that are functions of the host: each call is an operation of the ring, and any number of them
+//! are in flight.
+//!
+//! The function `get` of the interface `my:app/kv@1.0.0` is the host's `my:app/kv.get`; one that the
+//! component imports by itself has that name.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use wakebox_guest::host;
+use wakebox_guest::io::Status;
+use wasmtime::component::types::ComponentFunc;
+use wasmtime::component::{Component, Linker, Val};
+use wasmtime::{Engine, Result};
+
+use crate::platform::OneThread;
+use crate::values::{Arguments, Expected, travels};
+use crate::wasi::State;
+
+/// Links what is not WASI's, and gives what cannot be, a line each.
+pub(crate) async fn link(
+    engine: &Engine,
+    linker: &mut Linker<State>,
+    component: &Component,
+) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for (interface, function, ty) in crate::functions(engine, component) {
+        if interface.as_ref().is_some_and(|interface| interface.starts_with("wasi:")) {
+            continue;
+        }
+        let name = host_name(interface.as_deref(), &function);
+        if let Some(why) = refusal(&name, &ty).await {
+            missing.push(format!("{name}: {why}"));
+            continue;
+        }
+        let mut root = linker.root();
+        let is_async = ty.async_();
+        match &interface {
+            Some(interface) => define(&mut root.instance(interface)?, &function, name, is_async)?,
+            None => define(&mut root, &function, name, is_async)?,
+        }
+    }
+    Ok(missing)
+}
+
+fn host_name(interface: Option<&str>, function: &str) -> String {
+    let Some(interface) = interface else {
+        return function.into();
+    };
+    let interface = interface.split_once('@').map_or(interface, |(name, _)| name);
+    format!("{interface}.{function}")
+}
+
+/// Why a function cannot be one of the host's.
+async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
+    let types = ty.params().map(|(_, ty)| ty).chain(ty.results());
+    if let Some(ty) = types.into_iter().find(|ty| !travels(ty)) {
+        return Some(format!("values of type {ty:?} do not travel to the host yet"));
+    }
+    match host::types(name).await {
+        Ok(_) => None,
+        Err(error) if error.status() == Status::NotFound => {
+            Some("the host has no function of this name (`Builder::host_fn`)".into())
+        }
+        Err(error) => Some(format!("{error}")),
+    }
+}
+
+fn define(
+    linker: &mut wasmtime::component::LinkerInstance<'_, State>,
+    function: &str,
+    name: String,
+    is_async: bool,
+) -> Result<()> {
+    if is_async {
+        linker.func_new_concurrent(function, move |_, ty, arguments, results| {
+            Box::pin(OneThread(call(name.clone(), ty, arguments, results)))
+        })
+    } else {
+        linker.func_new_async(function, move |_, ty, arguments, results| {
+            Box::new(OneThread(call(name.clone(), ty, arguments, results)))
+        })
+    }
+}
+
+async fn call(name: String, ty: ComponentFunc, arguments: &[Val], results: &mut [Val]) -> Result<()> {
+    let expected = Expected(ty.results().next());
+    let result = host::call_with(&name, &Arguments(&ty, arguments), expected).await;
+    let result = result.map_err(|error| wasmtime::format_err!("{error}"))?;
+    for (place, value) in results.iter_mut().zip(result) {
+        *place = value;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Runs a WebAssembly component whose compiled code `wakebox-wasm` has attached to this program.
+//!
+//! The component's `wasi:cli/run`, or its own `run`, is the program. What it imports is answered here, on
+//! the rings: WASI by `wasi`, functions of the host by `imports`.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod image;
+mod imports;
+mod platform;
+mod values;
+mod wasi;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use wakebox_guest::eprintln;
+use wasmtime::component::types::{ComponentItem, Type};
+use wasmtime::component::{Component, Func, Instance, Linker, Val};
+use wasmtime::{Config, Engine, Result, Store, bail};
+
+use self::platform::OneThread;
+use self::wasi::State;
+
+/// Bytes of a fiber's stack that are WebAssembly's; the rest is for functions that it calls.
+const WASM_STACK: usize = 256 << 10;
+
+#[wakebox_guest::main]
+async fn main() -> i32 {
+    match OneThread(run()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:?}");
+            1
+        }
+    }
+}
+
+async fn run() -> Result<i32> {
+    let engine = engine()?;
+    // SAFETY: `wakebox-wasm` has put there what Wasmtime has compiled, it is never written, and it stays.
+    let component = unsafe { Component::deserialize_raw(&engine, image::code()?) }?;
+    let mut linker = Linker::new(&engine);
+    wasi::link(&engine, &mut linker, &component)?;
+    let missing = imports::link(&engine, &mut linker, &component).await?;
+    if !missing.is_empty() {
+        bail!("nobody provides what the component imports:\n  {}", missing.join("\n  "));
+    }
+    let mut store = Store::new(&engine, State::default());
+    let instance = linker.instantiate_async(&mut store, &component).await?;
+    let run = entry(&engine, &component, &instance, &mut store)?;
+    call(&mut store, run).await
+}
+
+fn engine() -> Result<Engine> {
+    let stacks = image::Stacks::new()?;
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    config.concurrency_support(true);
+    config.async_stack_size(stacks.size());
+    config.max_wasm_stack(WASM_STACK);
+    config.with_host_stack(Arc::new(stacks));
+    config.with_custom_code_memory(Some(Arc::new(image::MappedCode)));
+    // SAFETY: it asks the processor.
+    unsafe { config.detect_host_feature(platform::has_feature) };
+    Engine::new(&config)
+}
+
+/// `run` of `wasi:cli/run`, or of the component itself.
+fn entry(
+    engine: &Engine,
+    component: &Component,
+    instance: &Instance,
+    store: &mut Store<State>,
+) -> Result<Func> {
+    let exports: Vec<String> =
+        component.component_type().exports(engine).map(|(name, _)| name.into()).collect();
+    let interface = exports.iter().find(|name| name.starts_with("wasi:cli/run@0.2."));
+    let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, name));
+    let Some(run) = instance.get_export_index(&mut *store, interface.as_ref(), "run") else {
+        bail!("the component exports neither wasi:cli/run@0.2 nor a function `run`, but {exports:?}");
+    };
+    let Some(run) = instance.get_func(&mut *store, run) else {
+        bail!("`run` is not a function");
+    };
+    Ok(run)
+}
+
+/// Calls `run`, which has no arguments, and gives the exit code that its result stands for.
+async fn call(store: &mut Store<State>, run: Func) -> Result<i32> {
+    let ty = run.ty(&*store);
+    if ty.params().len() > 0 {
+        bail!("`run` has arguments, which nobody gives it");
+    }
+    if let Some(other) = ty.results().find(|ty| !matches!(ty, Type::Result(_) | Type::S32 | Type::U32)) {
+        bail!("`run` gives {other:?}: it may give nothing, a result, or an s32 or u32, the exit code");
+    }
+    let mut results: Vec<Val> = ty.results().map(|_| Val::Bool(false)).collect();
+    if ty.async_() {
+        let call = async |accessor: &_| run.call_concurrent(accessor, &[], &mut results).await;
+        OneThread(store.run_concurrent(call)).await??;
+    } else {
+        OneThread(run.call_async(&mut *store, &[], &mut results)).await?;
+    }
+    Ok(match results.first() {
+        Some(Val::Result(Err(_))) => 1,
+        Some(Val::S32(code)) => *code,
+        Some(Val::U32(code)) => *code as i32,
+        _ => 0,
+    })
+}
+
+/// The functions of an import: its own, or those of the instance that it is.
+pub(crate) fn functions<'a>(
+    engine: &'a Engine,
+    component: &'a Component,
+) -> Vec<(Option<String>, String, wasmtime::component::types::ComponentFunc)> {
+    let mut all = Vec::new();
+    for (name, item) in component.component_type().imports(engine) {
+        match item.ty {
+            ComponentItem::ComponentFunc(ty) => all.push((None, name.into(), ty)),
+            ComponentItem::ComponentInstance(instance) => {
+                for (function, item) in instance.exports(engine) {
+                    if let ComponentItem::ComponentFunc(ty) = item.ty {
+                        all.push((Some(name.into()), function.into(), ty));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}

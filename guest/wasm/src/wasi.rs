@@ -1,0 +1,94 @@
+//! WASI 0.2: `cli`, `clocks`, `io` and `random`. A function that is not provided ends the component with
+//! its name when it is called, as many are imported that are never called.
+
+mod cli;
+mod clocks;
+mod random;
+
+use alloc::vec::Vec;
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker, LinkerInstance, ResourceTable, ResourceType};
+use wasmtime::{Engine, Result, format_err};
+use wasmtime_wasi_io::IoView;
+
+/// What belongs to one instance.
+#[derive(Default)]
+pub(crate) struct State {
+    table: ResourceTable,
+    input: cli::Input,
+}
+
+impl IoView for State {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+/// A resource of an interface that is not provided.
+struct Missing;
+
+/// Links every import of WASI, in the version in which it is imported.
+pub(crate) fn link(engine: &Engine, linker: &mut Linker<State>, component: &Component) -> Result<()> {
+    wasmtime_wasi_io::add_to_linker_async(linker)?;
+    // A resource is defined by the first that exports it; the others use it.
+    let mut seen = Vec::new();
+    for (name, item) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(ty) = item.ty else {
+            continue;
+        };
+        let Some((interface, version)) = name.strip_prefix("wasi:").and_then(|n| n.split_once('@')) else {
+            continue;
+        };
+        let own = ty.exports(engine).filter_map(|(name, item)| match item.ty {
+            ComponentItem::Resource(ty) if !seen.contains(&ty) => Some((name, ty)),
+            _ => None,
+        });
+        let own: Vec<_> = own.collect();
+        seen.extend(own.iter().map(|(_, ty)| *ty));
+        let is_provided = version.starts_with("0.2.");
+        if is_provided && interface.starts_with("io/") {
+            continue;
+        }
+        let mut instance = linker.instance(name)?;
+        if is_provided {
+            provide(&mut instance, interface)?;
+        }
+        for (name, _) in own {
+            // An error says that it has been provided.
+            let _ = instance.resource(name, ResourceType::host::<Missing>(), |_, _| Ok(()));
+        }
+        for (function, item) in ty.exports(engine) {
+            if let ComponentItem::ComponentFunc(ty) = item.ty {
+                let full = alloc::format!("{name}#{function}");
+                refuse(&mut instance, function, full, ty.async_());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
+    if let Some(name) = interface.strip_prefix("cli/") {
+        cli::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("clocks/") {
+        clocks::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("random/") {
+        random::provide(instance, name)
+    } else {
+        Ok(())
+    }
+}
+
+/// Defines a function that only fails; one that is defined stays.
+fn refuse(instance: &mut LinkerInstance<'_, State>, name: &str, full: alloc::string::String, is_async: bool) {
+    let error = move || format_err!("the component calls {full}, which is not provided yet");
+    let _ = if is_async {
+        instance.func_new_concurrent(name, move |_, _, _, _| {
+            let error = error();
+            alloc::boxed::Box::pin(async move { Err(error) })
+        })
+    } else {
+        instance.func_new(name, move |_, _, _, _| Err(error()))
+    };
+}

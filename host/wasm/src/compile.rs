@@ -1,0 +1,68 @@
+//! From a component to machine code, with the settings of the runtime guest.
+
+use anyhow::{Context, Result, bail, ensure};
+use wasmtime::{Config, Engine};
+
+/// What the code may use of a processor: the runtime guest checks that it is there.
+const FEATURES: [&str; 6] = [
+    "has_sse3",
+    "has_ssse3",
+    "has_cmpxchg16b",
+    "has_sse41",
+    "has_sse42",
+    "has_popcnt",
+];
+
+/// Wasmtime's error, with all that it has to say.
+fn own(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
+fn engine() -> Result<Engine> {
+    let mut config = Config::new();
+    // Named, so that it is not the processor of whoever compiles that decides.
+    config.target("x86_64-unknown-linux-gnu").map_err(own)?;
+    for feature in FEATURES {
+        // SAFETY: each is what its name says, and what the code is for has them.
+        unsafe { config.cranelift_flag_enable(feature) };
+    }
+    config.wasm_component_model_async(true);
+    config.concurrency_support(true);
+    // What the runtime has not: signal handlers, a virtual memory to reserve, unwinding.
+    config.signals_based_traps(false);
+    config.memory_reservation(0);
+    config.memory_guard_size(0);
+    config.memory_init_cow(false);
+    config.native_unwind_info(false);
+    config.gc_support(false);
+    Engine::new(&config).map_err(own)
+}
+
+/// A component in binary, which may have been given as text.
+fn binary(component: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>> {
+    let bytes = wat::parse_bytes(component).context("this is neither WebAssembly nor its text format")?;
+    let Some(header) = bytes.first_chunk::<8>() else {
+        bail!("this is shorter than the header of a component");
+    };
+    ensure!(header.starts_with(b"\0asm"), "this is not WebAssembly");
+    match header[4..] {
+        [0x0d, 0, 1, 0] => Ok(bytes),
+        [1, 0, 0, 0] => bail!(
+            "this is a core module, and only components are run: make one of it with `wasm-tools component new`"
+        ),
+        [a, b, c, d] => bail!("this is WebAssembly of version {:#x}, layer {:#x}, which is not known",
+            u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])),
+        _ => bail!("this is not WebAssembly"),
+    }
+}
+
+/// Compiles a component, given in binary or as text, for the runtime guest.
+///
+/// # Errors
+///
+/// If it is no component, or not a valid one.
+pub fn compile(component: &[u8]) -> Result<Vec<u8>> {
+    let bytes = binary(component)?;
+    let code = engine()?.precompile_component(&bytes);
+    code.map_err(own).context("the component is not valid")
+}

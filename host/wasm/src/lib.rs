@@ -1,0 +1,31 @@
+//! WebAssembly components as guests.
+//!
+//! ```no_run
+//! # fn example() -> anyhow::Result<()> {
+//! let component = std::fs::read("app.wasm")?;
+//! let image = wakebox_wasm::image(&component)?;      // for `Sandbox::builder().guest_bytes(image)`
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A component is compiled ahead of time, on the host, and its code becomes segments of the image behind
+//! those of the runtime guest: `r-x` pages that nobody ever writes. It runs in ring 3 with the rights of
+//! any guest, so it needs no more trust than one. What compiles it does: compile what a stranger wrote in
+//! a process of its own with limits, as the command `wakebox-wasm` does.
+
+mod attach;
+mod compile;
+
+pub use self::compile::compile;
+
+/// The runtime guest, which is built with this crate.
+const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));
+
+/// The guest that runs a component, given in binary or as text.
+///
+/// # Errors
+///
+/// As [`compile`]; if the compiled code is too large for a guest's image.
+pub fn image(component: &[u8]) -> anyhow::Result<Vec<u8>> {
+    attach::attach(RUNTIME, &compile(component)?)
+}
