@@ -12,16 +12,30 @@ fn main() {
     }
     let target = root.join("target/guests-wasm");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--locked"]).current_dir(&runtime).env("CARGO_TARGET_DIR", &target);
+    cargo
+        .args(["build", "--release", "--locked"])
+        .current_dir(&runtime)
+        .env("CARGO_TARGET_DIR", &target);
     // What this build was given is not for the guest.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for name in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
         cargo.env_remove(name);
     }
     if !cargo.status().is_ok_and(|status| status.success()) {
-        eprintln!("error: the runtime guest in {} was not built", runtime.display());
+        eprintln!(
+            "error: the runtime guest in {} was not built",
+            runtime.display()
+        );
         exit(1);
     }
     let runtime = target.join("release/wasm-runtime");
     println!("cargo::rerun-if-changed={}", runtime.display());
-    println!("cargo::rustc-env=WAKEBOX_WASM_RUNTIME={}", runtime.display());
+    println!(
+        "cargo::rustc-env=WAKEBOX_WASM_RUNTIME={}",
+        runtime.display()
+    );
 }

@@ -34,7 +34,10 @@ const MAGIC: [u8; 8] = *b"WBXWASM1";
 fn head() -> Result<Head> {
     // SAFETY: nobody runs this program but with the head that `wakebox-wasm` attaches, a read-only page.
     let head = unsafe { core::hint::black_box(HEAD as *const Head).read() };
-    ensure!(head.magic == MAGIC, "the image was made by another version of wakebox-wasm: compile the component again");
+    ensure!(
+        head.magic == MAGIC,
+        "the image was made by another version of wakebox-wasm: compile the component again"
+    );
     Ok(head)
 }
 
@@ -93,10 +96,18 @@ impl Stacks {
 // `free` says whose each is.
 unsafe impl StackCreator for Stacks {
     fn new_stack(&self, size: usize, zeroed: bool) -> Result<Box<dyn StackMemory>, Error> {
-        ensure!(size <= self.size(), "a stack of {size} bytes is wanted, and there are {}", self.size());
+        ensure!(
+            size <= self.size(),
+            "a stack of {size} bytes is wanted, and there are {}",
+            self.size()
+        );
         let free = self.free.0.get();
         let index = free.trailing_zeros();
-        ensure!(index < 64, "{} stacks are in use, and there are no more", self.head.stack_count);
+        ensure!(
+            index < 64,
+            "{} stacks are in use, and there are no more",
+            self.head.stack_count
+        );
         self.free.0.set(free & !(1 << index));
         let step = self.head.guard + self.head.stack_size;
         let start = HEAD + (self.head.stacks + u64::from(index) * step) as usize;

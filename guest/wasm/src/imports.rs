@@ -27,7 +27,10 @@ pub(crate) async fn link(
 ) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for (interface, function, ty) in crate::functions(engine, component) {
-        if interface.as_ref().is_some_and(|interface| interface.starts_with("wasi:")) {
+        if interface
+            .as_ref()
+            .is_some_and(|interface| interface.starts_with("wasi:"))
+        {
             continue;
         }
         let name = host_name(interface.as_deref(), &function);
@@ -49,7 +52,9 @@ fn host_name(interface: Option<&str>, function: &str) -> String {
     let Some(interface) = interface else {
         return function.into();
     };
-    let interface = interface.split_once('@').map_or(interface, |(name, _)| name);
+    let interface = interface
+        .split_once('@')
+        .map_or(interface, |(name, _)| name);
     format!("{interface}.{function}")
 }
 
@@ -57,7 +62,9 @@ fn host_name(interface: Option<&str>, function: &str) -> String {
 async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
     let types = ty.params().map(|(_, ty)| ty).chain(ty.results());
     if let Some(ty) = types.into_iter().find(|ty| !travels(ty)) {
-        return Some(format!("values of type {ty:?} do not travel to the host yet"));
+        return Some(format!(
+            "values of type {ty:?} do not travel to the host yet"
+        ));
     }
     match host::types(name).await {
         Ok(_) => None,
@@ -85,7 +92,12 @@ fn define(
     }
 }
 
-async fn call(name: String, ty: ComponentFunc, arguments: &[Val], results: &mut [Val]) -> Result<()> {
+async fn call(
+    name: String,
+    ty: ComponentFunc,
+    arguments: &[Val],
+    results: &mut [Val],
+) -> Result<()> {
     let expected = Expected(ty.results().next());
     let result = host::call_with(&name, &Arguments(&ty, arguments), expected).await;
     let result = result.map_err(|error| wasmtime::format_err!("{error}"))?;

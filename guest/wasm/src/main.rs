@@ -48,7 +48,10 @@ async fn run() -> Result<i32> {
     wasi::link(&engine, &mut linker, &component)?;
     let missing = imports::link(&engine, &mut linker, &component).await?;
     if !missing.is_empty() {
-        bail!("nobody provides what the component imports:\n  {}", missing.join("\n  "));
+        bail!(
+            "nobody provides what the component imports:\n  {}",
+            missing.join("\n  ")
+        );
     }
     let mut store = Store::new(&engine, State::default());
     let instance = linker.instantiate_async(&mut store, &component).await?;
@@ -77,12 +80,19 @@ fn entry(
     instance: &Instance,
     store: &mut Store<State>,
 ) -> Result<Func> {
-    let exports: Vec<String> =
-        component.component_type().exports(engine).map(|(name, _)| name.into()).collect();
-    let interface = exports.iter().find(|name| name.starts_with("wasi:cli/run@0.2."));
+    let exports: Vec<String> = component
+        .component_type()
+        .exports(engine)
+        .map(|(name, _)| name.into())
+        .collect();
+    let interface = exports
+        .iter()
+        .find(|name| name.starts_with("wasi:cli/run@0.2."));
     let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, name));
     let Some(run) = instance.get_export_index(&mut *store, interface.as_ref(), "run") else {
-        bail!("the component exports neither wasi:cli/run@0.2 nor a function `run`, but {exports:?}");
+        bail!(
+            "the component exports neither wasi:cli/run@0.2 nor a function `run`, but {exports:?}"
+        );
     };
     let Some(run) = instance.get_func(&mut *store, run) else {
         bail!("`run` is not a function");
@@ -96,8 +106,13 @@ async fn call(store: &mut Store<State>, run: Func) -> Result<i32> {
     if ty.params().len() > 0 {
         bail!("`run` has arguments, which nobody gives it");
     }
-    if let Some(other) = ty.results().find(|ty| !matches!(ty, Type::Result(_) | Type::S32 | Type::U32)) {
-        bail!("`run` gives {other:?}: it may give nothing, a result, or an s32 or u32, the exit code");
+    if let Some(other) = ty
+        .results()
+        .find(|ty| !matches!(ty, Type::Result(_) | Type::S32 | Type::U32))
+    {
+        bail!(
+            "`run` gives {other:?}: it may give nothing, a result, or an s32 or u32, the exit code"
+        );
     }
     let mut results: Vec<Val> = ty.results().map(|_| Val::Bool(false)).collect();
     if ty.async_() {
@@ -118,7 +133,11 @@ async fn call(store: &mut Store<State>, run: Func) -> Result<i32> {
 pub(crate) fn functions<'a>(
     engine: &'a Engine,
     component: &'a Component,
-) -> Vec<(Option<String>, String, wasmtime::component::types::ComponentFunc)> {
+) -> Vec<(
+    Option<String>,
+    String,
+    wasmtime::component::types::ComponentFunc,
+)> {
     let mut all = Vec::new();
     for (name, item) in component.component_type().imports(engine) {
         match item.ty {

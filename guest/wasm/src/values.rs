@@ -16,8 +16,8 @@ use core::fmt;
 use serde::de::{DeserializeSeed, EnumAccess, Error as _, SeqAccess, VariantAccess, Visitor};
 use serde::ser::{Error as _, SerializeTuple};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use wasmtime::component::types::{ComponentFunc, Type};
 use wasmtime::component::Val;
+use wasmtime::component::types::{ComponentFunc, Type};
 
 /// Whether a value of this type can go to the host: no handles, streams, futures and flags.
 pub(crate) fn travels(ty: &Type) -> bool {
@@ -25,11 +25,19 @@ pub(crate) fn travels(ty: &Type) -> bool {
         Type::List(list) => travels(&list.ty()),
         Type::Record(record) => record.fields().all(|field| travels(&field.ty)),
         Type::Tuple(tuple) => tuple.types().all(|ty| travels(&ty)),
-        Type::Variant(variant) => variant.cases().all(|case| case.ty.as_ref().is_none_or(travels)),
+        Type::Variant(variant) => variant
+            .cases()
+            .all(|case| case.ty.as_ref().is_none_or(travels)),
         Type::Option(option) => travels(&option.ty()),
         Type::Result(result) => [result.ok(), result.err()].iter().flatten().all(travels),
-        Type::Own(_) | Type::Borrow(_) | Type::Future(_) | Type::Stream(_) | Type::ErrorContext
-        | Type::Flags(_) | Type::Map(_) | Type::FixedLengthList(_) => false,
+        Type::Own(_)
+        | Type::Borrow(_)
+        | Type::Future(_)
+        | Type::Stream(_)
+        | Type::ErrorContext
+        | Type::Flags(_)
+        | Type::Map(_)
+        | Type::FixedLengthList(_) => false,
         _ => true,
     }
 }
@@ -82,9 +90,7 @@ impl Serialize for Typed<'_> {
                 let ty = list.ty();
                 s.collect_seq(values.iter().map(|value| Typed(&ty, value)))
             }
-            (Type::Tuple(tuple), Val::Tuple(values)) => {
-                fields(s, tuple.types(), values.iter())
-            }
+            (Type::Tuple(tuple), Val::Tuple(values)) => fields(s, tuple.types(), values.iter()),
             (Type::Record(record), Val::Record(values)) => {
                 let types = record.fields().map(|field| field.ty);
                 fields(s, types, values.iter().map(|(_, value)| value))
@@ -105,7 +111,10 @@ impl Serialize for Typed<'_> {
                 s.serialize_unit_variant("", index.unwrap_or_default() as u32, "")
             }
             (Type::Variant(variant), Val::Variant(name, value)) => {
-                let case = variant.cases().enumerate().find(|(_, case)| case.name == name);
+                let case = variant
+                    .cases()
+                    .enumerate()
+                    .find(|(_, case)| case.name == name);
                 let (index, case) = case.ok_or_else(|| S::Error::custom("no such case"))?;
                 let value = Perhaps(case.ty, value.as_deref());
                 s.serialize_newtype_variant("", index as u32, "", &value)
@@ -194,7 +203,11 @@ impl<'de> Visitor<'de> for Of<'_> {
             value.ok_or_else(|| A::Error::custom("too few parts"))
         };
         match self.0 {
-            Type::Tuple(tuple) => tuple.types().map(next).collect::<Result<_, _>>().map(Val::Tuple),
+            Type::Tuple(tuple) => tuple
+                .types()
+                .map(next)
+                .collect::<Result<_, _>>()
+                .map(Val::Tuple),
             Type::Record(record) => {
                 let fields = record.fields();
                 let fields = fields.map(|field| Ok((field.name.to_string(), next(field.ty)?)));
@@ -219,9 +232,9 @@ impl<'de> Visitor<'de> for Of<'_> {
             (Type::Result(result), 0) => {
                 Val::Result(Ok(boxed(data.newtype_variant_seed(Expected(result.ok()))?)))
             }
-            (Type::Result(result), 1) => {
-                Val::Result(Err(boxed(data.newtype_variant_seed(Expected(result.err()))?)))
-            }
+            (Type::Result(result), 1) => Val::Result(Err(boxed(
+                data.newtype_variant_seed(Expected(result.err()))?,
+            ))),
             (Type::Enum(kind), index) => {
                 data.unit_variant()?;
                 Val::Enum(named(kind.names().nth(index as usize))?)
@@ -238,5 +251,6 @@ impl<'de> Visitor<'de> for Of<'_> {
 }
 
 fn named<E: serde::de::Error>(name: Option<&str>) -> Result<String, E> {
-    name.map(ToString::to_string).ok_or_else(|| E::custom("no such case"))
+    name.map(ToString::to_string)
+        .ok_or_else(|| E::custom("no such case"))
 }

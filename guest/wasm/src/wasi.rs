@@ -29,7 +29,11 @@ impl IoView for State {
 struct Missing;
 
 /// Links every import of WASI, in the version in which it is imported.
-pub(crate) fn link(engine: &Engine, linker: &mut Linker<State>, component: &Component) -> Result<()> {
+pub(crate) fn link(
+    engine: &Engine,
+    linker: &mut Linker<State>,
+    component: &Component,
+) -> Result<()> {
     wasmtime_wasi_io::add_to_linker_async(linker)?;
     // A resource is defined by the first that exports it; the others use it.
     let mut seen = Vec::new();
@@ -37,7 +41,8 @@ pub(crate) fn link(engine: &Engine, linker: &mut Linker<State>, component: &Comp
         let ComponentItem::ComponentInstance(ty) = item.ty else {
             continue;
         };
-        let Some((interface, version)) = name.strip_prefix("wasi:").and_then(|n| n.split_once('@')) else {
+        let Some((interface, version)) = name.strip_prefix("wasi:").and_then(|n| n.split_once('@'))
+        else {
             continue;
         };
         let own = ty.exports(engine).filter_map(|(name, item)| match item.ty {
@@ -81,7 +86,12 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
 }
 
 /// Defines a function that only fails; one that is defined stays.
-fn refuse(instance: &mut LinkerInstance<'_, State>, name: &str, full: alloc::string::String, is_async: bool) {
+fn refuse(
+    instance: &mut LinkerInstance<'_, State>,
+    name: &str,
+    full: alloc::string::String,
+    is_async: bool,
+) {
     let error = move || format_err!("the component calls {full}, which is not provided yet");
     let _ = if is_async {
         instance.func_new_concurrent(name, move |_, _, _, _| {

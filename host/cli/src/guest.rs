@@ -10,13 +10,15 @@ use super::jail::JailArgs;
 use super::policy::{Grants, LimitArgs};
 use super::project::Project;
 use super::template::{KeyArgs, KeyOf};
+use super::wasm;
 
 /// A guest and what it may do, for all commands that run one.
 #[derive(Debug, clap::Args)]
 pub(super) struct GuestArgs {
-    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, or a
-    /// template file that `wakebox snapshot` made of one. Of a folder, what its `wakebox.toml` says: `guest
-    /// = "FILE"`, and `policy = ["FILE"]` for what --policy says; those of the folders above do not count
+    /// The guest: a binary that `cargo build` made of a crate with `#[wakebox_guest::main]`, a
+    /// template file that `wakebox snapshot` made of one, or a WebAssembly component, which
+    /// `wakebox-wasm` compiles. Of a folder, what its `wakebox.toml` says: `guest = "FILE"`, and
+    /// `policy = ["FILE"]` for what --policy says; those of the folders above do not count
     #[arg(default_value = ".", hide_default_value = false)]
     guest: PathBuf,
 
@@ -88,9 +90,12 @@ impl GuestArgs {
         let policy = self.grants.into_policy()?;
         let limits = self.limits.into_limits()?;
         let options = self.key.options(&limits)?;
+        let is_wasm = wasm::is_wasm(&self.guest);
+        let compiled = is_wasm.then(|| wasm::compiled(&self.guest)).transpose()?;
         self.jail.enter(&policy, &self.guest, symbols)?;
+        let guest = self.key.guest(self.guest, &options, key_of)?;
         let mut builder = Sandbox::builder()
-            .guest(self.key.guest(self.guest, &options, key_of)?)
+            .guest(compiled.unwrap_or(guest))
             .limits(limits)
             .policy(policy)
             .stdout(Output::Inherit)

@@ -30,6 +30,7 @@ mod tasks;
 mod template;
 mod timeline;
 mod top;
+mod wasm;
 
 use std::process::ExitCode;
 

@@ -21,8 +21,13 @@ const EXECUTE: u32 = 1;
 
 pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     let own = program_headers(runtime).context("the runtime guest is damaged")?;
-    let end = own.iter().filter(|header| word32(header, 0) == Some(PT_LOAD));
-    let end = end.filter_map(|h| Some(word(h, 16)? + word(h, 40)?)).max().unwrap_or(0);
+    let end = own
+        .iter()
+        .filter(|header| word32(header, 0) == Some(PT_LOAD));
+    let end = end
+        .filter_map(|h| Some(word(h, 16)? + word(h, 40)?))
+        .max()
+        .unwrap_or(0);
     ensure!(end < HEAD, "the runtime guest is too large");
     let text = text(code).context("the compiled code has another form than expected")?;
 
@@ -31,12 +36,22 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     let head_at = append(&mut image, &head(code.len() as u64, stacks));
     let code_at = append(&mut image, code);
     let text_end = text.1.next_multiple_of(PAGE).min(code.len() as u64);
-    let parts = [(0, text.0, READ), (text.0, text_end, READ | EXECUTE), (text_end, code.len() as u64, READ)];
+    let parts = [
+        (0, text.0, READ),
+        (text.0, text_end, READ | EXECUTE),
+        (text_end, code.len() as u64, READ),
+    ];
     let mut headers: Vec<u8> = own.concat();
     headers.extend(segment(head_at, HEAD, PAGE, PAGE, READ));
     for (start, end, rights) in parts {
         if start < end {
-            headers.extend(segment(code_at + start, HEAD + PAGE + start, end - start, end - start, rights));
+            headers.extend(segment(
+                code_at + start,
+                HEAD + PAGE + start,
+                end - start,
+                end - start,
+                rights,
+            ));
         }
     }
     for index in 0..STACKS {
@@ -89,13 +104,17 @@ fn program_headers(elf: &[u8]) -> Option<Vec<&[u8]>> {
 /// Where the machine code lies in a compiled component: an ELF file whose section is `.text`.
 fn text(code: &[u8]) -> Option<(u64, u64)> {
     let at = usize::try_from(word(code, 40)?).ok()?;
-    let (size, count) = (usize::from(word16(code, 58)?), usize::from(word16(code, 60)?));
+    let (size, count) = (
+        usize::from(word16(code, 58)?),
+        usize::from(word16(code, 60)?),
+    );
     let names = usize::from(word16(code, 62)?);
     let section = |index: usize| code.get(at + index * size..at + (index + 1) * size);
     let names = usize::try_from(word(section(names)?, 24)?).ok()?;
     let text = (0..count).filter_map(section).find(|section| {
         let name = word32(section, 0).map(|name| names + name as usize);
-        name.and_then(|name| code.get(name..)).is_some_and(|name| name.starts_with(b".text\0"))
+        name.and_then(|name| code.get(name..))
+            .is_some_and(|name| name.starts_with(b".text\0"))
     })?;
     let (start, length) = (word(text, 24)?, word(text, 32)?);
     (start % PAGE == 0).then_some((start, start + length))

@@ -40,7 +40,8 @@ fn engine() -> Result<Engine> {
 
 /// A component in binary, which may have been given as text.
 fn binary(component: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>> {
-    let bytes = wat::parse_bytes(component).context("this is neither WebAssembly nor its text format")?;
+    let bytes =
+        wat::parse_bytes(component).context("this is neither WebAssembly nor its text format")?;
     let Some(header) = bytes.first_chunk::<8>() else {
         bail!("this is shorter than the header of a component");
     };
@@ -50,8 +51,11 @@ fn binary(component: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>> {
         [1, 0, 0, 0] => bail!(
             "this is a core module, and only components are run: make one of it with `wasm-tools component new`"
         ),
-        [a, b, c, d] => bail!("this is WebAssembly of version {:#x}, layer {:#x}, which is not known",
-            u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])),
+        [a, b, c, d] => bail!(
+            "this is WebAssembly of version {:#x}, layer {:#x}, which is not known",
+            u16::from_le_bytes([a, b]),
+            u16::from_le_bytes([c, d])
+        ),
         _ => bail!("this is not WebAssembly"),
     }
 }

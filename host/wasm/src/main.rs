@@ -40,7 +40,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
-    let Command::Compile { component, output, seconds, memory } = command;
+    let Command::Compile {
+        component,
+        output,
+        seconds,
+        memory,
+    } = command;
     limit(Resource::Cpu, seconds)?;
     limit(Resource::As, memory.saturating_mul(1 << 20))?;
     let image = read(&component).and_then(|bytes| wakebox_wasm::image(&bytes));
@@ -58,13 +63,21 @@ const COMPONENT_MAX: u64 = 256 << 20;
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(COMPONENT_MAX + 1).read_to_end(&mut bytes)?;
-    anyhow::ensure!(bytes.len() as u64 <= COMPONENT_MAX, "it is larger than {COMPONENT_MAX} bytes");
+    fs::File::open(path)?
+        .take(COMPONENT_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= COMPONENT_MAX,
+        "it is larger than {COMPONENT_MAX} bytes"
+    );
     Ok(bytes)
 }
 
 /// What a stranger wrote shall not take all that this machine has.
 fn limit(resource: Resource, most: u64) -> Result<()> {
-    let limits = Rlimit { current: Some(most), maximum: Some(most) };
+    let limits = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
     setrlimit(resource, limits).with_context(|| format!("cannot limit {resource:?}"))
 }

@@ -96,11 +96,14 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
     match interface {
         "environment" => environment(instance),
         "exit" => {
-            instance.func_wrap("exit", |_: Cx<'_>, (status,): (core::result::Result<(), ()>,)| {
-                process::exit(i32::from(status.is_err()));
-                #[allow(unreachable_code, reason = "says what the function gives")]
-                Ok(())
-            })?;
+            instance.func_wrap(
+                "exit",
+                |_: Cx<'_>, (status,): (core::result::Result<(), ()>,)| {
+                    process::exit(i32::from(status.is_err()));
+                    #[allow(unreachable_code, reason = "says what the function gives")]
+                    Ok(())
+                },
+            )?;
             instance.func_wrap("exit-with-code", |_: Cx<'_>, (code,): (u8,)| {
                 process::exit(i32::from(code));
                 #[allow(unreachable_code, reason = "says what the function gives")]
@@ -137,7 +140,11 @@ fn environment(instance: &mut LinkerInstance<'_, State>) -> Result<()> {
     instance.func_wrap("initial-cwd", |_: Cx<'_>, ()| Ok((None::<String>,)))
 }
 
-fn output(instance: &mut LinkerInstance<'_, State>, function: &str, write: fn(&[u8])) -> Result<()> {
+fn output(
+    instance: &mut LinkerInstance<'_, State>,
+    function: &str,
+    write: fn(&[u8]),
+) -> Result<()> {
     instance.func_wrap(function, move |mut cx: Cx<'_>, ()| {
         let output = Box::new(Output(write)) as DynOutputStream;
         Ok((cx.data_mut().table.push(output)?,))

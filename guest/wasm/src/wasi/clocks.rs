@@ -53,10 +53,16 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
             instance.func_wrap("now", |_: Cx<'_>, ()| {
                 let now = time::unix_time();
                 let (seconds, nanoseconds) = (now.as_secs(), now.subsec_nanos());
-                Ok((Datetime { seconds, nanoseconds },))
+                Ok((Datetime {
+                    seconds,
+                    nanoseconds,
+                },))
             })?;
             instance.func_wrap("resolution", |_: Cx<'_>, ()| {
-                Ok((Datetime { seconds: 0, nanoseconds: 1 },))
+                Ok((Datetime {
+                    seconds: 0,
+                    nanoseconds: 1,
+                },))
             })
         }
         _ => Ok(()),

@@ -12,7 +12,9 @@ use crate::platform::OneThread;
 async fn bytes(count: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let count = usize::try_from(count)?;
-    bytes.try_reserve_exact(count).map_err(|_| format_err!("there is no memory for {count} random bytes"))?;
+    bytes
+        .try_reserve_exact(count)
+        .map_err(|_| format_err!("there is no memory for {count} random bytes"))?;
     bytes.resize(count, 0);
     let filled = OneThread(wakebox_guest::random::fill(&mut bytes)).await;
     filled.map_err(|error| format_err!("{error}"))?;
@@ -20,7 +22,11 @@ async fn bytes(count: u64) -> Result<Vec<u8>> {
 }
 
 async fn word() -> Result<u64> {
-    Ok(bytes(8).await?.first_chunk().copied().map_or(0, u64::from_le_bytes))
+    Ok(bytes(8)
+        .await?
+        .first_chunk()
+        .copied()
+        .map_or(0, u64::from_le_bytes))
 }
 
 pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
@@ -37,5 +43,7 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
     instance.func_wrap_async(many, |_, (count,): (u64,)| {
         Box::new(OneThread(async move { Ok((bytes(count).await?,)) }))
     })?;
-    instance.func_wrap_async(one, |_, ()| Box::new(OneThread(async { Ok((word().await?,)) })))
+    instance.func_wrap_async(one, |_, ()| {
+        Box::new(OneThread(async { Ok((word().await?,)) }))
+    })
 }

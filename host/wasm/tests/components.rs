@@ -1,0 +1,193 @@
+//! Components in sandboxes: what is awaited at once, what WASI gives, and what must be refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Barrier;
+use wakebox::{Builder, Captured, HostContext, Outcome, Output, Sandbox};
+
+const HELLO: &str = include_str!("components/hello.wat");
+const MANY: &str = include_str!("components/many.wat");
+const WAITS: &str = include_str!("components/waits.wat");
+
+/// A sandbox of a component, with 64 MiB, and what it says.
+fn sandbox(component: &str) -> (Builder, Captured, Captured) {
+    let image = wakebox_wasm::image(component.as_bytes()).unwrap();
+    let (out, err) = (Captured::new(), Captured::new());
+    let builder = Sandbox::builder()
+        .guest(image)
+        .memory(64 << 20)
+        .timeout(Duration::from_secs(60))
+        .stdout(Output::Capture(out.clone()))
+        .stderr(Output::Capture(err.clone()));
+    (builder, out, err)
+}
+
+async fn run(component: &str) -> (Outcome, String, String) {
+    let (builder, out, err) = sandbox(component);
+    let outcome = builder.build().unwrap().run().await.unwrap();
+    (outcome, out.text(), err.text())
+}
+
+/// A component whose `run` is this core function, in a module with what else it wants.
+fn core(module: &str) -> String {
+    format!(
+        r#"(component (core module $m {module}) (core instance $m (instantiate $m))
+          (func (export "run") (result u32) (canon lift (core func $m "run"))))"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_writes_to_standard_output() {
+    let (outcome, out, err) = run(HELLO).await;
+    assert_eq!(
+        (outcome, &*out, &*err),
+        (Outcome::Exit(0), "hello from a component\n", "")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_calls_of_a_component_are_in_flight_at_once() {
+    // No call returns before all have come: fewer in flight would wait for ever.
+    let all = Arc::new(Barrier::new(100));
+    let (builder, _, err) = sandbox(MANY);
+    let get = move |_: HostContext, key: (u32,)| {
+        let all = all.clone();
+        async move {
+            all.wait().await;
+            2 * key.0
+        }
+    };
+    let outcome = builder
+        .host_fn("my:app/kv.get", get)
+        .build()
+        .unwrap()
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_of_ten_timers_does_not_spin() {
+    let (builder, _, err) = sandbox(WAITS);
+    let mut sandbox = builder.build().unwrap();
+    let handle = sandbox.handle();
+    let outcome = sandbox.run().await.unwrap();
+    // The index of the one that is due first.
+    assert_eq!(outcome, Outcome::Exit(7), "{}", err.text());
+    // Who looks again and again whether a timer is due leaves the guest, or asks the host, each time.
+    let stats = handle.stats();
+    assert!(stats.exits.total() < 20, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_that_nobody_provides_are_listed() {
+    let (outcome, _, err) = run(MANY).await;
+    assert_eq!(outcome, Outcome::Exit(1));
+    assert!(
+        err.contains("my:app/kv.get: the host has no function of this name"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_function_of_other_types_ends_the_component_with_both() {
+    let (builder, _, err) = sandbox(MANY);
+    let get = |_: HostContext, _: String| async { 7_u64 };
+    let outcome = builder
+        .host_fn("my:app/kv.get", get)
+        .build()
+        .unwrap()
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(outcome, Outcome::Exit(1));
+    assert!(
+        err.text().contains("call `my:app/kv.get`, which is"),
+        "{}",
+        err.text()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_run_is_the_exit_code() {
+    let (outcome, ..) = run(&core(
+        r#"(func (export "run") (result i32) (i32.const 42))"#,
+    ))
+    .await;
+    assert_eq!(outcome, Outcome::Exit(42));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_ends_the_component_and_says_which() {
+    let traps = [
+        (
+            r#"(func (export "run") (result i32) unreachable)"#,
+            "unreachable",
+        ),
+        (
+            r#"(func (export "run") (result i32) (call 0))"#,
+            "call stack exhausted",
+        ),
+        (
+            r#"(memory 1) (func (export "run") (result i32) (i32.load (i32.const 65536)))"#,
+            "out of bounds",
+        ),
+        (
+            r#"(func (export "run") (result i32) (i32.div_u (i32.const 1) (i32.const 0)))"#,
+            "divide by zero",
+        ),
+    ];
+    for (module, says) in traps {
+        let (outcome, _, err) = run(&core(module)).await;
+        assert_eq!(outcome, Outcome::Exit(1), "{module}");
+        assert!(err.contains(says), "{module}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_larger_than_the_sandbox_is_refused() {
+    let (outcome, _, err) = run(&core(
+        r#"(memory 65536) (func (export "run") (result i32) (i32.const 0))"#,
+    ))
+    .await;
+    assert_eq!(outcome, Outcome::Exit(1), "{err}");
+    let grow = r#"(memory 1) (func (export "run") (result i32) (memory.grow (i32.const 60000)))"#;
+    let (outcome, _, err) = run(&core(grow)).await;
+    assert_eq!(outcome, Outcome::Exit(-1), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_function_without_end_reaches_the_limit_of_time() {
+    let endless = core(
+        r#"(func $f (loop (br 0))) (start $f) (func (export "run") (result i32) (i32.const 0))"#,
+    );
+    let (builder, ..) = sandbox(&endless);
+    let outcome = builder
+        .timeout(Duration::from_millis(300))
+        .build()
+        .unwrap()
+        .run()
+        .await
+        .unwrap();
+    assert!(matches!(outcome, Outcome::Limit(_)), "{outcome}");
+}
+
+#[test]
+fn what_is_no_component_is_refused() {
+    let refused = |bytes: &[u8]| format!("{:#}", wakebox_wasm::image(bytes).unwrap_err());
+    assert!(refused(b"\x7fELF").contains("neither WebAssembly nor its text"));
+    assert!(refused(b"\0asm").contains("shorter"));
+    assert!(refused(b"(module)").contains("core module"));
+    assert!(refused(b"\0asm\x0e\0\x01\0").contains("not known"));
+    assert!(refused(b"(component (func $nothing (export").contains("neither"));
+    let whole = wat_binary(HELLO);
+    for len in [9, whole.len() / 2, whole.len() - 1] {
+        assert!(refused(&whole[..len]).contains("not valid"), "{len}");
+    }
+}
+
+fn wat_binary(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
