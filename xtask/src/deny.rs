@@ -19,7 +19,12 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         checks.push("advisories");
     }
     let config = workspace::root().join("deny.toml");
-    for manifest in ["Cargo.toml", "tests/guests/Cargo.toml"] {
+    for manifest in [
+        "Cargo.toml",
+        "tests/guests/Cargo.toml",
+        "guest/wasm/Cargo.toml",
+        "host/wasm/Cargo.toml",
+    ] {
         process::check(
             process::cargo()
                 .args(["deny", "--manifest-path", manifest, "--config"])

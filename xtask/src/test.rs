@@ -34,7 +34,7 @@ enum When {
     Beside,
 }
 
-const PARTS: [&str; 5] = ["lint", "doc", "unit", "e2e", "hw"];
+const PARTS: [&str; 6] = ["lint", "doc", "unit", "e2e", "wasm", "hw"];
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let part = args.positional();
@@ -237,6 +237,28 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             name: "end-to-end tests",
             needs: nothing,
             commands: vec![tests(&["--package", "wakebox-tests"])],
+            when: When::InTurn,
+        },
+        Step {
+            part: "wasm",
+            name: "WebAssembly",
+            needs: nothing,
+            // Workspaces of their own, for which nobody else waits.
+            commands: vec![
+                with(
+                    cargo(),
+                    "fmt --all --check --manifest-path host/wasm/Cargo.toml",
+                ),
+                with(
+                    cargo(),
+                    "fmt --all --check --manifest-path guest/wasm/Cargo.toml",
+                ),
+                with(cargo(), "build --package wakebox-cli"),
+                with(
+                    cargo(),
+                    "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target",
+                ),
+            ],
             when: When::InTurn,
         },
         Step {

@@ -1,13 +1,17 @@
 //! Components in sandboxes: what is awaited at once, what WASI gives, and what must be refused.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
 use wakebox::{Builder, Captured, HostContext, Outcome, Output, Sandbox};
 
 const HELLO: &str = include_str!("components/hello.wat");
 const MANY: &str = include_str!("components/many.wat");
+const CARRIES: &str = include_str!("components/carries.wat");
 const WAITS: &str = include_str!("components/waits.wat");
 
 /// A sandbox of a component, with 64 MiB, and what it says.
@@ -66,6 +70,115 @@ async fn a_hundred_calls_of_a_component_are_in_flight_at_once() {
         .await
         .unwrap();
     assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    None,
+    Circle(f64),
+    Named(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Kind {
+    Small,
+    Large,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct All {
+    list: Vec<(u8, i16)>,
+    text: Option<String>,
+    result: Result<char, f64>,
+    done: Result<(), ()>,
+    shapes: Vec<Shape>,
+    kind: Kind,
+    numbers: (u8, i8, u16, i32, u32, i64, u64, f32, bool),
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_every_kind_travel_both_ways() {
+    let all = All {
+        list: vec![(1, -2), (255, i16::MIN)],
+        text: Some("grüße".into()),
+        result: Ok('ß'),
+        done: Err(()),
+        shapes: vec![
+            Shape::None,
+            Shape::Circle(0.5),
+            Shape::Named("square".into()),
+        ],
+        kind: Kind::Large,
+        numbers: (
+            255,
+            -128,
+            65535,
+            i32::MIN,
+            u32::MAX,
+            i64::MIN,
+            u64::MAX,
+            -0.25,
+            true,
+        ),
+    };
+    let other = All {
+        list: vec![],
+        text: None,
+        result: Err(-1.5),
+        done: Ok(()),
+        kind: Kind::Small,
+        ..all.clone()
+    };
+    for all in [all, other] {
+        let (builder, _, err) = sandbox(CARRIES);
+        let made = all.clone();
+        let builder = builder
+            .host_fn("my:app/carry.make", move |_: HostContext, ()| {
+                std::future::ready(made.clone())
+            })
+            .host_fn("my:app/carry.check", move |_: HostContext, got: (All,)| {
+                std::future::ready(got.0 == all)
+            });
+        let outcome = builder.build().unwrap().run().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(1), "{}", err.text());
+        assert_eq!(err.text(), "");
+    }
+}
+
+/// The command `wakebox`, which `cargo build --package wakebox-cli` puts beside the compiler.
+fn wakebox() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_wakebox-wasm")).with_file_name("wakebox")
+}
+
+#[test]
+fn the_command_runs_a_component() {
+    let hello = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/components/hello.wat");
+    let output = Command::new(wakebox())
+        .args(["run", hello])
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!((&*out, &*err), ("hello from a component\n", ""));
+}
+
+#[test]
+fn without_the_compiler_the_command_says_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (alone, app) = (folder.path().join("wakebox"), folder.path().join("app.wat"));
+    std::fs::copy(wakebox(), &alone).unwrap();
+    std::fs::write(&app, "(component)").unwrap();
+    let output = Command::new(alone)
+        .arg("run")
+        .arg(app)
+        .env("PATH", "")
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(err.contains("cargo install --path host/wasm"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
