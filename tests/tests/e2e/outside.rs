@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use wakebox_tests::{kvm_test, root};
@@ -16,18 +16,28 @@ fn new(name: &Path) -> Output {
         .expect("the command starts")
 }
 
+/// The versions that this repository was tested with, most likely downloaded already.
+fn lock() -> PathBuf {
+    root().join("tests/guests/Cargo.lock")
+}
+
+/// Where commands are found, this folder included.
+fn path_with(bin: &Path) -> OsString {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let paths = [bin.to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&paths));
+    std::env::join_paths(paths).expect("paths without a colon")
+}
+
 /// Runs cargo in a folder, as somebody would type it there, and returns what it prints.
 fn cargo(folder: &Path, args: &[&str]) -> String {
-    // The versions that this repository was tested with, most likely downloaded already.
-    fs::copy(
-        root().join("tests/guests/Cargo.lock"),
-        folder.join("Cargo.lock"),
-    )
-    .expect("the lock file of the guests");
+    fs::copy(lock(), folder.join("Cargo.lock")).expect("the lock file of the guests");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let output = Command::new(cargo)
         .args(args)
         .current_dir(folder)
+        .env("PATH", path_with(&folder.with_file_name("bin")))
         .env("CARGO_TARGET_DIR", folder.join("target"))
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -43,13 +53,56 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The first block of code in a language under a heading of the README.
+fn readme(heading: &str, language: &str) -> String {
+    let page = fs::read_to_string(root().join("README.md")).expect("the README");
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    block.to_owned()
+}
+
+/// Types what the README says of a first guest into a shell, where the command is installed.
+fn follow_the_readme(folder: &Path) {
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let command = env!("CARGO_BIN_EXE_wakebox-cli");
+    std::os::unix::fs::symlink(command, bin.join("wakebox")).unwrap();
+    let block = readme("Your first guest", "sh");
+    let (install, rest) = block.split_once('\n').unwrap();
+    assert!(install.starts_with("cargo install --path host/cli "));
+    let (new, rest) = rest.split_once('\n').unwrap();
+    let lock = lock();
+    let script = format!("{new}\ncp '{}' hello\n{rest}", lock.display());
+    let output = Command::new("sh")
+        .args(["-e", "-c", &script])
+        .current_dir(folder)
+        .env("PATH", path_with(&bin))
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("CARGO_BUILD_BUILD_DIR")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .expect("a shell");
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{script}\n{said}\n{errors}");
+    assert_eq!(
+        said.matches("Hello, friend, from ring 3").count(),
+        2,
+        "{said}"
+    );
+    for line in ["  cargo run -- friend ", "1 passed", "\ntock"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(errors.contains("\nexits "), "--stats: {errors}");
+}
+
 #[kvm_test]
-fn a_new_guest_is_run_and_tested_with_cargo_alone() {
+fn a_new_guest_is_run_and_tested_as_the_readme_says() {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
-    let folder = elsewhere.path().join("my-guest");
-    let made = new(&folder);
-    assert!(made.status.success(), "{}", text(&made.stderr));
-    assert!(text(&made.stdout).contains("cargo run -- friend"));
+    let folder = elsewhere.path().join("hello");
+    follow_the_readme(elsewhere.path());
 
     for profile in [&[][..], &["--release"]] {
         let args = [&["run"], profile, &["--", "friend"]].concat();
@@ -58,7 +111,7 @@ fn a_new_guest_is_run_and_tested_with_cargo_alone() {
         assert!(lines[0].contains("friend"), "{profile:?}: {lines:?}");
         assert_eq!(lines[1..], ["tick", "tock"], "{profile:?}");
     }
-    assert!(check(&folder).contains("`my-guest` and what it is linked with do without `std`"));
+    assert!(check(&folder).contains("`hello` and what it is linked with do without `std`"));
     let run = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"))
         .args(["run", "--quiet", ".", "you"])
         .current_dir(&folder)
@@ -68,8 +121,13 @@ fn a_new_guest_is_run_and_tested_with_cargo_alone() {
     let tested = cargo(&folder, &["test"]);
     assert!(tested.contains("1 passed"), "{tested}");
 
+    // What the page shows of a guest's source is one.
+    let source = readme("Your first guest", "rust");
+    fs::write(folder.join("src/main.rs"), source).unwrap();
+    assert_eq!(cargo(&folder, &["run"]), "tick\ntock\n");
+
     // Started without the runner, it says what it is instead of dying of a signal.
-    let alone = Command::new(folder.join("target/debug/my-guest")).output();
+    let alone = Command::new(folder.join("target/debug/hello")).output();
     let alone = alone.expect("a program of Linux");
     assert_eq!(alone.status.code(), Some(1), "{:?}", alone.status);
     let said = text(&alone.stderr);
@@ -105,8 +163,7 @@ fn who_wants_std_is_named_with_who_asks_for_it() {
         "#![no_std]\nfn main() {}",
     )
     .unwrap();
-    let lock = root().join("tests/guests/Cargo.lock");
-    fs::copy(lock, folder.path().join("Cargo.lock")).unwrap();
+    fs::copy(lock(), folder.path().join("Cargo.lock")).unwrap();
     let said = check(folder.path());
     for words in [
         "wants std: src/main.rs lacks #![no_main]\n",
