@@ -242,7 +242,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
         Step {
             part: "wasm",
             name: "WebAssembly",
-            needs: nothing,
+            needs: kvm_is_not_skipped,
             // Workspaces of their own, for which nobody else waits.
             commands: vec![
                 with(
@@ -284,6 +284,17 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             when: When::InTurn,
         },
     ])
+}
+
+fn skips_kvm() -> bool {
+    std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1")
+}
+
+fn kvm_is_not_skipped() -> Result<()> {
+    match skips_kvm() {
+        true => bail!("it needs /dev/kvm, and WAKEBOX_SKIP_KVM=1"),
+        false => Ok(()),
+    }
 }
 
 /// Packs all that is for others. Whether it builds from there is seen where it lies.
@@ -380,7 +391,7 @@ fn summary(results: &[(&str, Attempt)], total: Duration, all_must_run: bool) -> 
         }
     }
     eprintln!("{:<18}         {:6.1} s", "in all", total.as_secs_f64());
-    if std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1") {
+    if skips_kvm() {
         eprintln!("WAKEBOX_SKIP_KVM=1: the tests that need /dev/kvm were skipped");
     }
     match all_good(results, all_must_run) {

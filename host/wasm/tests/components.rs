@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
-use wakebox::{Builder, Captured, HostContext, Outcome, Output, Sandbox};
+use wakebox::{Builder, Captured, HostContext, Input, Outcome, Output, Sandbox};
 
 const HELLO: &str = include_str!("components/hello.wat");
 const MANY: &str = include_str!("components/many.wat");
 const CARRIES: &str = include_str!("components/carries.wat");
+const TALKS: &str = include_str!("components/talks.wat");
 const WAITS: &str = include_str!("components/waits.wat");
 
 /// A sandbox of a component, with 64 MiB, and what it says.
@@ -48,6 +49,25 @@ async fn a_component_writes_to_standard_output() {
         (outcome, &*out, &*err),
         (Outcome::Exit(0), "hello from a component\n", "")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_has_arguments_an_environment_and_input_and_may_exit_from_anywhere() {
+    // More than one read of the component's, or of the runtime's, takes.
+    let input = "line\n".repeat(10_000);
+    let (builder, out, err) = sandbox(TALKS);
+    let outcome = builder
+        .args(["one", "and two"])
+        .env("KEY", "value")
+        .stdin(Input::bytes(input.clone()))
+        .build()
+        .unwrap()
+        .run()
+        .await
+        .unwrap();
+    assert_eq!((outcome, &*err.text()), (Outcome::Exit(1), ""));
+    let said = "app\none\nand two\nKEY\nvalue\n".to_owned() + &input;
+    assert!(out.text() == said, "{:.200}", out.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,14 @@ fn who_asks_learns_what_each_task_waits_for(mode: WakeMode) {
         let asks = async {
             loop {
                 let tasks = handle.tasks().await.expect("it runs");
-                if tasks.iter().any(|task| task.name == "sleeps") {
+                // What a task has just submitted, the host may not have taken yet.
+                let reads = |task: &Task| {
+                    task.name == "reads" && matches!(task.waits, Waits::Operation { .. })
+                };
+                let sleeps = |task: &Task| {
+                    task.name == "sleeps" && matches!(task.waits, Waits::Timer { .. })
+                };
+                if tasks.iter().any(reads) && tasks.iter().any(sleeps) {
                     handle.kill();
                     break tasks;
                 }

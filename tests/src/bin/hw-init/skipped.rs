@@ -51,7 +51,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ),
     ("names::", NO_SHELL),
     (
-        "outside::a_new_guest_is_run_and_tested_with_cargo_alone",
+        "outside::a_new_guest_is_run_and_tested_as_the_readme_says",
         NO_CARGO,
     ),
     (

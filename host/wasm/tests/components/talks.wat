@@ -1,0 +1,117 @@
+;; Writes its arguments, its environment and all of its standard input to standard output; ends by
+;; `wasi:cli/exit`. Numbers that are drawn twice and are the same are a trap.
+(component
+  (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+  (alias export $error "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "input-stream" (type $input (sub resource)))
+    (export "output-stream" (type $output (sub resource)))
+    (alias outer 1 $error (type $outer-error))
+    (export "error" (type $error (eq $outer-error)))
+    (type $own-error (own $error))
+    (type $stream-error-variant (variant (case "last-operation-failed" $own-error) (case "closed")))
+    (export "stream-error" (type $stream-error (eq $stream-error-variant)))
+    (export "[method]input-stream.blocking-read"
+      (func (param "self" (borrow $input)) (param "len" u64)
+        (result (result (list u8) (error $stream-error)))))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $output)) (param "contents" (list u8))
+        (result (result (error $stream-error)))))))
+  (alias export $streams "input-stream" (type $input))
+  (alias export $streams "output-stream" (type $output))
+  (import "wasi:cli/stdin@0.2.0" (instance $stdin
+    (alias outer 1 $input (type $outer-input))
+    (export "input-stream" (type $input (eq $outer-input)))
+    (export "get-stdin" (func (result (own $input))))))
+  (import "wasi:cli/stdout@0.2.0" (instance $stdout
+    (alias outer 1 $output (type $outer-output))
+    (export "output-stream" (type $output (eq $outer-output)))
+    (export "get-stdout" (func (result (own $output))))))
+  (import "wasi:cli/environment@0.2.0" (instance $environment
+    (export "get-environment" (func (result (list (tuple string string)))))
+    (export "get-arguments" (func (result (list string))))))
+  (import "wasi:cli/exit@0.2.0" (instance $exit
+    (export "exit" (func (param "status" (result))))))
+  (import "wasi:random/random@0.2.0" (instance $random
+    (export "get-random-u64" (func (result u64)))))
+  (core module $libc
+    (memory (export "memory") 2)
+    (global $next (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and
+        (i32.add (global.get $next) (i32.sub (local.get 2) (i32.const 1)))
+        (i32.sub (i32.const 0) (local.get 2))))
+      (global.set $next (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $libc (instantiate $libc))
+  (core func $read (canon lower (func $streams "[method]input-stream.blocking-read")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush")
+    (memory (core memory $libc "memory"))))
+  (core func $get-stdin (canon lower (func $stdin "get-stdin")))
+  (core func $get-stdout (canon lower (func $stdout "get-stdout")))
+  (core func $get-environment (canon lower (func $environment "get-environment")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core func $get-arguments (canon lower (func $environment "get-arguments")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core func $exit (canon lower (func $exit "exit")))
+  (core func $draw (canon lower (func $random "get-random-u64")))
+  (core module $main
+    (import "libc" "memory" (memory 1))
+    (import "host" "read" (func $read (param i32 i64 i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "get-stdin" (func $get-stdin (result i32)))
+    (import "host" "get-stdout" (func $get-stdout (result i32)))
+    (import "host" "get-environment" (func $get-environment (param i32)))
+    (import "host" "get-arguments" (func $get-arguments (param i32)))
+    (import "host" "exit" (func $exit (param i32)))
+    (import "host" "draw" (func $draw (result i64)))
+    (data (i32.const 32) "\n")
+    (global $out (mut i32) (i32.const 0))
+    ;; The string whose place and length lie there, and the end of the line.
+    (func $line (param $at i32)
+      (call $write (global.get $out) (i32.load (local.get $at)) (i32.load offset=4 (local.get $at)) (i32.const 0))
+      (call $write (global.get $out) (i32.const 32) (i32.const 1) (i32.const 0)))
+    ;; As many strings as the list has whose place and length lie at 16, of so many strings an element.
+    (func $lines (param $each i32)
+      (local $at i32) (local $left i32)
+      (local.set $at (i32.load (i32.const 16)))
+      (local.set $left (i32.mul (local.get $each) (i32.load (i32.const 20))))
+      (block $end
+        (loop $next
+          (br_if $end (i32.eqz (local.get $left)))
+          (call $line (local.get $at))
+          (local.set $at (i32.add (local.get $at) (i32.const 8)))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br $next))))
+    (func (export "run") (result i32)
+      (local $in i32)
+      (global.set $out (call $get-stdout))
+      (call $get-arguments (i32.const 16))
+      (call $lines (i32.const 1))
+      (call $get-environment (i32.const 16))
+      (call $lines (i32.const 2))
+      (local.set $in (call $get-stdin))
+      (block $closed
+        (loop $next
+          (call $read (local.get $in) (i64.const 1000) (i32.const 48))
+          (br_if $closed (i32.load8_u (i32.const 48)))
+          (call $write (global.get $out) (i32.load (i32.const 52)) (i32.load (i32.const 56)) (i32.const 0))
+          (br $next)))
+      (if (i64.eq (call $draw) (call $draw)) (then unreachable))
+      (call $exit (i32.const 1))
+      unreachable))
+  (core instance $main (instantiate $main
+    (with "libc" (instance $libc))
+    (with "host" (instance
+      (export "read" (func $read))
+      (export "write" (func $write))
+      (export "get-stdin" (func $get-stdin))
+      (export "get-stdout" (func $get-stdout))
+      (export "get-environment" (func $get-environment))
+      (export "get-arguments" (func $get-arguments))
+      (export "exit" (func $exit))
+      (export "draw" (func $draw))))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))
