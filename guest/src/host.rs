@@ -55,28 +55,8 @@ where
     A: Serialize + ?Sized,
     R: DeserializeOwned,
 {
-    let what = || alloc::format!("call `{function}`");
-    let (buf, name, input) = encode(function, input).await?;
-    let into = buf.whole();
-    let request = CallHost {
-        function: name,
-        input,
-        into,
-        form: CallForm::Typed,
-    };
-    let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
-    let status = match outcome {
-        Ok(value) => match receive(value, value as usize, buf).await?.decode() {
-            Some(result) => return Ok(result),
-            None => Status::InvalidData,
-        },
-        Err(status) => status,
-    };
-    if status != Status::InvalidData {
-        return Err(Error::new(status, what()));
-    }
-    let here = signature::<A, R>().to_string();
-    Err(Telling::begin(what(), function, here).await)
+    let here = || Some(signature::<A, R>().to_string());
+    call_reading(function, input, here, Message::decode).await
 }
 
 /// As [`call`], for a result whose type is known only when the program runs: `seed` reads it.
@@ -89,33 +69,41 @@ where
     A: Serialize + ?Sized,
     S: for<'de> DeserializeSeed<'de, Value = R>,
 {
+    let read = |reply: &Message| read_typed_with(reply.bytes(), seed);
+    call_reading(function, input, || None, read).await
+}
+
+/// Calls, and has `read` make a result of the reply; `here` are the types on this side, if they are known.
+async fn call_reading<A, R>(
+    function: &str,
+    input: &A,
+    here: impl FnOnce() -> Option<String>,
+    read: impl FnOnce(&Message) -> Option<R>,
+) -> Result<R>
+where
+    A: Serialize + ?Sized,
+{
+    let what = || alloc::format!("call `{function}`");
     let (buf, name, input) = encode(function, input).await?;
+    let into = buf.whole();
     let request = CallHost {
         function: name,
         input,
-        into: buf.whole(),
+        into,
         form: CallForm::Typed,
     };
     let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
-    let reply = match outcome {
-        Ok(value) => {
-            let reply = receive(value, value as usize, buf).await?;
-            read_typed_with(reply.bytes(), seed).ok_or(Status::InvalidData)
-        }
-        Err(status) => Err(status),
+    let status = match outcome {
+        Ok(value) => match read(&receive(value, value as usize, buf).await?) {
+            Some(result) => return Ok(result),
+            None => Status::InvalidData,
+        },
+        Err(status) => status,
     };
-    match reply {
-        Ok(value) => Ok(value),
-        Err(status) => {
-            let what = alloc::format!("call `{function}`");
-            if status != Status::InvalidData {
-                return Err(Error::new(status, what));
-            }
-            let there = types(function).await.unwrap_or_default();
-            let what = alloc::format!("{what}, which is `{there}` on the host");
-            Err(Error::new(status, what))
-        }
+    if status != Status::InvalidData {
+        return Err(Error::new(status, what()));
     }
+    Err(Telling::begin(what(), function, here()).await)
 }
 
 /// What the host says of the types of a function of its own, in words.
@@ -133,14 +121,15 @@ pub async fn types(function: &str) -> Result<String> {
 struct Telling(Pin<Box<dyn Future<Output = Error>>>);
 
 impl Telling {
-    fn begin(what: String, function: &str, here: String) -> Self {
+    fn begin(what: String, function: &str, here: Option<String>) -> Self {
         let function = function.to_string();
         Self(Box::pin(async move {
             let there = host_types(&function).await;
             let there = there.map_or(String::new(), |there| {
                 alloc::format!(", which is `{there}` on the host")
             });
-            let what = alloc::format!("{what}{there}, as `{here}`");
+            let here = here.map_or(String::new(), |here| alloc::format!(", as `{here}`"));
+            let what = alloc::format!("{what}{there}{here}");
             Error::new(Status::InvalidData, what)
         }))
     }
@@ -200,7 +189,7 @@ where
         Ok(handle) => handle,
         Err(Status::InvalidData) => {
             let here = signature::<A, T>().to_string();
-            return Err(Telling::begin(what(), function, here).await);
+            return Err(Telling::begin(what(), function, Some(here)).await);
         }
         Err(status) => return Err(Error::new(status, what())),
     };
@@ -437,7 +426,7 @@ impl<T: DeserializeOwned> HostStream<T> {
             return Ok(Some(item));
         }
         let what = alloc::format!("next item of `{}`", self.function);
-        let telling = Telling::begin(what, &self.function, (self.types)());
+        let telling = Telling::begin(what, &self.function, Some((self.types)()));
         self.tell(telling).await
     }
 

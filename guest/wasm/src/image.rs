@@ -10,32 +10,17 @@ use core::ptr::NonNull;
 use wakebox_abi::layout::IMAGE_PIE_BASE;
 use wasmtime::{CustomCodeMemory, Error, Result, StackCreator, StackMemory, bail, ensure};
 
-/// Where the head lies; `wakebox-wasm` has the same number.
-const HEAD: usize = IMAGE_PIE_BASE as usize + 0x80_0000;
-const PAGE: usize = 4096;
+use crate::head::{self, Head};
 
 /// The first page of what was attached.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Head {
-    magic: [u8; 8],
-    /// Bytes of code, from the next page on.
-    code: u64,
-    /// Where the first stack lies, counted from the head.
-    stacks: u64,
-    stack_size: u64,
-    /// Unmapped bytes below each stack.
-    guard: u64,
-    stack_count: u64,
-}
+const HEAD: usize = (IMAGE_PIE_BASE + head::HEAD) as usize;
+const PAGE: usize = head::PAGE as usize;
 
-const MAGIC: [u8; 8] = *b"WBXWASM1";
-
-fn head() -> Result<Head> {
+fn read_head() -> Result<Head> {
     // SAFETY: nobody runs this program but with the head that `wakebox-wasm` attaches, a read-only page.
     let head = unsafe { core::hint::black_box(HEAD as *const Head).read() };
     ensure!(
-        head.magic == MAGIC,
+        head.magic == head::MAGIC,
         "the image was made by another version of wakebox-wasm: compile the component again"
     );
     Ok(head)
@@ -43,7 +28,7 @@ fn head() -> Result<Head> {
 
 /// The compiled component.
 pub(crate) fn code() -> Result<NonNull<[u8]>> {
-    let head = head()?;
+    let head = read_head()?;
     let Some(start) = NonNull::new((HEAD + PAGE) as *mut u8) else {
         bail!("there is no code");
     };
@@ -80,7 +65,7 @@ unsafe impl Sync for Free {}
 
 impl Stacks {
     pub(crate) fn new() -> Result<Self> {
-        let head = head()?;
+        let head = read_head()?;
         ensure!(head.stack_count < 64, "too many stacks");
         let free = Arc::new(Free(Cell::new((1 << head.stack_count) - 1)));
         Ok(Self { head, free })

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod head;
 mod image;
 mod imports;
 mod platform;

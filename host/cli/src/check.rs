@@ -80,9 +80,10 @@ fn own_roots(graph: &Graph) -> Vec<Finding> {
         if !is_program && !is_library {
             continue;
         }
-        let Some(root) = root_of(&target.src_path, &graph.features[0]) else {
+        let Some(text) = text_of(&target.src_path) else {
             continue;
         };
+        let root = root_of(&text, &graph.features[0]);
         let mut lacks = Vec::new();
         if root.wants_std() {
             lacks.push("#![no_std]");
@@ -113,18 +114,15 @@ fn shown(graph: &Graph, path: &Path) -> String {
 fn finding(graph: &Graph, index: usize) -> Option<Finding> {
     let package = &graph.packages[index];
     let on = &graph.features[index];
-    let root = root_of(package.library()?, on)?;
+    let text = text_of(package.library()?)?;
+    let root = root_of(&text, on);
     if !root.wants_std() {
         return None;
     }
     // Of the features that play a part, the one without which it would not.
     let decides = root.features.iter().find(|feature| {
         let without: Vec<_> = on.iter().filter(|on| on != feature).cloned().collect();
-        on.contains(feature)
-            && package
-                .library()
-                .and_then(|library| root_of(library, &without))
-                .is_some_and(|root| !root.wants_std())
+        on.contains(feature) && !root_of(&text, &without).wants_std()
     });
     let (by, want) = match decides {
         Some(feature) => (
@@ -148,18 +146,20 @@ fn finding(graph: &Graph, index: usize) -> Option<Finding> {
     })
 }
 
-/// What a root says; none if it cannot be read.
-fn root_of(path: &Path, features: &[String]) -> Option<Root> {
+/// What stands in a source file; none if it cannot be read.
+fn text_of(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = File::open(path).ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;
     }
     file.take(LONGEST_SOURCE).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
-    Some(Root::of(&text, &|feature| {
-        features.iter().any(|on| on == feature)
-    }))
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What a root says with these features.
+fn root_of(text: &str, features: &[String]) -> Root {
+    Root::of(text, &|feature| features.iter().any(|on| on == feature))
 }
 
 #[cfg(test)]

@@ -79,11 +79,11 @@ impl Project {
     }
 
     fn tell(&self) {
-        let policies: Vec<_> = self.policy.iter().map(|path| path.display()).collect();
-        let grants = match policies.is_empty() {
-            true => "nothing is granted by it".to_owned(),
-            false => {
-                let policies: Vec<_> = policies.iter().map(ToString::to_string).collect();
+        let grants = match &self.policy[..] {
+            [] => "nothing is granted by it".to_owned(),
+            policies => {
+                let policies = policies.iter().map(|path| path.display().to_string());
+                let policies: Vec<_> = policies.collect();
                 format!("with --policy {}", policies.join(" --policy "))
             }
         };

@@ -16,6 +16,20 @@ pub(super) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Bytes by which a file is known.
+const START: u64 = 8;
+
+/// The first bytes of a regular file, if it can be read. What is none is read but once, by who uses it.
+pub(super) fn start_of(path: &Path) -> Option<Vec<u8>> {
+    let mut start = Vec::new();
+    let file = File::open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.take(START).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
 /// A trace.
 ///
 /// # Errors

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use wakebox::template::FileOptions;
 use wakebox::{Guest, LimitKind, Limits, Template};
 
+use super::streams::start_of;
+
 /// Longest key that is read, in bytes.
 const LONGEST_KEY: u64 = 4096;
 
@@ -88,11 +90,5 @@ impl KeyArgs {
 
 /// Whether a file is a template. What is no regular file is read but once, as a guest.
 pub(super) fn is_template(path: &Path) -> bool {
-    let mut start = Vec::new();
-    let file = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
-    let read = file.and_then(|(is_file, file)| match is_file {
-        true => file.take(8).read_to_end(&mut start),
-        false => Ok(0),
-    });
-    read.is_ok() && Template::is_file(&start)
+    start_of(path).is_some_and(|start| Template::is_file(&start))
 }

@@ -3,26 +3,23 @@
 //! It is a program of its own, so that nobody waits for a compiler whom he does not ask for, and so that
 //! compiling what a stranger wrote has a process with limits.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use wakebox::Guest;
 
+use super::streams::start_of;
+
 const COMPILER: &str = "wakebox-wasm";
 
 /// Whether a file is WebAssembly, or is called its text. What is no regular file is read but once, as a
 /// guest.
 pub(super) fn is_wasm(path: &Path) -> bool {
-    if !path.is_file() {
-        return false;
-    }
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
     let is_text = path.extension().is_some_and(|extension| extension == "wat");
-    read.is_ok() && (start == b"\0asm" || is_text && start != b"\x7fELF")
+    start_of(path).is_some_and(|start| {
+        start.starts_with(b"\0asm") || is_text && !start.starts_with(b"\x7fELF")
+    })
 }
 
 /// The guest that runs a component. To be called before the process enters its jail.

@@ -238,12 +238,11 @@ where
         if let (Some(context), Ok(turn)) = (register, &mut turn)
             && turn.ended == Ended::Done
         {
-            let ready = self.inflight.ready();
-            ready.register(context.waker());
+            self.inflight.ready().register(context.waker());
             // Registered, then looked: what became ready before has woken nobody, and nobody rings for
             // what the guest has submitted since this turn, or the first of those that it goes on with,
             // has begun.
-            if ready.is_some() || self.has_submissions() {
+            if self.wants_turn() {
                 self.inflight.ready().unregister();
                 turn.ended = Ended::Spent;
             }
@@ -255,7 +254,7 @@ where
         let before = self.queue.published();
         // What happens in an operation belongs to its sandbox.
         let span = self.observer.span();
-        let span = span.filter(|_| self.has_submissions() || self.has_ready());
+        let span = span.filter(|_| self.wants_turn());
         let span = span.cloned();
         let _in_span = span.as_ref().map(tracing::Span::enter);
         let allowance = Allowance::new(self.quota);
@@ -447,6 +446,11 @@ where
     /// Whether an operation in flight can go on, or a turn has left something. A hint.
     pub(crate) fn has_ready(&self) -> bool {
         self.unfinished || self.inflight.ready().is_some()
+    }
+
+    /// Whether there is something for a turn to do now. A hint.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.has_submissions() || self.has_ready()
     }
 
     /// Whether the last turn has left something of what it knew: it wants another.

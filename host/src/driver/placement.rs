@@ -145,11 +145,8 @@ impl<B: Backend> Placement<B> {
                 poller.with(|driver| {
                     let mut standing = turn(driver, None)?;
                     // Under the lock: who publishes more, later, wakes.
-                    let ready = driver.ready();
-                    ready.register_runner(context.waker());
-                    if standing.ended == Ended::Done
-                        && (ready.is_some() || driver.has_submissions())
-                    {
+                    driver.ready().register_runner(context.waker());
+                    if standing.ended == Ended::Done && driver.wants_turn() {
                         // As `Driver::turn` does.
                         standing.ended = Ended::Spent;
                     }

@@ -424,7 +424,7 @@ async fn give_way() {
 fn watch<B: Backend>(poller: &Poller<B>) {
     for _ in 0..LOOKS_A_VISIT {
         match poller.try_driver() {
-            Some(driver) if !driver.has_submissions() && !driver.has_ready() => {}
+            Some(driver) if !driver.wants_turn() => {}
             _ => return,
         }
         std::hint::spin_loop();

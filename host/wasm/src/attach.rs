@@ -6,9 +6,8 @@
 
 use anyhow::{Context, Result, ensure};
 
-/// Where the runtime looks.
-const HEAD: u64 = 0x80_0000;
-const PAGE: u64 = 4096;
+use crate::head::{HEAD, Head, MAGIC, PAGE};
+
 const GUARD: u64 = 64 << 10;
 const STACK: u64 = 512 << 10;
 const STACKS: u64 = 8;
@@ -33,7 +32,17 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
 
     let mut image = runtime.to_vec();
     let stacks = (PAGE + code.len() as u64).next_multiple_of(PAGE) + GUARD;
-    let head_at = append(&mut image, &head(code.len() as u64, stacks));
+    let head = Head {
+        magic: MAGIC,
+        code: code.len() as u64,
+        stacks,
+        stack_size: STACK,
+        guard: GUARD,
+        stack_count: STACKS,
+    };
+    let mut page = head.words().map(u64::to_le_bytes).concat();
+    page.resize(PAGE as usize, 0);
+    let head_at = append(&mut image, &page);
     let code_at = append(&mut image, code);
     let text_end = text.1.next_multiple_of(PAGE).min(code.len() as u64);
     let parts = [
@@ -63,16 +72,6 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     let count = u16::try_from(headers.len() / PROGRAM_HEADER)?;
     image[56..58].copy_from_slice(&count.to_le_bytes());
     Ok(image)
-}
-
-/// What the runtime reads first.
-fn head(code: u64, stacks: u64) -> Vec<u8> {
-    let mut head = b"WBXWASM1".to_vec();
-    for word in [code, stacks, STACK, GUARD, STACKS] {
-        head.extend(word.to_le_bytes());
-    }
-    head.resize(PAGE as usize, 0);
-    head
 }
 
 /// Puts bytes on pages of their own, and gives where.

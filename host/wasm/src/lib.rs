@@ -15,6 +15,9 @@
 
 mod attach;
 mod compile;
+// What both sides of an image agree on.
+#[path = "../../../guest/wasm/src/head.rs"]
+mod head;
 
 pub use self::compile::compile;
 

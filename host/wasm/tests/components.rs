@@ -28,9 +28,13 @@ fn sandbox(component: &str) -> (Builder, Captured, Captured) {
     (builder, out, err)
 }
 
+async fn end_of(builder: Builder) -> Outcome {
+    builder.build().unwrap().run().await.unwrap()
+}
+
 async fn run(component: &str) -> (Outcome, String, String) {
     let (builder, out, err) = sandbox(component);
-    let outcome = builder.build().unwrap().run().await.unwrap();
+    let outcome = end_of(builder).await;
     (outcome, out.text(), err.text())
 }
 
@@ -56,15 +60,11 @@ async fn a_component_has_arguments_an_environment_and_input_and_may_exit_from_an
     // More than one read of the component's, or of the runtime's, takes.
     let input = "line\n".repeat(10_000);
     let (builder, out, err) = sandbox(TALKS);
-    let outcome = builder
+    let builder = builder
         .args(["one", "and two"])
         .env("KEY", "value")
-        .stdin(Input::bytes(input.clone()))
-        .build()
-        .unwrap()
-        .run()
-        .await
-        .unwrap();
+        .stdin(Input::bytes(input.clone()));
+    let outcome = end_of(builder).await;
     assert_eq!((outcome, &*err.text()), (Outcome::Exit(1), ""));
     let said = "app\none\nand two\nKEY\nvalue\n".to_owned() + &input;
     assert!(out.text() == said, "{:.200}", out.text());
@@ -82,13 +82,7 @@ async fn a_hundred_calls_of_a_component_are_in_flight_at_once() {
             2 * key.0
         }
     };
-    let outcome = builder
-        .host_fn("my:app/kv.get", get)
-        .build()
-        .unwrap()
-        .run()
-        .await
-        .unwrap();
+    let outcome = end_of(builder.host_fn("my:app/kv.get", get)).await;
     assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
 }
 
@@ -159,7 +153,7 @@ async fn values_of_every_kind_travel_both_ways() {
             .host_fn("my:app/carry.check", move |_: HostContext, got: (All,)| {
                 std::future::ready(got.0 == all)
             });
-        let outcome = builder.build().unwrap().run().await.unwrap();
+        let outcome = end_of(builder).await;
         assert_eq!(outcome, Outcome::Exit(1), "{}", err.text());
         assert_eq!(err.text(), "");
     }
@@ -228,13 +222,7 @@ async fn imports_that_nobody_provides_are_listed() {
 async fn a_host_function_of_other_types_ends_the_component_with_both() {
     let (builder, _, err) = sandbox(MANY);
     let get = |_: HostContext, _: String| async { 7_u64 };
-    let outcome = builder
-        .host_fn("my:app/kv.get", get)
-        .build()
-        .unwrap()
-        .run()
-        .await
-        .unwrap();
+    let outcome = end_of(builder.host_fn("my:app/kv.get", get)).await;
     assert_eq!(outcome, Outcome::Exit(1));
     assert!(
         err.text().contains("call `my:app/kv.get`, which is"),
@@ -297,13 +285,7 @@ async fn a_start_function_without_end_reaches_the_limit_of_time() {
         r#"(func $f (loop (br 0))) (start $f) (func (export "run") (result i32) (i32.const 0))"#,
     );
     let (builder, ..) = sandbox(&endless);
-    let outcome = builder
-        .timeout(Duration::from_millis(300))
-        .build()
-        .unwrap()
-        .run()
-        .await
-        .unwrap();
+    let outcome = end_of(builder.timeout(Duration::from_millis(300))).await;
     assert!(matches!(outcome, Outcome::Limit(_)), "{outcome}");
 }
 
