@@ -56,7 +56,8 @@ pub struct Boot {
     pub magic: u64,
     /// [`crate::ABI_VERSION`] of the host.
     pub version: u32,
-    /// Virtual processors of this guest.
+    /// Virtual processors of this guest, at most [`crate::layout::PROCESSORS_MAX`]. All but the first begin when they are
+    /// started ([`crate::port::START`]).
     pub vcpus: u32,
     /// [`Features`] that the host offers.
     pub features: u64,
@@ -71,7 +72,8 @@ pub struct Boot {
     pub completions: u32,
     /// The loaded image, from the lowest to the highest segment.
     pub image: Range,
-    /// The stack; grows down from its end.
+    /// The first processor's stack; grows down from its end. Those of the others are as long
+    /// ([`crate::layout::stack_of`]).
     pub stack: Range,
     /// The I/O arena.
     pub arena: Range,

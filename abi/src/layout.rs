@@ -9,13 +9,21 @@
 //! 0x4019_0000  instance page, then arguments and environment          (user, read-only)
 //! 0x4020_0000  control page: ring indices and the wake words          (user, read-write)
 //! 0x4020_1000  report page: last words                                (user, read-write)
+//! 0x4020_2000  control pages of all processors, if there are several   (user, read-write)
 //! 0x4030_0000  submission ring                                        (user, read-write)
 //! 0x4040_0000  completion ring                                        (user, read-write)
 //! 0x4100_0000  trace ring, if there is one                            (user, read-write)
-//! 0x4800_0000  stack, guard pages on both sides                       (user, read-write)
+//! 0x4800_0000  stacks, guard pages between them and on both sides     (user, read-write)
 //! 0x5000_0000  I/O arena, at most 512 MiB                             (user, read-write)
 //! 0x1_0000_0000  heap, 2 MiB pages where they fit                     (user, read-write)
 //! ```
+//!
+//! # Several processors
+//!
+//! Each processor has page tables of its own, in which what is its own lies at the address that it has in
+//! a guest with one: the ring-0 page, the control and the report page, the rings and the trace ring. All else
+//! is the same for all of them, and so is where it lies. Each has a stack at an address of its own
+//! ([`stack_of`]), and each reaches the control pages of all ([`control_of`]), to wake another.
 //!
 //! Only what ring-0 stubs and hand-written guests need is a constant; sizes and
 //! the rest are told in the boot page ([`crate::boot::Boot`]). Everything up to the
@@ -60,6 +68,19 @@ pub const CONTROL: u64 = 0x4020_0000;
 /// The report page: [`crate::report`].
 pub const REPORT: u64 = 0x4020_1000;
 
+/// The control page of the first processor, where there are several; those of the others follow it. Each
+/// processor finds its own at [`CONTROL`], too.
+pub const CONTROLS: u64 = 0x4020_2000;
+
+/// Most processors of a guest.
+pub const PROCESSORS_MAX: u32 = 64;
+
+/// The control page of a processor, for all of them. Only a guest with several has it.
+#[must_use]
+pub const fn control_of(processor: u32) -> u64 {
+    CONTROLS + processor as u64 * PAGE_SIZE
+}
+
 /// First submission entry.
 pub const SUBMISSIONS: u64 = 0x4030_0000;
 
@@ -72,11 +93,18 @@ pub const TRACE: u64 = 0x4100_0000;
 /// Most records of a trace ring.
 pub const TRACE_RECORDS_MAX: u32 = 1 << 21;
 
-/// Lowest mapped address of the stack; the page below it is a guard page.
+/// Lowest mapped address of the first processor's stack; the page below it is a guard page.
 pub const STACK: u64 = 0x4800_0000;
 
-/// Most bytes of stack.
+/// Most bytes of stack, of all processors together, with the guard pages between them.
 pub const STACK_MAX: u64 = 0x400_0000;
+
+/// Lowest mapped address of a processor's stack, if each has `len` bytes, whole pages: they lie one above the other,
+/// with a guard page between two.
+#[must_use]
+pub const fn stack_of(processor: u32, len: u64) -> u64 {
+    STACK + processor as u64 * (len + PAGE_SIZE)
+}
 
 /// First byte of the I/O arena, the only range besides rings and clock into which
 /// the host writes after start.
@@ -104,6 +132,10 @@ const _: () = {
     assert!(
         COMPLETIONS + COMPLETIONS_MAX as u64 * Completion::SIZE as u64 <= TRACE,
         "the completion ring runs into the trace ring: see layout.rs"
+    );
+    assert!(
+        control_of(PROCESSORS_MAX) <= SUBMISSIONS,
+        "the control pages run into the submission ring: see layout.rs"
     );
     assert!(
         TRACE.is_multiple_of(LARGE_PAGE_SIZE)

@@ -47,4 +47,4 @@ pub mod wake;
 ///
 /// A guest carries the version that it was built for in its ELF note
 /// ([`note::Note`]); a host refuses every other version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

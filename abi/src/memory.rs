@@ -34,6 +34,16 @@ pub enum Word {
     /// Guest: where an interrupt goes on in ring 3 ([`crate::upcall`]), or zero: it is to return to what
     /// it interrupted. The host writes zero when it injects one that goes on there.
     Upcall = 0x94,
+    /// Guest: the lower half of the address where the processor's runtime keeps itself, or what else the
+    /// guest likes.
+    Local = 0x98,
+    /// Guest: the upper half.
+    LocalHigh = 0x9C,
+    /// Guest: how much of `Posts` it had seen when it wrote `Sleep`.
+    PostsSeen = 0xA0,
+    /// Guest: the number of the processor that it means when it rings [`crate::port::START`] or
+    /// [`crate::port::NUDGE`].
+    Target = 0xA4,
     /// Guest, written by the ring-0 stub: interrupts taken, but for those that were upcalls.
     Interrupts = 0xC0,
     /// Guest, written by the ring-0 stub: eight bytes, what an upcall has interrupted.
@@ -54,11 +64,20 @@ pub enum Word {
     TraceLost = 0x284,
     /// Host: free-running count of trace records consumed.
     TraceHead = 0x2C0,
+    /// Any processor of the guest, which adds to it: free-running count of what others have left for this one.
+    Posts = 0x300,
+    /// Any processor of the guest: the lower half of the address at which this one begins, valid when
+    /// [`crate::port::START`] rings.
+    StartEntry = 0x340,
+    /// Any processor of the guest: the upper half.
+    StartEntryHigh = 0x344,
+    /// Host, once, before the guest begins: the number of the processor, from 0.
+    Processor = 0x380,
 }
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 26] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -67,6 +86,10 @@ impl Word {
         Self::Tasks,
         Self::TasksHigh,
         Self::Upcall,
+        Self::Local,
+        Self::LocalHigh,
+        Self::PostsSeen,
+        Self::Target,
         Self::Interrupts,
         Self::UpcallReturn,
         Self::CompletionTail,
@@ -77,6 +100,10 @@ impl Word {
         Self::TraceTail,
         Self::TraceLost,
         Self::TraceHead,
+        Self::Posts,
+        Self::StartEntry,
+        Self::StartEntryHigh,
+        Self::Processor,
     ];
 
     /// Offset in the control page, in bytes.
@@ -160,7 +187,7 @@ counters! {
 
 const _: () = assert!(
     Counter::Upcalls as u64 + 8 <= Word::TraceTail as u64
-        && Word::TraceHead as u64 + 4 <= PAGE_SIZE,
+        && Word::Processor as u64 + 4 <= PAGE_SIZE,
     "the control page is one page, and nothing lies in it twice: see memory.rs"
 );
 
@@ -170,6 +197,8 @@ pub trait Control {
     fn load(&self, word: Word, order: Ordering) -> u32;
     /// Writes a word.
     fn store(&self, word: Word, value: u32, order: Ordering);
+    /// Adds to a word that several write, and returns what it was. The sum wraps around.
+    fn add(&self, word: Word, more: u32, order: Ordering) -> u32;
     /// A sequentially consistent fence, as in [`core::sync::atomic::fence`].
     fn full_fence(&self);
 }
@@ -237,6 +266,11 @@ impl Control for MappedControl {
     #[inline]
     fn store(&self, word: Word, value: u32, order: Ordering) {
         self.word(word).store(value, order);
+    }
+
+    #[inline]
+    fn add(&self, word: Word, more: u32, order: Ordering) -> u32 {
+        self.word(word).fetch_add(more, order)
     }
 
     #[inline]

@@ -24,7 +24,7 @@ pub struct Note {
     kind: u32,
     name: [u8; 8],
     version: u32,
-    reserved: u32,
+    processors: u32,
     features_low: u32,
     features_high: u32,
 }
@@ -47,14 +47,19 @@ impl Note {
             kind: TYPE,
             name: NAME,
             version: ABI_VERSION,
-            reserved: 0,
+            processors: 1,
             features_low: features as u32,
             features_high: (features >> 32) as u32,
         }
     }
-}
 
-impl Note {
+    /// The same, of a guest that asks for so many processors. It may be given more, or fewer.
+    #[must_use]
+    pub const fn processors(mut self, processors: u32) -> Self {
+        self.processors = processors;
+        self
+    }
+
     /// The note's bytes, as they lie in the file.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -69,6 +74,8 @@ impl Note {
 pub struct Description {
     /// The interface version that the guest was built for.
     pub version: u32,
+    /// How many processors it asks for.
+    pub processors: u32,
     /// The features that it cannot do without.
     pub features: u64,
 }
@@ -80,6 +87,7 @@ impl Description {
         let word = |at: usize| Some(u32::from_le_bytes(desc.get(at..at + 4)?.try_into().ok()?));
         Some(Self {
             version: word(0)?,
+            processors: word(4)?,
             features: u64::from(word(8)?) | u64::from(word(12)?) << 32,
         })
     }

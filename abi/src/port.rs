@@ -17,11 +17,21 @@ pub const EXIT: u16 = 0xB2;
 /// "I panicked": the words are in the report page ([`crate::report`]).
 pub const ABORT: u16 = 0xB3;
 
+/// "Let another processor begin": the one whose number is in [`crate::memory::Word::Target`], at the address
+/// that is in [`crate::memory::Word::StartEntry`] of its control page, with its stack pointer 64 bytes below the end
+/// of its stack. There is one of that number, and it has not begun.
+pub const START: u16 = 0xB4;
+
+/// "I have left something for another processor, which sleeps, or computes": the one whose number is in
+/// [`crate::memory::Word::Target`]. There is one of that number; if it has not begun, or is awake by itself, nothing
+/// happens.
+pub const NUDGE: u16 = 0xB5;
+
 /// Rung by the ring-0 exception stubs, never by the guest itself.
 pub const FAULT: u16 = 0xBF;
 
 /// The ports that ring 3 may use.
-pub const ALLOWED: [u16; 4] = [SUBMIT, WAIT, EXIT, ABORT];
+pub const ALLOWED: [u16; 6] = [SUBMIT, WAIT, EXIT, ABORT, START, NUDGE];
 
 /// Interrupt vector that the host injects in wake mode `irq`.
 pub const IRQ_VECTOR: u8 = 0x20;

@@ -38,6 +38,12 @@ impl Control for Page {
         self.word(word).set(value);
     }
 
+    fn add(&self, word: Word, more: u32, _: Ordering) -> u32 {
+        let was = self.word(word).get();
+        self.word(word).set(was.wrapping_add(more));
+        was
+    }
+
     fn full_fence(&self) {}
 }
 

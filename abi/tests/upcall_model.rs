@@ -173,6 +173,10 @@ impl Control for Machine<'_> {
         self.set(word, value);
     }
 
+    fn add(&self, _: Word, _: u32, _: Ordering) -> u32 {
+        unreachable!("one processor needs none");
+    }
+
     fn full_fence(&self) {
         unreachable!("one processor needs none");
     }
@@ -188,6 +192,10 @@ impl Control for Still<'_, '_> {
 
     fn store(&self, word: Word, value: u32, _: Ordering) {
         self.0.set(word, value);
+    }
+
+    fn add(&self, _: Word, _: u32, _: Ordering) -> u32 {
+        unreachable!("the host adds to nothing");
     }
 
     fn full_fence(&self) {

@@ -24,6 +24,8 @@ pub struct Exits {
     pub wait: u64,
     /// The guest halted.
     pub halt: u64,
+    /// The guest rang for another of its processors, to let it begin or to wake it.
+    pub processor: u64,
     /// The guest was pulled out: end of its quantum, or completions for it.
     pub kick: u64,
     /// The guest ended, panicked, faulted or broke the interface.
@@ -34,7 +36,7 @@ impl Exits {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.submit + self.wait + self.halt + self.kick + self.end
+        self.submit + self.wait + self.halt + self.processor + self.kick + self.end
     }
 }
 
@@ -98,6 +100,7 @@ impl RunCounts {
                 ExitReason::Submit => &mut exits.submit,
                 ExitReason::Wait => &mut exits.wait,
                 ExitReason::Halt => &mut exits.halt,
+                ExitReason::Start | ExitReason::Nudge => &mut exits.processor,
                 ExitReason::Quantum | ExitReason::Kick => &mut exits.kick,
                 // The others end the guest.
                 _ => &mut exits.end,
@@ -185,19 +188,23 @@ impl fmt::Display for Stats {
             submit,
             wait,
             halt,
+            processor,
             kick,
             end,
         } = self.exits;
-        writeln!(
+        write!(
             f,
-            "exits      {} (submit {}, wait {}, halt {}, kick {}, end {})",
+            "exits      {} (submit {}, wait {}, halt {}, ",
             count(self.exits.total()),
             count(submit),
             count(wait),
-            count(halt),
-            count(kick),
-            count(end)
+            count(halt)
         )?;
+        // Of a guest with one processor there are none.
+        if processor > 0 {
+            write!(f, "processor {}, ", count(processor))?;
+        }
+        writeln!(f, "kick {}, end {})", count(kick), count(end))?;
         let guest = &self.guest;
         writeln!(
             f,

@@ -165,7 +165,7 @@ fn note_bytes(version: u32, features: u64) -> Vec<u8> {
     bytes.extend(sizes.iter().flat_map(|word| word.to_le_bytes()));
     bytes.extend(note::NAME);
     bytes.extend(version.to_le_bytes());
-    bytes.extend(0_u32.to_le_bytes());
+    bytes.extend(1_u32.to_le_bytes());
     bytes.extend(features.to_le_bytes());
     bytes
 }

@@ -39,6 +39,12 @@ impl Control for Memory {
         *self.words.borrow_mut().get_mut(Self::index(word)).unwrap() = value;
     }
 
+    fn add(&self, word: Word, more: u32, order: Ordering) -> u32 {
+        let was = self.load(word, order);
+        self.store(word, was.wrapping_add(more), order);
+        was
+    }
+
     fn full_fence(&self) {}
 }
 

@@ -80,6 +80,10 @@ impl Control for Side {
         self.word(word).store(value, self.order(order));
     }
 
+    fn add(&self, word: Word, more: u32, order: Ordering) -> u32 {
+        self.word(word).fetch_add(more, self.order(order))
+    }
+
     fn full_fence(&self) {
         if self.orders.full_fence {
             fence(Ordering::SeqCst);

@@ -36,6 +36,12 @@ pub enum LoadError {
          use the same release of `wakebox` and `wakebox-guest`"
     )]
     WrongVersion { guest: u32, host: u32 },
+    #[error(
+        "it asks for {0} processors, and a guest has from 1 to {most}: see `processors` of \
+         `#[wakebox_guest::main]`",
+        most = wakebox_abi::layout::PROCESSORS_MAX
+    )]
+    Processors(u32),
     #[error("it needs features that this host does not have (bits {0:#x}): use a newer `wakebox`")]
     MissingFeatures(u64),
     #[error(

@@ -9,7 +9,7 @@ use goblin::elf::header::{self, Header};
 use goblin::elf::program_header::{self as ph, ProgramHeader};
 use wakebox_abi::boot::Features;
 use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, PAGE_SIZE};
-use wakebox_abi::{ABI_VERSION, note};
+use wakebox_abi::{ABI_VERSION, layout, note};
 use wakebox_vmm::x86_64::paging::Rights;
 
 use super::Segment;
@@ -112,6 +112,9 @@ pub(super) fn parse_note(
     }
     if note.features & !Features::KNOWN != 0 {
         return Err(LoadError::MissingFeatures(note.features & !Features::KNOWN));
+    }
+    if !(1..=layout::PROCESSORS_MAX).contains(&note.processors) {
+        return Err(LoadError::Processors(note.processors));
     }
     Ok(note)
 }

@@ -345,6 +345,8 @@ impl Assembler {
                     port::WAIT => Doorbell::Wait,
                     port::EXIT => Doorbell::Exit,
                     port::ABORT => Doorbell::Abort,
+                    port::START => Doorbell::Start,
+                    port::NUDGE => Doorbell::Nudge,
                     _ => Doorbell::Unknown,
                 },
             },

@@ -10,6 +10,8 @@ pub(crate) fn exit_reason(exit: &Exit) -> ExitReason {
     match exit {
         Exit::Submit => ExitReason::Submit,
         Exit::Wait => ExitReason::Wait,
+        Exit::Start => ExitReason::Start,
+        Exit::Nudge => ExitReason::Nudge,
         Exit::Halt => ExitReason::Halt,
         Exit::End(End::Exit) => ExitReason::Exit,
         Exit::End(End::Abort) => ExitReason::Abort,

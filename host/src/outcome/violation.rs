@@ -72,6 +72,20 @@ pub enum Violation {
     StubDoorbell,
     /// An exception stub ran on a stack that is not its own.
     StubStack,
+    /// It rang for a processor that it does not have.
+    #[non_exhaustive]
+    NoSuchProcessor {
+        /// The processor's number, from 0.
+        processor: u32,
+        /// How many it has.
+        processors: u32,
+    },
+    /// It started a processor that had begun already.
+    #[non_exhaustive]
+    ProcessorRuns {
+        /// The processor's number, from 0.
+        processor: u32,
+    },
     /// It did nothing: the host panicked while it served the guest, and does not go on with what that
     /// left half done. A subscriber of `tracing` or a recorder of `metrics` did, or Wakebox itself.
     HostPanicked,
@@ -104,6 +118,21 @@ impl fmt::Display for Violation {
                 return write!(
                     f,
                     "it submitted a second operation in slot {slot}, where one is in flight"
+                );
+            }
+            Self::NoSuchProcessor {
+                processor,
+                processors,
+            } => {
+                return write!(
+                    f,
+                    "it rang for processor {processor}, counted from 0, and has {processors}"
+                );
+            }
+            Self::ProcessorRuns { processor } => {
+                return write!(
+                    f,
+                    "it started processor {processor}, which has begun already"
                 );
             }
             Self::HostPanicked => {
@@ -189,6 +218,17 @@ mod tests {
             (
                 Violation::SlotTaken { slot: 3 },
                 "it submitted a second operation in slot 3, where one is in flight",
+            ),
+            (
+                Violation::NoSuchProcessor {
+                    processor: 4,
+                    processors: 4,
+                },
+                "it rang for processor 4, counted from 0, and has 4",
+            ),
+            (
+                Violation::ProcessorRuns { processor: 0 },
+                "it started processor 0, which has begun already",
             ),
             (Violation::PortRead { port: 0x60 }, "it read the port 0x60"),
             (

@@ -6,17 +6,20 @@
 
 use std::future::poll_fn;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tracing::Instrument;
+use wakebox_abi::memory::{Control, Word};
 use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::Exit;
 
 use super::serve::Parked;
 use super::{NOBODY, QUANTUM, Running, SHARED_TURNS, Sandbox};
 use crate::calls::guest::GuestEnd;
+use crate::driver::Violation;
 use crate::error::{Error, Result};
 use crate::limits::LimitKind;
 use crate::observe::exit_reason;
@@ -271,6 +274,10 @@ impl Sandbox {
     async fn see_to(&mut self, exit: Exit) -> Result<ControlFlow<Outcome>> {
         let served = match exit {
             Exit::Submit => self.serve(true).await,
+            Exit::Start => self
+                .target()
+                .and_then(|processor| Err(Violation::ProcessorRuns { processor })),
+            Exit::Nudge => self.target().map(drop),
             Exit::Wait => match self.park(Left::Wait).await {
                 Parked::Completion => Ok(()),
                 parked => return self.not_woken(parked).await.map(Break),
@@ -294,6 +301,18 @@ impl Sandbox {
             Ok(()) => Continue(()),
             Err(violation) => Break(Outcome::Violation(violation)),
         })
+    }
+
+    /// The processor that the guest rings for.
+    fn target(&self) -> Result<u32, Violation> {
+        const PROCESSORS: u32 = 1;
+        match self.control.load(Word::Target, Ordering::Relaxed) {
+            processor if processor < PROCESSORS => Ok(processor),
+            processor => Err(Violation::NoSuchProcessor {
+                processor,
+                processors: PROCESSORS,
+            }),
+        }
     }
 
     /// Waits as long as too many events wait for the trace's sinks; not beyond the end.

@@ -95,6 +95,10 @@ pub enum Doorbell {
     Exit,
     /// "I panicked."
     Abort,
+    /// "Let another processor begin."
+    Start,
+    /// "Wake another processor."
+    Nudge,
     /// A port that is none.
     Unknown,
 }
@@ -150,6 +154,10 @@ pub enum ExitReason {
     Fault,
     /// It did what no guest may do.
     Violation,
+    /// It rang "let another processor begin".
+    Start,
+    /// It rang "wake another processor".
+    Nudge,
 }
 
 impl ExitReason {
@@ -164,6 +172,8 @@ impl ExitReason {
         Self::Abort,
         Self::Fault,
         Self::Violation,
+        Self::Start,
+        Self::Nudge,
     ];
 
     /// The word for it, as in files.
@@ -179,6 +189,8 @@ impl ExitReason {
             Self::Abort => "abort",
             Self::Fault => "fault",
             Self::Violation => "violation",
+            Self::Start => "start",
+            Self::Nudge => "nudge",
         }
     }
 }

@@ -364,6 +364,8 @@ fn name(line: &mut Lines, event: &Event) {
             Doorbell::Wait => "doorbell: wait",
             Doorbell::Exit => "doorbell: exit",
             Doorbell::Abort => "doorbell: abort",
+            Doorbell::Start => "doorbell: start",
+            Doorbell::Nudge => "doorbell: nudge",
             Doorbell::Unknown => "doorbell: unknown",
         }),
         kind => {

@@ -38,6 +38,10 @@ pub enum Exit {
     Submit,
     /// It rang [`port::WAIT`].
     Wait,
+    /// It rang [`port::START`].
+    Start,
+    /// It rang [`port::NUDGE`].
+    Nudge,
     /// It halted in ring 0 to be woken by an interrupt.
     Halt,
     /// It was kicked, or can now be interrupted.
@@ -439,6 +443,8 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(at, _)) => Ok(match at {
                 port::SUBMIT => Exit::Submit,
                 port::WAIT => Exit::Wait,
+                port::START => Exit::Start,
+                port::NUDGE => Exit::Nudge,
                 port::EXIT => Exit::End(End::Exit),
                 port::ABORT => Exit::End(End::Abort),
                 port::FAULT => self.exception()?,

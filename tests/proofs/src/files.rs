@@ -208,6 +208,7 @@ pub fn note(name: &[u8], kind: u32, description: &[u8]) -> Vec<u8> {
 
 fn guest_note() -> Vec<u8> {
     let mut description = ABI_VERSION.to_le_bytes().to_vec();
+    description.extend(1_u32.to_le_bytes());
     description.resize(note::DESC_SIZE, 0);
     note(&note::NAME, note::TYPE, &description)
 }

@@ -209,6 +209,10 @@ impl<A: Any> Control for Liar<A> {
         }
     }
 
+    fn add(&self, word: Word, _: u32, _: Ordering) -> u32 {
+        panic!("the host adds to {word:?}, which is the guest's");
+    }
+
     fn full_fence(&self) {}
 }
 

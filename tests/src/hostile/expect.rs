@@ -56,6 +56,8 @@ fn is_violation(violated: Violated, violation: Violation) -> bool {
         Violation::PortRead { .. } => violated == Violated::PortRead,
         Violation::PortWritten { .. } => violated == Violated::PortWritten,
         Violation::StubDoorbell => violated == Violated::StubDoorbell,
+        Violation::NoSuchProcessor { .. } => violated == Violated::NoSuchProcessor,
+        Violation::ProcessorRuns { .. } => violated == Violated::ProcessorRuns,
         _ => false,
     }
 }

@@ -253,6 +253,8 @@ impl Teller {
                 Doorbell::Wait => "`out WAIT`: nothing to do until a completion comes",
                 Doorbell::Exit => "`out EXIT`: the guest is done",
                 Doorbell::Abort => "`out ABORT`: the guest has panicked",
+                Doorbell::Start => "`out START`: another processor is to begin",
+                Doorbell::Nudge => "`out NUDGE`: there is something for another processor",
                 _ => "`out` to a port that is none",
             }
             .into(),
@@ -376,6 +378,8 @@ fn exited(reason: ExitReason) -> &'static str {
         ExitReason::Abort => "the guest is left: it has panicked",
         ExitReason::Fault => "the guest is left: it raised an exception",
         ExitReason::Violation => "the guest is left: it did what no guest may do",
+        ExitReason::Start => "the guest is left: it wants another processor to begin",
+        ExitReason::Nudge => "the guest is left: it has something for another processor",
         _ => "the guest is left",
     }
 }

@@ -138,6 +138,8 @@ fn events() -> Vec<Event> {
         Doorbell::Wait,
         Doorbell::Exit,
         Doorbell::Abort,
+        Doorbell::Start,
+        Doorbell::Nudge,
         Doorbell::Unknown,
     ] {
         kinds.push(EventKind::Doorbell { verb });
@@ -152,6 +154,8 @@ fn events() -> Vec<Event> {
         ExitReason::Abort,
         ExitReason::Fault,
         ExitReason::Violation,
+        ExitReason::Start,
+        ExitReason::Nudge,
     ] {
         kinds.push(EventKind::Exited { reason });
     }

@@ -84,6 +84,11 @@ impl Control for Shared<MappedControl> {
     }
 
     #[inline]
+    fn add(&self, word: Word, more: u32, order: Ordering) -> u32 {
+        self.mapped().add(word, more, order)
+    }
+
+    #[inline]
     fn full_fence(&self) {
         std::sync::atomic::fence(Ordering::SeqCst);
     }

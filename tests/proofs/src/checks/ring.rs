@@ -23,6 +23,10 @@ impl Control for Page {
 
     fn store(&self, _: Word, _: u32, _: Ordering) {}
 
+    fn add(&self, _: Word, _: u32, _: Ordering) -> u32 {
+        self.0.get()
+    }
+
     fn full_fence(&self) {}
 }
 

@@ -228,6 +228,10 @@ pub enum Violated {
     PortWritten,
     /// That the doorbell of the exception stubs is theirs.
     StubDoorbell,
+    /// The number of processors.
+    NoSuchProcessor,
+    /// That a processor is started once.
+    ProcessorRuns,
 }
 
 /// How a sandbox ends.

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use wakebox_abi::memory::Word;
 use wakebox_abi::{layout, port};
 
 use crate::case::{Args, Case, End, Expect, Modes, Trap, Violated};
@@ -97,12 +98,18 @@ fn ring_often(guest: &mut Guest, [at, ..]: Args) {
     }
 }
 
+/// Rings for a processor that is not there.
+fn ring_for(guest: &mut Guest, [at, target, ..]: Args) {
+    guest.set(Word::Target, target as u32);
+    guest.ring(at as u16);
+}
+
 /// Ports of devices that a machine might have, and the neighbours of the doorbells.
 const OTHERS: &[u16] = &[
     0x00, 0x08, 0x20, 0x21, 0x40, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0xA0, 0xA1, 0xA8,
-    0xAE, 0xAF, 0xB4, 0xB5, 0xB7, 0xB8, 0xBE, 0xC0, 0xE9, 0xF4, 0xFE, 0xFF, 0x100, 0x107, 0x108,
-    0x10F, 0x110, 0x1CE, 0x1F0, 0x2F8, 0x3C0, 0x3F8, 0x402, 0x505, 0x510, 0x511, 0x604, 0xCF8,
-    0xCF9, 0xCFC, 0x5658, 0x5659, 0xB004, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF,
+    0xAE, 0xAF, 0xB6, 0xB7, 0xB8, 0xBE, 0xC0, 0xE9, 0xF4, 0xFE, 0xFF, 0x100, 0x107, 0x108, 0x10F,
+    0x110, 0x1CE, 0x1F0, 0x2F8, 0x3C0, 0x3F8, 0x402, 0x505, 0x510, 0x511, 0x604, 0xCF8, 0xCF9,
+    0xCFC, 0x5658, 0x5659, 0xB004, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF,
 ];
 
 /// How a doorbell ends a guest that was not ready to ring it.
@@ -112,6 +119,9 @@ fn rung(at: u16) -> End {
         port::WAIT => End::Deadlock,
         port::EXIT => End::Exit(0),
         port::ABORT => End::Panic(""),
+        // The one that rings.
+        port::START => End::Violation(Violated::ProcessorRuns),
+        port::NUDGE => End::Exit(0),
         _ => RUNG_ITSELF,
     }
 }
@@ -127,6 +137,17 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     }
     for at in port::ALLOWED.into_iter().chain([port::FAULT]) {
         doorbell(at, visit);
+    }
+    for (at, name) in [(port::START, "start"), (port::NUDGE, "nudge")] {
+        for target in [1, 2, 63, 64, u32::MAX] {
+            let name = format_args!("{name}-processor-{target}");
+            let end = End::Violation(Violated::NoSuchProcessor);
+            let case = Case::new("ports", name, ring_for, end);
+            visit(
+                case.with([at.into(), target.into(), 0, 0])
+                    .modes(Modes::All),
+            );
+        }
     }
     for (number, name, end) in [
         (0, "submit", End::Exit(0).into()),
@@ -162,6 +183,8 @@ fn doorbell(at: u16, visit: &mut dyn FnMut(Case)) {
         port::WAIT => "wait",
         port::EXIT => "exit",
         port::ABORT => "abort",
+        port::START => "start",
+        port::NUDGE => "nudge",
         _ => "fault",
     };
     let allowed = |width: u64| {
