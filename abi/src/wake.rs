@@ -23,16 +23,43 @@
 //! first, S4 sees W1 and the sleeper does not sleep. One of the two always happens;
 //! both may, which costs a needless wake and nothing else.
 //!
-//! There are two pairs of sleeper and waker, and the two words have the same roles:
+//! There are three pairs of sleeper and waker, and the two words have the same roles:
 //!
 //! | sleeper | its word | wakes by |
 //! |---|---|---|
 //! | guest, waiting for completions | [`Word::Sleep`], [`Word::Seen`] | return of `out` / interrupt / nothing, it watches the tail |
 //! | driver on its own thread, waiting for submissions | [`Word::DriverPolls`] (zero: asleep) | [`crate::port::SUBMIT`] |
+//! | processor, waiting for another | [`Word::Sleep`], [`Word::PostsSeen`] | [`crate::port::NUDGE`] / nothing, it watches [`Word::Posts`] |
 //!
 //! The functions below are the only places where these words are written and read, and
 //! `abi/tests/wake_model.rs` runs them through every interleaving and every reordering
 //! that the memory model allows, with each fence and without it.
+//!
+//! # Several processors
+//!
+//! A processor of a guest with several is woken by the others, too. They leave what they have for it in
+//! memory of the guest's own (an inbox, a queue), which this file does not know, and then *post*:
+//!
+//! ```text
+//! sleeper                                   poster
+//! P1  n = Posts (Acquire)                   Q1  leave it where the sleeper looks
+//! P2  look where others leave things        Q2  Posts += 1 (Release)
+//! P3  nothing: write PostsSeen = n, and     Q3  full fence
+//!     "I sleep" as in S2                    Q4  read what the sleeper said
+//! P4  full fence                            Q5  asleep: ring NUDGE; awake: nothing to do
+//! P5  read Posts again (and the tail)
+//! P6  still n: sleep; else go on
+//! ```
+//!
+//! It is the same exchange of a store and a load on either side, with [`Word::Posts`] in the place of the
+//! tail; so are the two fences and what they are for. Two things are added. What is left in Q1 is seen in P2 by
+//! whoever has read the count of Q2 in P1, which Release and Acquire see to; whoever has read an older one is
+//! told so by P5. And there are many posters, so Q2 is one instruction that nothing can come into.
+//!
+//! What Q5 rings, the host hands on. It looks at [`Word::Posts`] itself whenever it parks a processor, on both
+//! ways out: in mode `irq` the interrupt may be taken in ring 3, between P6 and the halt, and be spent; the ring-0
+//! stub looks at the tail alone, but its `hlt` leads to the host. A poster that reads "awake" from a processor that watches
+//! rings nothing: who watches looks at `Posts` as well as at the tail, and that is the whole of the wake.
 //!
 //! # Where the sleeper exits to the host
 //!
@@ -145,6 +172,49 @@ pub fn guest_may_sleep<C: Control>(control: &C, how: Sleep, seen: u32) -> bool {
     }
     guest_is_awake(control);
     false
+}
+
+/// P3 to P5 for a processor that others post to, which are S2 to S4 as well: announces a sleep, having
+/// consumed `seen` completions, and having looked where others leave things after it had read `posts` by
+/// [`posts`]. Returns whether it may sleep now; if not, it is awake again.
+#[inline]
+pub fn guest_may_sleep_after<C: Control>(control: &C, how: Sleep, seen: u32, posts: u32) -> bool {
+    control.store(Word::PostsSeen, posts, Ordering::Relaxed);
+    // P4 is S3. Partner: `post`. Race: another processor leaves something and misses the announcement
+    // while this one misses the count.
+    if !guest_may_sleep(control, how, seen) {
+        return false;
+    }
+    if control.load(Word::Posts, Ordering::Relaxed) == posts {
+        return true;
+    }
+    guest_is_awake(control);
+    false
+}
+
+/// P1: how often others have posted to this processor. What they had left by then is seen by whoever looks now.
+#[inline]
+pub fn posts<C: Control>(control: &C) -> u32 {
+    // Acquire, with the Release in `post`.
+    control.load(Word::Posts, Ordering::Acquire)
+}
+
+/// Q2 to Q4, by a processor that has left something for another, whose control page this is: whether it
+/// must ring [`crate::port::NUDGE`].
+#[inline]
+pub fn post<C: Control>(target: &C) -> bool {
+    // Release, with the Acquire in `posts`: what was left is there.
+    target.add(Word::Posts, 1, Ordering::Release);
+    // Q3. Partner: `guest_may_sleep_after`.
+    target.full_fence();
+    target.load(Word::Sleep, Ordering::Relaxed) != Sleep::Awake as u32
+}
+
+/// P5 on the other side of the exit, for the host that parks a processor: whether others have posted what it has not
+/// seen.
+#[inline]
+pub fn guest_has_posts<C: Control>(control: &C) -> bool {
+    control.load(Word::Posts, Ordering::Relaxed) != control.load(Word::PostsSeen, Ordering::Relaxed)
 }
 
 /// Takes the announcement back, after a sleep or instead of one.

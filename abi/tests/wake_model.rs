@@ -12,8 +12,8 @@
 
 #[path = "wake_model/memory.rs"]
 mod memory;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+#[path = "wake_model/search.rs"]
+mod search;
 
 use loom::thread;
 use wakebox_abi::entry::{Completion, Submission, Token};
@@ -26,32 +26,10 @@ use wakebox_abi::status::Status;
 use wakebox_abi::wake::{self, Sleep};
 
 use memory::{Bell, Orders, RingSlots, Side, shared};
+use search::{DATA_RACE, LOST_WAKE_UP, explore, refuses};
 
 /// Entries of the modelled rings.
 const SIZE: u32 = 2;
-
-/// Runs a model over all its executions.
-fn explore(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(model);
-}
-
-/// Runs a broken model and expects an execution that fails with `symptom`.
-fn refuses(symptom: &str, model: impl Fn() + Sync + Send + 'static) {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(model))) else {
-        panic!("the model is broken on purpose, and loom found nothing");
-    };
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or_default();
-    assert!(text.contains(symptom), "failed for another reason: {text}");
-}
-
-const LOST_WAKE_UP: &str = "deadlock";
-const DATA_RACE: &str = "Causality violation";
 
 /// A completion that can be told from others in both of its words.
 fn completion(number: u32) -> Completion {

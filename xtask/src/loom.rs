@@ -13,7 +13,12 @@ const DEPTH: u32 = 5;
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let depth = args.option("--depth")?.unwrap_or(DEPTH);
     args.all_done()?;
-    for (package, model) in [("wakebox-abi", "wake_model"), ("wakebox", "park_model")] {
+    let models = [
+        ("wakebox-abi", "wake_model"),
+        ("wakebox-abi", "post_model"),
+        ("wakebox", "park_model"),
+    ];
+    for (package, model) in models {
         process::check(
             process::cargo()
                 .args(["test", "--release", "--package", package])
