@@ -89,8 +89,7 @@ impl Home {
     pub(crate) async fn room(&self, bytes: usize) -> Room {
         let kib = u32::try_from(bytes >> 10).unwrap_or(BEGINS_KIB);
         let permits = self.0.begins.clone();
-        // Who waits is the driver, which has an allowance of its own.
-        let permits = unconstrained(permits.acquire_many_owned((1 + kib).min(BEGINS_KIB))).await;
+        let permits = permits.acquire_many_owned((1 + kib).min(BEGINS_KIB)).await;
         Room {
             _permits: permits.expect("nobody closes the semaphore"),
         }
@@ -279,8 +278,7 @@ impl<T> Future for Task<T> {
         let Some(task) = &mut self.0 else {
             return Poll::Ready(Err(Status::Cancelled));
         };
-        // Who waits is the driver, which has an allowance of its own.
-        let poll = Pin::new(&mut unconstrained(task)).poll(context);
+        let poll = Pin::new(task).poll(context);
         poll.map(|ended| {
             self.0 = None;
             // A task catches its own panics: the runtime has shut down.

@@ -423,8 +423,7 @@ impl ItemStream {
     }
 
     async fn hear(&mut self) -> Option<Said> {
-        // Who waits is the driver, which has an allowance of its own.
-        tokio::task::unconstrained(self.said.recv()).await
+        self.said.recv().await
     }
 
     /// How the task ended, said once.

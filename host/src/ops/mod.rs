@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tokio::task::unconstrained;
 use wakebox_abi::entry::Token;
 use wakebox_abi::file::PATH_MAX;
 use wakebox_abi::op::{self, Effort, Handle, Opcode, Request};
@@ -176,9 +177,12 @@ impl Pending {
 impl Future for Pending {
     type Output = End;
 
+    /// The driver polls hundreds of operations in one poll of its task, and has an
+    /// [allowance] of its own. Tokio's budget for a task would put off all but the first 128, again and
+    /// again until the task gives way, and chance would say who is served then.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
-        self.future.as_mut().poll(context)
+        Pin::new(&mut unconstrained(self.future.as_mut())).poll(context)
     }
 }
 
@@ -503,5 +507,39 @@ pub(crate) fn status_of(error: &io::Error) -> Status {
         Kind::ResourceBusy => Status::Busy,
         Kind::Unsupported => Status::Unsupported,
         _ => Status::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[test]
+    fn what_is_ready_is_done_in_one_poll_of_the_task_however_much_it_is() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let permits = Arc::new(Semaphore::new(1000));
+        let mut operations: Vec<_> = (0..1000)
+            .map(|_| {
+                let permits = permits.clone();
+                Pending::new(None, async move {
+                    let permit = permits.acquire().await;
+                    End::bytes(permit.is_ok().into())
+                })
+            })
+            .collect();
+        // Tokio's budget belongs to the task, and is whole at each of its polls.
+        let polled_once = poll_fn(|context| {
+            let polls = operations
+                .iter_mut()
+                .map(|operation| Pin::new(operation).poll(context));
+            Poll::Ready(polls.filter(Poll::is_ready).count())
+        });
+        assert_eq!(runtime.block_on(polled_once), 1000);
     }
 }
