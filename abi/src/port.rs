@@ -24,7 +24,8 @@ pub const START: u16 = 0xB4;
 
 /// "I have left something for another processor, which sleeps, or computes": the one whose number is in
 /// [`crate::memory::Word::Target`]. There is one of that number; if it has not begun, or is awake by itself, nothing
-/// happens.
+/// happens. "I wait for what another does", if it is the own one: others have their turn first, where processors take
+/// turns.
 pub const NUDGE: u16 = 0xB5;
 
 /// Rung by the ring-0 exception stubs, never by the guest itself.

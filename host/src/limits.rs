@@ -183,6 +183,10 @@ limits! {
     /// `TimedOut`. Items of a stream may take as long as they like. A minute by default.
     HostFnTime host_fn_time(impl Into<Option<Duration>>) "host-fn-time" Time 60_000_000_000,
         "for a call of a host function", "the call fails";
+    /// Virtual processors that the guest may have; at most 64 in any case. A guest that asks for more, or is given
+    /// more ([`Builder::processors`](crate::Builder::processors)), is not built. One by default.
+    Processors processors(impl Into<Option<u32>>) "processors" Count 1,
+        "virtual processors", "it is not built";
 }
 
 impl LimitKind {

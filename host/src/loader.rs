@@ -163,6 +163,11 @@ impl Image {
         self.position_independent
     }
 
+    /// How many processors it asks for.
+    pub(crate) fn processors(&self) -> u32 {
+        self.note.processors
+    }
+
     /// The interface version of its note.
     #[must_use]
     pub fn abi_version(&self) -> u32 {

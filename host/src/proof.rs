@@ -382,6 +382,7 @@ fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
         in_flight: SLOTS,
         instance: PAGE_SIZE,
         trace_records: 0,
+        processors: 1,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("there is room for the rest");
     GuestMemory::new(plan).expect("memory")
@@ -446,12 +447,12 @@ impl Ends {
         Self {
             submissions: SubmissionProducer::new(
                 memory.control(),
-                memory.submissions(),
+                memory.submissions_of(0),
                 ring::SUBMISSION,
             ),
             completions: CompletionConsumer::new(
                 memory.control(),
-                memory.completions(),
+                memory.completions_of(0),
                 ring::COMPLETION,
             ),
         }
@@ -470,7 +471,13 @@ where
     R: Slots<{ Completion::WORDS }>,
 {
     let ready = Arc::new(Ready::new(None));
-    Driver::over(queue, resources(memory, policy), ready, unobserved())
+    Driver::over(
+        queue,
+        Vec::new(),
+        resources(memory, policy),
+        ready,
+        unobserved(),
+    )
 }
 
 fn resources(memory: &Arc<GuestMemory>, policy: &Policy) -> TokioBackend {

@@ -40,6 +40,19 @@ impl Exits {
     }
 }
 
+impl std::iter::Sum for Exits {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            submit: sum.submit + one.submit,
+            wait: sum.wait + one.wait,
+            halt: sum.halt + one.halt,
+            processor: sum.processor + one.processor,
+            kick: sum.kick + one.kick,
+            end: sum.end + one.end,
+        })
+    }
+}
+
 /// A number that one thread at a time counts up and others may read meanwhile. It orders nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(AtomicU64);
@@ -112,9 +125,14 @@ impl RunCounts {
 }
 
 /// What a guest says of itself, as it stands in its control page. The host only passes it on.
-pub(crate) fn guest_counts(control: &ControlPage) -> GuestCounts {
-    let value = |counter| (counter, control.counter(counter));
-    Counter::ALL.into_iter().map(value).collect()
+pub(crate) fn guest_counts(pages: impl Iterator<Item = ControlPage>) -> GuestCounts {
+    let mut sums = Counter::ALL.map(|counter| (counter, 0_u64));
+    for page in pages {
+        for (counter, sum) in &mut sums {
+            *sum = sum.wrapping_add(page.counter(*counter));
+        }
+    }
+    sums.into_iter().collect()
 }
 
 /// What a sandbox has done so far. Its `Display` is the table of `wakebox run --stats`.

@@ -19,10 +19,12 @@ use crate::primitives::{Arc, AtomicU32, AtomicWaker, Kick, Ordering, Processor, 
 /// Why a sandbox ends before its guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Somebody wants it to.
-    Killed = 1,
+    /// A processor of the guest has ended, another than the first.
+    Processor = 1,
     /// It has written more to standard error than it may.
     Log = 2,
+    /// Somebody wants it to.
+    Killed = 3,
 }
 
 /// The shared part of a sandbox that others may end.
@@ -44,10 +46,9 @@ impl<P: Processor> Stop<P> {
     }
 
     /// Ends the sandbox. Somebody's wish counts before a limit, after which what the guest has written
-    /// is still waited for.
+    /// is still waited for, and a limit before an end of the guest's own.
     pub(crate) fn end(&self, why: Why) {
-        let counts_more =
-            |now: u32| (why as u32 != now && now != Why::Killed as u32).then_some(why as u32);
+        let counts_more = |now: u32| (why as u32 > now).then_some(why as u32);
         let ends = self
             .why
             .fetch_update(Ordering::Release, Ordering::Relaxed, counts_more); // E1
@@ -61,6 +62,7 @@ impl<P: Processor> Stop<P> {
     pub(crate) fn why(&self) -> Option<Why> {
         match self.why.load(Ordering::Acquire) {
             0 => None,
+            why if why == Why::Processor as u32 => Some(Why::Processor),
             why if why == Why::Log as u32 => Some(Why::Log),
             _ => Some(Why::Killed),
         }

@@ -31,6 +31,11 @@ pub(super) struct GuestArgs {
     #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
     wake: Option<String>,
 
+    /// How many processors the guest has, if not as many as it asks for; more than one wants a limit that
+    /// grants them: --limit processors=N
+    #[arg(long, value_name = "N")]
+    processors: Option<u32>,
+
     #[command(flatten)]
     key: KeyArgs,
 
@@ -103,6 +108,9 @@ impl GuestArgs {
         if let Some(mode) = self.wake {
             let mode: WakeMode = mode.parse()?;
             builder = builder.wake(mode);
+        }
+        if let Some(processors) = self.processors {
+            builder = builder.processors(processors);
         }
         Ok((builder, options))
     }

@@ -377,6 +377,7 @@ mod tests {
     fn core_of(mappings: u64) -> File {
         let image = Image::from_bytes(crate::probe::program()).unwrap();
         let sizes = Sizes {
+            processors: 1,
             memory: 8 << 20,
             arena: PAGE_SIZE,
             stack: PAGE_SIZE,

@@ -2,6 +2,7 @@
 
 use wakebox_abi::entry::{Completion, Submission};
 use wakebox_abi::memory::{Control, Slots};
+use wakebox_abi::queue::Queue;
 use wakebox_abi::wake;
 
 use super::Driver;
@@ -46,13 +47,24 @@ where
     /// As [`wake::driver_polls`].
     pub(crate) fn polls(&self) {
         if !self.detached {
-            wake::driver_polls(self.queue.control());
+            for queue in self.queues() {
+                wake::driver_polls(queue.control());
+            }
         }
     }
 
     /// As [`wake::driver_may_sleep`].
     pub(crate) fn may_sleep(&self) -> bool {
-        self.detached || wake::driver_may_sleep(self.queue.control(), self.taken())
+        if self.detached {
+            return true;
+        }
+        let arm = |queue: &Queue<C, S, R>| wake::driver_may_sleep(queue.control(), queue.taken());
+        let may_sleep = self.queues().all(arm);
+        if !may_sleep && !self.others.is_empty() {
+            // Those that were armed before one had news.
+            self.polls();
+        }
+        may_sleep
     }
 
     /// As [`wake::host_must_wake`].

@@ -84,9 +84,15 @@ const BATCHES: u32 = 8;
 
 /// The table.
 pub(crate) struct InFlight<O> {
+    /// By what they are [called](Self::of_ring) here.
     slots: Vec<Slot<O>>,
+    /// Slots of each ring.
     most: u32,
+    /// How many bits of a slot's number here are the ring's.
+    ring_bits: u32,
     len: u32,
+    /// How many of them are of each ring, if there are several.
+    lens: Vec<u32>,
     ready: Arc<Ready>,
     /// Slots taken from the queue and not polled yet, last first.
     batch: Vec<u32>,
@@ -106,12 +112,24 @@ impl<O> std::fmt::Debug for InFlight<O> {
 }
 
 impl<O: Operation<End: From<Status>>> InFlight<O> {
-    /// An empty table of at most `most` slots; memory grows with the highest slot used.
-    pub(crate) fn new(most: u32, ready: Arc<Ready>, recorder: Option<Recorder>) -> Self {
+    /// An empty table of at most `most` slots for each of so many rings; memory grows with the highest slot
+    /// used.
+    pub(crate) fn new(
+        most: u32,
+        rings: u32,
+        ready: Arc<Ready>,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let lens = match rings {
+            1 => Vec::new(),
+            rings => vec![0; rings as usize],
+        };
         Self {
             slots: Vec::new(),
             most,
+            ring_bits: rings.next_power_of_two().trailing_zeros(),
             len: 0,
+            lens,
             ready,
             batch: Vec::new(),
             batches_left: BATCHES,
@@ -135,7 +153,42 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         &self.ready
     }
 
-    /// Checks that there is such a slot.
+    /// Operations of one ring in flight.
+    #[inline]
+    pub(crate) fn len_of(&self, ring: u32) -> u32 {
+        self.lens.get(ring as usize).copied().unwrap_or(self.len)
+    }
+
+    /// What an operation is called here that a ring calls so: tokens of two rings may be the same. The token
+    /// was [checked](Self::check_slot).
+    #[inline]
+    pub(crate) fn of_ring(&self, ring: u32, token: Token) -> Token {
+        Token {
+            slot: token.slot << self.ring_bits | ring,
+            ..token
+        }
+    }
+
+    /// The ring of an operation, and what that calls it.
+    #[inline]
+    pub(crate) fn in_ring(&self, token: Token) -> (u32, Token) {
+        let ring = token.slot & ((1 << self.ring_bits) - 1);
+        let slot = token.slot >> self.ring_bits;
+        (ring, Token { slot, ..token })
+    }
+
+    /// One more, or one less, of the ring of this slot.
+    #[inline]
+    fn count(&mut self, slot: u32, more: bool) {
+        let ring = slot & ((1 << self.ring_bits) - 1);
+        let one = if more { 1 } else { u32::MAX };
+        self.len = self.len.wrapping_add(one);
+        if let Some(len) = self.lens.get_mut(ring as usize) {
+            *len = len.wrapping_add(one);
+        }
+    }
+
+    /// Checks that there is such a slot in a ring.
     ///
     /// # Errors
     ///
@@ -163,7 +216,8 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         request: Request,
         operation: O,
     ) -> Result<Option<O::End>, Violation> {
-        self.check_slot(token)?;
+        let (_, in_ring) = self.in_ring(token);
+        self.check_slot(in_ring)?;
         let index = token.slot as usize;
         let since = Moment::now();
         if index >= self.slots.len() {
@@ -177,13 +231,13 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         }
         let slot = &mut self.slots[index];
         if slot.operation.is_some() {
-            return Err(Violation::SlotTaken { slot: token.slot });
+            return Err(Violation::SlotTaken { slot: in_ring.slot });
         }
         slot.generation = token.generation;
         slot.request = request;
         slot.since = since;
         slot.operation = Some(operation);
-        self.len += 1;
+        self.count(token.slot, true);
         Ok(self.poll(token.slot).map(|(_, _, end)| end))
     }
 
@@ -223,7 +277,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         let operation = slot
             .operation
             .take_if(|operation| operation.may_be_dropped())?;
-        self.len -= 1;
+        self.count(token.slot, false);
         Some(operation)
     }
 
@@ -236,6 +290,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
     /// All operations. Given up when they are dropped.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = O> + Send + use<O> {
         self.len = 0;
+        self.lens.fill(0);
         let slots = std::mem::take(&mut self.slots).into_iter();
         slots.filter_map(|slot| slot.operation)
     }
@@ -286,11 +341,11 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
             return None;
         };
         let operation = slot.operation.take()?;
-        self.len -= 1;
         let token = Token {
             slot: index,
             generation: slot.generation,
         };
+        self.count(index, false);
         Some((token, operation, end))
     }
 }
@@ -366,7 +421,7 @@ mod tests {
 
     #[test]
     fn operations_end_in_the_order_in_which_they_are_woken() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let mut gates = Vec::new();
         for slot in 0..4 {
             let (open, gate) = oneshot::channel();
@@ -388,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_cancel_for_a_former_user_of_a_slot_changes_nothing() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
         table.insert(token(5, 2), NOP, operation(gate)).unwrap();
         assert!(table.cancel(token(5, 1)).is_none());
@@ -400,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_operation_is_dropped_at_once() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel::<u32>();
         table.insert(token(0, 1), NOP, operation(gate)).unwrap();
         assert_eq!(table.requests().next(), Some((token(0, 1), NOP)));
@@ -411,7 +466,7 @@ mod tests {
 
     #[test]
     fn an_operation_that_always_wakes_itself_does_not_keep_its_driver() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let restless: Boxed = Boxed::new(std::future::poll_fn(|context| {
             context.waker().wake_by_ref();
             std::task::Poll::Pending
@@ -430,7 +485,7 @@ mod tests {
 
     #[test]
     fn an_operation_that_panics_ends_alone() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let (open, gate) = oneshot::channel();
         table.insert(token(0, 1), NOP, operation(gate)).unwrap();
         let panics: Boxed = Boxed::new(async { panic!("a panic that a test asked for") });
@@ -441,8 +496,28 @@ mod tests {
     }
 
     #[test]
+    fn operations_of_two_rings_in_a_slot_of_one_number_are_two() {
+        let mut table = InFlight::new(8, 3, Arc::new(Ready::new(None)), None);
+        let mut gates = Vec::new();
+        for ring in [0, 2] {
+            let (open, gate) = oneshot::channel();
+            let token = table.of_ring(ring, token(5, 1));
+            assert_eq!(table.in_ring(token), (ring, self::token(5, 1)));
+            assert!(table.insert(token, NOP, operation(gate)).unwrap().is_none());
+            gates.push(open);
+        }
+        assert_eq!([0, 1, 2].map(|ring| table.len_of(ring)), [1, 0, 1]);
+        gates.pop().unwrap().send(7).unwrap();
+        let of_the_last = table.of_ring(2, token(5, 1)).slot;
+        assert_eq!(ended(&mut table), [(of_the_last, 7)]);
+        assert_eq!([0, 1, 2].map(|ring| table.len_of(ring)), [1, 0, 0]);
+        drop(table.cancel(table.of_ring(0, token(5, 1))).unwrap());
+        assert_eq!((table.len(), table.len_of(0)), (0, 0));
+    }
+
+    #[test]
     fn a_slot_out_of_range_or_taken_is_a_violation() {
-        let mut table = InFlight::new(8, Arc::new(Ready::new(None)), None);
+        let mut table = InFlight::new(8, 1, Arc::new(Ready::new(None)), None);
         let pending = || -> Boxed { Boxed::new(std::future::pending()) };
         assert!(table.insert(token(8, 0), NOP, pending()).is_err());
         assert!(table.insert(token(7, 0), NOP, pending()).is_ok());

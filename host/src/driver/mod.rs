@@ -32,12 +32,14 @@
 pub(crate) mod backend;
 mod closing;
 mod detached;
+pub(crate) mod herd;
 pub(crate) mod inflight;
 pub(crate) mod notify;
 pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;
 pub(crate) mod ready;
+mod rings;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -51,6 +53,7 @@ use wakebox_vmm::memory::{GuestMemory, Shared};
 
 use self::backend::{Backend, Started};
 use self::closing::Remains;
+use self::herd::Herd;
 use self::inflight::{InFlight, Ready};
 use crate::allowance::{self, Allowance, Quota};
 use crate::observe::Observer;
@@ -116,7 +119,12 @@ pub(crate) struct Driver<
     S = Shared<MappedSlots<{ Submission::WORDS }>>,
     R = Shared<MappedSlots<{ Completion::WORDS }>>,
 > {
+    /// The rings of the first processor.
     queue: Queue<C, S, R>,
+    /// Those of the others.
+    others: Vec<Queue<C, S, R>>,
+    /// Who is told that something was completed in a ring, if there are several.
+    herd: Option<Arc<Herd>>,
     pub(crate) inflight: InFlight<B::Operation>,
     pub(crate) backend: B,
     /// Is told of each operation.
@@ -151,10 +159,15 @@ impl<B: Backend> Driver<B> {
         ready: Arc<Ready>,
         observer: Observer,
     ) -> Self {
-        let (submissions, completions) = (memory.submissions(), memory.completions());
-        let control = memory.control();
-        let queue = Queue::resuming(control, submissions, completions, taken, published);
-        Self::over(queue, backend, ready, observer)
+        let queue = |processor, taken, published| {
+            let submissions = memory.submissions_of(processor);
+            let completions = memory.completions_of(processor);
+            let control = memory.control_of(processor);
+            Queue::resuming(control, submissions, completions, taken, published)
+        };
+        let first = queue(0, taken, published);
+        let others = (1..memory.plan().processors()).map(|processor| queue(processor, 0, 0));
+        Self::over(first, others.collect(), backend, ready, observer)
     }
 }
 
@@ -165,16 +178,21 @@ where
     S: Slots<{ Submission::WORDS }>,
     R: Slots<{ Completion::WORDS }>,
 {
-    /// A driver for these rings.
+    /// A driver for these rings, the first of which are those of the first processor.
     pub(crate) fn over(
         queue: Queue<C, S, R>,
+        others: Vec<Queue<C, S, R>>,
         backend: B,
         ready: Arc<Ready>,
         observer: Observer,
     ) -> Self {
+        let (most, recorder) = (queue.capacity(), observer.recorder().cloned());
+        let rings = others.len() as u32 + 1;
         Self {
-            inflight: InFlight::new(queue.capacity(), ready, observer.recorder().cloned()),
+            inflight: InFlight::new(most, rings, ready, recorder),
             queue,
+            others,
+            herd: None,
             backend,
             observer,
             quota: Quota::TURN,
@@ -235,6 +253,9 @@ where
         // would be missed. What a panic has left half done is not gone on with.
         let mut turn = guarded(|| self.unbroken_turn()).unwrap_or(Err(Violation::HostPanicked));
         self.broken = turn.as_ref().err().copied();
+        if let (Some(_), Some(herd)) = (self.broken, &self.herd) {
+            herd.wake_all();
+        }
         if let (Some(context), Ok(turn)) = (register, &mut turn)
             && turn.ended == Ended::Done
         {
@@ -251,7 +272,7 @@ where
     }
 
     fn unbroken_turn(&mut self) -> Result<Turn, Violation> {
-        let before = self.queue.published();
+        let before = self.published_in_all();
         // What happens in an operation belongs to its sandbox.
         let span = self.observer.span();
         let span = span.filter(|_| self.wants_turn());
@@ -259,7 +280,7 @@ where
         let _in_span = span.as_ref().map(tracing::Span::enter);
         let allowance = Allowance::new(self.quota);
         if !self.unfinished {
-            self.queue.begin(self.inflight.len())?;
+            self.begin_in_all()?;
             self.inflight.begin_turn();
         }
         let (submitted, mut ended) = self.take_submissions()?;
@@ -274,8 +295,8 @@ where
         self.backend.flush();
         drop(allowance);
         self.observer.written();
-        self.queue.finish();
-        let completed = self.queue.published().wrapping_sub(before);
+        self.finish_in_all();
+        let completed = self.published_in_all().wrapping_sub(before);
         Ok(Turn {
             submitted,
             completed,
@@ -302,7 +323,7 @@ where
                 self.go_on_closing(closing)?;
                 continue;
             }
-            let Some(submission) = self.queue.take(self.inflight.len())? else {
+            let Some((ring, mut submission)) = self.take_from_any()? else {
                 return Ok((taken, Ended::Done));
             };
             taken += 1;
@@ -312,19 +333,20 @@ where
             // what a guest can rely on does not depend on how quick the host is.
             if submission.opcode != Opcode::Cancel as u16 {
                 self.inflight.check_slot(submission.token)?;
+                submission.token = self.inflight.of_ring(ring, submission.token);
             }
-            self.start(&submission)?;
+            self.start(ring, &submission)?;
         }
     }
 
     /// Starts an operation. All but a cancellation take a slot of the completion ring.
-    fn start(&mut self, submission: &Submission) -> Result<(), Violation> {
+    fn start(&mut self, ring: u32, submission: &Submission) -> Result<(), Violation> {
         let token = submission.token;
         if submission.opcode != Opcode::Cancel as u16 {
             self.observer.begins(submission);
         }
         let request = match Request::decode(submission) {
-            Ok(Request::Cancel(cancel)) => return self.cancel(cancel.target),
+            Ok(Request::Cancel(cancel)) => return self.cancel_in(ring, cancel.target),
             Ok(request) => request,
             Err(status) => return self.complete(token, status.into()),
         };
@@ -368,6 +390,15 @@ where
     /// Has turns do nothing, or something again, for which the caller then sees to a turn.
     pub(crate) fn pause(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// Cancels an operation of a ring, if it is in flight yet and may be dropped.
+    fn cancel_in(&mut self, ring: u32, target: Token) -> Result<(), Violation> {
+        match self.inflight.check_slot(target) {
+            Ok(()) => self.cancel(self.inflight.of_ring(ring, target)),
+            // There is none of this name.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Cancels an operation, if it is in flight yet and may be dropped.
@@ -430,7 +461,8 @@ where
     fn complete(&mut self, token: Token, end: B::End) -> Result<(), Violation> {
         let (status, value) = self.backend.settle(end);
         self.observer.ends(token, status, value);
-        self.queue.complete(Completion {
+        let (ring, token) = self.inflight.in_ring(token);
+        self.queue_of(ring).complete(Completion {
             token,
             status,
             value,
@@ -440,7 +472,7 @@ where
 
     /// Whether the guest has submitted something that was not taken yet. A hint, one load.
     pub(crate) fn has_submissions(&self) -> bool {
-        !self.detached && self.queue.has_news()
+        !self.detached && self.has_news_in_any()
     }
 
     /// Whether an operation in flight can go on, or a turn has left something. A hint.
@@ -468,12 +500,12 @@ where
         self.inflight.len()
     }
 
-    /// Free-running count of submissions taken.
+    /// Free-running count of submissions taken, of the first processor.
     pub(crate) fn taken(&self) -> u32 {
         self.queue.taken()
     }
 
-    /// Free-running count of completions published.
+    /// Free-running count of completions published, for the first processor.
     pub(crate) fn published(&self) -> u32 {
         self.queue.published()
     }

@@ -1,6 +1,6 @@
 //! Who takes the driver's turns.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,11 @@ use tokio::task::JoinHandle;
 use wakebox_abi::wake::Mode;
 
 use super::backend::Backend;
+use super::herd::Herd;
 use super::inflight::Ready;
 use super::poller::Poller;
 use super::{Driver, Ended, Turn, Violation};
+use crate::outside::Locked;
 
 /// Two exits closer than this make it likely that a poller would pay.
 const DENSE: Duration = Duration::from_micros(200);
@@ -22,24 +24,51 @@ const LONG: Duration = Duration::from_micros(50);
 pub(crate) enum Placement<B: Backend> {
     /// The task that runs the guest, between two entries.
     Inline(Box<Driver<B>>),
-    /// A thread that polls while the guest runs, and the task that runs the guest beside it.
+    /// The tasks that run the guest's processors, whichever has been left.
+    Shared(Arc<Common<B>>),
+    /// A thread that polls while the guest runs, and the tasks that run the guest beside it.
     Poller(Arc<Poller<B>>),
+}
+
+/// A driver that several tasks take turns of.
+#[derive(Debug)]
+pub(crate) struct Common<B: Backend> {
+    driver: Mutex<Driver<B>>,
+    ready: Arc<Ready>,
+}
+
+impl<B: Backend> Common<B> {
+    /// That of these tasks.
+    pub(crate) fn new(driver: Driver<B>) -> Arc<Self> {
+        let ready = driver.ready().clone();
+        let driver = Mutex::new(driver);
+        Arc::new(Self { driver, ready })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
+        // What is put off meanwhile comes after the lock was let go.
+        let _locked = Locked::new();
+        let mut driver: MutexGuard<'_, _> =
+            self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut driver)
+    }
 }
 
 /// Where a driver stands after a turn of the task that has parked its guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) ended: Ended,
-    /// Free-running count of completions published.
-    pub(crate) published: u32,
-    pub(crate) in_flight: u32,
+    /// Whether something is there that the processor had not seen when it announced its sleep.
+    pub(crate) has_news: bool,
+    /// Whether nothing ever will be.
+    pub(crate) is_stuck: bool,
 }
 
 impl<B: Backend> Placement<B> {
     /// The poller, if there is one.
     pub(crate) fn poller(&self) -> Option<&Arc<Poller<B>>> {
         match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Shared(_) => None,
             Self::Poller(poller) => Some(poller),
         }
     }
@@ -48,7 +77,17 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn ready(&self) -> &Arc<Ready> {
         match self {
             Self::Inline(driver) => driver.ready(),
+            Self::Shared(common) => &common.ready,
             Self::Poller(poller) => poller.ready(),
+        }
+    }
+
+    /// The same for the task of another processor; `None` if there is but one.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Shared(common) => Some(Self::Shared(common.clone())),
+            Self::Poller(poller) => Some(Self::Poller(poller.clone())),
         }
     }
 
@@ -56,6 +95,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
         match self {
             Self::Inline(driver) => act(driver),
+            Self::Shared(common) => common.with(act),
             Self::Poller(poller) => poller.with(act),
         }
     }
@@ -68,6 +108,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn turn(&mut self) -> Result<Turn, Violation> {
         match self {
             Self::Inline(driver) => driver.turn(None),
+            Self::Shared(common) => common.with(|driver| driver.turn(None)),
             Self::Poller(poller) => poller.with(|driver| driver.turn(None)),
         }
     }
@@ -79,6 +120,7 @@ impl<B: Backend> Placement<B> {
     ) -> Option<Result<Turn, Violation>> {
         match self {
             Self::Inline(driver) => Some(driver.turn(Some(context))),
+            Self::Shared(common) => Some(common.with(|driver| driver.turn(Some(context)))),
             Self::Poller(_) => None,
         }
     }
@@ -133,14 +175,18 @@ impl<B: Backend> Placement<B> {
     /// As [`Driver::turn`].
     pub(crate) fn turn_parked(&mut self, context: &Context<'_>) -> Result<Standing, Violation> {
         let turn = |driver: &mut Driver<B>, register: Option<&Context<'_>>| {
-            driver.turn(register).map(|turn| Standing {
-                ended: turn.ended,
-                published: driver.published(),
-                in_flight: driver.in_flight(),
+            driver.turn(register).map(|turn| {
+                let (has_news, is_stuck) = driver.look(0);
+                Standing {
+                    ended: turn.ended,
+                    has_news,
+                    is_stuck,
+                }
             })
         };
         match self {
             Self::Inline(driver) => turn(driver, Some(context)),
+            Self::Shared(_) => unreachable!("that of several processors is told which it is"),
             Self::Poller(poller) => {
                 poller.with(|driver| {
                     let mut standing = turn(driver, None)?;
@@ -156,10 +202,41 @@ impl<B: Backend> Placement<B> {
         }
     }
 
+    /// The same of one of several processors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::turn`].
+    pub(crate) fn turn_parked_of(
+        &mut self,
+        herd: &Herd,
+        processor: u32,
+        context: &Context<'_>,
+    ) -> Result<Standing, Violation> {
+        self.with(|driver| {
+            let mut ended = driver.turn(None)?.ended;
+            // Registered, then looked.
+            herd.register(processor, context.waker());
+            if ended == Ended::Done && driver.wants_turn() {
+                ended = Ended::Spent;
+            }
+            let (has_news, is_stuck) = match ended {
+                Ended::Done => driver.look(processor),
+                _ => (false, false),
+            };
+            Ok(Standing {
+                ended,
+                has_news,
+                is_stuck,
+            })
+        })
+    }
+
     /// Whether a guest without a machine needs one. If not, the task that runs it is woken when it does.
     pub(crate) fn wants_machine_else_wake(&mut self, context: &Context<'_>) -> bool {
         match self {
             Self::Inline(driver) => driver.ready().register(context.waker()),
+            Self::Shared(common) => common.ready.register(context.waker()),
             // Woken for what is ready, or by the poller, which is.
             Self::Poller(poller) => poller.ready().register_runner(context.waker()),
         }
@@ -176,6 +253,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn close_some(&mut self) -> bool {
         match self {
             Self::Inline(driver) => driver.close_some(),
+            Self::Shared(common) => common.with(Driver::close_some),
             Self::Poller(poller) => poller.with(Driver::close_some),
         }
     }
@@ -184,6 +262,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn close(&mut self) {
         match self {
             Self::Inline(driver) => driver.close(),
+            Self::Shared(common) => common.with(Driver::close),
             Self::Poller(poller) => {
                 poller.with(Driver::close);
                 poller.stop();

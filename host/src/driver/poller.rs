@@ -71,6 +71,8 @@ pub(crate) struct Poller<B: Backend> {
     place: Place,
     ready: Arc<Ready>,
     mode: Mode,
+    /// Whether the guest has several processors.
+    has_several: bool,
     /// Where the embedder's tasks are.
     home: Home,
     /// Makes the guest leave.
@@ -98,6 +100,7 @@ impl<B: Backend> Poller<B> {
     ) -> Result<Arc<Self>> {
         let poller = Arc::new(Self {
             place: Pollers::of_process()?.place()?,
+            has_several: driver.has_several(),
             ready: driver.ready().clone(),
             driver: Mutex::new(driver),
             claims: AtomicU32::new(0),
@@ -158,6 +161,10 @@ impl<B: Backend> Poller<B> {
     /// The task that runs a guest which has slept for a while takes the turns itself: it is woken for what
     /// is ready at once, and not by the thread, which would go on polling for nothing.
     pub(crate) fn set_parked(&self, parked: bool) {
+        if self.has_several {
+            // Each is woken by what is completed for it.
+            return;
+        }
         self.parked.store(parked, Ordering::Relaxed);
         if self.mode == Mode::Auto {
             self.ready.set_parked(parked);

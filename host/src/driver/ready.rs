@@ -27,6 +27,12 @@ use crate::primitives::{
     fence, is_long_ago, now, wake,
 };
 
+/// Those whose operations are in the slots, where they are several and see to them themselves.
+pub(crate) trait Owners: std::fmt::Debug + Send + Sync {
+    /// The operation in a slot can go on, and is in the queue.
+    fn ready(&self, slot: u32);
+}
+
 /// The queue of slots whose operations can go on, and who wants to know.
 #[derive(Debug)]
 pub(crate) struct Ready<P> {
@@ -40,6 +46,8 @@ pub(crate) struct Ready<P> {
     helpers: AtomicU32,
     /// In mode `irq`: the vCPU to pull out of its guest.
     kick: Option<Arc<Kick<P>>>,
+    /// Who else is told.
+    owners: Option<std::sync::Arc<dyn Owners>>,
 }
 
 impl<P: Processor> Ready<P> {
@@ -54,7 +62,14 @@ impl<P: Processor> Ready<P> {
             parked: AtomicU64::new(0),
             helpers: AtomicU32::new(0),
             kick,
+            owners: None,
         }
+    }
+
+    /// The same, but owners of slots are told of them.
+    pub(crate) fn told(mut self, owners: std::sync::Arc<dyn Owners>) -> Self {
+        self.owners = Some(owners);
+        self
     }
 
     /// Whoever polls the driver is to be woken by this from now on.
@@ -109,6 +124,9 @@ impl<P: Processor> Ready<P> {
         self.any.store(true, Ordering::Relaxed); // P2
         fence(Ordering::SeqCst); // P3, partner: H2
         self.wake_unless_helped(); // P4
+        if let Some(owners) = &self.owners {
+            owners.ready(slot);
+        }
         if let Some(kick) = &self.kick
             && kick.is_in_guest()
         {

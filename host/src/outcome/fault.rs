@@ -161,6 +161,8 @@ pub struct Fault {
     pub backtrace: Backtrace,
     /// What is left of a processor that gave up, for [`FaultKind::TripleFault`].
     pub shutdown: Option<Box<Shutdown>>,
+    /// Lowest address of the stack of the processor that raised it.
+    stack: u64,
 }
 
 impl Fault {
@@ -174,7 +176,14 @@ impl Fault {
             instruction: Instruction::default(),
             backtrace: Backtrace::empty(),
             shutdown: None,
+            stack: layout::STACK,
         }
+    }
+
+    /// The same on a processor whose stack begins there.
+    pub(crate) fn on_stack(mut self, start: u64) -> Self {
+        self.stack = start;
+        self
     }
 
     /// What a processor tells of an exception.
@@ -226,7 +235,7 @@ impl Fault {
         let present = self.error_code & page_fault::PRESENT != 0;
         match address {
             0..layout::IMAGE_MIN => Cause::NullDereference,
-            at if (layout::STACK - layout::PAGE_SIZE..layout::STACK).contains(&at) => {
+            at if (self.stack - layout::PAGE_SIZE..self.stack).contains(&at) => {
                 Cause::StackOverflow
             }
             at if (layout::SUPERVISOR..layout::BOOT).contains(&at) => Cause::Supervisor,
@@ -417,6 +426,10 @@ mod tests {
             let fault = page_fault(error_code, address);
             assert_eq!(fault.cause(), cause, "{error_code:#b} {address:#x}");
         }
+        let second = layout::stack_of(1, 0x10_0000);
+        let fault = page_fault(0b00110, second - 8);
+        assert_eq!(fault.cause(), Cause::NotMapped);
+        assert_eq!(fault.on_stack(second).cause(), Cause::StackOverflow);
     }
 
     #[cfg(feature = "disassembler")]

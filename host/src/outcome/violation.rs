@@ -86,12 +86,21 @@ pub enum Violation {
         /// The processor's number, from 0.
         processor: u32,
     },
+    /// It started a processor at an address that no code of a guest can have.
+    #[non_exhaustive]
+    StartAddress {
+        /// The processor's number, from 0.
+        processor: u32,
+        /// The address.
+        address: u64,
+    },
     /// It did nothing: the host panicked while it served the guest, and does not go on with what that
     /// left half done. A subscriber of `tracing` or a recorder of `metrics` did, or Wakebox itself.
     HostPanicked,
 }
 
 impl fmt::Display for Violation {
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let processor = match *self {
             Self::RingIndex {
@@ -133,6 +142,12 @@ impl fmt::Display for Violation {
                 return write!(
                     f,
                     "it started processor {processor}, which has begun already"
+                );
+            }
+            Self::StartAddress { processor, address } => {
+                return write!(
+                    f,
+                    "it started processor {processor} at {address:#x}, where no code can be"
                 );
             }
             Self::HostPanicked => {

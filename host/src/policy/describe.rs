@@ -160,7 +160,7 @@ It gets at most 64 MiB of memory; then allocations fail.
 It gets at most 128 MiB of the host's memory; then what needs more is refused.
 It gets at most 4 KiB to standard error; then it is ended.
 Without limit: wall-clock, in-flight, handles, timers, network-in, network-out, files-in, \
-files-out, stdin, stdout, calls-in, calls-out, host-fn-time."
+files-out, stdin, stdout, calls-in, calls-out, host-fn-time, processors."
         );
     }
 }

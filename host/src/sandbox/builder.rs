@@ -121,6 +121,7 @@ pub struct Builder {
     pub(super) limits: Limits,
     pub(super) arena: Option<u64>,
     pub(super) stack: Option<u64>,
+    pub(super) processors: Option<u32>,
     pub(super) quantum: Duration,
     pub(super) mode: Option<Mode>,
     pub(super) args: Vec<String>,
@@ -144,6 +145,7 @@ impl Default for Builder {
             limits: Limits::new(),
             arena: None,
             stack: None,
+            processors: None,
             quantum: QUANTUM,
             mode: None,
             args: Vec::new(),
@@ -200,14 +202,27 @@ impl Builder {
         self
     }
 
-    /// The stack in bytes. An eighth of the memory by default, at most 1 MiB.
+    /// The stack of each processor in bytes. By default, all together have an eighth of the memory, and each at
+    /// most 1 MiB.
     #[must_use]
     pub fn stack(mut self, bytes: u64) -> Self {
         self.stack = Some(bytes);
         self
     }
 
-    /// Most operations in flight: [`Limits::in_flight`].
+    /// How many virtual processors the guest has, if not as many as it asks for itself
+    /// (`#[wakebox_guest::main(processors = 4)]`), which is one unless it does. [`Limits::processors`], one by
+    /// default, is to grant them.
+    ///
+    /// Each is a task of the runtime in which the sandbox runs. A guest with several keeps its machine while it sleeps;
+    /// it cannot be watched ([`Self::trace`]), and no [`Template`] can be taken of it while it runs.
+    #[must_use]
+    pub fn processors(mut self, processors: u32) -> Self {
+        self.processors = Some(processors);
+        self
+    }
+
+    /// Most operations in flight, for each processor: [`Limits::in_flight`].
     #[must_use]
     pub fn in_flight(mut self, most: u32) -> Self {
         self.limits = self.limits.in_flight(most);

@@ -19,6 +19,7 @@ use super::builder::{Builder, Guest};
 use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::instance::Instance;
+use super::processors::{Processors, Setup};
 use super::snapshot::Resume;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
@@ -27,8 +28,9 @@ use crate::calls::guest::CallQueue;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
 use crate::driver::Driver;
+use crate::driver::herd::Herd;
 use crate::driver::inflight::Ready;
-use crate::driver::placement::Placement;
+use crate::driver::placement::{Common, Placement};
 use crate::driver::poller::Poller;
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits, memory_of_the_machine};
@@ -77,14 +79,21 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let loaded = match template.stand() {
         None => {
             let room = instance.room();
-            let sizes = sizes(&limits, builder.arena, builder.stack, room, trace_records)?;
+            let processors = processors(&limits, builder.processors, image.processors())?;
+            watched_alone(processors, &builder.sinks)?;
+            let sizes = Sizes {
+                instance: room,
+                trace_records,
+                ..sizes(&limits, builder.arena, builder.stack, processors)?
+            };
             let mode = builder.mode.unwrap_or_default();
             let loaded = Loaded::at_entry(image.clone(), &sizes, mode, &machines)?;
             loaded.write_boot_page(&instance.identity());
             loaded
         }
         Some(stand) => {
-            as_it_stands(stand, builder.mode, (builder.arena, builder.stack), &limits)?;
+            let settled = (builder.arena, builder.stack, builder.processors);
+            as_it_stands(stand, builder.mode, settled, &limits)?;
             Loaded::standing(image.clone(), stand, trace_records, &machines)?
         }
     };
@@ -123,7 +132,8 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let recorder = tracing.as_ref().map(Tracing::recorder).cloned();
     let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder);
     let rings = (stood.taken, stood.published);
-    let placement = loaded.place(resources, observer, &host.callables, rings)?;
+    let herd = loaded.herd();
+    let placement = loaded.place(resources, observer, &host.callables, rings, herd.as_ref())?;
     let Loaded {
         image,
         memory,
@@ -134,6 +144,19 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let resume = template.stand().map(|stand| Resume {
         left: stand.left,
         in_flight: stood.in_flight,
+    });
+    let processors = herd.zip(placement.share()).map(|(herd, placement)| {
+        Processors::new(Setup {
+            herd,
+            live: live.clone(),
+            placement,
+            memory: memory.clone(),
+            clocks: clocks.clone(),
+            home: host.callables.home().clone(),
+            mode,
+            quantum,
+            limits,
+        })
     });
     Ok(Sandbox {
         name,
@@ -146,6 +169,8 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         clocks,
         memory,
         placement,
+        processors,
+        ender: 0,
         mode,
         resume,
         tracing,
@@ -196,7 +221,17 @@ impl Loaded {
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
         machine.start(image.entry(), memory.plan().stack_range().end() - 64)?;
         let clocks = Clocks::new(machine.vcpu().fd());
+        if !machine.others().iter().all(|vcpu| clocks.go_on(vcpu.fd())) {
+            return Err(Error::Setting(
+                "the counters of several processors cannot be lined up here: give the guest one"
+                    .into(),
+            ));
+        }
         memory.write_tables();
+        for processor in 1..memory.plan().processors() {
+            let control = memory.control_of(processor);
+            control.store(Word::Processor, processor, Ordering::Relaxed);
+        }
         image.load(&memory)?;
         Ok(Self {
             image,
@@ -264,7 +299,7 @@ impl Loaded {
         let boot = Boot {
             magic: boot::MAGIC,
             version: ABI_VERSION,
-            vcpus: 1,
+            vcpus: plan.processors(),
             features,
             wake_mode: self.mode as u32,
             spin_ns: SPIN.as_nanos() as u32,
@@ -304,6 +339,17 @@ impl Loaded {
         Ok(Some(tracing))
     }
 
+    /// The processors as they are woken, if there are several.
+    fn herd(&self) -> Option<Arc<Herd>> {
+        let processors = self.memory.plan().processors();
+        let member = |processor| {
+            let kick = self.machine.vcpu_of(processor).kick().clone();
+            (self.memory.control_of(processor), kick)
+        };
+        let several = processors > 1;
+        several.then(|| Arc::new(Herd::new((0..processors).map(member), self.mode)))
+    }
+
     /// Makes the driver, and gives it to whom takes its turns.
     fn place(
         &self,
@@ -311,15 +357,22 @@ impl Loaded {
         observer: Observer,
         callables: &Callables,
         stood: (u32, u32),
+        herd: Option<&Arc<Herd>>,
     ) -> Result<Placement<TokioBackend>> {
         let (kick, mode) = (self.machine.vcpu().kick(), self.mode);
-        let driver = Driver::new(
-            &self.memory,
-            stood,
-            resources,
-            Arc::new(Ready::new((mode == Mode::Irq).then(|| kick.clone()))),
-            observer,
-        );
+        let ready = match herd {
+            None => Ready::new((mode == Mode::Irq).then(|| kick.clone())),
+            Some(_) if self.is_polled => Ready::new(None),
+            Some(herd) => Ready::new(None).told(herd.clone()),
+        };
+        let ready = Arc::new(ready);
+        let mut driver = Driver::new(&self.memory, stood, resources, ready, observer);
+        if let Some(herd) = herd {
+            driver.tell(herd.clone());
+        }
+        if !self.is_polled && herd.is_some() {
+            return Ok(Placement::Shared(Common::new(driver)));
+        }
         if !self.is_polled {
             return Ok(Placement::Inline(Box::new(driver)));
         }
@@ -396,7 +449,7 @@ fn is_polled(mode: Mode) -> Result<bool> {
 fn as_it_stands(
     stand: &Stand,
     mode: Option<Mode>,
-    (arena, stack): (Option<u64>, Option<u64>),
+    (arena, stack, processors): (Option<u64>, Option<u64>, Option<u32>),
     limits: &Limits,
 ) -> Result<()> {
     let plan = stand.memory.plan();
@@ -429,6 +482,12 @@ fn as_it_stands(
     if stack.is_some_and(|stack| stack != plan.stack.len) {
         return settled("the stack has another size".into());
     }
+    if let Some(processors) = processors.filter(|processors| *processors != plan.processors()) {
+        return settled(format!(
+            "the guest has {} processors, not {processors}",
+            plan.processors()
+        ));
+    }
     Ok(())
 }
 
@@ -448,8 +507,7 @@ fn sizes(
     limits: &Limits,
     arena: Option<u64>,
     stack: Option<u64>,
-    instance: u64,
-    trace_records: u32,
+    processors: u32,
 ) -> Result<Sizes> {
     let memory = limits.value(LimitKind::Memory);
     let in_flight = match limits.get(LimitKind::InFlight) {
@@ -470,15 +528,56 @@ fn sizes(
         )));
     }
     let arena = arena.unwrap_or((memory / 8).clamp(256 << 10, 64 << 20));
-    let stack = stack.unwrap_or((memory / 8).clamp(64 << 10, 1 << 20));
+    let share = memory / 8 / u64::from(processors);
+    let stack = stack.unwrap_or(share.clamp(64 << 10, 1 << 20));
+    let most_stack = layout::STACK_MAX / u64::from(processors) - layout::PAGE_SIZE;
+    let most_stack = match processors {
+        1 => layout::STACK_MAX,
+        _ => most_stack / layout::PAGE_SIZE * layout::PAGE_SIZE,
+    };
     Ok(Sizes {
         memory,
         arena: bounded("an arena", arena, layout::ARENA_MAX)?,
-        stack: bounded("a stack", stack, layout::STACK_MAX)?,
+        stack: bounded("a stack", stack, most_stack)?,
         in_flight,
-        instance,
-        trace_records,
+        instance: 0,
+        trace_records: 0,
+        processors,
     })
+}
+
+/// How many processors a guest is given, that asks for so many itself.
+fn processors(limits: &Limits, given: Option<u32>, asked: u32) -> Result<u32> {
+    let processors = given.unwrap_or(asked);
+    if !(1..=layout::PROCESSORS_MAX).contains(&processors) {
+        return Err(Error::Setting(format!(
+            "{processors} processors cannot be: from 1 to {}",
+            layout::PROCESSORS_MAX
+        )));
+    }
+    let granted = limits.count(LimitKind::Processors);
+    if processors > granted {
+        let who = match given {
+            Some(_) => "the guest is to have",
+            None => "the guest asks for",
+        };
+        return Err(Error::Setting(format!(
+            "{who} {processors} processor{}, and {granted} is the limit: grant more with `Limits::processors` \
+             (`--limit processors={processors}`), or give it fewer with `Builder::processors` (`--processors`)",
+            if processors > 1 { "s" } else { "" }
+        )));
+    }
+    Ok(processors)
+}
+
+/// Sees that nobody watches a guest with several processors.
+fn watched_alone(processors: u32, sinks: &Sinks) -> Result<()> {
+    if processors > 1 && !sinks.0.is_empty() {
+        return Err(Error::Setting(format!(
+            "a guest with {processors} processors cannot be watched: trace it with one (`--processors 1`)"
+        )));
+    }
+    Ok(())
 }
 
 /// A size, if it is neither nothing nor too much.

@@ -21,6 +21,9 @@ const PATIENCE_IN_VAIN: Duration = Duration::from_millis(100);
 impl Sandbox {
     /// How long the guest may sleep before it gives its machine away. `None` is for ever.
     pub(super) fn patience(&self) -> Option<Duration> {
+        if self.processors.is_some() {
+            return None;
+        }
         let patience = self.machine.patience()?;
         Some(match self.keeps_machine {
             true => patience.max(PATIENCE_IN_VAIN),

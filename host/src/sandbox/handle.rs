@@ -23,6 +23,8 @@ pub(super) struct Live {
     mode: Mode,
     pub(super) stop: Arc<Stop<RunPage>>,
     pub(super) run: RunCounts,
+    /// The same of each processor but the first.
+    others: Box<[RunCounts]>,
     pub(super) operations: Arc<OpCounts>,
     pub(super) policy: Arc<Guard>,
     pub(super) meter: Arc<Meter>,
@@ -50,6 +52,9 @@ impl Live {
             mode,
             stop,
             run: RunCounts::default(),
+            others: (1..memory.plan().processors())
+                .map(|_| RunCounts::default())
+                .collect(),
             operations: Arc::default(),
             policy,
             meter,
@@ -65,13 +70,13 @@ impl Live {
         let refused = self.policy.refusals();
         let guest = match (self.last.get(), self.memory.upgrade()) {
             (Some(last), _) => *last,
-            (None, Some(memory)) => guest_counts(&memory.control_page()),
+            (None, Some(memory)) => counted_by_guest(&memory),
             (None, None) => GuestCounts::default(),
         };
         Stats {
             mode: self.mode,
-            exits: self.run.exits(),
-            interrupts: self.run.interrupts.get(),
+            exits: self.all().map(RunCounts::exits).sum(),
+            interrupts: self.all().map(|run| run.interrupts.get()).sum(),
             operations: Stats::name_operations(&self.operations),
             refusals: refused.iter().map(|(_, count)| count).sum(),
             refused,
@@ -80,16 +85,31 @@ impl Live {
             host_memory_peak: self.account.peak(),
             guest,
             detached: self.run.detached.get(),
-            in_guest: self.run.in_guest.time(),
-            in_host: self.run.in_host.time(),
-            parked: self.run.parked.time(),
+            in_guest: self.all().map(|run| run.in_guest.time()).sum(),
+            in_host: self.all().map(|run| run.in_host.time()).sum(),
+            parked: self.all().map(|run| run.parked.time()).sum(),
         }
+    }
+
+    /// What is counted of a processor that is not the first.
+    pub(super) fn of_other(&self, processor: u32) -> &RunCounts {
+        &self.others[processor as usize - 1]
+    }
+
+    fn all(&self) -> impl Iterator<Item = &RunCounts> {
+        std::iter::once(&self.run).chain(&self.others)
     }
 
     /// Keeps what the guest has counted beyond its memory.
     pub(super) fn keep_guest_counts(&self, memory: &Arc<GuestMemory>) {
-        let _ = self.last.set(guest_counts(&memory.control_page()));
+        let _ = self.last.set(counted_by_guest(memory));
     }
+}
+
+/// What the processors of a guest say of themselves, in all.
+fn counted_by_guest(memory: &GuestMemory) -> GuestCounts {
+    let processors = 0..memory.plan().processors();
+    guest_counts(processors.map(|processor| memory.control_page_of(processor)))
 }
 
 /// A sandbox from beside, while it runs and after: ends it, looks at its numbers, calls its guest.

@@ -150,6 +150,7 @@ mod tests {
     fn memory() -> Arc<GuestMemory> {
         let image = Image::from_bytes(crate::probe::program()).unwrap();
         let sizes = Sizes {
+            processors: 1,
             memory: 8 << 20,
             arena: PAGE_SIZE,
             stack: PAGE_SIZE,

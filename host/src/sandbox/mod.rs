@@ -4,6 +4,7 @@
 //! what sets it apart from others of its template, `run.rs` enters the guest
 //! and sees to what it was left for, `serve.rs` has its submissions done and parks it, `detach.rs`
 //! gives the machine of one that is parked to another,
+//! `processors.rs` runs those beside the first, if there are several,
 //! `termination.rs` tells how it ended, and `postmortem.rs` what is found out about it then.
 //! [`Handle`] is the sandbox as it is seen from beside.
 
@@ -14,6 +15,7 @@ mod detach;
 mod handle;
 mod instance;
 mod postmortem;
+mod processors;
 mod run;
 mod running;
 mod serve;
@@ -34,6 +36,7 @@ pub use self::builder::{Builder, Guest};
 use self::cpu_time::CpuTime;
 pub use self::handle::Handle;
 use self::handle::Live;
+use self::processors::Processors;
 pub use self::running::Running;
 use self::snapshot::Resume;
 use crate::calls::guest::{CallQueue, Caller};
@@ -78,6 +81,10 @@ pub struct Sandbox {
     memory: Arc<GuestMemory>,
     control: Shared<MappedControl>,
     placement: Placement<TokioBackend>,
+    /// Those besides the first, if there are any.
+    processors: Option<Arc<Processors>>,
+    /// The processor that has ended it.
+    ender: u32,
     mode: Mode,
     /// What it begins with, if it does not begin at the guest's entry.
     resume: Option<Resume>,
@@ -119,7 +126,9 @@ impl Sandbox {
     /// What calls functions that the guest exports. They are answered while the sandbox runs.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        let poller = self.placement.poller().filter(|_| self.mode == Mode::Poll);
+        let is_alone = self.processors.is_none();
+        let poller = self.placement.poller();
+        let poller = poller.filter(|_| self.mode == Mode::Poll && is_alone);
         let helper = poller.map(|poller| {
             let poller: Weak<dyn Help> = Arc::downgrade(poller) as _;
             poller

@@ -26,7 +26,7 @@ impl Sandbox {
     ///
     /// KVM did not give the registers.
     pub fn backtrace(&self) -> Result<Backtrace> {
-        let stopped = self.stopped_at(self.machine.vcpu().registers()?);
+        let stopped = self.stopped_at(self.machine.vcpu_of(self.ender).registers()?);
         Ok(stopped.backtrace(&Fuel::new(limits::UNWIND)))
     }
 
@@ -37,17 +37,17 @@ impl Sandbox {
     /// KVM did not give the registers.
     pub fn crash_dump(&self) -> Result<CrashDump> {
         Ok(CrashDump::new(
-            self.memory.view(),
+            self.memory.view_of(self.ender),
             self.image.clone(),
-            self.machine.vcpu().registers()?,
-            self.machine.vcpu().floating_point(),
+            self.machine.vcpu_of(self.ender).registers()?,
+            self.machine.vcpu_of(self.ender).floating_point(),
             self.signal,
         ))
     }
 
     fn stopped_at(&self, registers: Registers) -> Stopped {
         Stopped {
-            view: self.memory.view(),
+            view: self.memory.view_of(self.ender),
             symbols: self.symbols.clone(),
             registers,
         }
@@ -60,12 +60,15 @@ impl Sandbox {
             Outcome::Fault(fault) if fault.has_registers() => {
                 let registers = fault.registers;
                 let mut bytes = vec![0; LONGEST_INSTRUCTION];
-                let len = self.memory.view().read(registers.rip, &mut bytes);
+                let len = self
+                    .memory
+                    .view_of(self.ender)
+                    .read(registers.rip, &mut bytes);
                 bytes.truncate(len);
                 fault.instruction = Instruction::new(registers.rip, bytes);
                 fault.backtrace = self.stopped_at(registers).look().await;
             }
-            Outcome::Panic(panic) => match self.machine.vcpu().registers() {
+            Outcome::Panic(panic) => match self.machine.vcpu_of(self.ender).registers() {
                 Ok(registers) => panic.backtrace = self.stopped_at(registers).look().await,
                 Err(error) => tracing::warn!(%error, "a panic has no backtrace"),
             },

@@ -16,6 +16,7 @@ use wakebox_abi::memory::{Control, Word};
 use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::Exit;
 
+use super::processors::Ending;
 use super::serve::Parked;
 use super::{NOBODY, QUANTUM, Running, SHARED_TURNS, Sandbox};
 use crate::calls::guest::GuestEnd;
@@ -34,6 +35,10 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        self.sandbox.stop_others_now();
+        if let Some(processors) = &self.sandbox.processors {
+            processors.abort();
+        }
         self.sandbox.live.requests.end();
         self.sandbox.live.asked.end();
         self.sandbox.close();
@@ -68,13 +73,17 @@ impl Sandbox {
             return Err(Error::Ended);
         }
         let runtime = runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
-        self.callables.enter(runtime, self.telemetry.span().clone());
+        let span = self.telemetry.span().clone();
+        if let Some(processors) = &self.processors {
+            processors.run(runtime.clone(), span.clone(), self.machine.take_others());
+        }
+        self.callables.enter(runtime, span);
         let run = Run { sandbox: self };
         let result = match run.sandbox.limits.time(LimitKind::WallClock) {
             None => run.sandbox.drive().await,
             Some(limit) => match tokio::time::timeout(limit, run.sandbox.drive()).await {
                 Ok(result) => result,
-                Err(_) => match run.sandbox.attach() {
+                Err(_) => match run.sandbox.attach_alone().await {
                     Ok(()) => {
                         run.sandbox.flush_in_haste().await;
                         Ok(Outcome::Limit(Limit::WallClock(limit)))
@@ -83,6 +92,7 @@ impl Sandbox {
                 },
             },
         };
+        run.sandbox.stop_others().await;
         let mut result = run.sandbox.account_for_output(result);
         if let Ok(outcome) = &result {
             run.sandbox.keep_tasks(outcome);
@@ -168,7 +178,9 @@ impl Sandbox {
 
     /// Enters the guest for `most` and counts the time on either side.
     fn enter(&mut self, most: Duration) -> Result<Exit> {
-        if let Some(moment) = self.clocks.refresh() {
+        if let Some(processors) = &self.processors {
+            processors.refresh_clock();
+        } else if let Some(moment) = self.clocks.refresh() {
             self.memory.write_clock(&moment);
         }
         let entered = Instant::now();
@@ -181,7 +193,11 @@ impl Sandbox {
         let exit = self.enter_vcpu(most);
         let left = Instant::now();
         if let Some(computed) = &mut self.computed {
+            let before = computed.used();
             computed.leave(entered, left);
+            if let Some(processors) = &self.processors {
+                processors.has_used(computed.used() - before);
+            }
         }
         self.live.run.in_guest.add(left - entered);
         self.left_at = Some(left);
@@ -191,6 +207,10 @@ impl Sandbox {
 
     /// Enters the guest, with an interrupt if it is to have one, and tells who watches.
     fn enter_vcpu(&mut self, most: Duration) -> Result<Exit> {
+        let herd = self.processors.as_ref().map(|processors| &processors.herd);
+        if herd.is_some_and(|herd| herd.enters(0)) {
+            self.machine.vcpu_mut().interrupt();
+        }
         let is_interrupted = self.machine.vcpu_mut().inject()?;
         if is_interrupted {
             self.live.run.interrupts.add(1);
@@ -201,7 +221,11 @@ impl Sandbox {
             }
             recorder.entered();
         }
-        Ok(self.machine.vcpu_mut().enter(most)?)
+        let exit = self.machine.vcpu_mut().enter(most);
+        if let Some(processors) = &self.processors {
+            processors.herd.left(0);
+        }
+        Ok(exit?)
     }
 
     /// Tells of an exit whoever counts or watches them.
@@ -226,7 +250,11 @@ impl Sandbox {
         if let (Some(limit), Some(computed)) =
             (self.limits.time(LimitKind::CpuTime), &self.computed)
         {
-            match limit.checked_sub(computed.used()) {
+            let used = match &self.processors {
+                None => computed.used(),
+                Some(processors) => processors.used(),
+            };
+            match limit.checked_sub(used) {
                 None | Some(Duration::ZERO) => return Err(Limit::CpuTime(limit)),
                 Some(left) => most = most.min(left),
             }
@@ -251,7 +279,7 @@ impl Sandbox {
         }
         loop {
             if let Some(why) = self.live.stop.why() {
-                return Ok(self.stopped(why).await);
+                return self.stopped(why).await;
             }
             if self.live.asked.any() {
                 self.tell_tasks();
@@ -274,10 +302,11 @@ impl Sandbox {
     async fn see_to(&mut self, exit: Exit) -> Result<ControlFlow<Outcome>> {
         let served = match exit {
             Exit::Submit => self.serve(true).await,
-            Exit::Start => self
-                .target()
-                .and_then(|processor| Err(Violation::ProcessorRuns { processor })),
-            Exit::Nudge => self.target().map(drop),
+            Exit::Start => match self.starts() {
+                Ok(()) => Ok(()),
+                Err(ending) => return self.of_processor(0, ending).await.map(Break),
+            },
+            Exit::Nudge => self.nudges().await,
             Exit::Wait => match self.park(Left::Wait).await {
                 Parked::Completion => Ok(()),
                 parked => return self.not_woken(parked).await.map(Break),
@@ -299,20 +328,45 @@ impl Sandbox {
         };
         Ok(match served.and(self.let_tasks_begin().await) {
             Ok(()) => Continue(()),
-            Err(violation) => Break(Outcome::Violation(violation)),
+            Err(violation) => {
+                self.stop_others().await;
+                Break(Outcome::Violation(violation))
+            }
         })
     }
 
-    /// The processor that the guest rings for.
-    fn target(&self) -> Result<u32, Violation> {
-        const PROCESSORS: u32 = 1;
+    /// The guest rings for a processor, and has one: itself.
+    fn rings_for_itself(&self) -> Result<u32, Violation> {
         match self.control.load(Word::Target, Ordering::Relaxed) {
-            processor if processor < PROCESSORS => Ok(processor),
+            0 => Ok(0),
             processor => Err(Violation::NoSuchProcessor {
                 processor,
-                processors: PROCESSORS,
+                processors: 1,
             }),
         }
+    }
+
+    /// Another processor is to begin.
+    fn starts(&self) -> std::result::Result<(), Ending> {
+        match &self.processors {
+            Some(processors) => processors.start(0),
+            None => Err(Ending::Violation(match self.rings_for_itself() {
+                Ok(processor) => Violation::ProcessorRuns { processor },
+                Err(violation) => violation,
+            })),
+        }
+    }
+
+    /// There is something for another processor.
+    async fn nudges(&mut self) -> Result<(), Violation> {
+        let is_itself = match &self.processors {
+            Some(processors) => processors.nudge(0)?,
+            None => self.rings_for_itself()? == 0,
+        };
+        if is_itself {
+            self.give_way().await;
+        }
+        Ok(())
     }
 
     /// Waits as long as too many events wait for the trace's sinks; not beyond the end.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use wakebox_abi::wake::{self, Mode};
+use wakebox_abi::wake::Mode;
 
 use super::{DRIVER_QUANTUM, Sandbox};
 use crate::driver::{Ended, Violation};
@@ -14,7 +14,7 @@ use crate::template::Left;
 
 /// How often in a row a runtime may turn to its other tasks before a guest goes on, if the guest's
 /// calls are among them. Tokio's runtime of one thread takes 61 tasks a turn: four for 256 calls.
-const TURNS_FOR_TASKS: u32 = 8;
+pub(super) const TURNS_FOR_TASKS: u32 = 8;
 
 /// Why a guest is no longer parked.
 pub(super) enum Parked {
@@ -38,7 +38,8 @@ impl Sandbox {
             Some(turn) => turn?.completed > 0,
             None => self.take_turns().await?,
         };
-        if self.mode == Mode::Irq && completed {
+        // Of several processors, each is told what is its own.
+        if self.mode == Mode::Irq && completed && self.processors.is_none() {
             self.machine.vcpu_mut().interrupt();
         }
         Ok(())
@@ -148,7 +149,11 @@ impl Sandbox {
         if let Some(why) = self.live.stop.why_else_wake(context) {
             return Poll::Ready(Parked::Stopped(why));
         }
-        let standing = match self.placement.turn_parked(context) {
+        let standing = match &self.processors {
+            None => self.placement.turn_parked(context),
+            Some(processors) => self.placement.turn_parked_of(&processors.herd, 0, context),
+        };
+        let standing = match standing {
             Ok(standing) => standing,
             Err(violation) => return Poll::Ready(Parked::Broken(violation)),
         };
@@ -157,9 +162,9 @@ impl Sandbox {
             return Poll::Ready(Parked::Unfinished);
         }
         // S4 of `wakebox_abi::wake`, on this side of the exit.
-        if standing.published != wake::guest_has_seen(&self.control) {
+        if standing.has_news {
             Poll::Ready(Parked::Completion)
-        } else if standing.in_flight == 0 {
+        } else if standing.is_stuck {
             Poll::Ready(Parked::Deadlock)
         } else if self.poll_snapshot(context) {
             Poll::Ready(Parked::Wanted)

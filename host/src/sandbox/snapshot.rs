@@ -38,6 +38,9 @@ impl Sandbox {
         if !self.live.requests.any_else_wake(context) {
             return false;
         }
+        if self.processors.is_some() {
+            return true;
+        }
         let quiet = self.quiet();
         quiet.is_some_and(|quiet| self.live.requests.has(quiet.guest_asks))
     }
@@ -82,6 +85,13 @@ impl Sandbox {
     /// Takes templates for all who want one, as long as the guest is parked and has nothing to do.
     pub(super) async fn answer_snapshots(&mut self, left: Left) {
         let requests = self.live.requests.clone();
+        if self.processors.is_some() {
+            while let Some(request) = requests.next(true) {
+                request.answer(Err(SnapshotError::Processors));
+                requests.tell_guest();
+            }
+            return;
+        }
         self.placement.with(|driver| driver.pause(true));
         while let Some(quiet) = self.quiet()
             && let Some(request) = requests.next(quiet.guest_asks)

@@ -12,6 +12,7 @@ use wakebox_abi::report;
 use wakebox_vmm::vcpu::End;
 
 use super::Sandbox;
+use super::processors::Ending;
 use super::serve::Parked;
 use crate::driver::{Ended, Violation};
 use crate::error::{Error, LostOutput, Result};
@@ -99,12 +100,62 @@ impl Sandbox {
         }
     }
 
+    /// Stops the processors besides the first, if there are any, and waits for the end of their tasks: nothing of the
+    /// guest runs any more.
+    pub(super) async fn stop_others(&mut self) {
+        let Some(processors) = self.processors.clone() else {
+            return;
+        };
+        self.stop_others_now();
+        while let Some(task) = processors.next_task() {
+            // What has panicked has told so.
+            let _ = task.await;
+        }
+    }
+
+    /// The same, without waiting for their tasks, which only find out that nothing is left for them.
+    pub(super) fn stop_others_now(&mut self) {
+        let Some(processors) = &self.processors else {
+            return;
+        };
+        let others = processors.stop();
+        if !others.is_empty() {
+            self.machine.give_back(others);
+        }
+    }
+
+    /// As [`Self::attach`], and the first processor is alone.
+    pub(super) async fn attach_alone(&mut self) -> Result<()> {
+        self.stop_others().await;
+        self.attach()
+    }
+
+    /// How it ended by what one of its processors did.
+    pub(super) async fn of_processor(&mut self, number: u32, ending: Ending) -> Result<Outcome> {
+        self.ender = number;
+        match ending {
+            Ending::Left(end) => self.terminated(end).await,
+            Ending::Violation(violation) => {
+                self.stop_others().await;
+                Ok(Outcome::Violation(violation))
+            }
+            Ending::Limit(limit) => Ok(self.limited(limit).await),
+            Ending::Deadlock => {
+                self.stop_others().await;
+                Ok(Outcome::Deadlock)
+            }
+            Ending::Failed(error) => Err(error),
+        }
+    }
+
     /// How it ended that is not entered again.
     pub(super) async fn terminated(&mut self, end: End) -> Result<Outcome> {
+        self.stop_others().await;
         Ok(match end {
             End::Exit => {
                 let exit = |sandbox: &Self| {
-                    let code = sandbox.control.load(Word::ExitCode, Ordering::Relaxed);
+                    let control = sandbox.memory.control_of(sandbox.ender);
+                    let code = control.load(Word::ExitCode, Ordering::Relaxed);
                     Outcome::Exit(code.cast_signed())
                 };
                 self.ended_by_itself(exit).await
@@ -112,18 +163,19 @@ impl Sandbox {
             End::Abort => {
                 let panic = |sandbox: &Self| {
                     let mut page = [0; report::SIZE];
-                    let offset = sandbox.memory.plan().report.offset;
+                    let offset = sandbox.memory.plan().own(sandbox.ender).report.offset;
                     sandbox.memory.read(offset, &mut page);
                     Outcome::Panic(Box::new(Panic::read(&page)))
                 };
                 self.ended_by_itself(panic).await
             }
             End::Exception(exception) => {
-                let fault = Box::new(Fault::of_exception(&exception));
+                let stack = self.memory.plan().stack_range_of(self.ender).start;
+                let fault = Box::new(Fault::of_exception(&exception).on_stack(stack));
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }
             End::Shutdown => {
-                let (registers, shutdown) = self.machine.vcpu().shut_down()?;
+                let (registers, shutdown) = self.machine.vcpu_of(self.ender).shut_down()?;
                 let fault = Box::new(Fault::of_shutdown(registers, shutdown));
                 self.ended_by_itself(|_| Outcome::Fault(fault)).await
             }
@@ -144,29 +196,50 @@ impl Sandbox {
     ///
     /// What the host could not do.
     pub(super) async fn not_woken(&mut self, parked: Parked) -> Result<Outcome> {
+        if let Parked::Stopped(why) = parked {
+            return self.stopped(why).await;
+        }
+        self.stop_others().await;
         Ok(match parked {
-            Parked::Stopped(why) => self.stopped(why).await,
             Parked::Broken(violation) => Outcome::Violation(violation),
-            Parked::Deadlock | Parked::Completion | Parked::Unfinished | Parked::Wanted => {
-                Outcome::Deadlock
-            }
+            Parked::Deadlock
+            | Parked::Completion
+            | Parked::Unfinished
+            | Parked::Wanted
+            | Parked::Stopped(_) => Outcome::Deadlock,
             Parked::Failed(error) => return Err(error),
         })
     }
 
     /// How it ends that was ended from elsewhere.
-    pub(super) async fn stopped(&mut self, why: Why) -> Outcome {
-        match why {
+    ///
+    /// # Errors
+    ///
+    /// What the host could not do.
+    pub(super) async fn stopped(&mut self, why: Why) -> Result<Outcome> {
+        self.stop_others().await;
+        Ok(match why {
             Why::Killed => Outcome::Cancelled,
+            Why::Processor => {
+                let end = self
+                    .processors
+                    .as_ref()
+                    .and_then(|processors| processors.end());
+                let Some((number, ending)) = end else {
+                    return Err(Error::Ended);
+                };
+                return self.of_processor(number, ending).await;
+            }
             Why::Log => {
                 let limit = self.limits.value(LimitKind::Log);
                 self.limited(Limit::Log(limit)).await
             }
-        }
+        })
     }
 
     /// How it ends at a limit: what it has written still leaves.
     pub(super) async fn limited(&mut self, limit: Limit) -> Outcome {
+        self.stop_others().await;
         self.flush().await;
         Outcome::Limit(limit)
     }

@@ -157,6 +157,11 @@ pub enum SnapshotError {
          there)"
     )]
     Open(OpenList),
+    /// The guest has several processors.
+    #[error(
+        "a guest with several processors has no template: run it with one (`Builder::processors`)"
+    )]
+    Processors,
     /// The sandbox has ended, was never started, or its run was dropped.
     #[error("the sandbox does not run any more")]
     Ended,

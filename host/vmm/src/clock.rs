@@ -21,7 +21,7 @@ const REFRESH_AFTER: Duration = Duration::from_millis(50);
 const MSR_IA32_TSC: u32 = 0x10;
 
 /// The clocks of one sandbox.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Clocks {
     /// Zero of the monotonic clock.
     start: Instant,

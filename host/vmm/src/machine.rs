@@ -22,11 +22,13 @@ use crate::ticker::Ticker;
 use crate::vcpu::{Vcpu, VcpuState, root_table};
 use crate::x86_64::user::UserState;
 
-/// A virtual machine with memory and one processor.
+/// A virtual machine with memory and its processors.
 #[derive(Debug)]
 pub struct Machine {
     // Dropped in this order: the memory stays mapped as long as the machine.
-    vcpus: Vec<Vcpu>,
+    first: Vcpu,
+    /// The other processors, unless they are [elsewhere](Self::take_others).
+    others: Vec<Vcpu>,
     _vm: VmFd,
     memory: Arc<GuestMemory>,
     /// The process that made it.
@@ -52,21 +54,21 @@ pub(crate) struct Detached {
     pub(crate) kick: Arc<VcpuKick>,
 }
 
-/// What the processors of a machine hold when they are switched on. Read off a machine that is made for
+/// What a processor of a machine holds when it is switched on. Read off a machine that is made for
 /// it, once.
-fn switched_on(plan: &Plan) -> Result<&'static MachineState> {
-    static STATE: OnceLock<MachineState> = OnceLock::new();
+fn switched_on(plan: &Plan) -> Result<&'static VcpuState> {
+    static STATE: OnceLock<VcpuState> = OnceLock::new();
     if let Some(state) = STATE.get() {
         return Ok(state);
     }
     let memory = GuestMemory::new(plan.clone())?;
-    let state = Machine::new(&memory)?.state()?;
+    let state = Machine::new(&memory)?.first.state()?;
     Ok(STATE.get_or_init(|| state))
 }
 
 impl Machine {
-    /// Creates a machine with `memory` and one processor, which is in the state in which processors are
-    /// switched on: [`start`](Self::start) it, or [`restore`](Self::restore) another.
+    /// Creates a machine with `memory` and the processors that are planned there, which are in the state in
+    /// which processors are switched on: [`start`](Self::start) it, or [`restore`](Self::restore) another.
     ///
     /// # Errors
     ///
@@ -88,7 +90,10 @@ impl Machine {
         unsafe { vm.set_user_memory_region(region) }
             .map_err(Error::kvm("give memory to the virtual machine"))?;
         Ok(Self {
-            vcpus: vec![Vcpu::new(&vm, 0, memory, ticker)?],
+            first: Vcpu::new(&vm, 0, memory, ticker)?,
+            others: (1..memory.plan().processors())
+                .map(|number| Vcpu::new(&vm, number, memory, ticker))
+                .collect::<Result<_>>()?,
             _vm: vm,
             memory: memory.clone(),
             process: process::generation(),
@@ -106,7 +111,8 @@ impl Machine {
     #[must_use]
     pub(crate) fn renewed(self, backing: &Backing, plan: Plan) -> Option<Self> {
         let Self {
-            mut vcpus,
+            mut first,
+            mut others,
             _vm,
             memory,
             process,
@@ -120,11 +126,13 @@ impl Machine {
             memory.remake(backing, plan).ok()?;
         }
         let memory = Arc::new(memory);
-        for vcpu in &mut vcpus {
+        first.renew(&memory);
+        for vcpu in &mut others {
             vcpu.renew(&memory);
         }
         Some(Self {
-            vcpus,
+            first,
+            others,
             _vm,
             memory,
             process,
@@ -134,13 +142,16 @@ impl Machine {
     }
 
     /// Takes out the guest that sleeps in it and whose memory this is. The machine is then left with
-    /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has more
-    /// memory of its own than is kept, or somebody else uses it.
+    /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has several
+    /// processors, or more memory of its own than is kept, or somebody else uses it.
     ///
     /// # Errors
     ///
     /// What KVM could not do.
     pub(crate) fn detach(&mut self) -> Result<Option<Detached>> {
+        if self.memory.plan().processors() > 1 {
+            return Ok(None);
+        }
         let state = self.state()?;
         let Some(left) = self.memory.leave() else {
             return Ok(None);
@@ -150,7 +161,7 @@ impl Machine {
             return Ok(None);
         };
         self.memory = Arc::new(left);
-        let kick = self.vcpus[0].detach(&self.memory);
+        let kick = self.first.detach(&self.memory);
         self.is_reset = true;
         Ok(Some(Detached { state, pages, kick }))
     }
@@ -171,7 +182,7 @@ impl Machine {
         there.load(&detached.pages);
         memory.enter(there);
         self.is_reset = false;
-        self.vcpus[0].attach(detached.kick.clone(), memory);
+        self.first.attach(detached.kick.clone(), memory);
         self.restore(&detached.state)
     }
 
@@ -197,20 +208,57 @@ impl Machine {
 
     /// Whether nobody else has its memory any more, and what is planned could lie there.
     pub(crate) fn is_free_for(&self, plan: &Plan) -> bool {
-        self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1
+        let has_all = self.others.len() as u32 + 1 == plan.processors();
+        has_all && self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1
     }
 
     /// Has the first processor start at `entry`, in ring 3, with its stack pointer at `stack`, when it is
-    /// entered.
+    /// entered. The others are switched on.
     ///
     /// # Errors
     ///
     /// What KVM could not do.
     pub fn start(&mut self, entry: u64, stack: u64) -> Result<()> {
         if !self.is_new {
-            self.restore(switched_on(self.memory.plan())?)?;
+            let state = switched_on(self.memory.plan())?;
+            for vcpu in self.vcpus_mut() {
+                vcpu.restore(state)?;
+            }
         }
         self.vcpu().start(entry, stack)
+    }
+
+    /// The processors.
+    fn vcpus_mut(&mut self) -> impl Iterator<Item = &mut Vcpu> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
+    }
+
+    /// Takes out all processors but the first, so that each can be entered by a thread of its own. Whoever
+    /// has them keeps the machine's memory as long as one is in its guest, and
+    /// [gives them back](Self::give_back), if the machine is to serve another guest.
+    #[must_use]
+    pub fn take_others(&mut self) -> Vec<Vcpu> {
+        self.is_new = false;
+        std::mem::take(&mut self.others)
+    }
+
+    /// The processors that were [taken out](Self::take_others), in their order.
+    pub fn give_back(&mut self, others: Vec<Vcpu>) {
+        self.others = others;
+    }
+
+    /// All processors but the first, unless they are [elsewhere](Self::take_others).
+    #[must_use]
+    pub fn others(&self) -> &[Vcpu] {
+        &self.others
+    }
+
+    /// A processor, by its number; the first, if there is none of this number here.
+    #[must_use]
+    pub fn vcpu_of(&self, processor: u32) -> &Vcpu {
+        let other = processor.checked_sub(1);
+        let other = other.and_then(|other| self.others.get(other as usize));
+        other.unwrap_or(&self.first)
     }
 
     /// Whether this process has made it, and not one that this is a child of: KVM serves that alone.
@@ -228,13 +276,13 @@ impl Machine {
     /// The first processor.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
-        &self.vcpus[0]
+        &self.first
     }
 
     /// The first processor, to be entered.
     pub fn vcpu_mut(&mut self) -> &mut Vcpu {
         self.is_new = false;
-        &mut self.vcpus[0]
+        &mut self.first
     }
 
     /// All that its processors hold, with the guest where it stands. It can go on.
@@ -243,7 +291,7 @@ impl Machine {
     ///
     /// What KVM could not do.
     pub fn state(&mut self) -> Result<MachineState> {
-        let vcpus = self.vcpus.iter_mut().map(Vcpu::state);
+        let vcpus = self.vcpus_mut().map(Vcpu::state);
         Ok(MachineState {
             vcpus: vcpus.collect::<Result<_>>()?,
         })
@@ -260,9 +308,10 @@ impl Machine {
     ///
     /// If the state is that of a machine with more or fewer processors.
     pub fn restore(&mut self, state: &MachineState) -> Result<()> {
-        assert_eq!(self.vcpus.len(), state.vcpus.len(), "as many processors");
+        let processors = self.others.len() + 1;
+        assert_eq!(processors, state.vcpus.len(), "as many processors");
         self.is_new = false;
-        for (vcpu, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
+        for (vcpu, state) in self.vcpus_mut().zip(&state.vcpus) {
             vcpu.restore(state)?;
         }
         Ok(())
@@ -287,9 +336,9 @@ impl MachineState {
     /// What KVM could not do.
     pub fn of_user(plan: &Plan, user: &UserState) -> Result<Self> {
         let system = System::get()?;
-        let first = &switched_on(plan)?.vcpus[0];
+        let first = switched_on(plan)?.clone();
         Ok(Self {
-            vcpus: vec![first.clone().entered(root_table(plan), user, system)],
+            vcpus: vec![first.entered(root_table(plan, 0), user, system)],
         })
     }
 }

@@ -161,13 +161,23 @@ impl GuestMemory {
         (!self.base.load(Ordering::SeqCst).is_null()).then_some(stay)
     }
 
-    /// The control page as it is now, or was when the memory was somewhere last, from wherever it is
-    /// asked.
+    /// The first processor's control page as it is now, or was when the memory was somewhere last, from
+    /// wherever it is asked.
     pub fn control_page(&self) -> ControlPage {
+        self.control_page_of(0)
+    }
+
+    /// The same of a processor.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    pub fn control_page_of(&self, processor: u32) -> ControlPage {
         let mut page = AlignedPage([0; PAGE_SIZE as usize]);
         // It moves under this lock.
         match &*self.lock() {
-            Place::Mapped(_) => self.read(self.plan.control.offset, &mut page.0),
+            Place::Mapped(_) => self.read(self.plan.own(processor).control.offset, &mut page.0),
+            // With several processors it always lies somewhere (`Machine::detach`).
             Place::Nowhere(kept) => page.clone_from(&kept.0),
         }
         ControlPage(Box::new(page))
@@ -321,7 +331,8 @@ impl GuestMemory {
 
     /// Whether what is planned could lie where it lies.
     pub(crate) fn fits(&self, plan: &Plan) -> bool {
-        plan.ram == self.plan.ram && plan.base == self.plan.base
+        let processors = self.plan.processors();
+        plan.ram == self.plan.ram && plan.base == self.plan.base && plan.processors() == processors
     }
 
     /// Makes it of something else, where it lies; nothing of what was in it is left.
@@ -481,9 +492,18 @@ impl GuestMemory {
         }
     }
 
-    /// What a stopped guest sees at its own addresses.
+    /// What a stopped guest sees at its own addresses, on its first processor.
     pub fn view(self: &Arc<Self>) -> View {
-        View::new(self.clone(), self.plan.mappings())
+        self.view_of(0)
+    }
+
+    /// What a stopped guest sees at its own addresses, on a processor.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    pub fn view_of(self: &Arc<Self>, processor: u32) -> View {
+        View::new(self.clone(), self.plan.mappings_of(processor))
     }
 
     /// The bytes of a range, to be copied in or out.
@@ -513,19 +533,36 @@ impl GuestMemory {
         unsafe { base.add(offset as usize) }
     }
 
-    /// The control page.
+    /// The first processor's control page.
     pub fn control(self: &Arc<Self>) -> Shared<MappedControl> {
-        Shared::control(self)
+        self.control_of(0)
     }
 
-    /// The slots of the submission ring.
-    pub fn submissions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        Shared::slots(self, self.plan.submissions, self.plan.submission_entries)
+    /// A processor's control page.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor; as with the rings.
+    pub fn control_of(self: &Arc<Self>, processor: u32) -> Shared<MappedControl> {
+        Shared::control(self, self.plan.own(processor).control)
     }
 
-    /// The slots of the completion ring.
-    pub fn completions<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        Shared::slots(self, self.plan.completions, self.plan.completion_entries)
+    /// The slots of a processor's submission ring.
+    pub fn submissions_of<const WORDS: usize>(
+        self: &Arc<Self>,
+        processor: u32,
+    ) -> Shared<MappedSlots<WORDS>> {
+        let region = self.plan.own(processor).submissions;
+        Shared::slots(self, region, self.plan.submission_entries)
+    }
+
+    /// The slots of a processor's completion ring.
+    pub fn completions_of<const WORDS: usize>(
+        self: &Arc<Self>,
+        processor: u32,
+    ) -> Shared<MappedSlots<WORDS>> {
+        let region = self.plan.own(processor).completions;
+        Shared::slots(self, region, self.plan.completion_entries)
     }
 
     /// The slots of the trace ring.

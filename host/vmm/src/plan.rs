@@ -6,9 +6,10 @@
 //!            boot page | clock | instance page, arguments, environment
 //!            control | report | submission ring | completion ring
 //!            stack | image | page tables
+//!            the same of what each further processor has of its own
 //! 2 MiB * n  arena
 //! 2 MiB * m  heap
-//! 2 MiB * k  trace ring, if there is one
+//! 2 MiB * k  trace ring of each processor, if there are any
 //! ```
 
 use std::sync::Arc;
@@ -73,6 +74,33 @@ pub struct Sizes {
     pub instance: u64,
     /// Slots of the trace ring, a power of two, or zero.
     pub trace_records: u32,
+    /// Processors, at least one. Stack, operations in flight and trace ring are those of each.
+    pub processors: u32,
+}
+
+/// What a processor has of its own, where the others have theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// The descriptor tables: supervisor, read-only.
+    pub descriptors: Region,
+    /// The stack of ring 0.
+    pub ring0_stack: Region,
+    /// The stack of double faults.
+    pub fault_stack: Region,
+    /// The control page.
+    pub control: Region,
+    /// The page of a guest's last words.
+    pub report: Region,
+    /// The submission ring.
+    pub submissions: Region,
+    /// The completion ring.
+    pub completions: Region,
+    /// The guest's stack.
+    pub stack: Region,
+    /// The page tables.
+    pub tables: Region,
+    /// The trace ring; empty if nobody watches.
+    pub trace: Region,
 }
 
 /// What lies where.
@@ -128,6 +156,8 @@ pub struct Plan {
     pub image_start: u64,
     /// The image's pages.
     image_pages: Arc<[Pages]>,
+    /// What each processor but the first has of its own.
+    others: Arc<[Own]>,
 }
 
 /// Rounds up to whole pages.
@@ -204,7 +234,23 @@ impl Plan {
         let completions = take(u64::from(completion_entries) * 16);
         let stack = take(sizes.stack);
         let image = take(image_len);
-        let tables = take(Tables::most_pages(image_len, stack.len, sizes.memory) * PAGE_SIZE);
+        let stacks = (stack.len + PAGE_SIZE) * u64::from(sizes.processors);
+        let table_len = Tables::most_pages(image_len, stacks, sizes.memory) * PAGE_SIZE;
+        let tables = take(table_len);
+        let mut others: Vec<Own> = (1..sizes.processors)
+            .map(|_| Own {
+                descriptors: take(PAGE_SIZE),
+                ring0_stack: take(RING0_STACK),
+                fault_stack: take(RING0_STACK),
+                control: take(PAGE_SIZE),
+                report: take(PAGE_SIZE),
+                submissions: take(submissions.len),
+                completions: take(completions.len),
+                stack: take(stack.len),
+                tables: take(table_len),
+                trace: Region::default(),
+            })
+            .collect();
 
         let lower = next;
         let arena = Region {
@@ -226,7 +272,12 @@ impl Plan {
             len: heap_len,
         };
         let trace = trace_behind(heap, sizes.trace_records);
-        let ram = ram(heap, trace);
+        let mut last = trace;
+        for other in others.iter_mut().filter(|_| trace.len > 0) {
+            last = trace_behind(last, sizes.trace_records);
+            other.trace = last;
+        }
+        let ram = ram(heap, last);
         Ok(Self {
             memory: sizes.memory,
             ram,
@@ -253,16 +304,18 @@ impl Plan {
             completion_entries,
             image_start,
             image_pages: image_pages.into(),
+            others: others.into(),
         })
     }
 
     /// The same with a trace ring of so many slots behind all else; `None` if that is none, if there is a
-    /// ring already, or if all else would have other addresses for it.
+    /// ring already, if all else would have other addresses for it, or if there are several processors.
     #[must_use]
     pub fn with_trace(&self, slots: u32) -> Option<Self> {
         let trace = trace_behind(self.heap, slots);
         let ram = ram(self.heap, trace);
-        let can_be = self.trace.len == 0 && trace.len > 0 && base(ram) == self.base;
+        let is_alone = self.others.is_empty();
+        let can_be = is_alone && self.trace.len == 0 && trace.len > 0 && base(ram) == self.base;
         can_be.then(|| Self {
             ram,
             trace,
@@ -271,7 +324,7 @@ impl Plan {
         })
     }
 
-    /// All regions, as they lie one behind the other.
+    /// All regions of a guest with one processor, as they lie one behind the other.
     #[must_use]
     pub fn regions(&self) -> [Region; 17] {
         [
@@ -295,7 +348,7 @@ impl Plan {
         ]
     }
 
-    /// The regions of ring 0, which no guest can read or write.
+    /// The regions of ring 0 of a guest with one processor, which cannot read or write them.
     #[must_use]
     pub fn supervisor(&self) -> [Region; 5] {
         [
@@ -307,15 +360,50 @@ impl Plan {
         ]
     }
 
+    /// How many processors the guest has.
+    #[must_use]
+    pub fn processors(&self) -> u32 {
+        1 + self.others.len() as u32
+    }
+
+    /// What a processor has of its own.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    #[must_use]
+    pub fn own(&self, processor: u32) -> Own {
+        match processor.checked_sub(1) {
+            Some(other) => self.others[other as usize],
+            None => Own {
+                descriptors: self.descriptors,
+                ring0_stack: self.ring0_stack,
+                fault_stack: self.fault_stack,
+                control: self.control,
+                report: self.report,
+                submissions: self.submissions,
+                completions: self.completions,
+                stack: self.stack,
+                tables: self.tables,
+                trace: self.trace,
+            },
+        }
+    }
+
     /// Guest-physical address of a region.
     pub fn physical(&self, region: Region) -> u64 {
         self.base + region.offset
     }
 
-    /// The guest's stack, at the guest's own addresses.
+    /// The first processor's stack, at the guest's own addresses.
     pub fn stack_range(&self) -> Range {
+        self.stack_range_of(0)
+    }
+
+    /// A processor's stack, at the guest's own addresses.
+    pub fn stack_range_of(&self, processor: u32) -> Range {
         Range {
-            start: layout::STACK,
+            start: layout::stack_of(processor, self.stack.len),
             len: self.stack.len,
         }
     }
@@ -325,21 +413,39 @@ impl Plan {
         self.image.offset + (address - self.image_start)
     }
 
-    /// What the guest itself can reach, in no particular order.
+    /// What the guest itself can reach on its first processor, in no particular order.
     pub fn mappings(&self) -> Vec<Mapping> {
+        self.mappings_of(0)
+    }
+
+    /// What the guest itself can reach on a processor, in no particular order.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    pub fn mappings_of(&self, processor: u32) -> Vec<Mapping> {
+        let own = self.own(processor);
         let regions = [
             (layout::BOOT, self.boot, Rights::READ),
             (layout::CLOCK, self.clock, Rights::READ),
             (layout::INSTANCE, self.instance, Rights::READ),
-            (layout::CONTROL, self.control, Rights::WRITE),
-            (layout::REPORT, self.report, Rights::WRITE),
-            (layout::SUBMISSIONS, self.submissions, Rights::WRITE),
-            (layout::COMPLETIONS, self.completions, Rights::WRITE),
-            (layout::STACK, self.stack, Rights::WRITE),
+            (layout::CONTROL, own.control, Rights::WRITE),
+            (layout::REPORT, own.report, Rights::WRITE),
+            (layout::SUBMISSIONS, own.submissions, Rights::WRITE),
+            (layout::COMPLETIONS, own.completions, Rights::WRITE),
             (layout::ARENA, self.arena, Rights::WRITE),
             (layout::HEAP, self.heap, Rights::WRITE),
-            (layout::TRACE, self.trace, Rights::WRITE),
+            (layout::TRACE, own.trace, Rights::WRITE),
         ];
+        let all = (0..self.processors()).map(|processor| (processor, self.own(processor)));
+        let stacks = all.clone().map(|(processor, other)| {
+            let start = self.stack_range_of(processor).start;
+            (start, other.stack, Rights::WRITE)
+        });
+        let controls = all.map(|(processor, other)| {
+            (layout::control_of(processor), other.control, Rights::WRITE)
+        });
+        let controls = controls.filter(|_| self.processors() > 1);
         let image = self.image_pages.iter().map(|pages| {
             let Pages { start, len, rights } = *pages;
             debug_assert!(start % PAGE_SIZE == 0 && len % PAGE_SIZE == 0);
@@ -349,6 +455,8 @@ impl Plan {
         regions
             .into_iter()
             .filter(|(_, region, _)| region.len > 0)
+            .chain(stacks)
+            .chain(controls)
             .chain(image)
             .map(|(start, region, rights)| Mapping {
                 start,
@@ -368,32 +476,39 @@ impl Plan {
         self.mappings().iter().any(holds)
     }
 
-    /// What the processor needs before its first instruction, and where in RAM: descriptor tables, stubs
+    /// What the processors need before their first instruction, and where in RAM: descriptor tables, stubs
     /// and page tables.
-    pub(crate) fn written(&self) -> [(u64, Vec<u8>); 3] {
-        let tables = self.tables().to_bytes();
-        assert!(
-            tables.len() as u64 <= self.tables.len,
-            "page tables have room"
-        );
-        [
-            (self.descriptors.offset, descriptors::page().to_vec()),
-            (self.stubs.offset, stubs::code().to_vec()),
-            (self.tables.offset, tables),
-        ]
+    pub(crate) fn written(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut written = vec![(self.stubs.offset, stubs::code().to_vec())];
+        for processor in 0..self.processors() {
+            let own = self.own(processor);
+            let tables = self.tables_of(processor).to_bytes();
+            assert!(
+                tables.len() as u64 <= own.tables.len,
+                "page tables have room"
+            );
+            written.push((own.descriptors.offset, descriptors::page().to_vec()));
+            written.push((own.tables.offset, tables));
+        }
+        written
     }
 
-    /// The page tables for this plan: every region with exactly the rights that it needs.
-    pub fn tables(&self) -> Tables {
-        let mut tables = Tables::new(self.physical(self.tables));
+    /// The page tables of a processor for this plan: every region with exactly the rights that it needs.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    pub fn tables_of(&self, processor: u32) -> Tables {
+        let own = self.own(processor);
+        let mut tables = Tables::new(self.physical(own.tables));
         let mut map = |virt: u64, region: Region, rights: Rights| {
             tables.map(virt, self.physical(region), region.len, rights);
         };
-        map(descriptors_at(), self.descriptors, Rights::SUPERVISOR_READ);
+        map(descriptors_at(), own.descriptors, Rights::SUPERVISOR_READ);
         map(stubs_at(), self.stubs, Rights::SUPERVISOR_EXECUTE);
-        map(ring0_stack_at(), self.ring0_stack, Rights::SUPERVISOR_WRITE);
-        map(fault_stack_at(), self.fault_stack, Rights::SUPERVISOR_WRITE);
-        for mapping in self.mappings() {
+        map(ring0_stack_at(), own.ring0_stack, Rights::SUPERVISOR_WRITE);
+        map(fault_stack_at(), own.fault_stack, Rights::SUPERVISOR_WRITE);
+        for mapping in self.mappings_of(processor) {
             map(mapping.start, mapping.region, mapping.rights);
         }
         tables

@@ -35,7 +35,7 @@ impl Vcpu {
         let memory = &*memory;
         let mut shutdown = Shutdown {
             reset: is_reset(&regs, &sregs),
-            frames: frames(memory),
+            frames: frames(memory, self.number()),
             ..Shutdown::default()
         };
         let mut registers = Registers::default();
@@ -43,7 +43,7 @@ impl Vcpu {
             registers = self.registers()?;
             compare_registers(&self.start_registers()?, &sregs, &mut shutdown);
         }
-        for (region, written, name) in written(memory.plan()) {
+        for (region, written, name) in written(memory.plan(), self.number()) {
             compare_memory(memory, region, &written, name, &mut shutdown);
         }
         if shutdown.changed.is_empty() {
@@ -84,16 +84,17 @@ fn compare_registers(was: &kvm_sregs, is: &kvm_sregs, shutdown: &mut Shutdown) {
 type Written = (Region, Vec<u8>, fn(usize) -> String);
 
 /// What the host wrote before the start, where, and what a byte of it is called.
-fn written(plan: &Plan) -> [Written; 3] {
-    let tables = plan.tables().to_bytes();
+fn written(plan: &Plan, processor: u32) -> [Written; 3] {
+    let own = plan.own(processor);
+    let tables = plan.tables_of(processor).to_bytes();
     [
         (
-            plan.descriptors,
+            own.descriptors,
             descriptors::page().to_vec(),
             descriptors::name,
         ),
         (plan.stubs, stubs::code().to_vec(), stubs::name),
-        (plan.tables, tables, paging::name),
+        (own.tables, tables, paging::name),
     ]
 }
 
@@ -117,11 +118,11 @@ fn words(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u64> {
 }
 
 /// What the processor pushed when it turned to ring 0, as far as it is still there.
-fn frames(memory: &GuestMemory) -> Vec<ExceptionFrame> {
-    let plan = memory.plan();
+fn frames(memory: &GuestMemory, processor: u32) -> Vec<ExceptionFrame> {
+    let own = memory.plan().own(processor);
     let stacks = [
-        (Stack::Ring0, plan.ring0_stack),
-        (Stack::DoubleFault, plan.fault_stack),
+        (Stack::Ring0, own.ring0_stack),
+        (Stack::DoubleFault, own.fault_stack),
     ];
     let frames = stacks.map(|(stack, region)| {
         let mut bytes = vec![0; region.len as usize];

@@ -1,15 +1,17 @@
 //! One virtual processor: made ready to start in ring 3, entered, left.
 
+mod state;
+
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kvm_bindings::{CpuId, kvm_sregs, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use wakebox_abi::{port, upcall};
 
+pub use self::state::VcpuState;
 use crate::error::{Error, Result};
-use crate::frozen::Frozen;
 use crate::ioctl;
 use crate::kick::{Kick, Reasons};
 use crate::memory::GuestMemory;
@@ -21,7 +23,6 @@ use crate::violation::Violation;
 use crate::x86_64::exception::{Exception, FRAME_WORDS};
 use crate::x86_64::registers::{self, Features, Registers};
 use crate::x86_64::state::CpuState;
-use crate::x86_64::user::UserState;
 use crate::x86_64::{RING0_STACK, fault_stack_at, ring0_stack_at};
 
 /// How often in a row KVM may ask to try again (`EAGAIN`) before that is an error.
@@ -129,50 +130,12 @@ impl Ring {
     }
 }
 
-/// All that a processor holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VcpuState {
-    cpu: CpuState,
-    interrupt_wanted: bool,
-}
-
-impl VcpuState {
-    /// What ring 3 sees of it, in a machine in whose memory that lay.
-    ///
-    /// # Errors
-    ///
-    /// The memory cannot be read.
-    pub(crate) fn user(&self, memory: &Frozen, cpuid: &CpuId) -> Result<UserState> {
-        let mut frame = None;
-        if self.cpu.is_in_ring0() {
-            // What the processor pushed when it came from ring 3.
-            let mut bytes = [0; 5 * 8];
-            let at = memory.plan().ring0_stack.offset + RING0_STACK - bytes.len() as u64;
-            memory.read(at, &mut bytes)?;
-            let (words, _) = bytes.as_chunks::<8>();
-            let [rip, _cs, rflags, rsp, _ss] =
-                std::array::from_fn(|word| u64::from_le_bytes(words[word]));
-            frame = Some((rip, rflags, rsp));
-        }
-        Ok(self.cpu.user(frame, cpuid))
-    }
-
-    /// This, which is how a processor is switched on, in ring 3 with the page tables at `tables`, where a
-    /// state goes on.
-    pub(crate) fn entered(self, tables: u64, user: &UserState, system: &System) -> Self {
-        Self {
-            cpu: self
-                .cpu
-                .entered(tables, user, (&system.cpuid, system.is_qemu)),
-            interrupt_wanted: false,
-        }
-    }
-}
-
 /// A virtual processor of a [machine](crate::machine::Machine).
 #[derive(Debug)]
 pub struct Vcpu {
     vcpu: VcpuFd,
+    /// Its number in the machine, from 0.
+    number: u32,
     /// The machine keeps it.
     memory: Weak<GuestMemory>,
     kick: Arc<VcpuKick>,
@@ -193,17 +156,18 @@ impl Vcpu {
     /// What KVM could not do.
     pub(crate) fn new(
         vm: &VmFd,
-        number: u64,
+        number: u32,
         memory: &Arc<GuestMemory>,
         ticker: &'static Ticker,
     ) -> Result<Self> {
-        let mut vcpu =
-            retry(|| vm.create_vcpu(number)).map_err(Error::kvm("create a virtual processor"))?;
+        let mut vcpu = retry(|| vm.create_vcpu(number.into()))
+            .map_err(Error::kvm("create a virtual processor"))?;
         vcpu.set_cpuid2(&System::get()?.cpuid)
             .map_err(Error::kvm("set the processor's features"))?;
         let kick = kick_of(&mut vcpu);
         Ok(Self {
             vcpu,
+            number,
             memory: Arc::downgrade(memory),
             kick,
             ticker,
@@ -219,14 +183,18 @@ impl Vcpu {
     /// # Errors
     ///
     /// What KVM could not do.
-    pub(crate) fn start(&self, entry: u64, stack: u64) -> Result<()> {
+    pub fn start(&self, entry: u64, stack: u64) -> Result<()> {
         let system = System::get()?;
         let features = Features::of(&system.cpuid);
         let mut sregs = self
             .vcpu
             .get_sregs()
             .map_err(Error::kvm("read the processor's registers"))?;
-        registers::prepare(&mut sregs, root_table(self.memory().plan()), &features);
+        registers::prepare(
+            &mut sregs,
+            root_table(self.memory().plan(), self.number),
+            &features,
+        );
         self.vcpu
             .set_sregs(&sregs)
             .map_err(Error::kvm("set the processor's registers"))?;
@@ -387,7 +355,7 @@ impl Vcpu {
     /// Whether the interrupt that is about to be injected is to be an upcall. In ring 0 none is
     /// redirected, whatever the guest says: a guest that is truthful masks them before it halts.
     fn begins_upcall(&mut self) -> Result<bool> {
-        let control = self.memory().control();
+        let control = self.memory().control_of(self.number);
         Ok(upcall::is_wanted(&control)
             && self.ring.is_user(&mut self.vcpu)?
             && upcall::host_begins(&control))
@@ -495,8 +463,17 @@ impl Vcpu {
     pub(crate) fn start_registers(&self) -> Result<kvm_sregs> {
         let mut sregs = kvm_sregs::default();
         let features = Features::of(&System::get()?.cpuid);
-        registers::prepare(&mut sregs, root_table(self.memory().plan()), &features);
+        registers::prepare(
+            &mut sregs,
+            root_table(self.memory().plan(), self.number),
+            &features,
+        );
         Ok(sregs)
+    }
+
+    /// Its number in the machine, from 0.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// What it runs.
@@ -527,13 +504,13 @@ impl Vcpu {
         place: impl Fn(u64) -> u64,
     ) -> Option<[u64; WORDS]> {
         let memory = self.memory();
-        let plan = memory.plan();
+        let own = memory.plan().own(self.number);
         let len = WORDS as u64 * 8;
         // The double-fault stack lies two pages above the ring-0 stack virtually, and right
         // after it physically.
         let at = [
-            (ring0_stack_at(), plan.ring0_stack),
-            (fault_stack_at(), plan.fault_stack),
+            (ring0_stack_at(), own.ring0_stack),
+            (fault_stack_at(), own.fault_stack),
         ]
         .into_iter()
         .find_map(|(virt, region)| {
@@ -592,7 +569,7 @@ impl Drop for Vcpu {
     }
 }
 
-/// Guest-physical address of the root of the page tables.
-pub(crate) fn root_table(plan: &Plan) -> u64 {
-    plan.physical(plan.tables)
+/// Guest-physical address of the root of a processor's page tables.
+pub(crate) fn root_table(plan: &Plan, processor: u32) -> u64 {
+    plan.physical(plan.own(processor).tables)
 }

@@ -56,6 +56,7 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         "trace-ring" => one("1024"),
         "mem" => one("32M"),
         "in-flight" => one("16"),
+        "processors" => one("1"),
         "timeout" => one("100s"),
         "limit" => LimitKind::ALL
             .iter()
@@ -96,7 +97,9 @@ fn generous(kind: LimitKind) -> &'static str {
     match kind {
         LimitKind::WallClock | LimitKind::CpuTime | LimitKind::HostFnTime => "100s",
         LimitKind::Memory | LimitKind::HostMemory => "64M",
-        LimitKind::InFlight | LimitKind::Handles | LimitKind::Timers => "64",
+        LimitKind::InFlight | LimitKind::Handles | LimitKind::Timers | LimitKind::Processors => {
+            "64"
+        }
         _ => "1M",
     }
 }
@@ -230,6 +233,7 @@ fn meeting(kind: LimitKind) -> (&'static str, &'static [&'static str], i32, &'st
             1,
             "greet",
         ),
+        LimitKind::Processors => ("0", &["run", "hello"], 1, "0 is the limit"),
         // The command has no host functions: the limit is there and nothing meets it.
         LimitKind::HostFnTime => ("1ms", &["run", "hello"], 0, "Hello"),
         kind => panic!(

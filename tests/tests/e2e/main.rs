@@ -36,6 +36,7 @@ mod outputs;
 mod outside;
 mod policy;
 mod pools;
+mod processors;
 mod resolve;
 mod scarcity;
 mod soak;

@@ -137,6 +137,7 @@ pub(super) fn sizes_of(plan: &Plan) -> Sizes {
         in_flight: plan.completion_entries,
         instance: plan.instance.len,
         trace_records: plan.trace_records,
+        processors: 1,
     }
 }
 
@@ -345,6 +346,7 @@ impl Parked {
             instance: fields.u64()?,
             in_flight: fields.u32()?,
             trace_records: fields.u32()?,
+            processors: 1,
         };
         if !can_be(&sizes) {
             return Err(fields.damaged("has sizes of memory that no guest has"));

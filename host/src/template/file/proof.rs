@@ -42,6 +42,7 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
         in_flight: 64,
         instance: 4 * PAGE_SIZE,
         trace_records: 0,
+        processors: 1,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("it has room");
     let memory = GuestMemory::new(plan.clone()).expect("there is memory");

@@ -30,9 +30,10 @@ impl<T> Clone for Shared<T> {
 }
 
 impl Shared<MappedControl> {
-    pub(super) fn control(memory: &Arc<GuestMemory>) -> Self {
+    pub(super) fn control(memory: &Arc<GuestMemory>, region: Region) -> Self {
+        debug_assert_eq!(region.len, wakebox_abi::layout::PAGE_SIZE, "it is a page");
         Self {
-            region: memory.plan().control,
+            region,
             memory: memory.clone(),
             len: 1,
             of: PhantomData,

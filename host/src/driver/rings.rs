@@ -1,0 +1,135 @@
+//! The driver of a guest with several processors, each of which has rings of its own.
+//!
+//! All rings are served in each turn. An operation goes by one name here, whichever ring it came from: its
+//! slot's number, and in the lower bits that of the ring ([`InFlight::of_ring`](super::inflight::InFlight)).
+
+use std::sync::Arc;
+
+use wakebox_abi::entry::{Completion, Submission, Token};
+use wakebox_abi::memory::{Control, Slots};
+use wakebox_abi::queue::Queue;
+
+use super::backend::Backend;
+use super::herd::Herd;
+use super::{Driver, Violation};
+
+impl<B, C, S, R> Driver<B, C, S, R>
+where
+    B: Backend,
+    C: Control + Clone,
+    S: Slots<{ Submission::WORDS }>,
+    R: Slots<{ Completion::WORDS }>,
+{
+    /// Has these told when something was completed for them: one for each ring.
+    pub(crate) fn tell(&mut self, herd: Arc<Herd>) {
+        self.herd = Some(herd);
+    }
+
+    /// Whether there are several.
+    pub(crate) fn has_several(&self) -> bool {
+        self.herd.is_some()
+    }
+
+    /// The rings of a processor.
+    #[inline]
+    pub(super) fn queue_of(&mut self, ring: u32) -> &mut Queue<C, S, R> {
+        match ring.checked_sub(1) {
+            None => &mut self.queue,
+            Some(other) => &mut self.others[other as usize],
+        }
+    }
+
+    /// What an operation is called here that a processor calls so; `None` if it cannot call one so.
+    pub(crate) fn name_of(&self, processor: u32, token: Token) -> Option<Token> {
+        let checked = self.inflight.check_slot(token);
+        checked
+            .ok()
+            .map(|()| self.inflight.of_ring(processor, token))
+    }
+
+    /// All rings.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Queue<C, S, R>> {
+        std::iter::once(&self.queue).chain(&self.others)
+    }
+
+    /// Completions published in all rings, a count that wraps around.
+    #[inline]
+    pub(super) fn published_in_all(&self) -> u32 {
+        let others = self.others.iter().map(Queue::published);
+        others.fold(self.queue.published(), u32::wrapping_add)
+    }
+
+    /// Free-running count of completions published for a processor.
+    pub(crate) fn published_of(&self, ring: u32) -> u32 {
+        let queue = match ring.checked_sub(1) {
+            None => &self.queue,
+            Some(other) => &self.others[other as usize],
+        };
+        queue.published()
+    }
+
+    /// Whether a processor has submitted something that was not taken yet. A hint.
+    #[inline]
+    pub(super) fn has_news_in_any(&self) -> bool {
+        self.queue.has_news() || self.others.iter().any(Queue::has_news)
+    }
+
+    /// [`Queue::begin`] for all rings.
+    pub(super) fn begin_in_all(&mut self) -> Result<(), Violation> {
+        self.queue.begin(self.inflight.len_of(0))?;
+        for (ring, queue) in (1..).zip(&mut self.others) {
+            queue.begin(self.inflight.len_of(ring))?;
+        }
+        Ok(())
+    }
+
+    /// The next submission, and the ring that it was in; what one processor has submitted comes before what the
+    /// next has.
+    #[inline]
+    pub(super) fn take_from_any(&mut self) -> Result<Option<(u32, Submission)>, Violation> {
+        if let Some(submission) = self.queue.take(self.inflight.len_of(0))? {
+            return Ok(Some((0, submission)));
+        }
+        for (ring, queue) in (1..).zip(&mut self.others) {
+            if let Some(submission) = queue.take(self.inflight.len_of(ring))? {
+                return Ok(Some((ring, submission)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// [`Queue::finish`] for all rings, and whoever has something in one of them is told.
+    pub(super) fn finish_in_all(&mut self) {
+        let Some(herd) = &self.herd else {
+            self.queue.finish();
+            return;
+        };
+        let queues = std::iter::once(&mut self.queue).chain(&mut self.others);
+        for (ring, queue) in (0..).zip(queues) {
+            let has_some = queue.unpublished() > 0;
+            queue.finish();
+            if has_some {
+                herd.completed(ring);
+            }
+        }
+    }
+
+    /// What stands in the way of a processor's sleep, after a turn. With several, it is said to sleep if nothing
+    /// does.
+    pub(super) fn look(&self, processor: u32) -> (bool, bool) {
+        let published = self.published_of(processor);
+        match &self.herd {
+            None => {
+                let seen = wakebox_abi::wake::guest_has_seen(self.queue.control());
+                (published != seen, self.in_flight() == 0)
+            }
+            Some(herd) => {
+                let has_news = herd.sleeps_unless_it_has_news(processor, published);
+                let is_stuck = !has_news
+                    && self.in_flight() == 0
+                    && herd.all_sleep(|other| self.published_of(other));
+                (has_news, is_stuck)
+            }
+        }
+    }
+}
