@@ -261,7 +261,7 @@ pub(super) fn run_beside<T, F: Future<Output = T>>(
     stop: impl Future<Output = ()> + Send + 'static,
     beside: impl FnOnce(&Sandbox) -> F,
 ) -> Result<(Sandbox, Outcome, T)> {
-    let runtime = runtime()?;
+    let runtime = runtime(builder.most_processors())?;
     let result = runtime.block_on(async {
         let mut sandbox = builder.build()?;
         let kill = sandbox.handle();
@@ -293,10 +293,13 @@ pub(super) fn run_beside<T, F: Future<Output = T>>(
     result
 }
 
-/// One worker enters the guest, the other turns the reactor meanwhile.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+/// One worker for each of the guest's processors, as far as there are processors for them, and one that turns the
+/// reactor meanwhile.
+fn runtime(processors: u32) -> Result<tokio::runtime::Runtime> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let at_once = (processors as usize).clamp(1, available);
     Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1 + at_once)
         .enable_all()
         .build()?)
 }

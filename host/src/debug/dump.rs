@@ -39,39 +39,51 @@ const PID: u32 = 1;
 /// A guest as it stopped, ready to be written as an ELF core file:
 /// [`Sandbox::crash_dump`](crate::Sandbox::crash_dump).
 ///
-/// `gdb GUEST CORE` opens it with registers, memory and backtrace. It holds all that the guest could
+/// `gdb GUEST CORE` opens it with registers, memory and backtrace; each processor that has begun is a thread,
+/// and the first is the one that has ended the guest. It holds all that the guest could
 /// read, secrets included; of the host it holds nothing. It keeps the guest's memory as long as it
 /// exists, and shows it as it is when it is written.
 #[derive(Debug)]
 pub struct CrashDump {
     memory: View,
     image: Image,
-    registers: Registers,
-    floating_point: Option<[u8; 512]>,
+    /// Of the processor that has ended the guest.
+    first: Thread,
+    /// Of the others.
+    others: Vec<Thread>,
     signal: i32,
+}
+
+/// A processor, which a debugger takes for a thread.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// Its number, from 0.
+    pub(crate) processor: u32,
+    pub(crate) registers: Registers,
+    pub(crate) floating_point: Option<[u8; 512]>,
 }
 
 impl CrashDump {
     pub(crate) fn new(
         memory: View,
         image: Image,
-        registers: Registers,
-        floating_point: Option<[u8; 512]>,
+        first: Thread,
+        others: Vec<Thread>,
         signal: i32,
     ) -> Self {
         Self {
             memory,
             image,
-            registers,
-            floating_point,
+            first,
+            others,
             signal,
         }
     }
 
-    /// The guest's registers.
+    /// The guest's registers, on the processor that has ended it.
     #[must_use]
     pub fn registers(&self) -> &Registers {
-        &self.registers
+        &self.first.registers
     }
 
     /// Writes the file, readable by its owner alone. An existing one is replaced. It is as long as
@@ -169,66 +181,17 @@ impl CrashDump {
 
     fn notes(&self) -> Vec<u8> {
         let mut notes = Vec::new();
-        push_note(&mut notes, note::PRSTATUS, &self.status());
+        push_note(&mut notes, note::PRSTATUS, &self.first.status(self.signal));
         push_note(&mut notes, note::PRPSINFO, &self.process());
         push_note(&mut notes, note::AUXV, &self.auxiliary_vector());
-        if let Some(state) = &self.floating_point {
-            push_note(&mut notes, note::FPREGSET, state);
-        }
+        self.first.push_floating_point(&mut notes);
         push_note(&mut notes, note::FILE, &self.files());
+        // Another thread begins with its status.
+        for thread in &self.others {
+            push_note(&mut notes, note::PRSTATUS, &thread.status(0));
+            thread.push_floating_point(&mut notes);
+        }
         notes
-    }
-
-    /// `struct elf_prstatus`.
-    fn status(&self) -> Vec<u8> {
-        let mut status = vec![0; 336];
-        put(&mut status, 0, &self.signal.to_le_bytes());
-        put(&mut status, 12, &(self.signal as u16).to_le_bytes());
-        put(&mut status, 32, &PID.to_le_bytes());
-        let r = &self.registers;
-        let (code, data) = (u64::from(RING3_CODE), u64::from(RING3_DATA));
-        // `struct user_regs_struct`; there is no system call to restart (-1), and no base in `fs`
-        // or `gs`.
-        let registers = [
-            r.r15,
-            r.r14,
-            r.r13,
-            r.r12,
-            r.rbp,
-            r.rbx,
-            r.r11,
-            r.r10,
-            r.r9,
-            r.r8,
-            r.rax,
-            r.rcx,
-            r.rdx,
-            r.rsi,
-            r.rdi,
-            u64::MAX,
-            r.rip,
-            code,
-            r.rflags,
-            r.rsp,
-            data,
-            0,
-            0,
-            data,
-            data,
-            data,
-            data,
-        ];
-        let bytes: Vec<u8> = registers
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
-        put(&mut status, 112, &bytes);
-        put(
-            &mut status,
-            328,
-            &u32::from(self.floating_point.is_some()).to_le_bytes(),
-        );
-        status
     }
 
     /// `struct elf_prpsinfo`.
@@ -276,6 +239,66 @@ impl CrashDump {
             bytes.push(0);
         }
         bytes
+    }
+}
+
+impl Thread {
+    fn push_floating_point(&self, notes: &mut Vec<u8>) {
+        if let Some(state) = &self.floating_point {
+            push_note(notes, note::FPREGSET, state);
+        }
+    }
+
+    /// `struct elf_prstatus`.
+    fn status(&self, signal: i32) -> Vec<u8> {
+        let mut status = vec![0; 336];
+        put(&mut status, 0, &signal.to_le_bytes());
+        put(&mut status, 12, &(signal as u16).to_le_bytes());
+        put(&mut status, 32, &(PID + self.processor).to_le_bytes());
+        let r = &self.registers;
+        let (code, data) = (u64::from(RING3_CODE), u64::from(RING3_DATA));
+        // `struct user_regs_struct`; there is no system call to restart (-1), and no base in `fs`
+        // or `gs`.
+        let registers = [
+            r.r15,
+            r.r14,
+            r.r13,
+            r.r12,
+            r.rbp,
+            r.rbx,
+            r.r11,
+            r.r10,
+            r.r9,
+            r.r8,
+            r.rax,
+            r.rcx,
+            r.rdx,
+            r.rsi,
+            r.rdi,
+            u64::MAX,
+            r.rip,
+            code,
+            r.rflags,
+            r.rsp,
+            data,
+            0,
+            0,
+            data,
+            data,
+            data,
+            data,
+        ];
+        let bytes: Vec<u8> = registers
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        put(&mut status, 112, &bytes);
+        put(
+            &mut status,
+            328,
+            &u32::from(self.floating_point.is_some()).to_le_bytes(),
+        );
+        status
     }
 }
 
@@ -397,8 +420,12 @@ mod tests {
         let dump = CrashDump::new(
             View::new(memory, (0..mappings).map(mapping).collect()),
             image,
-            Registers::default(),
-            None,
+            Thread {
+                processor: 0,
+                registers: Registers::default(),
+                floating_point: None,
+            },
+            Vec::new(),
             0,
         );
         let mut file = tempfile::tempfile().unwrap();

@@ -97,6 +97,12 @@ impl Herd {
             .swap(true, Ordering::AcqRel)
     }
 
+    /// Whether there is such a processor, and it has begun.
+    pub(crate) fn has_begun(&self, processor: u32) -> bool {
+        let member = self.members.get(processor as usize);
+        member.is_some_and(|member| member.has_begun.load(Ordering::Acquire))
+    }
+
     /// Something was completed for a processor, or another has nudged it.
     pub(crate) fn completed(&self, processor: u32) {
         let member = self.member(processor);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wakebox_abi::layout;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::machines::Machines;
 
@@ -13,7 +14,7 @@ use super::{QUANTUM, Sandbox, create};
 use crate::calls::HostFunctions;
 use crate::calls::host::{Functions, HostContext};
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
 use crate::observe::Sinks;
 use crate::policy::Policy;
@@ -220,6 +221,17 @@ impl Builder {
     pub fn processors(mut self, processors: u32) -> Self {
         self.processors = Some(processors);
         self
+    }
+
+    /// Most processors that the guest will have, as far as that is known before its file is read: for whoever makes a
+    /// runtime for it.
+    #[must_use]
+    pub fn most_processors(&self) -> u32 {
+        let granted = self.limits.or(self.policy.limits());
+        let granted = granted.count(LimitKind::Processors);
+        self.processors
+            .unwrap_or(granted)
+            .min(layout::PROCESSORS_MAX)
     }
 
     /// Most operations in flight, for each processor: [`Limits::in_flight`].

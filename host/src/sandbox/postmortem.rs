@@ -8,7 +8,7 @@ use wakebox_vmm::x86_64::registers::Registers;
 
 use super::Sandbox;
 use crate::debug::backtrace::Backtrace;
-use crate::debug::dump::CrashDump;
+use crate::debug::dump::{CrashDump, Thread};
 use crate::debug::symbols::Symbols;
 use crate::debug::unwind::unwind_with;
 use crate::elf::fuel::{Fuel, limits};
@@ -17,7 +17,8 @@ use crate::outcome::{Instruction, LONGEST_INSTRUCTION, Outcome};
 use crate::outside::{Panicked, guarded};
 
 impl Sandbox {
-    /// Where the guest stands, or stood when it ended: the calls that led there.
+    /// Where the guest stands, or stood when it ended: the calls that led there, on the processor that has
+    /// ended it.
     ///
     /// A [`Fault`](crate::Fault) and a [`Panic`](crate::Panic) carry their own; this is for guests
     /// that were stopped by a limit, a violation or a kill.
@@ -26,8 +27,30 @@ impl Sandbox {
     ///
     /// KVM did not give the registers.
     pub fn backtrace(&self) -> Result<Backtrace> {
-        let stopped = self.stopped_at(self.machine.vcpu_of(self.ender).registers()?);
+        self.backtrace_at(self.ender)
+    }
+
+    /// The same of a processor, by its number, from 0. `None` if the guest has none of this number, or it has not begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::backtrace`].
+    pub fn backtrace_of(&self, processor: u32) -> Result<Option<Backtrace>> {
+        let has_begun = self.has_begun(processor);
+        has_begun.then(|| self.backtrace_at(processor)).transpose()
+    }
+
+    fn backtrace_at(&self, processor: u32) -> Result<Backtrace> {
+        let registers = self.machine.vcpu_of(processor).registers()?;
+        let stopped = self.stopped_at(processor, registers);
         Ok(stopped.backtrace(&Fuel::new(limits::UNWIND)))
+    }
+
+    fn has_begun(&self, processor: u32) -> bool {
+        match &self.processors {
+            Some(processors) => processors.herd.has_begun(processor),
+            None => processor == 0,
+        }
     }
 
     /// What a debugger needs to look at the guest as it stands, or stood when it ended.
@@ -36,18 +59,28 @@ impl Sandbox {
     ///
     /// KVM did not give the registers.
     pub fn crash_dump(&self) -> Result<CrashDump> {
+        let thread = |processor| {
+            let vcpu = self.machine.vcpu_of(processor);
+            Ok(Thread {
+                processor,
+                registers: vcpu.registers()?,
+                floating_point: vcpu.floating_point(),
+            })
+        };
+        let others = (0..self.memory.plan().processors())
+            .filter(|processor| *processor != self.ender && self.has_begun(*processor));
         Ok(CrashDump::new(
             self.memory.view_of(self.ender),
             self.image.clone(),
-            self.machine.vcpu_of(self.ender).registers()?,
-            self.machine.vcpu_of(self.ender).floating_point(),
+            thread(self.ender)?,
+            others.map(thread).collect::<Result<_>>()?,
             self.signal,
         ))
     }
 
-    fn stopped_at(&self, registers: Registers) -> Stopped {
+    fn stopped_at(&self, processor: u32, registers: Registers) -> Stopped {
         Stopped {
-            view: self.memory.view_of(self.ender),
+            view: self.memory.view_of(processor),
             symbols: self.symbols.clone(),
             registers,
         }
@@ -66,10 +99,12 @@ impl Sandbox {
                     .read(registers.rip, &mut bytes);
                 bytes.truncate(len);
                 fault.instruction = Instruction::new(registers.rip, bytes);
-                fault.backtrace = self.stopped_at(registers).look().await;
+                fault.backtrace = self.stopped_at(self.ender, registers).look().await;
             }
             Outcome::Panic(panic) => match self.machine.vcpu_of(self.ender).registers() {
-                Ok(registers) => panic.backtrace = self.stopped_at(registers).look().await,
+                Ok(registers) => {
+                    panic.backtrace = self.stopped_at(self.ender, registers).look().await;
+                }
                 Err(error) => tracing::warn!(%error, "a panic has no backtrace"),
             },
             _ => {}

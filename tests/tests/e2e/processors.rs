@@ -1,6 +1,7 @@
 //! Guests with several processors: in every mode, on one thread and on several, and every end of one
 //! while others run.
 
+use std::process::Command;
 use std::time::Duration;
 
 use wakebox::{Builder, Cause, Limit, LimitKind, Limits, Outcome, Sandbox, Violation, WakeMode};
@@ -380,4 +381,96 @@ fn a_machine_with_several_processors_serves_guests_with_as_many() {
             );
         }
     });
+}
+
+/// The number of each thread of a core file, in their order.
+fn threads(core: &[u8]) -> Vec<u32> {
+    // Sizes of the name and of `struct elf_prstatus`, and the type of the note.
+    let words = [5_u32, 336, 1].map(u32::to_le_bytes);
+    let found = memchr::memmem::find_iter(core, words.as_flattened());
+    // Behind them and the name, the process is the 32nd byte.
+    let number = |at: usize| core[at + 12 + 8 + 32..][..4].try_into().unwrap();
+    found.map(|at| u32::from_le_bytes(number(at))).collect()
+}
+
+#[kvm_test]
+async fn each_processor_that_has_begun_has_a_backtrace_and_is_a_thread_of_the_crash_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let core = folder.path().join("core");
+    let mut sandbox = processors(3, WakeMode::Out, &["end", "1", "fault", "sleep"])
+        .build()
+        .unwrap();
+    let outcome = ends(&mut sandbox).await;
+    assert!(matches!(outcome, Outcome::Fault(_)), "{outcome}");
+    for processor in 0..3 {
+        let backtrace = sandbox
+            .backtrace_of(processor)
+            .unwrap()
+            .unwrap()
+            .to_string();
+        assert!(
+            backtrace.contains("one_of_those"),
+            "processor {processor}: {backtrace}"
+        );
+    }
+    assert!(sandbox.backtrace_of(3).unwrap().is_none());
+    sandbox.crash_dump().unwrap().write(&core).unwrap();
+    // From one on, and the one that has ended it first.
+    assert_eq!(threads(&std::fs::read(&core).unwrap()), [2, 1, 3]);
+
+    let mut sandbox = processors(3, WakeMode::Out, &["never"]).build().unwrap();
+    assert!(ends(&mut sandbox).await.is_success());
+    assert!(
+        sandbox.backtrace_of(1).unwrap().is_none(),
+        "it has not begun"
+    );
+    sandbox.crash_dump().unwrap().write(&core).unwrap();
+    assert_eq!(threads(&std::fs::read(&core).unwrap()), [1]);
+}
+
+#[kvm_test]
+fn the_command_gives_a_guest_processors_in_its_jail() {
+    let run = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
+        command.arg("run").args(options).arg(guest("processors"));
+        let ended = command
+            .args(["--", "turns"])
+            .output()
+            .expect("the command starts");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        (ended.status.code(), said)
+    };
+    for mode in ["out", "irq", "poll", "auto"] {
+        let granted = [
+            "--limit",
+            "processors=3",
+            "--processors",
+            "3",
+            "--wake",
+            mode,
+        ];
+        let (code, said) = run(&[&granted[..], &["--stats"]].concat());
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains(", processor "),
+            "it has rung for others: {said}"
+        );
+    }
+    let (code, said) = run(&["--processors", "2"]);
+    assert!(
+        code == Some(1) && said.contains("--limit processors=2"),
+        "{said}"
+    );
+    let (code, said) = run(&[
+        "--processors",
+        "2",
+        "--limit",
+        "processors=2",
+        "--timeline",
+        "/dev/null",
+    ]);
+    assert!(
+        code == Some(1) && said.contains("cannot be watched"),
+        "{said}"
+    );
 }

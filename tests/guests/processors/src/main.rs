@@ -43,6 +43,7 @@ fn main() {
             start_all(asleep);
             asleep(&mut own);
         }
+        "chunks" => chunks(&mut own),
         "end" => end(&mut own),
         "start-self" => start(0, asleep),
         "start-twice" => {
@@ -170,6 +171,32 @@ fn cancel(own: &mut Own) {
     let target = token(3, 7);
     own.submit(Cancel { target }.submission(token(0, 0)));
     assert_eq!(own.wait().status, Status::Cancelled);
+}
+
+static LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// `chunks N`: so many pieces of work, of the same length, which whoever is free takes.
+fn chunks(own: &mut Own) {
+    LEFT.store(arg(1).parse().unwrap_or(0), Ordering::SeqCst);
+    start_all(|own| {
+        take_chunks();
+        done(own)
+    });
+    take_chunks();
+    wait_for_others(own);
+}
+
+fn take_chunks() {
+    let less = |left: u32| left.checked_sub(1);
+    while LEFT
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .is_ok()
+    {
+        // Some 100 us.
+        for turn in 0..100_000_u64 {
+            black_box(turn);
+        }
+    }
 }
 
 static BEGUN: AtomicU32 = AtomicU32::new(0);
