@@ -21,6 +21,8 @@ mod primitives;
 
 #[path = "../vmm/src/kick.rs"]
 mod kick;
+#[path = "../src/driver/member.rs"]
+mod member;
 #[path = "../src/driver/notify.rs"]
 mod notify;
 #[path = "../src/driver/ready.rs"]
@@ -35,6 +37,7 @@ use std::task::Poll;
 use loom::thread;
 
 use kick::{Kick, Processor, Reasons};
+use member::Member;
 use notify::Notify;
 use primitives::{
     Arc, AtomicBool, AtomicWaker, Condvar, Mutex, Ordering, block_on, without_fences,
@@ -280,6 +283,81 @@ fn a_processor_that_is_gone_is_not_touched() {
         let after = cpu.0.immediate_exit.load(Ordering::Relaxed);
         assert_eq!(before, after, "it was reached after it had gone");
     });
+}
+
+/// One of several processors computes, and something is completed for it that it is to be interrupted for.
+fn an_interrupt(without: Without) {
+    let (cpu, kick) = kicked();
+    let member = Arc::new(Member::new(kick.clone(), true));
+    let other = thread::spawn({
+        let member = member.clone();
+        move || {
+            without_fences(without.other);
+            member.has_some();
+        }
+    });
+    loop {
+        without_fences(without.runner);
+        if member.enters() {
+            break;
+        }
+        // That of a kick is another matter.
+        without_fences(false);
+        kick.enter(1, 0);
+        cpu.run();
+        kick.leave(true);
+        member.left();
+    }
+    other.join().unwrap();
+}
+
+#[test]
+fn one_of_several_processors_that_computes_is_interrupted() {
+    explore(|| an_interrupt(NONE));
+}
+
+#[test]
+fn an_interrupt_is_lost_without_the_processors_fence() {
+    refuses(|| an_interrupt(NO_RUNNERS));
+}
+
+#[test]
+fn an_interrupt_is_lost_without_the_other_sides_fence() {
+    refuses(|| an_interrupt(NO_OTHERS));
+}
+
+/// One of several processors goes to sleep, and another leaves something for it.
+fn a_sleep(registers_first: bool) {
+    let (_, kick) = kicked();
+    let member = Arc::new(Member::new(kick, false));
+    let published = Arc::new(AtomicBool::new(false));
+    let other = thread::spawn({
+        let (member, published) = (member.clone(), published.clone());
+        move || {
+            published.store(true, Ordering::Relaxed);
+            member.has_some();
+        }
+    });
+    block_on(poll_fn(|context| {
+        let mut has_news = !registers_first && published.load(Ordering::Relaxed);
+        member.register(context.waker());
+        has_news |= registers_first && published.load(Ordering::Relaxed);
+        match has_news {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }));
+    other.join().unwrap();
+}
+
+#[test]
+fn one_of_several_processors_that_goes_to_sleep_is_woken() {
+    explore(|| a_sleep(true));
+}
+
+#[test]
+fn one_that_looks_before_it_registers_sleeps_for_ever() {
+    refuses(|| a_sleep(false));
 }
 
 /// What a run does when it is ended from elsewhere: it looks, computes, and is parked.

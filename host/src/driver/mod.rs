@@ -34,6 +34,7 @@ mod closing;
 mod detached;
 pub(crate) mod herd;
 pub(crate) mod inflight;
+mod member;
 pub(crate) mod notify;
 pub(crate) mod placement;
 pub(crate) mod poller;
