@@ -5,7 +5,6 @@
 
 use alloc::boxed::Box;
 use core::alloc::Layout;
-use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::ops::{Deref, DerefMut};
@@ -20,8 +19,9 @@ use wakebox_abi::op::Buf;
 use wakebox_abi::status::Status;
 
 use crate::io::{Error, Result};
-use crate::mask::{self, MaskedCell};
+use crate::mask;
 use crate::runtime::runtime;
+use crate::several::SharedCell;
 use crate::wait_queue::{Key, WaitQueue};
 
 /// Buffers begin at a multiple of this.
@@ -31,10 +31,15 @@ const ALIGN: usize = 16;
 pub(crate) struct Arena {
     start: usize,
     len: usize,
-    free: Cell<usize>,
-    space: MaskedCell<Talc<Manual, DefaultBinning>>,
+    space: SharedCell<Free>,
     /// Those who need more than there is.
-    queue: MaskedCell<WaitQueue>,
+    queue: SharedCell<WaitQueue>,
+}
+
+/// What nobody has.
+struct Free {
+    talc: Talc<Manual, DefaultBinning>,
+    bytes: usize,
 }
 
 impl Arena {
@@ -52,9 +57,11 @@ impl Arena {
         Self {
             start,
             len,
-            free: Cell::new(len),
-            space: MaskedCell::new(space),
-            queue: MaskedCell::new(WaitQueue::new()),
+            space: SharedCell::new(Free {
+                talc: space,
+                bytes: len,
+            }),
+            queue: SharedCell::new(WaitQueue::new()),
         }
     }
 
@@ -68,15 +75,10 @@ impl Arena {
 
     /// A buffer, if there is space for it now.
     pub(crate) fn allocate(&self, capacity: u32) -> Option<IoBuf> {
-        let _masked = mask::mask();
+        let mut free = self.space.borrow_mut();
         // SAFETY: the size is not zero.
-        let start = unsafe {
-            self.space
-                .borrow_mut()
-                .try_allocate(Self::layout(capacity))?
-        };
-        self.free
-            .set(self.free.get().saturating_sub(capacity as usize));
+        let start = unsafe { free.talc.try_allocate(Self::layout(capacity))? };
+        free.bytes = free.bytes.saturating_sub(capacity as usize);
         Some(IoBuf {
             start,
             len: 0,
@@ -87,13 +89,15 @@ impl Arena {
     /// Takes a buffer's space back and lets the first in the queue try again.
     fn free(&self, buf: &mut IoBuf) {
         let _masked = mask::mask();
-        // SAFETY: `allocate` gave it out with this layout, and a buffer ends once.
-        unsafe {
-            self.space
-                .borrow_mut()
-                .deallocate(buf.start.as_ptr(), Self::layout(buf.capacity));
+        {
+            let mut free = self.space.borrow_mut();
+            // SAFETY: `allocate` gave it out with this layout, and a buffer ends once.
+            unsafe {
+                free.talc
+                    .deallocate(buf.start.as_ptr(), Self::layout(buf.capacity));
+            }
+            free.bytes += buf.capacity as usize;
         }
-        self.free.set(self.free.get() + buf.capacity as usize);
         let first = self.queue.borrow().first();
         if let Some(waker) = first {
             waker.wake();
@@ -115,7 +119,7 @@ impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
             .field("len", &self.len)
-            .field("free", &self.free.get())
+            .field("free", &self.space.borrow().bytes)
             .finish_non_exhaustive()
     }
 }
@@ -297,6 +301,14 @@ impl Future for Space {
             None => {
                 let key = arena.queue.borrow_mut().join(cx.waker());
                 self.key = Some(key);
+                // Another processor may have freed what is needed before this stood in the queue.
+                #[cfg(feature = "processors")]
+                if arena.queue.borrow().is_first(key)
+                    && let Some(buf) = arena.allocate(capacity)
+                {
+                    self.leave();
+                    return Poll::Ready(Ok(buf));
+                }
             }
         }
         Poll::Pending

@@ -6,12 +6,22 @@ use talc::TalcCell;
 use talc::source::Manual;
 use wakebox_abi::boot::Range;
 
-use crate::mask;
+#[cfg(not(feature = "processors"))]
+use crate::mask::mask as alone;
+
+/// Nobody else uses the heap, until what is returned is dropped.
+#[cfg(feature = "processors")]
+#[inline(always)]
+fn alone() -> crate::lock::Taken<'static> {
+    static LOCK: crate::lock::RawLock = crate::lock::RawLock::new();
+    LOCK.take()
+}
 
 struct Shared(TalcCell<Manual>);
 
 // SAFETY: a guest has one virtual processor, and upcalls are masked whenever the heap is used; interrupt
-// stubs run in ring 0 and allocate nothing. On a host, where threads exist, the heap is never used.
+// stubs run in ring 0 and allocate nothing. Where there are several processors, one of them has the lock.
+// On a host, where threads exist, the heap is never used.
 unsafe impl Sync for Shared {}
 
 static SHARED: Shared = Shared(TalcCell::new(Manual));
@@ -37,21 +47,21 @@ pub struct Heap;
 unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _masked = mask::mask();
+        let _alone = alone();
         // SAFETY: the caller's promise.
         unsafe { SHARED.0.alloc(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let _masked = mask::mask();
+        let _alone = alone();
         // SAFETY: the caller's promise.
         unsafe { SHARED.0.dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _masked = mask::mask();
+        let _alone = alone();
         // SAFETY: the caller's promise.
         unsafe { SHARED.0.realloc(block, layout, size) }
     }

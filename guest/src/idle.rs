@@ -62,10 +62,10 @@ impl Idle {
         &self.counts
     }
 
-    /// Nanoseconds for which to watch now.
-    fn window(&self) -> u32 {
+    /// Nanoseconds for which to watch now. `others` says whether other processors may leave something.
+    fn window(&self, others: bool) -> u32 {
         match self.mode {
-            _ if !self.exitless => 0,
+            _ if !self.exitless && !others => 0,
             Mode::Poll => self.spin_ns,
             Mode::Auto if self.patience.is_worth_a_try() => self.spin_ns.min(AUTO_NS),
             _ => 0,
@@ -97,7 +97,7 @@ impl Runtime {
 
     /// `out WAIT`.
     fn leave(&self, taken: u32) {
-        if wake::guest_may_sleep(&self.control, Sleep::Out, taken) {
+        if self.here.may_sleep(&self.control, Sleep::Out, taken) {
             trace::write(move |_| What::Sleeps {
                 how: trace::Idle::Out,
             });
@@ -110,7 +110,7 @@ impl Runtime {
 
     /// `hlt`, in ring 0.
     fn halt(&self, taken: u32) {
-        if wake::guest_may_sleep(&self.control, Sleep::Halt, taken) {
+        if self.here.may_sleep(&self.control, Sleep::Halt, taken) {
             let interrupts = || self.control.load(Word::Interrupts, Ordering::Relaxed);
             let before = interrupts();
             trace::write(move |_| What::Sleeps {
@@ -133,9 +133,10 @@ impl Runtime {
 
     /// Watches the completion ring for a bounded time. Returns whether there is something to do.
     fn watch(&self) -> bool {
-        let window = self.idle.window();
+        let others = self.here.expects_posts();
+        let window = self.idle.window(others);
         // Nobody is in a hurry for the end of a deadline or of console output.
-        if window == 0 || !self.reactor.is_awaited() {
+        if window == 0 || !(others || self.reactor.is_awaited()) {
             return false;
         }
         self.ring_if_unseen();
@@ -154,7 +155,7 @@ impl Runtime {
         let mut looks_left = window / LOOK_NS;
         while looks_left > 0 {
             for _ in 0..LOOKS {
-                if self.reactor.has_news() {
+                if self.reactor.has_news() || self.here.has_posts(&self.control) {
                     count(&self.idle.counts.by_memory);
                     self.idle.patience.paid();
                     return Roused::Memory;

@@ -16,7 +16,7 @@
 //! }
 //! ```
 //!
-//! It runs on one virtual processor, in ring 3, without a kernel beneath. Whatever it
+//! It runs on one virtual processor (or several, with the feature `processors`), in ring 3, without a kernel beneath. Whatever it
 //! awaits that is not another of its own tasks goes to the host through a ring in shared
 //! memory, and the completion wakes exactly that task.
 //!
@@ -30,6 +30,7 @@
 //! | [`net`] | TCP, UDP, Unix sockets, names |
 //! | [`fs`] | files and directories |
 //! | `interrupt` | with the feature of that name: tasks that interrupt others |
+//! | `processor` | with the feature `processors`: tasks on several processors |
 //! | [`host`], [`serve`] | calls of functions of the embedding program, and by it |
 //! | [`snapshot`], [`restored`], [`on_restore`] | templates, and what follows from them |
 //! | [`mod@env`], [`process`], [`random`], [`ops`] | arguments, the end, randomness, the rest |
@@ -85,6 +86,7 @@
 //!   before. [`random::fill`] asks the host each time.
 //! - `interrupt`: urgent tasks (`interrupt::spawn`), which interrupt what computes. Costs two loads and a
 //!   store at each allocation and each call of the runtime.
+//! - `processors`: several processors (`processor`). Costs a lock at each allocation; not together with `interrupt`.
 //! - `picoserve`: sockets and the clock for that HTTP server, in `net::picoserve`.
 //!
 //! The traits of `futures-io` need `std`, because their errors do.
@@ -108,6 +110,8 @@ mod export;
 mod generator;
 mod heap;
 mod idle;
+#[cfg(any(feature = "processors", test))]
+mod lock;
 #[cfg(feature = "log")]
 mod logger;
 #[cfg_attr(test, path = "machine/fake.rs")]
@@ -118,6 +122,7 @@ mod panic;
 mod reactor;
 mod restore;
 mod runtime;
+mod several;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -138,6 +143,8 @@ pub mod io;
 pub mod net;
 pub mod ops;
 pub mod process;
+#[cfg(any(feature = "processors", test))]
+pub mod processor;
 pub mod random;
 pub mod task;
 pub mod time;

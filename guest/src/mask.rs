@@ -34,7 +34,7 @@ use core::cell::{Ref, RefCell, RefMut};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-#[cfg(feature = "critical-section")]
+#[cfg(all(feature = "critical-section", not(feature = "processors")))]
 pub(crate) use self::masks::lift;
 pub(crate) use self::masks::{
     KNOWS_REASON_OF_POST, Masked, begin, end, is_home, mask, number, upcalls, urgent_executors,

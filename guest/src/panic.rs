@@ -2,7 +2,7 @@
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use wakebox_abi::report::{SIZE, Writer};
 use wakebox_abi::{layout, port};
@@ -15,13 +15,15 @@ use crate::runtime::try_runtime;
 /// printed, and rings ABORT. The host takes the backtrace from there, by the registers that it finds.
 #[doc(hidden)]
 pub fn panic(info: &PanicInfo<'_>) -> ! {
-    static PANICKING: AtomicBool = AtomicBool::new(false);
+    /// A bit for each processor: each has a report page.
+    static PANICKING: AtomicU64 = AtomicU64::new(0);
 
     // Nothing comes between any more.
     core::mem::forget(mask::mask());
 
     // A second panic is one of this function's own; the first has its words already.
-    if !PANICKING.swap(true, Ordering::Relaxed) {
+    let bit = 1 << (machine::processor() % 64);
+    if PANICKING.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
         // SAFETY: a panic handler is linked into guests only, and this is its one use of
         // the page, which nobody else uses before ABORT rings.
         let page = unsafe {
@@ -44,9 +46,7 @@ fn report(writer: &mut Writer<'_>, info: &PanicInfo<'_>) {
         writer.location(location.file(), location.line(), location.column());
     }
     if let Some(runtime) = try_runtime() {
-        runtime
-            .executor()
-            .with_current_name(|name| writer.task(name.unwrap_or_default()));
+        runtime.with_current_name(|name| writer.task(name.unwrap_or_default()));
     }
     // Last, because a `Display` may panic, too. Writing to the page does not fail; a `Display`
     // that does has said what it could.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
+use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
@@ -119,6 +120,7 @@ pub fn restored() -> Restored {
     Restored {
         seen: runtime().restores.count.get(),
         key: None,
+        here: PhantomData,
     }
 }
 
@@ -130,6 +132,8 @@ pub struct Restored {
     seen: u64,
     /// Its waker among those that wait for a restore after `seen`.
     key: Option<usize>,
+    /// Those of one processor.
+    here: PhantomData<*const ()>,
 }
 
 impl Future for Restored {

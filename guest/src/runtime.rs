@@ -9,7 +9,8 @@
 //!                                                            then look for a restore (crate::restore)
 //! ```
 
-use alloc::boxed::Box;
+mod find;
+
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::cell::Cell;
@@ -35,22 +36,36 @@ use crate::machine;
 use crate::mask::{self, MaskedCell};
 use crate::reactor::{Event, Outcome, Owner, Reactor};
 use crate::restore::Restores;
+#[cfg(feature = "getrandom")]
+use crate::several::SharedCell;
+use crate::several::{self, Here, Latest, Shared, Whereabouts, share};
 use crate::timers::Timers;
 use crate::trace::{self, Reason};
 use crate::wait_queue::Key;
 
-/// Whether a future that is run in the middle of a poll was woken. All of it happens at home.
-struct Woken(AtomicBool);
+#[cfg(all(feature = "processors", not(test)))]
+pub(crate) use self::find::first_runtime;
+pub(crate) use self::find::{install, runtime, try_runtime};
+
+/// Whether a future that is run in the middle of a poll was woken.
+struct Woken {
+    woken: AtomicBool,
+    /// Where it is run.
+    place: Whereabouts,
+}
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        // Release, with the Acquire in `block_here`: what the waker's caller wrote is visible to the poll.
+        self.woken.store(true, Ordering::Release);
+        self.place.post();
     }
 }
 
-/// Everything that a running guest has one of.
+/// Everything that a processor of a running guest has one of.
 #[derive(Debug)]
 pub(crate) struct Runtime {
+    pub(crate) here: Here,
     pub(crate) boot: Boot,
     pub(crate) control: MappedControl,
     clock: &'static Clock,
@@ -61,17 +76,17 @@ pub(crate) struct Runtime {
     pub(crate) words: Cell<Option<Words>>,
     pub(crate) executor: Executor,
     pub(crate) reactor: Reactor,
-    pub(crate) arena: Arena,
+    pub(crate) arena: Shared<Arena>,
     pub(crate) timers: MaskedCell<Timers>,
     #[cfg(feature = "embassy-time")]
     pub(crate) alarms: MaskedCell<crate::alarms::Alarms>,
     #[cfg(feature = "getrandom")]
-    pub(crate) generator: MaskedCell<crate::generator::Generator>,
+    pub(crate) generator: Shared<SharedCell<crate::generator::Generator>>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) idle: Idle,
     /// Latest time told, so that the clock never goes back.
-    last_ns: Cell<u64>,
+    latest: Shared<Latest>,
     /// The deadline that the host knows of.
     armed: Cell<Option<Armed>>,
     /// Deadline operations in flight, with those that were cancelled.
@@ -88,27 +103,36 @@ struct Armed {
 const MAX_DEADLINES: u32 = 2;
 
 impl Runtime {
-    /// A runtime for what the boot page says.
+    /// A runtime for what the boot page says; `first` is that of the first processor, if it is another.
     ///
     /// # Safety
     ///
     /// The boot page tells the truth: its ranges are mapped, large enough, and used
     /// by nobody else but the host; the control page and the rings are fresh. The stack
     /// it names marks `home` as [`Home::stack`] wants it.
-    pub(crate) unsafe fn new(boot: Boot, addresses: &Addresses, home: Home) -> Self {
+    pub(crate) unsafe fn new(
+        boot: Boot,
+        addresses: &Addresses,
+        home: Home,
+        here: Here,
+        first: Option<&'static Self>,
+    ) -> Self {
         let (arena, console, control);
         let (submissions, completions);
         // SAFETY: the caller's promise.
         unsafe {
-            control = MappedControl::new(addresses.control);
+            control = addresses.control;
             submissions =
                 MappedSlots::<{ Submission::WORDS }>::new(addresses.submissions, boot.submissions);
             completions =
                 MappedSlots::<{ Completion::WORDS }>::new(addresses.completions, boot.completions);
-            arena = Arena::new(boot.arena.start as usize, boot.arena.len as usize);
-            console = Console::new(&arena);
+            arena = share(first.map(|first| &first.arena), || {
+                Arena::new(boot.arena.start as usize, boot.arena.len as usize)
+            });
+            console = Console::new(several::common(&arena));
         }
         Self {
+            here,
             boot,
             control,
             clock: addresses.clock,
@@ -122,13 +146,13 @@ impl Runtime {
             #[cfg(feature = "embassy-time")]
             alarms: MaskedCell::new(crate::alarms::Alarms::new()),
             #[cfg(feature = "getrandom")]
-            generator: MaskedCell::new(crate::generator::Generator::new(
-                &addresses.instance.read(),
-            )),
+            generator: share(first.map(|first| &first.generator), || {
+                SharedCell::new(crate::generator::Generator::new(&addresses.instance.read()))
+            }),
             console,
             stdin: Stdin::new(),
             idle: Idle::new(&boot),
-            last_ns: Cell::new(0),
+            latest: share(first.map(|first| &first.latest), Latest::new),
             armed: Cell::new(None),
             deadlines: Cell::new(0),
         }
@@ -137,42 +161,57 @@ impl Runtime {
     /// Runs a future as the first task, and everything that it spawns, until it is ready.
     /// Tasks that have not ended by then are dropped.
     pub(crate) fn block_on<F: Future + 'static>(&'static self, main: F) -> F::Output {
+        self.show_tasks();
+        let mut main = self.executor.spawn(Some("main".into()), main);
+        self.run_until(|| main.is_finished());
+        self.here.main_ended();
+        self.executor.abort_all();
+        let Some(output) = main.take() else {
+            unreachable!("nobody but this function has the handle of main");
+        };
+        output
+    }
+
+    /// Tells the host where it finds the tasks.
+    pub(crate) fn show_tasks(&self) {
         let tasks = self.executor.tasks_address() as u64;
         self.control
             .store(Word::Tasks, tasks as u32, Ordering::Relaxed);
         self.control
             .store(Word::TasksHigh, (tasks >> 32) as u32, Ordering::Relaxed);
-        let mut main = self.executor.spawn(Some("main".into()), main);
+    }
+
+    /// Runs tasks until `done` says so, which is asked after each turn.
+    #[inline(always)]
+    pub(crate) fn run_until(&'static self, done: impl Fn() -> bool) {
         let mut masked = mask::mask();
         loop {
             self.process_completions();
             // Urgent tasks that are ready now have their turn.
             drop(masked);
             self.executor.turn();
+            self.turn_of_shared();
             // From the last look for what is ready to the sleep nothing may come.
             masked = mask::mask();
-            if main.is_finished() {
+            if done() {
                 break;
             }
+            self.end_if_others_do();
             let stuck = self.submit();
             if trace::is_crowded() {
                 machine::ring(port::SUBMIT);
             }
-            if stuck || self.has_ready() {
+            if stuck || self.has_ready() || self.is_called() {
                 self.ring_if_unseen();
             } else {
                 self.sleep();
+                self.is_back();
                 // Before `process_completions`: who is restored knows it before anything else.
                 self.restores.look(self.instance);
             }
         }
         mask::end();
         drop(masked);
-        self.executor.abort_all();
-        let Some(output) = main.take() else {
-            unreachable!("nobody but this function has the handle of main");
-        };
-        output
     }
 
     /// The executor of the priority at which this is called.
@@ -185,12 +224,20 @@ impl Runtime {
     }
 
     /// Whether there is something to poll. Upcalls are masked.
-    fn has_ready(&self) -> bool {
+    pub(crate) fn has_ready(&self) -> bool {
         #[cfg(all(feature = "interrupt", not(test)))]
         if crate::interrupt::is_ready() {
             return true;
         }
-        self.executor.has_ready()
+        self.executor.has_ready() || self.has_shared()
+    }
+
+    /// Calls `f` with the name of the task that is being polled, if one is.
+    pub(crate) fn with_current_name<R>(&'static self, f: impl FnOnce(Option<&str>) -> R) -> R {
+        match self.here.polled() {
+            Some(name) => f(Some(name)),
+            None => self.executor().with_current_name(f),
+        }
     }
 
     /// Tells of all tasks whoever watches from now on.
@@ -214,7 +261,7 @@ impl Runtime {
         }
         let next = self.next_timer();
         if next.is_some_and(|next| next <= self.now_ns()) {
-            let now = self.last_ns.get();
+            let now = self.latest.get();
             while let Some((waker, timer)) = self.fire(now) {
                 trace::because(Reason::Timer(timer), || waker.wake());
             }
@@ -265,6 +312,7 @@ impl Runtime {
     /// Returns whether it did. `slept` is done after a sleep.
     fn wait_for_more(&self, done: impl Fn() -> bool, slept: impl FnOnce()) -> bool {
         let _masked = mask::mask();
+        self.here.note_posts(&self.control);
         let stuck = self.submit();
         self.process_completions();
         if done() {
@@ -282,17 +330,20 @@ impl Runtime {
     /// Runs a future to its end, without polling any task: whoever calls this is one that is being polled.
     pub(crate) fn block_here<F: Future>(&self, future: F) -> F::Output {
         let mut future = core::pin::pin!(future);
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let woken = Arc::new(Woken {
+            woken: AtomicBool::new(true),
+            place: self.here.whereabouts(),
+        });
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
         loop {
-            if woken.0.swap(false, Ordering::Relaxed)
+            if woken.woken.swap(false, Ordering::Acquire)
                 && let Poll::Ready(output) = future.as_mut().poll(&mut context)
             {
                 return output;
             }
             self.wait_for_more(
-                || woken.0.load(Ordering::Relaxed),
+                || woken.woken.load(Ordering::Relaxed),
                 || self.restores.look(self.instance),
             );
         }
@@ -304,9 +355,10 @@ impl Runtime {
     }
 
     /// Ends the guest.
-    pub(crate) fn exit(&self, code: i32) -> ! {
+    pub(crate) fn exit(&'static self, code: i32) -> ! {
         core::mem::forget(mask::mask());
         self.flush_console();
+        self.end_others();
         self.publish_counters();
         self.control
             .store(Word::ExitCode, code.cast_unsigned(), Ordering::Relaxed);
@@ -326,7 +378,7 @@ impl Runtime {
     pub(crate) fn now_ns(&self) -> u64 {
         let moment = self.clock.read();
         self.advance_to(moment.monotonic_ns + self.since(&moment));
-        self.last_ns.get()
+        self.latest.get()
     }
 
     /// Nanoseconds since 1970 on the host's wall clock.
@@ -346,7 +398,7 @@ impl Runtime {
     /// Takes note that it is at least this late.
     pub(crate) fn advance_to(&self, ns: u64) {
         let _masked = mask::mask();
-        self.last_ns.set(self.last_ns.get().max(ns));
+        self.latest.advance_to(ns);
     }
 
     /// Makes the host's deadline that of the nearest timer. Upcalls are masked.
@@ -441,7 +493,7 @@ impl Runtime {
 /// Where shared memory lies, as far as the boot page does not say.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    pub(crate) control: NonNull<u8>,
+    pub(crate) control: MappedControl,
     pub(crate) submissions: NonNull<u64>,
     pub(crate) completions: NonNull<u64>,
     pub(crate) clock: &'static Clock,
@@ -462,7 +514,8 @@ impl Addresses {
             None => unreachable!("nothing of the memory map lies at zero"),
         };
         Self {
-            control: at(layout::CONTROL),
+            // SAFETY: the caller's promise.
+            control: unsafe { MappedControl::new(at(layout::CONTROL)) },
             submissions: at(layout::SUBMISSIONS).cast(),
             completions: at(layout::COMPLETIONS).cast(),
             // SAFETY: the caller's promise.
@@ -471,67 +524,4 @@ impl Addresses {
             instance: unsafe { Instance::get() },
         }
     }
-}
-
-// The one runtime ---------------------------------------------------------------------------
-//
-// In a guest it is set once, by the entry, and reached from the one virtual processor only, on which
-// nothing preempts but upcalls: what those reach as well is in masked cells. On a host,
-// where threads exist, it is never set; unit tests have one per thread.
-
-#[cfg(not(test))]
-static RUNTIME: core::sync::atomic::AtomicPtr<Runtime> =
-    core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
-
-#[cfg(test)]
-std::thread_local! {
-    static RUNTIME: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
-}
-
-/// Makes this the runtime.
-///
-/// # Safety
-///
-/// From here on, everything that uses the library runs at home.
-pub(crate) unsafe fn install(runtime: Runtime) -> &'static Runtime {
-    let runtime = Box::leak(Box::new(runtime));
-    #[cfg(not(test))]
-    RUNTIME.store(runtime, Ordering::Relaxed);
-    #[cfg(test)]
-    RUNTIME.set(Some(runtime));
-    runtime
-}
-
-/// The runtime, if this is a guest.
-#[cfg(not(test))]
-#[inline(always)]
-pub(crate) fn try_runtime() -> Option<&'static Runtime> {
-    // SAFETY: null, or what `install` leaked. Shared references only: what changes is in cells,
-    // and there is one flow of control, but for upcalls, which are masked where they would find
-    // a cell half changed.
-    unsafe { RUNTIME.load(Ordering::Relaxed).as_ref() }
-}
-
-/// The runtime of this test.
-#[cfg(test)]
-pub(crate) fn try_runtime() -> Option<&'static Runtime> {
-    RUNTIME.get()
-}
-
-/// The runtime.
-///
-/// # Panics
-///
-/// If this is no guest.
-#[inline(always)]
-pub(crate) fn runtime() -> &'static Runtime {
-    match try_runtime() {
-        Some(runtime) => runtime,
-        None => no_runtime(),
-    }
-}
-
-#[cold]
-fn no_runtime() -> ! {
-    panic!("this function works inside a guest only, in or below #[wakebox_guest::main]")
 }

@@ -37,15 +37,13 @@ pub fn spawn_named<F: Future + 'static>(
 /// that of its future's type. Empty outside of all tasks.
 #[must_use]
 pub fn name() -> String {
-    runtime()
-        .executor()
-        .with_current_name(|name| name.unwrap_or_default().into())
+    runtime().with_current_name(|name| name.unwrap_or_default().into())
 }
 
 /// Runs a future to its end in the middle of a poll, for a caller that cannot await: a callback of a C
 /// library, a host function of a script engine.
 ///
-/// The guest has one flow of control, and this stands in its way: **no other task is polled meanwhile**,
+/// A processor has one flow of control, and this stands in its way: **no other task is polled meanwhile**,
 /// be it ready or not. A future that waits for another task of the guest (a lock, a channel, a
 /// [`JoinHandle`]) never ends so, and the sandbox ends with a deadlock; one that waits for the host
 /// (sockets, files, timers, functions of the host) does.

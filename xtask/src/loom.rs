@@ -16,6 +16,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let models = [
         ("wakebox-abi", "wake_model"),
         ("wakebox-abi", "post_model"),
+        ("wakebox-guest", "pool_model"),
         ("wakebox", "park_model"),
     ];
     for (package, model) in models {

@@ -13,18 +13,18 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// `#![no_main]`. The function may return `()`, `i32`, `u8`, `ExitCode`, or a
 /// `Result` of one of them whose error is `Debug`; the guest ends when it returns.
 ///
+/// With `#[wakebox_guest::main(processors = 4)]` the guest asks for so many processors, at most 64; that
+/// wants the feature `processors` of `wakebox-guest`, and a host that grants them.
+///
 /// Besides the entry, the attribute defines what a program without a standard
 /// library must bring along: panic handler, allocator, and the memory functions of
 /// the C library. None of it is there under `cfg(test)`.
 #[proc_macro_attribute]
 pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    let error = if attribute.is_empty() {
-        match entry_name(&item) {
-            Ok(name) => return expand(&name, item),
-            Err(error) => error,
-        }
-    } else {
-        "#[wakebox_guest::main] takes no arguments"
+    let read = processors(attribute).and_then(|count| Ok((entry_name(&item)?, count)));
+    let error = match read {
+        Ok((name, processors)) => return expand(&name, &processors, item),
+        Err(error) => error,
     };
     let mut output: TokenStream = format!("::core::compile_error!({error:?});")
         .parse()
@@ -67,6 +67,26 @@ pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut output = item;
     output.extend(added.parse::<TokenStream>().unwrap());
     output
+}
+
+/// The number of `processors = N`, or 1.
+fn processors(attribute: TokenStream) -> Result<String, &'static str> {
+    let tokens: Vec<_> = attribute.into_iter().collect();
+    match &tokens[..] {
+        [] => Ok("1".into()),
+        [
+            TokenTree::Ident(word),
+            TokenTree::Punct(equals),
+            TokenTree::Literal(count),
+        ] if word.to_string() == "processors" && equals.as_char() == '=' => {
+            match count.to_string().parse() {
+                Ok(count @ 1_u32..=64) => Ok(count.to_string()),
+                _ => Err("a guest has 1 to 64 processors: #[wakebox_guest::main(processors = 4)]"),
+            }
+        }
+        _ => Err("#[wakebox_guest::main] is written without arguments or as \
+            #[wakebox_guest::main(processors = 4)]"),
+    }
 }
 
 /// The literal of `name = "..."`.
@@ -121,11 +141,11 @@ fn async_fn(item: &TokenStream) -> Result<(String, Option<TokenTree>), &'static 
     }
 }
 
-fn expand(name: &str, item: TokenStream) -> TokenStream {
+fn expand(name: &str, processors: &str, item: TokenStream) -> TokenStream {
     // Under `cfg(test)` nothing calls the function.
     let mut output: TokenStream = "#[cfg_attr(test, allow(dead_code))]".parse().unwrap();
     output.extend(item);
-    let entry: TokenStream = format!("::wakebox_guest::__guest!({name});")
+    let entry: TokenStream = format!("::wakebox_guest::__guest!({name}, {processors});")
         .parse()
         .unwrap();
     output.extend(entry);

@@ -36,6 +36,7 @@ pub use self::join::{JoinError, JoinHandle};
 use self::queue::{Inbox, RunQueue, TaskList};
 use self::task::{Flags, TaskRef};
 use crate::mask;
+use crate::several::Whereabouts;
 use crate::trace::{self, Reason, What};
 
 /// The stack that marks home: code whose stack pointer lies in it runs at home.
@@ -45,6 +46,8 @@ pub(crate) struct Home {
     len: usize,
     /// Of those priorities that use the same stack.
     level: u8,
+    /// Of which processor.
+    place: Whereabouts,
 }
 
 impl Home {
@@ -54,6 +57,7 @@ impl Home {
         start: 0,
         len: 0,
         level: 0,
+        place: Whereabouts::ONLY,
     };
 
     /// A home marked by a stack.
@@ -62,12 +66,20 @@ impl Home {
     ///
     /// The range is used as a stack only by the flow of control that polls the
     /// executor and drops it and its handles, for as long as wakers of it exist.
-    pub(crate) const unsafe fn stack(start: usize, len: usize) -> Self {
+    pub(crate) const unsafe fn stack(start: usize, len: usize, place: Whereabouts) -> Self {
         Self {
             start,
             len,
             level: 0,
+            place,
         }
+    }
+
+    /// The same, of a processor.
+    #[cfg(test)]
+    pub(crate) const fn at(mut self, place: Whereabouts) -> Self {
+        self.place = place;
+        self
     }
 
     /// The home of urgent tasks: where code runs at this level, as upcalls and the runtime know it.
@@ -77,6 +89,7 @@ impl Home {
             start: 0,
             len: 0,
             level,
+            place: Whereabouts::ONLY,
         }
     }
 
@@ -155,7 +168,10 @@ impl Executor {
         future: F,
     ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
-        let number = mask::number(self.counts.spawned.get());
+        let number = self
+            .home
+            .place
+            .number(mask::number(self.counts.spawned.get()));
         let location = Location::caller();
         // What no task has made is the runtime's, and its location says nothing.
         let place = self.current.get().map(|_| location);

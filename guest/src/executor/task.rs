@@ -565,6 +565,7 @@ impl TaskRef {
             self.retain();
             self.executor().inbox.push(self);
             mask::woken(self.executor().home.level);
+            self.executor().home.place.post();
         }
     }
 

@@ -22,7 +22,7 @@ fn here() -> &'static Executor {
     let address = (&raw const marker).addr();
     // SAFETY: the window lies well within this thread's stack, which no other thread runs
     // on. Wakers that outlive the thread take the inbox, from another stack.
-    let home = unsafe { Home::stack(address - (256 << 10), 512 << 10) };
+    let home = unsafe { Home::stack(address - (256 << 10), 512 << 10, Whereabouts::ONLY) };
     Box::leak(Box::new(Executor::new(home)))
 }
 

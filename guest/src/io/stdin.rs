@@ -38,8 +38,13 @@ impl Stdin {
 }
 
 /// Standard input.
+///
+/// # Panics
+///
+/// On another processor than the first, and outside of a guest.
 #[must_use]
 pub fn stdin() -> StdinHandle {
+    runtime().here.assert_first("standard input");
     StdinHandle {
         stdin: &runtime().stdin,
     }

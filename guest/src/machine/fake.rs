@@ -4,22 +4,26 @@ use alloc::boxed::Box;
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
 use std::collections::VecDeque;
-use std::thread_local;
+use std::sync::{Condvar, Mutex};
+use std::{thread, thread_local};
 
 use wakebox_abi::boot::{Boot, Clock, Features, Identity, Instance, MAGIC, Moment, Range};
 use wakebox_abi::entry::{Completion, Submission, Token};
-use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Word};
 use wakebox_abi::op::{
     Cancel, Deadline, Opcode, Operation, ReadClock, ReadStdin, ReadStream, WriteConsole,
     WriteStream,
 };
 use wakebox_abi::ring::{self, CompletionProducer, SubmissionConsumer};
 use wakebox_abi::status::Status;
-use wakebox_abi::{ABI_VERSION, port};
+use wakebox_abi::{ABI_VERSION, port, wake};
 
 use crate::executor::Home;
 use crate::runtime::{Addresses, Runtime, install};
+use crate::several::{Common, Here};
 
 /// Bytes of the arena.
 pub(crate) const ARENA: usize = 1 << 20;
@@ -36,6 +40,7 @@ type Script = Box<dyn FnMut(&mut Host, &Submission) -> Answer>;
 type Step = Box<dyn FnOnce(&mut Host)>;
 
 pub(crate) struct Host {
+    control: MappedControl,
     submissions: SubmissionConsumer<MappedControl, MappedSlots<{ Submission::WORDS }>>,
     completions: CompletionProducer<MappedControl, MappedSlots<{ Completion::WORDS }>>,
     arena: NonNull<u8>,
@@ -49,7 +54,20 @@ pub(crate) struct Host {
     pub(crate) seen: Vec<&'static str>,
     pub(crate) printed: Vec<u8>,
     pub(crate) doorbells: Vec<u16>,
+    /// Where it is one of several.
+    seat: Option<(&'static Group, u32)>,
 }
+
+/// Several processors, each of which is a thread.
+pub(crate) struct Group {
+    controls: Vec<MappedControl>,
+    common: &'static Common,
+    bells: Vec<(Mutex<()>, Condvar)>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// How long a processor of several sleeps before its test fails: nothing will wake it any more.
+const FOR_EVER: Duration = Duration::from_secs(20);
 
 thread_local! {
     static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
@@ -68,6 +86,18 @@ pub(crate) fn ticks() -> u64 {
     NOW.get()
 }
 
+pub(crate) fn processor() -> u32 {
+    with_host(|host| host.seat.map_or(0, |(_, number)| number))
+}
+
+pub(crate) fn entry_of_others() -> usize {
+    0
+}
+
+pub(crate) fn give_way() {
+    thread::yield_now();
+}
+
 /// Calls `f` with the host of this thread.
 pub(crate) fn with_host<R>(f: impl FnOnce(&mut Host) -> R) -> R {
     HOST.with_borrow_mut(|host| f(host.as_mut().expect("a test that called `boot`")))
@@ -80,13 +110,82 @@ pub(crate) fn boot(submissions: u32, completions: u32) -> &'static Runtime {
 
 /// As [`boot`], with a host that offers these features.
 pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'static Runtime {
-    fn words(count: usize) -> NonNull<u64> {
-        NonNull::from(Box::leak(vec![0_u64; count].into_boxed_slice())).cast()
+    let control = control_page();
+    let common = Box::leak(Box::new(Common::new(std::iter::once(control))));
+    enter(submissions, completions, features, control, common, None)
+}
+
+/// Starts a guest with so many processors, of which this thread is the first; the others are threads when they
+/// are started.
+pub(crate) fn boot_several(count: u32) -> (&'static Runtime, &'static Group) {
+    let controls: Vec<_> = (0..count).map(|_| control_page()).collect();
+    let common = Box::leak(Box::new(Common::new(controls.iter().copied())));
+    let group = Box::leak(Box::new(Group {
+        controls,
+        common,
+        bells: (0..count).map(|_| Default::default()).collect(),
+        threads: Mutex::default(),
+    }));
+    (group.enter(0), group)
+}
+
+impl Group {
+    fn enter(&'static self, number: u32) -> &'static Runtime {
+        let control = self.controls[number as usize];
+        let features = Features::TSC_CLOCK;
+        enter(64, 64, features, control, self.common, Some((self, number)))
     }
+
+    /// Waits until all that were started have ended.
+    pub(crate) fn join(&self) {
+        let threads = core::mem::take(&mut *self.threads.lock().unwrap());
+        threads.into_iter().for_each(|one| one.join().unwrap());
+    }
+
+    fn start(&'static self, number: u32) {
+        let one = thread::spawn(move || self.enter(number).serve_others());
+        self.threads.lock().unwrap().push(one);
+    }
+
+    fn nudge(&self, number: u32) {
+        let (lock, bell) = &self.bells[number as usize];
+        let _locked = lock.lock().unwrap();
+        bell.notify_all();
+    }
+
+    /// Sleeps until others have posted to a processor.
+    fn sleep(&self, number: u32) {
+        let (lock, bell) = &self.bells[number as usize];
+        let locked = lock.lock().unwrap();
+        let control = &self.controls[number as usize];
+        let asleep = |_: &mut ()| !wake::guest_has_posts(control);
+        let (_locked, waited) = bell.wait_timeout_while(locked, FOR_EVER, asleep).unwrap();
+        assert!(!waited.timed_out(), "processor {number} sleeps for ever");
+    }
+}
+
+/// A fresh control page.
+fn control_page() -> MappedControl {
     #[repr(C, align(4096))]
     struct Page([u8; 4096]);
 
-    let control = NonNull::from(Box::leak(Box::new(Page([0; 4096])))).cast();
+    let page = NonNull::from(Box::leak(Box::new(Page([0; 4096]))));
+    // SAFETY: it is new, and lives for ever.
+    unsafe { MappedControl::new(page.cast()) }
+}
+
+/// Starts a processor on this thread.
+fn enter(
+    submissions: u32,
+    completions: u32,
+    features: u64,
+    control: MappedControl,
+    common: &'static Common,
+    seat: Option<(&'static Group, u32)>,
+) -> &'static Runtime {
+    fn words(count: usize) -> NonNull<u64> {
+        NonNull::from(Box::leak(vec![0_u64; count].into_boxed_slice())).cast()
+    }
     let clock: &'static Clock = Box::leak(Box::default());
     clock.write(&Moment {
         multiplier: 1,
@@ -118,8 +217,8 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
     NOW.set(1);
     // SAFETY: all memory is new, large enough, and lives for ever; there is one thread.
     unsafe {
-        let control = MappedControl::new(control);
         let host = Host {
+            control,
             submissions: SubmissionConsumer::new(
                 control,
                 MappedSlots::new(addresses.submissions, submissions),
@@ -139,9 +238,12 @@ pub(crate) fn boot_with(submissions: u32, completions: u32, features: u64) -> &'
             seen: Vec::new(),
             printed: Vec::new(),
             doorbells: Vec::new(),
+            seat,
         };
         HOST.set(Some(host));
-        install(Runtime::new(boot, &addresses, Home::NOWHERE))
+        let here = Here::new(common, seat.map_or(0, |(_, number)| number));
+        let home = Home::NOWHERE.at(here.whereabouts());
+        install(Runtime::new(boot, &addresses, home, here, None))
     }
 }
 
@@ -187,8 +289,17 @@ impl Host {
         self.doorbells.push(port);
         let before = self.completions.published();
         self.serve();
-        if port == port::WAIT {
-            while self.completions.published() == before {
+        if let Some((group, number)) = self.seat {
+            let control = &group.controls[number as usize];
+            let target = control.load(Word::Target, Ordering::Relaxed);
+            match port {
+                port::START => group.start(target),
+                port::NUDGE => group.nudge(target),
+                port::WAIT if self.completions.published() == before => group.sleep(number),
+                _ => {}
+            }
+        } else if port == port::WAIT {
+            while self.completions.published() == before && !wake::guest_has_posts(&self.control) {
                 self.pass_time();
             }
         }

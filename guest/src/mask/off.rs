@@ -9,7 +9,7 @@ pub(crate) const KNOWS_REASON_OF_POST: bool = false;
 #[derive(Debug)]
 pub(crate) struct Masked;
 
-#[cfg(feature = "critical-section")]
+#[cfg(all(feature = "critical-section", not(feature = "processors")))]
 impl Masked {
     #[inline(always)]
     #[allow(clippy::unused_self, reason = "as the other one")]
@@ -18,7 +18,7 @@ impl Masked {
     }
 }
 
-#[cfg(feature = "critical-section")]
+#[cfg(all(feature = "critical-section", not(feature = "processors")))]
 #[inline(always)]
 pub(crate) const fn lift() {}
 

@@ -64,7 +64,7 @@ pub(crate) fn mask() -> Masked {
 
 impl Masked {
     /// Leaves them masked; returns whether it is for the caller to [`lift`] the mask.
-    #[cfg(feature = "critical-section")]
+    #[cfg(all(feature = "critical-section", not(feature = "processors")))]
     #[inline(always)]
     pub(crate) fn keep(self) -> bool {
         core::mem::ManuallyDrop::new(self).was != 0

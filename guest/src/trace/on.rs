@@ -11,20 +11,30 @@ use wakebox_abi::task::short_name;
 use wakebox_abi::trace::{TEXT_MAX, Text, Trace};
 
 use super::{Reason, What};
+#[cfg(feature = "processors")]
+use crate::machine;
 use crate::mask;
 use crate::runtime::runtime;
 
 /// Whether somebody watches. Written by the entry, and when the guest was restored.
 static ON: AtomicBool = AtomicBool::new(false);
 
-static TELLER: Teller = Teller {
-    trace: UnsafeCell::new(Trace::OFF),
-    current: Cell::new(0),
-    why: Cell::new(None),
-    on: Cell::new(None),
-    others: Cell::new(0),
-    interrupts: Cell::new(0),
-};
+/// Those of all processors, of which each has a ring of its own.
+static TELLERS: [Teller; TELLER_COUNT] = [const { Teller::new() }; TELLER_COUNT];
+
+#[cfg(feature = "processors")]
+const TELLER_COUNT: usize = wakebox_abi::layout::PROCESSORS_MAX as usize;
+#[cfg(not(feature = "processors"))]
+const TELLER_COUNT: usize = 1;
+
+/// That of this processor. For guests only.
+#[inline(always)]
+fn teller() -> &'static Teller {
+    #[cfg(not(feature = "processors"))]
+    return &TELLERS[0];
+    #[cfg(feature = "processors")]
+    &TELLERS[machine::processor() as usize % TELLER_COUNT]
+}
 
 struct Teller {
     trace: UnsafeCell<Trace>,
@@ -40,12 +50,23 @@ struct Teller {
     interrupts: Cell<u32>,
 }
 
-// SAFETY: reached only when `ON` is set, which only a guest's entry does. A guest has one virtual
-// processor, and nothing preempts it but upcalls: they are masked while something is written, and leave
+// SAFETY: reached only when `ON` is set, which only a guest's entry does, and each by one virtual
+// processor, and nothing preempts that but upcalls: they are masked while something is written, and leave
 // the cells as they found them (`suspend`).
 unsafe impl Sync for Teller {}
 
 impl Teller {
+    const fn new() -> Self {
+        Self {
+            trace: UnsafeCell::new(Trace::OFF),
+            current: Cell::new(0),
+            why: Cell::new(None),
+            on: Cell::new(None),
+            others: Cell::new(0),
+            interrupts: Cell::new(0),
+        }
+    }
+
     #[inline]
     fn write(&self, what: What) {
         let _masked = mask::mask();
@@ -71,7 +92,7 @@ pub(crate) unsafe fn start(boot: &Boot) {
     let trace = unsafe { Trace::of_guest(boot) };
     let is_on = trace.is_on();
     // SAFETY: nobody has looked at it before `ON` is set.
-    unsafe { *TELLER.trace.get() = trace };
+    unsafe { *teller().trace.get() = trace };
     ON.store(is_on, Ordering::Relaxed);
 }
 
@@ -79,7 +100,7 @@ pub(crate) unsafe fn start(boot: &Boot) {
 /// watches, who knows nothing of what was before.
 pub(crate) fn restored(instance: &Instance) -> bool {
     // SAFETY: as in `Teller::write`.
-    let trace = unsafe { &mut *TELLER.trace.get() };
+    let trace = unsafe { &mut *teller().trace.get() };
     let slots = instance.trace_records();
     if !trace.is_on() {
         // SAFETY: a host tells the truth, and gives a guest one ring at most. It stays when nobody
@@ -102,7 +123,7 @@ pub(crate) fn is_crowded() -> bool {
     #[cold]
     fn look() -> bool {
         // SAFETY: as in `Teller::write`.
-        unsafe { &mut *TELLER.trace.get() }.is_crowded()
+        unsafe { &mut *teller().trace.get() }.is_crowded()
     }
     is_on() && look()
 }
@@ -115,7 +136,7 @@ pub(crate) fn write(what: impl FnOnce(u32) -> What) {
         #[cold]
         #[inline(never)]
         fn tell(what: impl FnOnce(u32) -> What) {
-            TELLER.write(what(TELLER.current.get()));
+            teller().write(what(teller().current.get()));
         }
         tell(what);
     }
@@ -128,7 +149,7 @@ fn named(name: Option<&str>, type_name: &str) {
         Some(name) => words.write_str(name),
         None => short_name(type_name, &mut words),
     };
-    TELLER.text(Text::Name, words.as_str());
+    teller().text(Text::Name, words.as_str());
 }
 
 /// Tells of a task that was made when nobody watched.
@@ -137,7 +158,7 @@ pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
     // A text and what it belongs to come one after the other.
     let _masked = mask::mask();
     named(name, type_name);
-    TELLER.write(What::Lives { task });
+    teller().write(What::Lives { task });
 }
 
 /// Tells of a task that was made.
@@ -145,47 +166,47 @@ pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
 pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
     let _masked = mask::mask();
     named(name, type_name);
-    let by = TELLER.current.get();
+    let by = teller().current.get();
     // What no task has made is the runtime's, and its location says nothing.
     if by != 0 {
         let mut words = Words::new();
         let _ = write!(words, "{location}");
-        TELLER.text(Text::Location, words.as_str());
+        teller().text(Text::Location, words.as_str());
     }
-    TELLER.write(What::Spawned { task, by });
+    teller().write(What::Spawned { task, by });
 }
 
 /// Tells of a poll that begins.
 #[cold]
 pub(crate) fn poll_begin(task: u32) {
     take_interrupts();
-    TELLER.current.set(task);
-    TELLER.on.set(None);
-    TELLER.others.set(0);
-    TELLER.write(What::PollBegin { task });
+    teller().current.set(task);
+    teller().on.set(None);
+    teller().others.set(0);
+    teller().write(What::PollBegin { task });
 }
 
 /// Tells of a poll that ends.
 #[cold]
 pub(crate) fn poll_end(task: u32, ready: bool) {
-    TELLER.write(What::PollEnd {
+    teller().write(What::PollEnd {
         task,
         ready,
-        on: TELLER.on.take(),
-        more: TELLER.others.get(),
+        on: teller().on.take(),
+        more: teller().others.get(),
     });
-    TELLER.current.set(0);
+    teller().current.set(0);
 }
 
 /// Tells of a waker that was called.
 #[cold]
 pub(crate) fn woken(task: u32, queued: bool, consumed: bool) {
-    let by = match (TELLER.why.get(), TELLER.current.get()) {
+    let by = match (teller().why.get(), teller().current.get()) {
         (Some(why), _) => why,
         (None, 0) => Reason::Unknown,
         (None, by) => Reason::Task(by),
     };
-    TELLER.write(What::Woken {
+    teller().write(What::Woken {
         task,
         by,
         queued,
@@ -200,9 +221,9 @@ pub(crate) fn because<T>(why: Reason, act: impl FnOnce() -> T) -> T {
     #[inline(never)]
     fn tell<T>(why: Reason, act: impl FnOnce() -> T) -> T {
         take_interrupts();
-        let before = TELLER.why.replace(Some(why));
+        let before = teller().why.replace(Some(why));
         let result = act();
-        TELLER.why.set(before);
+        teller().why.set(before);
         result
     }
     match is_on() {
@@ -219,10 +240,10 @@ pub(crate) fn waits_for(what: impl FnOnce() -> Reason) {
         #[inline(never)]
         fn note(what: impl FnOnce() -> Reason) {
             let what = what();
-            if TELLER.on.get().is_none() {
-                TELLER.on.set(Some(what));
+            if teller().on.get().is_none() {
+                teller().on.set(Some(what));
             } else {
-                TELLER.others.set(TELLER.others.get().saturating_add(1));
+                teller().others.set(teller().others.get().saturating_add(1));
             }
         }
         note(what);
@@ -241,8 +262,8 @@ pub(crate) fn interrupts() {
 #[cold]
 fn take_interrupts() {
     let count = runtime().control.load(Word::Interrupts, Ordering::Relaxed);
-    if TELLER.interrupts.replace(count) != count {
-        TELLER.write(What::Interrupted { count });
+    if teller().interrupts.replace(count) != count {
+        teller().write(What::Interrupted { count });
     }
 }
 
@@ -260,13 +281,13 @@ pub(crate) struct Suspended {
 #[cfg(feature = "interrupt")]
 pub(crate) fn suspend(interrupted: bool) -> Option<Suspended> {
     is_on().then(|| {
-        let task = TELLER.current.take();
-        TELLER.write(What::UpcallBegin { task, interrupted });
+        let task = teller().current.take();
+        teller().write(What::UpcallBegin { task, interrupted });
         Suspended {
             current: task,
-            why: TELLER.why.take(),
-            on: TELLER.on.take(),
-            others: TELLER.others.take(),
+            why: teller().why.take(),
+            on: teller().on.take(),
+            others: teller().others.take(),
         }
     })
 }
@@ -276,11 +297,11 @@ pub(crate) fn suspend(interrupted: bool) -> Option<Suspended> {
 pub(crate) fn resume(suspended: Option<Suspended>) {
     if let Some(suspended) = suspended {
         let task = suspended.current;
-        TELLER.write(What::UpcallEnd { task });
-        TELLER.current.set(task);
-        TELLER.why.set(suspended.why);
-        TELLER.on.set(suspended.on);
-        TELLER.others.set(suspended.others);
+        teller().write(What::UpcallEnd { task });
+        teller().current.set(task);
+        teller().why.set(suspended.why);
+        teller().on.set(suspended.on);
+        teller().others.set(suspended.others);
     }
 }
 

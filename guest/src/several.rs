@@ -1,0 +1,23 @@
+//! What a guest with several processors adds to the runtime of each; without the feature `processors` nothing.
+
+#[cfg(any(feature = "processors", test))]
+mod on;
+#[cfg(any(feature = "processors", test))]
+use self::on as several;
+
+#[cfg(not(any(feature = "processors", test)))]
+mod off;
+#[cfg(not(any(feature = "processors", test)))]
+use self::off as several;
+
+pub(crate) use self::several::{Here, Latest, Shared, Whereabouts, common, share};
+
+/// A cell that all processors use.
+#[cfg(feature = "processors")]
+pub(crate) use crate::lock::Locked as SharedCell;
+/// A cell that all processors use, of which there is one.
+#[cfg(not(feature = "processors"))]
+pub(crate) use crate::mask::MaskedCell as SharedCell;
+
+#[cfg(any(feature = "processors", test))]
+pub(crate) use self::on::Common;
