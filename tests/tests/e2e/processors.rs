@@ -45,6 +45,16 @@ fn a_turn_that_goes_around_wakes_whoever_has_it_next(mode: WakeMode) {
 }
 
 #[kvm_test(modes)]
+fn tokens_that_anybody_passes_to_anybody_at_any_time_lose_no_wake(mode: WakeMode) {
+    for count in [2, 4] {
+        on_one_thread_and_on_several(
+            || processors(count, mode, &["tokens", "2000"]),
+            |ended| drop(ended.success()),
+        );
+    }
+}
+
+#[kvm_test(modes)]
 fn operations_of_all_processors_go_by_the_same_tokens_and_come_home(mode: WakeMode) {
     for count in [1, 2, 3, 4] {
         on_one_thread_and_on_several(

@@ -36,6 +36,7 @@ fn main() {
     match arg(0) {
         "never" => {}
         "turns" => turns(&mut own),
+        "tokens" => tokens(&mut own),
         "operations" => operations(&mut own),
         "cancel" => cancel(&mut own),
         "interrupt" => interrupt(&mut own),
@@ -119,6 +120,61 @@ fn take_turns(own: &mut Own) {
         own.sleep_until(|_| TURN.load(Ordering::SeqCst) == mine);
         TURN.store(mine + 1, Ordering::SeqCst);
         own.post((number() + 1) % count());
+    }
+}
+
+/// How many tokens a processor has.
+static HAS: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+static PASSED: AtomicU32 = AtomicU32::new(0);
+
+/// `tokens N`: as many tokens as there are processors are passed on so many times, to anybody and at any time. If a
+/// wake is lost, those that wait for each other are stuck.
+fn tokens(own: &mut Own) {
+    for has in &HAS[..count() as usize] {
+        has.store(1, Ordering::SeqCst);
+    }
+    start_all(|own| {
+        pass_tokens(own);
+        done(own)
+    });
+    pass_tokens(own);
+    wait_for_others(own);
+    let left: u32 = HAS.iter().map(|has| has.load(Ordering::SeqCst)).sum();
+    assert_eq!(left, count(), "none is lost");
+}
+
+fn pass_tokens(own: &mut Own) {
+    let most: u32 = arg(1).parse().unwrap_or(0);
+    let is_over = || PASSED.load(Ordering::SeqCst) >= most;
+    let mine = &HAS[number() as usize];
+    let mut random = ground::now_ns() as u32 ^ (number() + 1).wrapping_mul(0x9E37_79B9) | 1;
+    loop {
+        own.sleep_until(|_| is_over() || mine.load(Ordering::SeqCst) > 0);
+        if is_over() {
+            (0..count()).for_each(|processor| own.post(processor));
+            return;
+        }
+        mine.fetch_sub(1, Ordering::SeqCst);
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        match random >> 20 & 31 {
+            0 => {
+                let at_ns = ground::now_ns() + u64::from(random % 100_000);
+                own.submit(Deadline { at_ns }.submission(token(0, random)));
+                while own.wait().token.generation != random {}
+            }
+            1..8 => {
+                for turn in 0..random % 5_000 {
+                    black_box(turn);
+                }
+            }
+            _ => {}
+        }
+        PASSED.fetch_add(1, Ordering::SeqCst);
+        let next = random % count();
+        HAS[next as usize].fetch_add(1, Ordering::SeqCst);
+        own.post(next);
     }
 }
 
