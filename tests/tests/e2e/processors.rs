@@ -96,7 +96,8 @@ fn a_processor_that_is_never_started_costs_nothing_and_ends_with_the_others(mode
         || processors(4, mode, &["never"]),
         |ended| {
             let stats = ended.success().stats;
-            assert_eq!(stats.exits.total(), 1, "{stats}");
+            // The first may have been kicked: a machine with much to do is slow.
+            assert_eq!(stats.exits.total() - stats.exits.kick, 1, "{stats}");
         },
     );
 }
