@@ -28,7 +28,8 @@ fn main() {
 
     for profile in ["dev", "release"] {
         // Those that others must not share their features with come by themselves.
-        for package in [None, Some("--package=wakebox-urgent")] {
+        let alone = ["--package=wakebox-urgent", "--package=wakebox-spread"];
+        for package in [None].into_iter().chain(alone.map(Some)) {
             let status = cargo()
                 .args(["build", "--profile", profile])
                 .args(package)

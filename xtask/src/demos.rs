@@ -49,7 +49,7 @@ const PREEMPT: &str = "preempt";
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 15] = [
+pub(crate) const DEMOS: [Demo; 16] = [
     Demo {
         name: "sequential",
         package: "wakebox-demos-first",
@@ -84,6 +84,13 @@ pub(crate) const DEMOS: [Demo; 15] = [
         shows: "100,000 tasks and 1,000,000 operations of the host, and how few exits they take",
         host: Host::Command(nothing),
         stats: true,
+    },
+    Demo {
+        name: "cores",
+        package: guests::SPREAD,
+        shows: "256 tasks that compute, on one processor and then on two",
+        host: Host::Command(two_processors),
+        stats: false,
     },
     Demo {
         name: "echo",
@@ -223,6 +230,14 @@ fn connecting(args: &[String]) -> Granted {
     Granted {
         options: hosts.into_iter().flat_map(option).collect(),
         args: args.to_vec(),
+    }
+}
+
+/// A second processor.
+fn two_processors(_: &[String]) -> Granted {
+    Granted {
+        options: vec!["--limit".into(), "processors=2".into()],
+        args: Vec::new(),
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
 /// Guests with urgent tasks, which have a feature that others must not share: built by themselves.
 pub(crate) const URGENT: &str = "wakebox-urgent";
 
+/// Guests with several processors, as those.
+pub(crate) const SPREAD: &str = "wakebox-spread";
+
 /// Builds all guest programs.
 ///
 /// # Errors
@@ -49,7 +52,10 @@ pub(crate) const URGENT: &str = "wakebox-urgent";
 pub(crate) fn build(profile: Profile) -> Result<()> {
     let profile = ["--profile", profile.names().0];
     process::check(cargo("build").args(profile))?;
-    process::check(cargo("build").args(profile).args(["--package", URGENT]))
+    for package in [URGENT, SPREAD] {
+        process::check(cargo("build").args(profile).args(["--package", package]))?;
+    }
+    Ok(())
 }
 
 /// Builds one guest program of a package, and what that depends on.
@@ -71,7 +77,7 @@ pub(crate) fn build_one(profile: Profile, package: &str, name: &str) -> Result<(
 pub(crate) fn build_as_tested(profile: Profile, package: &str, name: &str) -> Result<()> {
     let mut command = cargo("build");
     command.args(["--quiet", "--profile", profile.names().0, "--bin", name]);
-    if package == URGENT {
+    if [URGENT, SPREAD].contains(&package) {
         command.args(["--package", package]);
     }
     process::check(&mut command)

@@ -40,6 +40,7 @@ mod processors;
 mod resolve;
 mod scarcity;
 mod soak;
+mod spread;
 mod stdin;
 mod telemetry;
 mod template_files;

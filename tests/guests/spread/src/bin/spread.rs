@@ -1,0 +1,246 @@
+//! A probe with several processors; the argument says what it does.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::future::{pending, poll_fn};
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::task::{Poll, Waker};
+
+use embassy_sync::blocking_mutex::Mutex;
+use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use wakebox_guest::task::yield_now;
+use wakebox_guest::time::{Duration, Instant, sleep};
+use wakebox_guest::{env, println, processor};
+
+/// Each processor says its number, and is heard.
+async fn each() {
+    println!("{} processors", processor::count());
+    for number in (0..processor::count()).rev() {
+        let said = processor::spawn_on(number, || async {
+            // Stays where it is made.
+            let own = Rc::new(processor::current());
+            sleep(Duration::from_millis(1)).await;
+            yield_now().await;
+            assert!(*own == processor::current());
+            println!("this is {own}");
+            *own
+        });
+        assert!(said.await == Ok(number));
+    }
+}
+
+/// What any may run is run by several, and each task once.
+async fn shares() {
+    let ran: Arc<[AtomicU32; 4]> = Arc::default();
+    let tasks: Vec<_> = (0..400_u64)
+        .map(|task| {
+            let ran = ran.clone();
+            processor::spawn_anywhere(async move {
+                for round in 0..4 {
+                    // The heap, on all of them at once.
+                    let memory: Vec<u64> = (0..100).map(|word| word + round).collect();
+                    black_box((0..20_000).fold(memory[7], |sum, round| black_box(sum ^ round)));
+                    ran[processor::current()].fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+                task
+            })
+        })
+        .collect();
+    let mut sum = 0;
+    for task in tasks {
+        sum += task.await.expect("nobody aborts it");
+    }
+    let polls: u32 = ran.iter().map(|polls| polls.load(Ordering::Relaxed)).sum();
+    let several = ran
+        .iter()
+        .filter(|polls| polls.load(Ordering::Relaxed) > 0)
+        .count()
+        > 1;
+    println!("sum {sum}, {polls} polls, several {several}");
+}
+
+/// A channel leads from all to the first.
+async fn channel() {
+    let (sender, receiver) = async_channel::bounded(4);
+    for number in 0..processor::count() as u64 {
+        let sender = sender.clone();
+        drop(processor::spawn_on(number as usize, move || async move {
+            for value in 0..500 {
+                sender
+                    .send(value * number)
+                    .await
+                    .expect("somebody receives");
+            }
+        }));
+    }
+    drop(sender);
+    let mut sum = 0;
+    while let Ok(value) = receiver.recv().await {
+        sum += value;
+    }
+    println!("sum {sum}");
+}
+
+/// Where a task waits for tokens.
+struct Mailbox(Mutex<CriticalSectionRawMutex, RefCell<(u32, Option<Waker>)>>);
+
+impl Mailbox {
+    fn new() -> Self {
+        Self(Mutex::new(RefCell::new((0, None))))
+    }
+
+    fn put(&self) {
+        let waker = self.0.lock(|tokens| {
+            let mut tokens = tokens.borrow_mut();
+            tokens.0 += 1;
+            tokens.1.take()
+        });
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    async fn take(&self) {
+        poll_fn(|context| {
+            let waker = context.waker().clone();
+            let (taken, _old) = self.0.lock(|tokens| {
+                let mut tokens = tokens.borrow_mut();
+                if tokens.0 > 0 {
+                    tokens.0 -= 1;
+                    return (Poll::Ready(()), None);
+                }
+                (Poll::Pending, tokens.1.replace(waker))
+            });
+            taken
+        })
+        .await;
+    }
+}
+
+struct Game {
+    boxes: Vec<Mailbox>,
+    hops: AtomicU32,
+    random: AtomicU64,
+    over: Mailbox,
+}
+
+impl Game {
+    async fn play(self: Arc<Self>, own: usize) {
+        loop {
+            self.boxes[own].take().await;
+            if self.hops.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.over.put();
+            }
+            let mut random = self
+                .random
+                .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+            random = (random ^ random >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            random ^= random >> 29;
+            self.boxes[random as usize % self.boxes.len()].put();
+        }
+    }
+}
+
+/// Tokens go from task to task on all processors, so many hops in all.
+async fn tokens(hops: u32) {
+    const TASKS: usize = 24;
+    for tokens in [1, 5] {
+        let game = Arc::new(Game {
+            boxes: (0..TASKS).map(|_| Mailbox::new()).collect(),
+            hops: AtomicU32::new(hops),
+            random: AtomicU64::new(tokens),
+            over: Mailbox::new(),
+        });
+        for own in 0..TASKS {
+            let game = game.clone();
+            if own % 2 == 0 {
+                let place = own / 2 % processor::count();
+                drop(processor::spawn_on(place, move || game.play(own)));
+            } else {
+                drop(processor::spawn_anywhere(game.play(own)));
+            }
+        }
+        for token in 0..tokens as usize {
+            game.boxes[token].put();
+        }
+        game.over.take().await;
+    }
+    println!("all arrived");
+}
+
+/// One is to be aborted on another processor.
+async fn aborts() {
+    let last = processor::count() - 1;
+    let stays = processor::spawn_on(last, pending::<()>);
+    let roams = processor::spawn_anywhere(pending::<()>());
+    sleep(Duration::from_millis(2)).await;
+    stays.abort();
+    roams.abort();
+    println!("{} {}", stays.await.is_err(), roams.await.is_err());
+}
+
+/// The end does not wait for one that computes.
+async fn ends() {
+    let begun = Arc::new(AtomicU32::new(0));
+    let seen = begun.clone();
+    drop(processor::spawn_on(
+        processor::count() - 1,
+        move || async move {
+            seen.store(1, Ordering::Relaxed);
+            loop {
+                black_box(0);
+            }
+        },
+    ));
+    while begun.load(Ordering::Relaxed) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    println!("ends");
+}
+
+/// Time does not go back, whoever is asked.
+async fn clock() {
+    let latest = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..processor::count())
+        .map(|number| {
+            let latest = latest.clone();
+            processor::spawn_on(number, move || async move {
+                for _ in 0..20_000 {
+                    let before = latest.load(Ordering::Acquire);
+                    let now = Instant::now().as_nanos();
+                    assert!(now >= before, "{now} after {before}");
+                    latest.fetch_max(now, Ordering::AcqRel);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("nobody aborts it");
+    }
+    println!("forward");
+}
+
+#[wakebox_guest::main(processors = 4)]
+async fn main() {
+    match env::args().next() {
+        Some("each") => each().await,
+        Some("shares") => shares().await,
+        Some("channel") => channel().await,
+        Some("tokens") => tokens(5_000).await,
+        Some("aborts") => aborts().await,
+        Some("ends") => ends().await,
+        Some("clock") => clock().await,
+        Some("panics") => {
+            let task =
+                processor::spawn_on(processor::count() - 1, || async { panic!("on another") });
+            let _: Result<(), _> = task.await;
+        }
+        other => panic!("no test {other:?}"),
+    }
+}

@@ -1,0 +1,111 @@
+//! Guests with several processors: each runs what it is given, what any may run is shared, and no wake is lost
+//! between them, in every mode.
+
+use wakebox::{Limits, Sandbox, WakeMode};
+use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run};
+
+/// Runs a test of the probe in each mode, with one processor and with several, in both builds.
+#[track_caller]
+fn every(test: &str, check: impl Fn(u32, WakeMode, Ended)) {
+    for path in [guest("spread"), guest_debug("spread")] {
+        for mode in WakeMode::ALL {
+            for processors in [1, 2, 4] {
+                check(processors, mode, probe(&path, test, mode, processors));
+            }
+        }
+    }
+}
+
+fn probe(path: &std::path::Path, test: &str, mode: WakeMode, processors: u32) -> Ended {
+    let limits = Limits::new().processors(processors);
+    let builder = Sandbox::builder().guest(path).wake(mode).limits(limits);
+    run(builder.processors(processors).args([test]))
+}
+
+#[kvm_test]
+fn each_processor_runs_what_it_is_given_and_what_it_prints_is_written() {
+    every("each", |processors, mode, ended| {
+        let mut expected = vec![format!("{processors} processors")];
+        expected.extend(
+            (0..processors)
+                .rev()
+                .map(|number| format!("this is {number}")),
+        );
+        assert_eq!(ended.success().lines(), expected, "{mode}");
+    });
+}
+
+#[kvm_test]
+fn what_any_may_run_is_run_by_several_once_each() {
+    every("shares", |processors, mode, ended| {
+        let expected = format!("sum 79800, 1600 polls, several {}", processors > 1);
+        assert_eq!(
+            ended.success().lines(),
+            [expected],
+            "{processors} in {mode}"
+        );
+    });
+}
+
+#[kvm_test]
+fn a_channel_leads_from_one_processor_to_another() {
+    every("channel", |processors, mode, ended| {
+        let numbers: u32 = (0..processors).sum();
+        let expected = format!("sum {}", 124_750 * numbers);
+        assert_eq!(
+            ended.success().lines(),
+            [expected],
+            "{processors} in {mode}"
+        );
+    });
+}
+
+#[kvm_test]
+fn no_wake_is_lost_between_processors() {
+    every("tokens", |processors, mode, ended| {
+        assert_eq!(
+            ended.success().lines(),
+            ["all arrived"],
+            "{processors} in {mode}"
+        );
+    });
+}
+
+#[kvm_test]
+fn a_task_is_aborted_from_another_processor() {
+    every("aborts", |processors, mode, ended| {
+        assert_eq!(
+            ended.success().lines(),
+            ["true true"],
+            "{processors} in {mode}"
+        );
+    });
+}
+
+#[kvm_test]
+fn time_does_not_go_back_between_processors() {
+    every("clock", |processors, mode, ended| {
+        assert_eq!(
+            ended.success().lines(),
+            ["forward"],
+            "{processors} in {mode}"
+        );
+    });
+}
+
+#[kvm_test]
+fn the_end_does_not_wait_for_a_processor_that_computes() {
+    for mode in WakeMode::ALL {
+        let ended = probe(&guest("spread"), "ends", mode, 2);
+        assert_eq!(ended.success().lines(), ["ends"], "{mode}");
+    }
+}
+
+#[kvm_test]
+fn a_panic_on_one_processor_ends_the_guest() {
+    for mode in WakeMode::ALL {
+        let ended = probe(&guest("spread"), "panics", mode, 2);
+        let said = ended.outcome.to_string();
+        assert!(said.contains("on another"), "{said} in {mode}");
+    }
+}
