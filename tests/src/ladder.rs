@@ -1,7 +1,7 @@
 //! The rungs of the ladder (`tests/guests/ladder`), each run under the eyes of a trace.
 
 use wakebox::trace::{Event, Recording};
-use wakebox::{Policy, Sandbox, WakeMode};
+use wakebox::{Limits, Policy, Sandbox, WakeMode};
 
 use crate::{Ended, guest, run};
 
@@ -16,6 +16,8 @@ pub struct Rung {
     pub next: &'static str,
     /// How its guest sleeps.
     pub wake: WakeMode,
+    /// How many processors it has. With several there is no trace.
+    pub processors: u32,
 }
 
 const fn rung(number: usize, title: &'static str, next: &'static str) -> Rung {
@@ -25,11 +27,12 @@ const fn rung(number: usize, title: &'static str, next: &'static str) -> Rung {
         title,
         next,
         wake,
+        processors: 1,
     }
 }
 
 /// All of them, from the ground up.
-pub const RUNGS: [Rung; 9] = [
+pub const RUNGS: [Rung; 10] = [
     rung(1, "a future by hand", "who calls poll, and when?"),
     rung(
         2,
@@ -51,12 +54,16 @@ pub const RUNGS: [Rung; 9] = [
     rung(8, "join, select, cancel", "an interrupt that runs a future"),
     Rung {
         wake: WakeMode::Irq,
-        ..rung(9, "an upcall", "the library wakebox-guest")
+        ..rung(9, "an upcall", "a second processor")
+    },
+    Rung {
+        processors: 2,
+        ..rung(10, "a thread pool", "the library wakebox-guest")
     },
 ];
 
 impl Rung {
-    /// Runs it, optimized.
+    /// Runs it, optimized, and gives what happened, of which nothing is known with several processors.
     ///
     /// # Panics
     ///
@@ -81,8 +88,11 @@ impl Rung {
             .guest(guest(&format!("ladder-{}", self.number)))
             .wake(mode)
             .policy(policy)
-            .trace(recording.clone());
-        let ended = run(builder);
+            .limits(Limits::new().processors(self.processors));
+        let ended = run(match self.processors {
+            1 => builder.trace(recording.clone()),
+            _ => builder,
+        });
         (ended, recording.events())
     }
 }

@@ -27,11 +27,17 @@ fn climb() -> Result<()> {
             println!("   {line}");
         }
         println!("   Next: {}", rung.next);
+        if rung.processors > 1 {
+            println!("   (two processors: there is no trace, and no line in the table)");
+            continue;
+        }
         let mut summary = Summary::new();
         events.iter().for_each(|event| summary.count(event));
         rows.push((rung, summary));
     }
-    table(&rows);
+    if !rows.is_empty() {
+        table(&rows);
+    }
     Ok(())
 }
 

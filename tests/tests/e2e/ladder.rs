@@ -260,3 +260,16 @@ fn rung_9_a_task_is_polled_in_the_middle_of_another_ones_poll() {
     }
     assert_eq!(told, expected, "{story:#?}");
 }
+
+#[kvm_test]
+fn rung_10_two_processors_poll_tasks_at_the_same_time() {
+    let rung = RUNGS[9];
+    let (ended, _) = rung.climb();
+    assert_eq!(
+        ended.success().lines(),
+        [
+            "two tasks have met, each in the middle of a poll",
+            "608 polls, and each processor had some: true",
+        ]
+    );
+}

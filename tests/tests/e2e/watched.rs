@@ -315,7 +315,7 @@ fn the_demo_callme(mode: WakeMode) {
 
 #[kvm_test]
 fn the_ladder() {
-    for rung in RUNGS {
+    for rung in RUNGS.into_iter().filter(|rung| rung.processors == 1) {
         for mode in WakeMode::ALL {
             // Rung 7 is about interrupts, and the others know only how to leave.
             if (mode == WakeMode::Irq) != (rung.wake == WakeMode::Irq) {

@@ -56,14 +56,18 @@ pub mod prelude {
     };
 }
 
-/// Makes a guest of a function.
+/// Makes a guest of a function, with so many processors.
 #[macro_export]
 macro_rules! rung {
     ($main:path) => {
+        $crate::rung!($main, 1);
+    };
+    ($main:path, $processors:expr) => {
         /// Tells the host that this is a guest, and of which version.
         #[used]
         #[unsafe(link_section = ".note.wakebox")]
-        static NOTE: ::wakebox_abi::note::Note = ::wakebox_abi::note::Note::new(0);
+        static NOTE: ::wakebox_abi::note::Note =
+            ::wakebox_abi::note::Note::new(0).processors($processors);
 
         /// What the C compiler's start file calls.
         #[unsafe(no_mangle)]
@@ -83,11 +87,12 @@ macro_rules! say {
     ($($words:tt)*) => { $crate::say(::core::format_args!($($words)*)) };
 }
 
-/// Something that one processor uses and nobody else: a guest has one, and nothing preempts it.
+/// Something that one processor uses at a time: but for rung 10, which has a lock for it, a guest has one,
+/// and nothing preempts it.
 #[derive(Debug, Default)]
 pub struct Local<T>(pub T);
 
-// SAFETY: as said there is one flow of control, so there is no second thread to send it to.
+// SAFETY: as said there is one flow of control at a time, and rung 10 puts only what is `Send` into one.
 unsafe impl<T> Send for Local<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Local<T> {}
@@ -259,6 +264,61 @@ pub fn interrupts() -> u32 {
 fn position() -> (MappedControl, u32) {
     let ground = ground();
     (ground.control, ground.completions.taken())
+}
+
+/// The number of the processor that runs this.
+pub fn processor() -> u32 {
+    control_at(layout::CONTROL).load(Word::Processor, Ordering::Relaxed)
+}
+
+/// Has another processor begin there, with a stack of its own and nothing on it.
+pub fn start(processor: u32, entry: extern "C" fn() -> !) {
+    let there = control_at(layout::control_of(processor));
+    let entry = entry as usize as u64;
+    there.store(Word::StartEntry, entry as u32, Ordering::Relaxed);
+    there.store(
+        Word::StartEntryHigh,
+        (entry >> 32) as u32,
+        Ordering::Relaxed,
+    );
+    ring_for(processor, port::START);
+}
+
+/// Tells another processor that something was left for it. That costs an exit only if it sleeps.
+pub fn call(processor: u32) {
+    if wake::post(&control_at(layout::control_of(processor))) {
+        ring_for(processor, port::NUDGE);
+    }
+}
+
+/// How often this processor was called.
+pub fn called() -> u32 {
+    wake::posts(&control_at(layout::CONTROL))
+}
+
+/// Leaves until another processor calls, unless one has since it was called so often. Nothing of this
+/// processor's is in flight.
+pub fn leave_unless_called(calls: u32) {
+    let control = control_at(layout::CONTROL);
+    let seen = control.load(Word::CompletionTail, Ordering::Relaxed);
+    if wake::guest_may_sleep_after(&control, Sleep::Out, seen, calls) {
+        // SAFETY: this is a guest, and it has announced its sleep.
+        unsafe { port::ring(port::WAIT) };
+        wake::guest_is_awake(&control);
+    }
+}
+
+fn ring_for(processor: u32, port: u16) {
+    control_at(layout::CONTROL).store(Word::Target, processor, Ordering::Relaxed);
+    // SAFETY: this is a guest, and it waits for nothing.
+    unsafe { port::ring(port) };
+}
+
+/// The own control page, or that of any processor if there are several.
+fn control_at(page: u64) -> MappedControl {
+    let page = NonNull::new(with_exposed_provenance_mut(page as usize)).expect("not zero");
+    // SAFETY: the host has mapped the page, for ever.
+    unsafe { MappedControl::new(page) }
 }
 
 /// Where an upcall finds what it has interrupted.

@@ -5,7 +5,7 @@
 //! and returns. Neither the compiler nor who computes knows of it, as with threads: what both
 //! use is used with upcalls masked, or changes in one instruction.
 //!
-//! Next: the library wakebox-guest.
+//! Next: a second processor.
 #![no_std]
 #![no_main]
 
