@@ -18,6 +18,8 @@
 
 #[path = "park_model/primitives.rs"]
 mod primitives;
+#[path = "../../abi/tests/wake_model/search.rs"]
+mod search;
 
 #[path = "../vmm/src/kick.rs"]
 mod kick;
@@ -31,7 +33,6 @@ mod ready;
 mod stop;
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
 use loom::thread;
@@ -43,29 +44,12 @@ use primitives::{
     Arc, AtomicBool, AtomicWaker, Condvar, Mutex, Ordering, block_on, without_fences,
 };
 use ready::Ready;
+use search::{LOST_WAKE_UP, explore};
 use stop::{Stop, Why};
-
-/// Runs a model over all its executions.
-fn explore(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(model);
-}
 
 /// Runs a broken model and expects an execution in which somebody is not woken.
 fn refuses(model: impl Fn() + Sync + Send + 'static) {
-    let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(model))) else {
-        panic!("the model is broken on purpose, and loom found nothing");
-    };
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or_default();
-    assert!(
-        text.contains("deadlock"),
-        "failed for another reason: {text}"
-    );
+    search::refuses(LOST_WAKE_UP, model);
 }
 
 /// Who leaves its fences out.
