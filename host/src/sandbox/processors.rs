@@ -28,7 +28,6 @@ use wakebox_vmm::vcpu::{End, Exit, Vcpu};
 
 use super::cpu_time::CpuTime;
 use super::handle::Live;
-use super::serve::TURNS_FOR_TASKS;
 use super::{DRIVER_QUANTUM, QUANTUM};
 use crate::driver::herd::Herd;
 use crate::driver::placement::Placement;
@@ -455,12 +454,7 @@ impl Processor {
 
     /// As with the first processor.
     async fn let_tasks_begin(&mut self) -> Result<(), Violation> {
-        let mut turns = 0;
-        while turns < TURNS_FOR_TASKS && self.all.home.has_waiting() {
-            tokio::task::yield_now().await;
-            turns += 1;
-        }
-        if turns == 0 {
+        if !self.all.home.let_begin().await {
             return Ok(());
         }
         self.turn_began = Instant::now();

@@ -12,10 +12,6 @@ use crate::error::Error;
 use crate::stop::Why;
 use crate::template::Left;
 
-/// How often in a row a runtime may turn to its other tasks before a guest goes on, if the guest's
-/// calls are among them. Tokio's runtime of one thread takes 61 tasks a turn: four for 256 calls.
-pub(super) const TURNS_FOR_TASKS: u32 = 8;
-
 /// Why a guest is no longer parked.
 pub(super) enum Parked {
     Completion,
@@ -67,12 +63,7 @@ impl Sandbox {
     /// again: they may need the very thread that it would be on. What they come to at once goes to the
     /// guest together.
     pub(super) async fn let_tasks_begin(&mut self) -> Result<(), Violation> {
-        let mut turns = 0;
-        while turns < TURNS_FOR_TASKS && self.callables.home().has_waiting() {
-            tokio::task::yield_now().await;
-            turns += 1;
-        }
-        if turns == 0 {
+        if !self.callables.home().let_begin().await {
             return Ok(());
         }
         self.turn_began = Instant::now();
