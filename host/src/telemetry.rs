@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | `wakebox::sandbox` | info | span `sandbox`, from building to dropping; entered while the sandbox runs and while its operations are polled | `id` ([`Sandbox::id`](crate::Sandbox::id)), `guest` (the file), `mode` |
 //! | `wakebox::sandbox` | debug | "sandbox ended" | `outcome`, `exits` |
-//! | `wakebox::exit` | trace | "left the guest" | `reason` ([`ExitReason::name`](crate::trace::ExitReason::name)) |
+//! | `wakebox::exit` | trace | "left the guest" | `reason` ([`ExitReason::name`](crate::trace::ExitReason::name)), `processor` |
 //! | `wakebox::op` | trace | "operation ended" | `kind`, `status`, `value` (a handle, a count), `micros` from when it was taken |
 //! | `wakebox::policy` | info | "refused by policy" | `kind`, `target` |
 //!
@@ -49,7 +49,7 @@ mod counters;
 #[path = "telemetry/no_counters.rs"]
 mod counters;
 
-use self::counters::{OpCounters, SandboxCounters};
+use self::counters::{ExitCounters, OpCounters, SandboxCounters};
 
 /// Tells of one sandbox.
 #[derive(Debug)]
@@ -81,6 +81,14 @@ impl Telemetry {
         &self.span
     }
 
+    /// What tells of the exits of a processor, for whoever runs it.
+    pub(crate) fn exits(processor: u32) -> ExitTelemetry {
+        ExitTelemetry {
+            processor,
+            counters: ExitCounters::new(),
+        }
+    }
+
     /// What tells of its operations, for its driver.
     pub(crate) fn ops(&self) -> OpTelemetry {
         OpTelemetry {
@@ -88,12 +96,6 @@ impl Telemetry {
             begun: Vec::new(),
             counters: OpCounters::new(),
         }
-    }
-
-    /// The guest was left.
-    pub(crate) fn exited(&mut self, reason: ExitReason) {
-        tracing::trace!(target: "wakebox::exit", reason = reason.name(), "left the guest");
-        self.counters.exited(reason);
     }
 
     /// The run has ended.
@@ -108,6 +110,22 @@ impl Telemetry {
         }
         self.counters
             .ended(result.as_ref().map_or("error", Outcome::kind));
+    }
+}
+
+/// Tells of the exits of one processor, in the span of its sandbox.
+#[derive(Debug)]
+pub(crate) struct ExitTelemetry {
+    processor: u32,
+    counters: ExitCounters,
+}
+
+impl ExitTelemetry {
+    /// The guest was left there.
+    pub(crate) fn exited(&mut self, reason: ExitReason) {
+        let processor = self.processor;
+        tracing::trace!(target: "wakebox::exit", reason = reason.name(), processor, "left the guest");
+        self.counters.exited(reason);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use wakebox_abi::memory::MappedControl;
+use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::wake::{self, Sleep};
 
 use crate::runtime::Runtime;
@@ -90,6 +90,11 @@ impl Here {
     #[inline(always)]
     pub(crate) fn may_sleep(&self, control: &MappedControl, how: Sleep, seen: u32) -> bool {
         wake::guest_may_sleep(control, how, seen)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn counted_by_others(&self, _counter: Counter) -> u64 {
+        0
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
-use wakebox_abi::memory::{Control, MappedControl, Word};
+use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 use wakebox_abi::port;
 use wakebox_abi::wake::{self, Sleep};
 
@@ -293,6 +293,15 @@ impl Here {
 
     pub(crate) fn may_sleep(&self, control: &MappedControl, how: Sleep, seen: u32) -> bool {
         wake::guest_may_sleep_after(control, how, seen, self.posts.get())
+    }
+
+    /// What the other processors had counted when they rang or slept last.
+    pub(crate) fn counted_by_others(&self, counter: Counter) -> u64 {
+        let others = (0..).zip(&self.common.seats);
+        let others = others.filter(|(number, _)| *number != self.number);
+        let counted =
+            |(_, seat): (u32, &Seat)| seat.control.counter(counter).load(Ordering::Relaxed);
+        others.map(counted).sum()
     }
 
     pub(crate) fn polled(&self) -> Option<&'static str> {

@@ -175,6 +175,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         resume,
         tracing,
         telemetry,
+        exits: Telemetry::exits(0),
         quantum,
         shares: 0,
         ended: false,

@@ -13,7 +13,7 @@ use crate::calls::guest::Caller;
 use crate::meter::Meter;
 use crate::observe::OpCounts;
 use crate::policy::check::Guard;
-use crate::stats::{GuestCounts, RunCounts, Stats, guest_counts};
+use crate::stats::{Exits, GuestCounts, RunCounts, Stats, guest_counts};
 use crate::stop::{Stop, Why};
 use crate::template::requests::Requests;
 
@@ -75,7 +75,7 @@ impl Live {
         };
         Stats {
             mode: self.mode,
-            exits: self.all().map(RunCounts::exits).sum(),
+            exits: self.exits(),
             interrupts: self.all().map(|run| run.interrupts.get()).sum(),
             operations: Stats::name_operations(&self.operations),
             refusals: refused.iter().map(|(_, count)| count).sum(),
@@ -89,6 +89,11 @@ impl Live {
             in_host: self.all().map(|run| run.in_host.time()).sum(),
             parked: self.all().map(|run| run.parked.time()).sum(),
         }
+    }
+
+    /// Exits of all processors.
+    pub(super) fn exits(&self) -> Exits {
+        self.all().map(RunCounts::exits).sum()
     }
 
     /// What is counted of a processor that is not the first.

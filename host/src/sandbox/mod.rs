@@ -52,7 +52,7 @@ use crate::ops::TokioBackend;
 use crate::pulse::Pulse;
 use crate::stdio::{Console, Stdin};
 use crate::tasks::Task;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ExitTelemetry, Telemetry};
 
 /// How long a guest may compute before others get a turn, unless it is said.
 const QUANTUM: Duration = Duration::from_millis(2);
@@ -90,6 +90,7 @@ pub struct Sandbox {
     resume: Option<Resume>,
     tracing: Option<Tracing>,
     telemetry: Telemetry,
+    exits: ExitTelemetry,
     quantum: Duration,
     /// For how many turns more it is taken to share its thread.
     shares: u32,

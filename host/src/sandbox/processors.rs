@@ -39,6 +39,7 @@ use crate::observe::exit_reason;
 use crate::ops::TokioBackend;
 use crate::outcome::Limit;
 use crate::stop::Why;
+use crate::telemetry::{ExitTelemetry, Telemetry};
 
 /// Addresses of ring 3 are below this one.
 const USER_END: u64 = 1 << 47;
@@ -273,6 +274,7 @@ struct Processor {
     number: u32,
     placement: Placement<TokioBackend>,
     computed: Option<CpuTime>,
+    exits: ExitTelemetry,
     /// When others on this thread had a turn last.
     turn_began: Instant,
     /// When the guest was left last.
@@ -298,6 +300,7 @@ impl Processor {
         Self {
             placement: placement.expect("several processors share theirs"),
             computed: limited.then(CpuTime::default),
+            exits: Telemetry::exits(number),
             all,
             number,
             turn_began: Instant::now(),
@@ -396,11 +399,15 @@ impl Processor {
         }
         counts.in_guest.add(left - entered);
         self.left_at = Some(left);
-        if let Ok(exit) = &exit {
-            counts.exited(exit_reason(exit));
+        let reason = exit.as_ref().ok().map(exit_reason);
+        if let Some(reason) = reason {
+            counts.exited(reason);
         }
         // Whoever stops it finds it counted.
         drop(place);
+        if let Some(reason) = reason {
+            self.exits.exited(reason);
+        }
         Some(exit.map_err(Error::from))
     }
 

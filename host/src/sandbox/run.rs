@@ -117,7 +117,7 @@ impl Sandbox {
             }
             tracing.ended().await;
         }
-        self.telemetry.ended(&result, self.live.run.exits().total());
+        self.telemetry.ended(&result, self.live.exits().total());
         result
     }
 
@@ -231,7 +231,7 @@ impl Sandbox {
     /// Tells of an exit whoever counts or watches them.
     fn exited(&mut self, exit: &Result<Exit>) {
         let reason = exit.as_ref().map_or(ExitReason::Violation, exit_reason);
-        self.telemetry.exited(reason);
+        self.exits.exited(reason);
         if let Some(tracing) = &mut self.tracing {
             tracing.exited(reason);
         }

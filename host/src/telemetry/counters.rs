@@ -9,24 +9,14 @@ use wakebox_abi::wake::Mode;
 use crate::trace::ExitReason;
 
 /// Of one sandbox.
-pub(super) struct SandboxCounters {
-    exits: Vec<(ExitReason, Counter)>,
-}
+#[derive(Debug)]
+pub(super) struct SandboxCounters;
 
 impl SandboxCounters {
     pub(super) fn new(mode: Mode) -> Self {
         counter!("wakebox_sandboxes_total", "mode" => mode.name()).increment(1);
         gauge!("wakebox_sandboxes").increment(1.0);
-        Self { exits: Vec::new() }
-    }
-
-    pub(super) fn exited(&mut self, reason: ExitReason) {
-        find(
-            &mut self.exits,
-            reason,
-            || counter!("wakebox_exits_total", "reason" => reason.name()),
-        )
-        .increment(1);
+        Self
     }
 
     #[allow(clippy::unused_self, reason = "it is this sandbox that has ended")]
@@ -41,9 +31,27 @@ impl Drop for SandboxCounters {
     }
 }
 
-impl fmt::Debug for SandboxCounters {
+/// Of the exits of one processor.
+pub(super) struct ExitCounters(Vec<(ExitReason, Counter)>);
+
+impl ExitCounters {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn exited(&mut self, reason: ExitReason) {
+        find(
+            &mut self.0,
+            reason,
+            || counter!("wakebox_exits_total", "reason" => reason.name()),
+        )
+        .increment(1);
+    }
+}
+
+impl fmt::Debug for ExitCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SandboxCounters")
+        f.write_str("ExitCounters")
     }
 }
 

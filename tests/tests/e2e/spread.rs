@@ -99,6 +99,14 @@ fn time_does_not_go_back_between_processors() {
 }
 
 #[kvm_test]
+fn a_guest_counts_what_all_its_processors_do() {
+    every("counts", |processors, mode, ended| {
+        let ended = ended.success();
+        assert_eq!(ended.lines(), ["counted"], "{processors} in {mode}");
+    });
+}
+
+#[kvm_test]
 fn the_end_does_not_wait_for_a_processor_that_computes() {
     for mode in WakeMode::ALL {
         let ended = probe(&guest("spread"), "ends", mode, 2);

@@ -13,7 +13,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-use wakebox::{Builder, CallError, Caller, Outcome, Sandbox, WakeMode};
+use wakebox::{Builder, CallError, Caller, Limits, Outcome, Sandbox, WakeMode};
 use wakebox_tests::{Ended, alone, guest, kvm_test, run};
 
 /// Something that was told: target, fields, and the fields of the span in which it was told.
@@ -158,54 +158,88 @@ fn a_refusal_is_told_in_the_span_of_its_sandbox() {
 #[kvm_test]
 fn counters_agree_with_the_statistics() {
     alone!("counters_agree_with_the_statistics", || {
-        use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-
-        listener();
-        let recorder = DebuggingRecorder::new();
-        let snapshotter = recorder.snapshotter();
-        let ended = metrics::with_local_recorder(&recorder, || {
-            let builder = Sandbox::builder()
-                .guest(guest("traced"))
-                .args(["story"])
-                .wake(WakeMode::Out);
-            run(builder).success()
-        });
-        let counted: BTreeMap<String, u64> = snapshotter
-            .snapshot()
-            .into_vec()
-            .into_iter()
-            .map(|(key, _, _, value)| {
-                let (_, key) = key.into_parts();
-                let labels = key.labels().map(|label| format!(" {}", label.value()));
-                let name = key.name().to_owned() + &labels.collect::<String>();
-                match value {
-                    DebugValue::Counter(count) => (name, count),
-                    DebugValue::Gauge(value) => (name, value.0 as u64),
-                    DebugValue::Histogram(_) => panic!("there is no histogram: {name}"),
-                }
-            })
-            .collect();
-        let count = |name: &str| counted.get(name).copied().unwrap_or(0);
-        let stats = ended.stats;
-        assert_eq!(count("wakebox_sandboxes_total out"), 1);
-        assert_eq!(count("wakebox_sandboxes"), 0, "it is gone");
-        assert_eq!(count("wakebox_ends_total exit"), 1);
-        assert_eq!(count("wakebox_exits_total wait"), stats.exits.wait);
-        assert_eq!(count("wakebox_exits_total submit"), stats.exits.submit);
-        for (kind, taken) in stats
-            .operations
-            .iter()
-            .filter(|(kind, _)| *kind != "Cancel")
-        {
-            let of_kind = |name: &&String| name.starts_with(&format!("wakebox_ops_total {kind} "));
-            let ended: u64 = counted
-                .keys()
-                .filter(of_kind)
-                .map(|name| counted[name])
-                .sum();
-            assert_eq!(ended, *taken, "{kind}");
-        }
+        let builder = Sandbox::builder().guest(guest("traced")).args(["story"]);
+        counters_agree(builder);
     });
+}
+
+#[kvm_test]
+fn exits_of_all_processors_are_counted_and_told_with_their_number() {
+    alone!(
+        "exits_of_all_processors_are_counted_and_told_with_their_number",
+        || {
+            let builder = || {
+                let limits = Limits::new().processors(3);
+                let builder = Sandbox::builder().guest(guest("processors"));
+                builder.limits(limits).processors(3).args(["turns"])
+            };
+            counters_agree(builder());
+            let _ = listener().0.lock().unwrap().remove(&thread::current().id());
+            let (ended, told) = heard(builder());
+            let stats = ended.success().stats;
+            let exits = of(&told, "wakebox::exit");
+            assert_eq!(exits.len() as u64, stats.exits.total());
+            for number in ["0", "1", "2"] {
+                let of_it = exits
+                    .iter()
+                    .filter(|exit| exit.fields["processor"] == number);
+                assert!(of_it.count() > 100, "processor {number}");
+            }
+            for exit in exits {
+                assert_eq!(exit.span.as_ref().expect("it is in a span")["mode"], "out");
+            }
+            let end = of(&told, "wakebox::sandbox");
+            assert_eq!(end[0].fields["exits"], stats.exits.total().to_string());
+        }
+    );
+}
+
+/// Runs it in mode `out`, and compares what is counted.
+fn counters_agree(builder: Builder) {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    listener();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let ended =
+        metrics::with_local_recorder(&recorder, || run(builder.wake(WakeMode::Out)).success());
+    let counted: BTreeMap<String, u64> = snapshotter
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .map(|(key, _, _, value)| {
+            let (_, key) = key.into_parts();
+            let labels = key.labels().map(|label| format!(" {}", label.value()));
+            let name = key.name().to_owned() + &labels.collect::<String>();
+            match value {
+                DebugValue::Counter(count) => (name, count),
+                DebugValue::Gauge(value) => (name, value.0 as u64),
+                DebugValue::Histogram(_) => panic!("there is no histogram: {name}"),
+            }
+        })
+        .collect();
+    let count = |name: &str| counted.get(name).copied().unwrap_or(0);
+    let stats = ended.stats;
+    assert_eq!(count("wakebox_sandboxes_total out"), 1);
+    assert_eq!(count("wakebox_sandboxes"), 0, "it is gone");
+    assert_eq!(count("wakebox_ends_total exit"), 1);
+    assert_eq!(count("wakebox_exits_total wait"), stats.exits.wait);
+    assert_eq!(count("wakebox_exits_total submit"), stats.exits.submit);
+    let of_processors = count("wakebox_exits_total start") + count("wakebox_exits_total nudge");
+    assert_eq!(of_processors, stats.exits.processor);
+    for (kind, taken) in stats
+        .operations
+        .iter()
+        .filter(|(kind, _)| *kind != "Cancel")
+    {
+        let of_kind = |name: &&String| name.starts_with(&format!("wakebox_ops_total {kind} "));
+        let ended: u64 = counted
+            .keys()
+            .filter(of_kind)
+            .map(|name| counted[name])
+            .sum();
+        assert_eq!(ended, *taken, "{kind}");
+    }
 }
 
 /// A call that a subscriber has begun.

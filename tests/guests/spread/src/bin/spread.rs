@@ -17,7 +17,7 @@ use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use wakebox_guest::task::yield_now;
 use wakebox_guest::time::{Duration, Instant, sleep};
-use wakebox_guest::{env, println, processor};
+use wakebox_guest::{env, println, processor, stats};
 
 /// Each processor says its number, and is heard.
 async fn each() {
@@ -226,6 +226,26 @@ async fn clock() {
     println!("forward");
 }
 
+/// What all have done is counted, whoever asks.
+async fn counts() {
+    let before = stats();
+    for number in 0..processor::count() {
+        let done = processor::spawn_on(number, || async {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        });
+        done.await.expect("nobody aborts it");
+        // The other sleeps, or rings, when it has woken this one.
+        while stats().completed - before.completed < number as u64 + 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let polls = stats().polls - before.polls;
+    assert!(polls >= 100 * processor::count() as u64, "{polls}");
+    println!("counted");
+}
+
 #[wakebox_guest::main(processors = 4)]
 async fn main() {
     match env::args().next() {
@@ -236,6 +256,7 @@ async fn main() {
         Some("aborts") => aborts().await,
         Some("ends") => ends().await,
         Some("clock") => clock().await,
+        Some("counts") => counts().await,
         Some("panics") => {
             let task =
                 processor::spawn_on(processor::count() - 1, || async { panic!("on another") });
