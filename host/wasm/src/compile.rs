@@ -18,7 +18,7 @@ fn own(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }
 
-fn engine() -> Result<Engine> {
+pub(crate) fn engine() -> Result<Engine> {
     let mut config = Config::new();
     // Named, so that it is not the processor of whoever compiles that decides.
     config.target("x86_64-unknown-linux-gnu").map_err(own)?;

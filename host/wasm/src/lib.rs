@@ -14,11 +14,13 @@
 //! a process of its own with limits, as the command `wakebox-wasm` does.
 
 mod attach;
+mod cache;
 mod compile;
 // What both sides of an image agree on.
 #[path = "../../../guest/wasm/src/head.rs"]
 mod head;
 
+pub use self::cache::Cache;
 pub use self::compile::compile;
 
 /// The runtime guest, which is built with this crate.

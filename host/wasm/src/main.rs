@@ -1,4 +1,4 @@
-//! The command `wakebox-wasm`: compiles a component in a process of its own.
+//! The command `wakebox-wasm`: compiles a component in a process of its own, once.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use wakebox_wasm::Cache;
 
 /// WebAssembly components as guests of Wakebox
 #[derive(Debug, Parser)]
@@ -27,6 +28,17 @@ enum Command {
         #[arg(long, default_value_t = 4096)]
         memory: u64,
     },
+    /// The compiled code that is kept, so that a component is compiled once
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Say where it lies
+    Path,
+    /// Remove it
+    Clear,
 }
 
 fn main() -> ExitCode {
@@ -40,22 +52,50 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
-    let Command::Compile {
-        component,
-        output,
-        seconds,
-        memory,
-    } = command;
-    limit(Resource::Cpu, seconds)?;
-    limit(Resource::As, memory.saturating_mul(1 << 20))?;
-    let image = read(&component).and_then(|bytes| wakebox_wasm::image(&bytes));
+    match command {
+        Command::Compile {
+            component,
+            output,
+            seconds,
+            memory,
+        } => {
+            limit(Resource::Cpu, seconds)?;
+            limit(Resource::As, memory.saturating_mul(1 << 20))?;
+            compile(&component, &output)
+        }
+        Command::Cache(CacheCommand::Path) => {
+            println!("{}", Cache::path()?.display());
+            Ok(())
+        }
+        Command::Cache(CacheCommand::Clear) => {
+            let bytes = Cache::open(&Cache::path()?)?.clear()?;
+            println!("removed {bytes} bytes");
+            Ok(())
+        }
+    }
+}
+
+fn compile(component: &Path, output: &Path) -> Result<()> {
+    let image = read(component).and_then(|bytes| image(&bytes));
     let image = image.with_context(|| component.display().to_string())?;
     if output == Path::new("-") {
         std::io::stdout().write_all(&image)?;
     } else {
-        fs::write(&output, image).with_context(|| output.display().to_string())?;
+        fs::write(output, image).with_context(|| output.display().to_string())?;
     }
     Ok(())
+}
+
+/// With the user's cache, if there can be one.
+fn image(component: &[u8]) -> Result<Vec<u8>> {
+    let note = |error: anyhow::Error| eprintln!("note: {error:#}");
+    match Cache::path().and_then(|path| Cache::open(&path)) {
+        Ok(cache) => cache.image(component, note),
+        Err(error) => {
+            note(error.context("the component is compiled each time"));
+            wakebox_wasm::image(component)
+        }
+    }
 }
 
 /// Most bytes of a component.

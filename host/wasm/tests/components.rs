@@ -167,8 +167,10 @@ fn wakebox() -> PathBuf {
 #[test]
 fn the_command_runs_a_component() {
     let hello = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/components/hello.wat");
+    let cache = tempfile::tempdir().unwrap();
     let output = Command::new(wakebox())
         .args(["run", hello])
+        .env("XDG_CACHE_HOME", cache.path())
         .output()
         .unwrap();
     let (out, err) = (
