@@ -157,6 +157,9 @@ pub struct DirectoryEntry<'a> {
 }
 
 impl<'a> DirectoryEntry<'a> {
+    /// Bytes before the name.
+    pub const HEAD: usize = 3;
+
     /// Least bytes of a buffer for a batch: room for the longest name, as the host reads it.
     pub const BATCH_MIN: usize = 512;
 

@@ -476,6 +476,15 @@ operations! {
         into: Buf,
     }
 
+    /// Lists the directories that the policy grants. The value is the number of bytes of a batch of
+    /// [`crate::file::DirectoryEntry`]s, whose names are paths; zero is the end.
+    35 ListMounts: Light, Bytes {
+        /// How many are passed over.
+        first: u32,
+        /// More than [`crate::file::PATH_MAX`] bytes, by as many as stand before a name.
+        into: Buf,
+    }
+
     /// Calls a function of the embedding program. The value is the length of its reply, or
     /// [`OVERFLOW`] if that does not fit.
     40 CallHost: Calls, Bytes {

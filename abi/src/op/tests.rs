@@ -118,6 +118,10 @@ fn every_operation_survives_the_round_trip() {
         directory: handle,
         into: buf,
     });
+    survives(ListMounts {
+        first: 7,
+        into: buf,
+    });
     survives(CallHost {
         function: buf,
         input: Buf::default(),

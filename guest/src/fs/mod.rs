@@ -12,6 +12,7 @@
 mod directory;
 mod file;
 mod metadata;
+mod mounts;
 mod options;
 
 use alloc::string::String;
@@ -26,6 +27,7 @@ use wakebox_abi::status::Status;
 pub use self::directory::{DirEntry, ReadDir, read_dir};
 pub use self::file::{File, SeekFrom};
 pub use self::metadata::Metadata;
+pub use self::mounts::mounts;
 pub use self::options::OpenOptions;
 pub use wakebox_abi::file::FileKind;
 

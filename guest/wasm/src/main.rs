@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod files;
 mod head;
 mod image;
 mod imports;

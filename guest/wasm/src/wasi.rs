@@ -1,8 +1,9 @@
-//! WASI 0.2: `cli`, `clocks`, `io` and `random`. A function that is not provided ends the component with
+//! WASI 0.2: `cli`, `clocks`, `filesystem`, `io` and `random`. A function that is not provided ends the component with
 //! its name when it is called, as many are imported that are never called.
 
 mod cli;
 mod clocks;
+mod filesystem;
 mod random;
 
 use alloc::vec::Vec;
@@ -78,6 +79,8 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
         cli::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("clocks/") {
         clocks::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("filesystem/") {
+        filesystem::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("random/") {
         random::provide(instance, name)
     } else {

@@ -1,12 +1,12 @@
-//! Listing directories.
+//! Listing directories, and which are granted.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir, statat};
-use wakebox_abi::file::DirectoryEntry;
-use wakebox_abi::op::{OpenDirectory, ReadDirectory};
+use wakebox_abi::file::{DirectoryEntry, FileKind, PATH_MAX};
+use wakebox_abi::op::{ListMounts, OpenDirectory, ReadDirectory};
 use wakebox_abi::status::Status;
 
 use super::handles::{Resource, Vacancy};
@@ -59,6 +59,30 @@ impl Start for ReadDirectory {
                 Err(status) => status.into(),
             }
         }))
+    }
+}
+
+impl Start for ListMounts {
+    fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
+        let into = resources.slice(self.into)?;
+        if into.len() < DirectoryEntry::HEAD + PATH_MAX {
+            return Err(Status::InvalidInput);
+        }
+        let most = into.len().min(MOST);
+        let first = usize::try_from(self.first).unwrap_or(usize::MAX);
+        let mut batch = Vec::new();
+        for path in resources.mounts.paths().skip(first) {
+            let entry = DirectoryEntry {
+                kind: FileKind::Directory,
+                name: path.as_bytes(),
+            };
+            if batch.len() + DirectoryEntry::HEAD + path.len() > most {
+                break;
+            }
+            batch.extend_from_slice(&entry.head());
+            batch.extend_from_slice(entry.name);
+        }
+        Ok(Started::Done(End::bytes(into.fill(&batch))))
     }
 }
 

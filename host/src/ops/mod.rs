@@ -394,6 +394,7 @@ pub(crate) fn after_restore(request: &Request) -> AfterRestore {
         | Request::CreateDirectory(_)
         | Request::OpenDirectory(_)
         | Request::ReadDirectory(_)
+        | Request::ListMounts(_)
         | Request::ReadMessage(_)
         | Request::Reply(_) => AfterRestore::EndsSoon,
         Request::TcpAccept(_)
@@ -449,6 +450,7 @@ fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, S
         Request::CreateDirectory(operation) => operation.start(resources),
         Request::OpenDirectory(operation) => operation.start(resources),
         Request::ReadDirectory(operation) => operation.start(resources),
+        Request::ListMounts(operation) => operation.start(resources),
         Request::CallHost(operation) => operation.start(resources),
         Request::OpenHostStream(operation) => operation.start(resources),
         Request::NextItem(operation) => operation.start(resources),

@@ -71,6 +71,25 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[kvm_test]
+fn a_guest_learns_which_directories_are_granted() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than it is told at once.
+    let paths: Vec<String> = (100..140)
+        .map(|index| format!("/{index}/{}", "long".repeat(75)))
+        .collect();
+    let mut policy = Policy::new();
+    for (index, path) in paths.iter().enumerate() {
+        let host = dir.path().join(index.to_string());
+        fs::create_dir(&host).unwrap();
+        policy = policy.allow_dir(format!("{}:{path}:ro", host.display()).parse().unwrap());
+    }
+    let said = ended(Sandbox::builder().policy(policy), &["mounts"]);
+    assert_eq!(said.lines(), [format!("ok {}", paths.join(" "))]);
+    let none = ended(Sandbox::builder(), &["mounts"]);
+    assert_eq!(none.lines(), ["ok"]);
+}
+
+#[kvm_test]
 fn the_usual_options() {
     for dir in directories() {
         answers(

@@ -14,9 +14,19 @@ use crate::platform::OneThread;
 
 #[derive(ComponentType, Lower, Lift, Clone, Copy)]
 #[component(record)]
-struct Datetime {
+pub(super) struct Datetime {
     seconds: u64,
     nanoseconds: u32,
+}
+
+impl From<Duration> for Datetime {
+    /// From the time since 1970.
+    fn from(time: Duration) -> Self {
+        Self {
+            seconds: time.as_secs(),
+            nanoseconds: time.subsec_nanos(),
+        }
+    }
 }
 
 /// A point in time that is waited for.
@@ -51,12 +61,7 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
         }
         "wall-clock" => {
             instance.func_wrap("now", |_: Cx<'_>, ()| {
-                let now = time::unix_time();
-                let (seconds, nanoseconds) = (now.as_secs(), now.subsec_nanos());
-                Ok((Datetime {
-                    seconds,
-                    nanoseconds,
-                },))
+                Ok((Datetime::from(time::unix_time()),))
             })?;
             instance.func_wrap("resolution", |_: Cx<'_>, ()| {
                 Ok((Datetime {

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use wakebox_abi::file::PATH_MAX;
 use wakebox_abi::status::Status;
 
 use self::changeable::Changeable;
@@ -86,6 +87,13 @@ impl Mounts {
     /// What the guest may change.
     pub(crate) fn changeable(&self) -> Arc<Changeable> {
         self.changeable.clone()
+    }
+
+    /// The paths of the guest for the directories, as far as it can name them.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = String> {
+        let paths = self.mounts.iter();
+        let paths = paths.map(|mount| format!("/{}", mount.prefix.join("/")));
+        paths.filter(|path| path.len() <= PATH_MAX)
     }
 
     /// Where a path of the guest leads to.

@@ -238,6 +238,11 @@ const ROWS: &[Row] = &[
         OK,
     ),
     row(
+        op::Opcode::ListMounts,
+        &[("first", U32(0)), ("into", Room(8192))],
+        OK,
+    ),
+    row(
         op::Opcode::CallHost,
         &[
             ("function", Text("echo")),

@@ -314,6 +314,7 @@ async fn command(line: &str) -> Line {
         "read" => line!("{:?}", fs::read_to_string(a).await?),
         "write" => fs::write(a, b).await.map(|()| String::new()),
         "list" => list(a).await,
+        "mounts" => line!("{}", fs::mounts().await?.join(" ")),
         "stat" | "lstat" => {
             let stat = match verb {
                 "stat" => fs::metadata(a).await?,

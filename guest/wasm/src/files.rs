@@ -1,0 +1,287 @@
+//! What is open of the directories that the policy grants, for both versions of WASI.
+//!
+//! A directory that is open is its path in the sandbox's tree: the host resolves it each time, beneath
+//! what is granted, and keeps nothing for it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use wakebox_guest::fs::{self, File, FileKind, Metadata, OpenOptions};
+use wakebox_guest::io::Status;
+
+pub(crate) type Result<T> = core::result::Result<T, Status>;
+
+/// Most bytes that one call reads or writes.
+const CHUNK: usize = 256 << 10;
+
+/// Something that is open.
+pub(crate) struct Open {
+    path: String,
+    /// The file, or nothing for a directory.
+    file: Option<File>,
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+}
+
+/// How something is opened. The words are POSIX's.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How {
+    pub(crate) follow: bool,
+    pub(crate) create: bool,
+    pub(crate) directory: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) truncate: bool,
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+}
+
+/// The status of an error.
+pub(crate) fn status(error: wakebox_guest::io::Error) -> Status {
+    error.status()
+}
+
+/// The granted directories.
+pub(crate) async fn granted() -> Result<Vec<Open>> {
+    let paths = fs::mounts().await.map_err(status)?;
+    Ok(paths
+        .into_iter()
+        .map(|path| Open::directory(path, true))
+        .collect())
+}
+
+impl Open {
+    fn directory(path: String, writes: bool) -> Self {
+        Self {
+            path,
+            file: None,
+            reads: true,
+            writes,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.file.is_none()
+    }
+
+    fn file(&self) -> Result<&File> {
+        self.file.as_ref().ok_or(Status::IsADirectory)
+    }
+
+    /// The path of something beneath a directory. Whoever has a directory does not come out of it by
+    /// `..` or by an absolute path; where links lead is the host's to say, which knows what is granted.
+    pub(crate) fn beneath(&self, path: &str) -> Result<String> {
+        if !self.is_directory() {
+            return Err(Status::NotADirectory);
+        }
+        if path.is_empty() {
+            return Err(Status::NotFound);
+        }
+        let mut depth = 0_usize;
+        for part in path.split('/') {
+            depth = match part {
+                "" | "." => depth,
+                ".." => depth.checked_sub(1).ok_or(Status::PermissionDenied)?,
+                _ => depth + 1,
+            };
+        }
+        if path.starts_with('/') {
+            return Err(Status::PermissionDenied);
+        }
+        let base = self.path.trim_end_matches('/');
+        Ok(alloc::format!("{base}/{path}"))
+    }
+
+    /// Opens something beneath a directory.
+    pub(crate) async fn open(&self, path: &str, how: How) -> Result<Self> {
+        let at = self.beneath(path)?;
+        if !how.follow && !how.exclusive && is_link(&at).await {
+            return Err(Status::TooManyLinks);
+        }
+        if how.directory {
+            if how.create || how.exclusive || how.truncate {
+                return Err(Status::InvalidInput);
+            }
+            let found = fs::metadata(&at).await.map_err(status)?;
+            return match found.is_dir() {
+                true => Ok(Self::directory(at, how.writes)),
+                false => Err(Status::NotADirectory),
+            };
+        }
+        if how.create && !how.exclusive && !how.truncate && !how.writes {
+            // Making it takes a right that reading does not.
+            match Self::open_file(
+                at.clone(),
+                How {
+                    create: false,
+                    ..how
+                },
+            )
+            .await
+            {
+                Err(Status::NotFound) => {}
+                opened => return opened,
+            }
+        }
+        Self::open_file(at, how).await
+    }
+
+    async fn open_file(at: String, how: How) -> Result<Self> {
+        let changes = how.writes || how.create || how.truncate;
+        let options = OpenOptions::new()
+            .read(how.reads || !changes)
+            .write(changes)
+            .create(how.create)
+            .create_new(how.create && how.exclusive)
+            .truncate(how.truncate);
+        match options.open(&at).await.map_err(status) {
+            Ok(file) => Ok(Self {
+                path: at,
+                file: Some(file),
+                reads: how.reads,
+                writes: how.writes,
+            }),
+            Err(Status::IsADirectory) if !changes => Ok(Self::directory(at, true)),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Reads; no bytes are the end.
+    pub(crate) async fn read(&self, length: u64, offset: u64) -> Result<Vec<u8>> {
+        let file = self.file()?;
+        if !self.reads {
+            return Err(Status::BadHandle);
+        }
+        let most = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
+        let mut bytes = alloc::vec![0; most];
+        let count = file.read_at(&mut bytes, offset).await.map_err(status)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// Writes a part, which may be all.
+    pub(crate) async fn write(&self, bytes: &[u8], offset: u64) -> Result<usize> {
+        let file = self.for_change()?;
+        file.write_at(bytes, offset).await.map_err(status)
+    }
+
+    /// Writes all.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.write(bytes, offset).await? {
+                0 => return Err(Status::StorageFull),
+                count => {
+                    bytes = &bytes[count..];
+                    offset += count as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same file, of which whatever is written goes to the end.
+    pub(crate) async fn appending(&self) -> Result<Self> {
+        self.for_change()?;
+        let options = OpenOptions::new().append(true);
+        Ok(Self {
+            path: self.path.clone(),
+            file: Some(options.open(&self.path).await.map_err(status)?),
+            reads: false,
+            writes: true,
+        })
+    }
+
+    pub(crate) async fn set_length(&self, length: u64) -> Result<()> {
+        self.for_change()?.set_len(length).await.map_err(status)
+    }
+
+    fn for_change(&self) -> Result<&File> {
+        let file = self.file()?;
+        if self.writes {
+            Ok(file)
+        } else {
+            Err(Status::BadHandle)
+        }
+    }
+
+    /// Waits until what was written is on the disk.
+    pub(crate) async fn sync(&self, only_data: bool) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let synced = match only_data {
+            true => file.sync_data().await,
+            false => file.sync_all().await,
+        };
+        synced.map_err(status)
+    }
+
+    pub(crate) async fn metadata(&self) -> Result<Metadata> {
+        let metadata = match &self.file {
+            Some(file) => file.metadata().await,
+            None => fs::metadata(&self.path).await,
+        };
+        metadata.map_err(status)
+    }
+
+    /// What is beneath a directory.
+    pub(crate) async fn metadata_at(&self, path: &str, follow: bool) -> Result<Metadata> {
+        let at = self.beneath(path)?;
+        let metadata = match follow {
+            true => fs::metadata(at).await,
+            false => fs::symlink_metadata(at).await,
+        };
+        metadata.map_err(status)
+    }
+
+    pub(crate) async fn list(&self) -> Result<fs::ReadDir> {
+        match self.file {
+            None => fs::read_dir(&self.path).await.map_err(status),
+            Some(_) => Err(Status::NotADirectory),
+        }
+    }
+
+    pub(crate) async fn create_directory(&self, path: &str) -> Result<()> {
+        fs::create_dir(self.beneath(path)?).await.map_err(status)
+    }
+
+    pub(crate) async fn remove_directory(&self, path: &str) -> Result<()> {
+        fs::remove_dir(self.beneath(path)?).await.map_err(status)
+    }
+
+    pub(crate) async fn remove_file(&self, path: &str) -> Result<()> {
+        fs::remove_file(self.beneath(path)?).await.map_err(status)
+    }
+
+    pub(crate) async fn rename(&self, from: &str, to: &Self, name: &str) -> Result<()> {
+        fs::rename(self.beneath(from)?, to.beneath(name)?)
+            .await
+            .map_err(status)
+    }
+
+    /// A number for what is at a path beneath this, or for this: the same for the same path. The host
+    /// does not tell which paths lead to one file.
+    pub(crate) fn identity(&self, path: &str) -> u64 {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in self.path.split('/').chain(path.split('/')) {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        let bytes = parts.iter().flat_map(|part| part.bytes().chain([b'/']));
+        // FNV-1a.
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    }
+}
+
+async fn is_link(path: &str) -> bool {
+    let found = fs::symlink_metadata(path).await;
+    found.is_ok_and(|found| found.kind() == FileKind::Symlink)
+}

@@ -1,0 +1,312 @@
+//! `wasi:filesystem`: what the policy grants is preopened, and each call is an operation of the ring. What
+//! is not granted is `not-permitted`.
+
+mod streams;
+mod types;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use wakebox_guest::fs::ReadDir;
+use wakebox_guest::io::Status;
+use wasmtime::component::{LinkerInstance, Resource, ResourceType};
+use wasmtime::{Result, StoreContextMut};
+use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error as IoError};
+
+use self::streams::{FileInput, FileOutput};
+use self::types::{
+    Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode,
+    MetadataHash, NewTimestamp, OpenFlags, PathFlags,
+};
+use super::State;
+use crate::files::{self, Open};
+use crate::platform::OneThread;
+
+type Cx<'a> = StoreContextMut<'a, State>;
+type Linker<'a> = LinkerInstance<'a, State>;
+type Outcome<T> = core::result::Result<T, ErrorCode>;
+
+/// What a descriptor names. A stream of it may outlive the descriptor.
+#[derive(Clone)]
+struct Node(Arc<OneThread<Open>>);
+
+impl Node {
+    fn new(open: Open) -> Self {
+        Self(Arc::new(OneThread(open)))
+    }
+}
+
+impl core::ops::Deref for Node {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        &self.0.0
+    }
+}
+
+type Descriptor = Resource<Node>;
+
+/// A directory that is being listed.
+type Listing = OneThread<ReadDir>;
+
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
+    match interface {
+        "types" => {
+            resource::<Node>(instance, "descriptor")?;
+            resource::<Listing>(instance, "directory-entry-stream")?;
+            whole(instance)?;
+            bytes(instance)?;
+            paths(instance)?;
+            directories(instance)?;
+            unsupported(instance)
+        }
+        "preopens" => instance.func_wrap_async("get-directories", |mut cx: Cx<'_>, ()| {
+            Box::new(OneThread(async move {
+                let granted = files::granted().await;
+                let granted = granted.map_err(|status| wasmtime::format_err!("{status}"))?;
+                let table = &mut cx.data_mut().table;
+                let list = granted.into_iter().map(|open| {
+                    let path = String::from(open.path());
+                    Ok((table.push(Node::new(open))?, path))
+                });
+                Ok((list.collect::<Result<Vec<(Descriptor, String)>>>()?,))
+            }))
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Defines a resource that lies in the table.
+fn resource<T: Send + 'static>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
+    instance.resource(name, ResourceType::host::<T>(), |mut cx: Cx<'_>, index| {
+        let table = &mut cx.data_mut().table;
+        table.delete(Resource::<T>::new_own(index))?;
+        Ok(())
+    })
+}
+
+/// Defines a method of descriptors that awaits operations.
+macro_rules! method {
+    ($instance:ident, $name:literal, |$node:ident $(, $argument:ident: $ty:ty)*| $act:expr) => {
+        $instance.func_wrap_async(
+            concat!("[method]descriptor.", $name),
+            |cx: Cx<'_>, (this, $($argument,)*): (Descriptor, $($ty,)*)| {
+                let node = cx.data().table.get(&this).cloned();
+                Box::new(OneThread(async move {
+                    let $node = node?;
+                    let outcome: files::Result<_> = $act.await;
+                    Ok((outcome.map_err(ErrorCode::from),))
+                }))
+            },
+        )
+    };
+}
+
+/// What is about a descriptor as a whole.
+fn whole(instance: &mut Linker<'_>) -> Result<()> {
+    method!(instance, "sync", |node| node.sync(false))?;
+    method!(instance, "sync-data", |node| node.sync(true))?;
+    method!(instance, "set-size", |node, size: u64| node
+        .set_length(size))?;
+    method!(instance, "stat", |node| async {
+        Ok(DescriptorStat::of(&node.metadata().await?))
+    })?;
+    method!(instance, "metadata-hash", |node| async {
+        let made = node.metadata().await?.created();
+        Ok(MetadataHash::of(node.identity(""), made))
+    })?;
+    method!(instance, "get-type", |node| async {
+        Ok(match node.is_directory() {
+            true => DescriptorType::Directory,
+            false => DescriptorType::RegularFile,
+        })
+    })?;
+    method!(instance, "get-flags", |node| async {
+        Ok(DescriptorFlags::of(&node))
+    })?;
+    method!(
+        instance,
+        "advise",
+        |node, _offset: u64, _length: u64, _advice: Advice| async {
+            drop(node);
+            Ok(())
+        }
+    )?;
+    let is_same = |cx: Cx<'_>, (this, other): (Descriptor, Descriptor)| {
+        let table = &cx.data().table;
+        let (this, other) = (table.get(&this)?, table.get(&other)?);
+        Ok((this.identity("") == other.identity(""),))
+    };
+    instance.func_wrap("[method]descriptor.is-same-object", is_same)
+}
+
+/// What is about the bytes of a file.
+fn bytes(instance: &mut Linker<'_>) -> Result<()> {
+    method!(instance, "read", |node, length: u64, offset: u64| async {
+        let bytes = node.read(length, offset).await?;
+        let is_end = bytes.is_empty() && length > 0;
+        Ok((bytes, is_end))
+    })?;
+    method!(
+        instance,
+        "write",
+        |node, bytes: Vec<u8>, offset: u64| async { Ok(node.write(&bytes, offset).await? as u64) }
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.read-via-stream",
+        |mut cx: Cx<'_>, (this, offset): (Descriptor, u64)| {
+            let table = &mut cx.data_mut().table;
+            let node = table.get(&this)?.clone();
+            if node.is_directory() || !node.reads {
+                return Ok((Err(ErrorCode::not_a_file(&node)),));
+            }
+            let stream = Box::new(FileInput::new(node, offset)) as DynInputStream;
+            Ok((Outcome::Ok(table.push(stream)?),))
+        },
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.write-via-stream",
+        |mut cx: Cx<'_>, (this, offset): (Descriptor, u64)| {
+            let table = &mut cx.data_mut().table;
+            let node = table.get(&this)?.clone();
+            if node.is_directory() || !node.writes {
+                return Ok((Err(ErrorCode::not_a_file(&node)),));
+            }
+            let stream = Box::new(FileOutput::new(node, offset)) as DynOutputStream;
+            Ok((Outcome::Ok(table.push(stream)?),))
+        },
+    )?;
+    instance.func_wrap_async(
+        "[method]descriptor.append-via-stream",
+        |mut cx: Cx<'_>, (this,): (Descriptor,)| {
+            Box::new(OneThread(async move {
+                let node = cx.data().table.get(&this)?.clone();
+                let appending = match node.appending().await {
+                    Ok(appending) => Node::new(appending),
+                    Err(status) => return Ok((Err(status.into()),)),
+                };
+                let stream = Box::new(FileOutput::new(appending, 0)) as DynOutputStream;
+                Ok((Outcome::Ok(cx.data_mut().table.push(stream)?),))
+            }))
+        },
+    )?;
+    let code_of = |cx: Cx<'_>, (error,): (Resource<IoError>,)| {
+        let error = cx.data().table.get(&error)?;
+        Ok((error.downcast_ref::<Status>().copied().map(ErrorCode::from),))
+    };
+    instance.func_wrap("filesystem-error-code", code_of)
+}
+
+/// What is about paths beneath a directory.
+fn paths(instance: &mut Linker<'_>) -> Result<()> {
+    method!(instance, "create-directory-at", |node, path: String| node
+        .create_directory(&path))?;
+    method!(instance, "remove-directory-at", |node, path: String| node
+        .remove_directory(&path))?;
+    method!(instance, "unlink-file-at", |node, path: String| node
+        .remove_file(&path))?;
+    method!(
+        instance,
+        "stat-at",
+        |node, flags: PathFlags, path: String| async {
+            let found = node.metadata_at(&path, flags.follows()).await?;
+            Ok(DescriptorStat::of(&found))
+        }
+    )?;
+    method!(
+        instance,
+        "metadata-hash-at",
+        |node, flags: PathFlags, path: String| async {
+            let made = node.metadata_at(&path, flags.follows()).await?.created();
+            Ok(MetadataHash::of(node.identity(&path), made))
+        }
+    )?;
+    instance.func_wrap_async(
+        "[method]descriptor.rename-at",
+        |cx: Cx<'_>, (this, from, other, to): (Descriptor, String, Descriptor, String)| {
+            let table = &cx.data().table;
+            let nodes = (table.get(&this).cloned(), table.get(&other).cloned());
+            Box::new(OneThread(async move {
+                let (this, other) = (nodes.0?, nodes.1?);
+                let renamed = this.rename(&from, &other, &to).await;
+                Ok((renamed.map_err(ErrorCode::from),))
+            }))
+        },
+    )?;
+    instance.func_wrap_async(
+        "[method]descriptor.open-at",
+        |mut cx: Cx<'_>,
+         (this, at, path, open, flags): (
+            Descriptor,
+            PathFlags,
+            String,
+            OpenFlags,
+            DescriptorFlags,
+        )| {
+            Box::new(OneThread(async move {
+                let node = cx.data().table.get(&this)?.clone();
+                let opened = match types::how(at, open, flags) {
+                    Ok(how) => node.open(&path, how).await,
+                    Err(status) => Err(status),
+                };
+                Ok((match opened {
+                    Ok(open) => Ok(cx.data_mut().table.push(Node::new(open))?),
+                    Err(status) => Err(ErrorCode::from(status)),
+                },))
+            }))
+        },
+    )
+}
+
+fn directories(instance: &mut Linker<'_>) -> Result<()> {
+    instance.func_wrap_async(
+        "[method]descriptor.read-directory",
+        |mut cx: Cx<'_>, (this,): (Descriptor,)| {
+            Box::new(OneThread(async move {
+                let node = cx.data().table.get(&this)?.clone();
+                Ok((match node.list().await {
+                    Ok(list) => Ok(cx.data_mut().table.push(OneThread(list))?),
+                    Err(status) => Err(ErrorCode::from(status)),
+                },))
+            }))
+        },
+    )?;
+    instance.func_wrap_async(
+        "[method]directory-entry-stream.read-directory-entry",
+        |mut cx: Cx<'_>, (this,): (Resource<Listing>,)| {
+            Box::new(OneThread(async move {
+                let listing = &mut cx.data_mut().table.get_mut(&this)?.0;
+                let next = listing.next_entry().await.map_err(files::status);
+                let next = next.map(|entry| entry.as_ref().map(DirectoryEntry::of));
+                Ok((next.map_err(ErrorCode::from),))
+            }))
+        },
+    )
+}
+
+/// What the host has no operation for.
+fn unsupported(instance: &mut Linker<'_>) -> Result<()> {
+    const NO: (Outcome<()>,) = (Err(ErrorCode::Unsupported),);
+    instance.func_wrap(
+        "[method]descriptor.set-times",
+        |_: Cx<'_>, _: (Descriptor, NewTimestamp, NewTimestamp)| Ok(NO),
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.set-times-at",
+        |_: Cx<'_>, _: (Descriptor, PathFlags, String, NewTimestamp, NewTimestamp)| Ok(NO),
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.link-at",
+        |_: Cx<'_>, _: (Descriptor, PathFlags, String, Descriptor, String)| Ok(NO),
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.symlink-at",
+        |_: Cx<'_>, _: (Descriptor, String, String)| Ok(NO),
+    )?;
+    instance.func_wrap(
+        "[method]descriptor.readlink-at",
+        |_: Cx<'_>, _: (Descriptor, String)| Ok((Outcome::<String>::Err(ErrorCode::Unsupported),)),
+    )
+}

@@ -1,0 +1,343 @@
+//! Files as components see them: what is granted, what is done, and what is refused with which error.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wakebox::{Captured, HostContext, Outcome, Output, Policy, Sandbox};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+const WORLD: &str = include_str!("components/files/world.wit");
+const LIBRARY: &str = include_str!("components/files/library.wat");
+
+/// The errors of `wasi:filesystem`, as far as tests await them.
+const ERRORS: [(i32, &str); 12] = [
+    (3, "bad-descriptor"),
+    (7, "exist"),
+    (12, "invalid"),
+    (14, "is-directory"),
+    (15, "loop"),
+    (20, "no-entry"),
+    (24, "not-directory"),
+    (25, "not-empty"),
+    (27, "unsupported"),
+    (31, "not-permitted"),
+    (33, "read-only"),
+    (36, "cross-device"),
+];
+
+/// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
+/// length.
+fn component(program: &str) -> Vec<u8> {
+    let (mut body, mut data) = (String::new(), String::new());
+    let mut at = 4096;
+    for (index, part) in program.split(['<', '>']).enumerate() {
+        if index % 2 == 0 {
+            body += part;
+        } else {
+            body += &format!("(i32.const {at}) (i32.const {})", part.len());
+            data += &format!("(data (i32.const {at}) \"{part}\")");
+            at += part.len();
+        }
+    }
+    let module = format!(
+        r#"(module {LIBRARY} {data} (func (export "wasi:cli/run@0.2.0#run") (result i32)
+          (local $d i32) (local $f i32) (local $g i32) (local.set $d (call $root)) {body} (i32.const 0)))"#
+    );
+    let mut module = wat::parse_str(module).unwrap();
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("world.wit", WORLD).unwrap();
+    let world = resolve.select_world(&[package], None).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    let encoder = ComponentEncoder::default().module(&module).unwrap();
+    encoder.validate(true).encode().unwrap()
+}
+
+/// What a program says, with a policy.
+async fn said_with(policy: Policy, program: &str) -> Vec<String> {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let say = |word: fn(&str) -> String| {
+        let said = said.clone();
+        move |text: &str| said.lock().unwrap().push(word(text))
+    };
+    let (number, text) = (say(str::to_owned), say(str::to_owned));
+    let err = Captured::new();
+    let outcome = Sandbox::builder()
+        .guest(wakebox_wasm::image(&component(program)).unwrap())
+        .memory(64 << 20)
+        .timeout(Duration::from_secs(60))
+        .policy(policy)
+        .stderr(Output::Capture(err.clone()))
+        .host_fn(
+            "wakebox:test/say.number",
+            move |_: HostContext, (word,): (i32,)| {
+                let error = ERRORS.iter().find(|(code, _)| *code == -1 - word);
+                number(&error.map_or_else(|| word.to_string(), |(_, name)| (*name).into()));
+                std::future::ready(())
+            },
+        )
+        .host_fn(
+            "wakebox:test/say.text",
+            move |_: HostContext, (word,): (String,)| {
+                text(&word);
+                std::future::ready(())
+            },
+        )
+        .build();
+    let outcome = outcome.unwrap().run().await.unwrap();
+    assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
+    let said = said.lock().unwrap();
+    said.clone()
+}
+
+fn granting(directory: &Path, end: &str) -> Policy {
+    let grant = format!("{}:/data{end}", directory.display());
+    Policy::new().allow_dir(grant.parse().unwrap())
+}
+
+/// What a program says whose `$d` is this directory.
+async fn said(directory: &Path, program: &str) -> Vec<String> {
+    said_with(granting(directory, ""), program).await
+}
+
+/// Expects an answer to each instruction that gives a number.
+async fn answers(directory: &Path, end: &str, dialogue: &[(&str, &str)]) {
+    let program: String = dialogue
+        .iter()
+        .map(|(instruction, _)| format!("(call $say {instruction})"))
+        .collect();
+    let said = said_with(granting(directory, end), &program).await;
+    for ((instruction, expected), answer) in dialogue.iter().zip(&said) {
+        assert_eq!(answer, expected, "{instruction}");
+    }
+    assert_eq!(said.len(), dialogue.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_is_preopened() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let at = folder.path().display();
+    let policy = Policy::new()
+        .allow_dir(format!("{at}/one:/one").parse().unwrap())
+        .allow_dir(format!("{at}/two:/two/deep:ro").parse().unwrap());
+    let said = said_with(policy, "(call $say-granted)").await;
+    assert_eq!(said, ["2", "/two/deep", "/one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_made_written_read_cut_and_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = "
+        (local.set $f (call $open (local.get $d) <new> (i32.const 5) (i32.const 3)))
+        (call $say (call $write (local.get $f) (i64.const 0) <some text>))
+        (call $say (call $write (local.get $f) (i64.const 5) <more>))
+        (call $say (call $read (local.get $f) (i64.const 2)))
+        (call $say (call $read (local.get $f) (i64.const 9)))
+        (call $say (call $size (local.get $f) (i64.const 4)))
+        (call $say (call $sync (local.get $f)))
+        (call $say (call $stat (local.get $d) <new>))
+        (call $say (call $flags (local.get $f)))
+        (call $say (call $flags (local.get $d)))";
+    let said = said(folder.path(), program).await;
+    let expected = ["9", "4", "me more", "0", "", "1", "0", "0", "46", "3", "33"];
+    assert_eq!(said, expected);
+    assert_eq!(
+        fs::read_to_string(folder.path().join("new")).unwrap(),
+        "some"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_a_file_read_and_write_it_and_a_poll_waits_for_what_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "0123456789").unwrap();
+    let program = "
+        (local.set $f (call $open (local.get $d) <file> (i32.const 0) (i32.const 3)))
+        (local.set $g (call $input (local.get $f) (i64.const 2)))
+        (call $say (call $take (local.get $g) (i64.const 3)))
+        (call $take-polling (local.get $g) (i64.const 2))
+        (call $say (call $take (local.get $g) (i64.const 100)))
+        (call $say (call $take (local.get $g) (i64.const 100)))
+        (local.set $g (call $output (local.get $f) (i64.const 1)))
+        (call $say (call $put (local.get $g) <AB>))
+        (call $say (call $put-soon (local.get $g) <C>))
+        (call $end-output (local.get $g))
+        (local.set $g (call $append (local.get $f)))
+        (call $say (call $put (local.get $g) <Y>))
+        (call $say (call $put (local.get $g) <Z>))";
+    let said = said(folder.path(), program).await;
+    assert_eq!(
+        said,
+        ["234", "0", "56", "1", "789", "0", "1", "0", "0", "0", "0"]
+    );
+    assert_eq!(fs::read_to_string(file).unwrap(), "0ABC456789YZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_are_made_listed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let (made, gone) = (
+        "(call $mkdir (local.get $d) <a>)",
+        "(call $rmdir (local.get $d) <a>)",
+    );
+    let dialogue = [
+        (made, "0"),
+        (made, "exist"),
+        ("(call $mkdir (local.get $d) <no/b>)", "no-entry"),
+        ("(call $rename (local.get $d) <file> <a/moved>)", "0"),
+        (gone, "not-empty"),
+        ("(call $unlink (local.get $d) <a>)", "is-directory"),
+        ("(call $rmdir (local.get $d) <a/moved>)", "not-directory"),
+        ("(call $unlink (local.get $d) <a/moved>)", "0"),
+        ("(call $unlink (local.get $d) <a/moved>)", "no-entry"),
+        (gone, "0"),
+        ("(call $symlink (local.get $d) <a> <b>)", "unsupported"),
+    ];
+    answers(folder.path(), "", &dialogue).await;
+    for name in ["x", "y"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let mut said = said(folder.path(), "(call $say (call $list (local.get $d)))").await;
+    assert_eq!(said.pop().as_deref(), Some("0"));
+    said.sort();
+    assert_eq!(said, ["x", "y"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ways_of_opening_are_those_of_posix() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("sub/file"), "text").unwrap();
+    symlink("sub/file", folder.path().join("link")).unwrap();
+    let open = |path: &str, how: u32, flags: u32| {
+        let open =
+            format!("(call $open (local.get $d) <{path}> (i32.const {how}) (i32.const {flags}))");
+        format!("(i32.and {open} (i32.shr_s {open} (i32.const 31)))")
+    };
+    let dialogue = [
+        (open("sub/file", 0, 1), "0"),
+        (open("sub/file/", 0, 1), "not-directory"),
+        (open("none", 0, 1), "no-entry"),
+        (open("", 0, 1), "no-entry"),
+        (open("sub", 0, 1), "0"),
+        (open("sub", 0, 3), "is-directory"),
+        (open("sub", 2, 1), "0"),
+        (open("sub/file", 2, 1), "not-directory"),
+        (open("sub/file", 5, 3), "exist"),
+        (open("sub", 3, 1), "invalid"),
+        (open("sub/file", 0, 7), "unsupported"),
+        (open("link", 0, 1), "0"),
+        ("(call $try-link (local.get $d) <link>)".into(), "loop"),
+        ("(call $stat (local.get $d) <link>)".into(), "85"),
+    ];
+    let dialogue: Vec<_> = dialogue
+        .iter()
+        .map(|(open, answer)| (&**open, *answer))
+        .collect();
+    answers(folder.path(), "", &dialogue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leads_out_of_what_is_granted() {
+    let folder = tempfile::tempdir().unwrap();
+    let granted = folder.path().join("granted");
+    fs::create_dir_all(granted.join("sub")).unwrap();
+    fs::write(folder.path().join("secret"), "secret").unwrap();
+    fs::write(granted.join("file"), "text").unwrap();
+    symlink("../secret", granted.join("up")).unwrap();
+    symlink(folder.path().join("secret"), granted.join("absolute")).unwrap();
+    symlink("..", granted.join("parent")).unwrap();
+    let mut dialogue: Vec<(String, &str)> = vec![
+        ("(call $try (local.get $d) <sub/../file>)".into(), "0"),
+        (
+            "(call $try (call $open (local.get $d) <sub> (i32.const 2) (i32.const 1)) <../file>)"
+                .into(),
+            "not-permitted",
+        ),
+        (
+            "(call $mkdir (local.get $d) <parent/new>)".into(),
+            "not-permitted",
+        ),
+        (
+            "(call $rename (local.get $d) <file> <parent/new>)".into(),
+            "not-permitted",
+        ),
+        (
+            "(call $rename (local.get $d) <file> <../new>)".into(),
+            "not-permitted",
+        ),
+        (
+            "(call $try (call $open (local.get $d) <file> (i32.const 0) (i32.const 1)) <x>)".into(),
+            "not-directory",
+        ),
+    ];
+    for path in [
+        "../secret",
+        "sub/../../secret",
+        "up",
+        "absolute",
+        "parent/secret",
+        "/data/file",
+        "/etc/passwd",
+        "..",
+    ] {
+        dialogue.push((
+            format!("(call $try (local.get $d) <{path}>)"),
+            "not-permitted",
+        ));
+    }
+    let dialogue: Vec<_> = dialogue
+        .iter()
+        .map(|(act, answer)| (&**act, *answer))
+        .collect();
+    answers(&granted, "", &dialogue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_for_reading_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let read = "(call $open (local.get $d) <file> (i32.const 0) (i32.const 1))";
+    let dialogue = [
+        (
+            &*format!("(call $write {read} (i64.const 0) <no>)"),
+            "bad-descriptor",
+        ),
+        (
+            &*format!("(call $size {read} (i64.const 0))"),
+            "bad-descriptor",
+        ),
+        (
+            "(call $open (local.get $d) <file> (i32.const 0) (i32.const 3))",
+            "not-permitted",
+        ),
+        (
+            "(call $open (local.get $d) <file> (i32.const 8) (i32.const 3))",
+            "not-permitted",
+        ),
+        (
+            "(call $open (local.get $d) <new> (i32.const 1) (i32.const 3))",
+            "not-permitted",
+        ),
+        ("(call $unlink (local.get $d) <file>)", "not-permitted"),
+        ("(call $mkdir (local.get $d) <new>)", "not-permitted"),
+        // It exists: nothing is to be made.
+        (
+            "(call $same (call $open (local.get $d) <file> (i32.const 1) (i32.const 1)) (call $open (local.get $d) <./file> (i32.const 0) (i32.const 1)))",
+            "1",
+        ),
+    ];
+    answers(folder.path(), ":ro", &dialogue).await;
+    assert_eq!(
+        fs::read_to_string(folder.path().join("file")).unwrap(),
+        "text"
+    );
+}
