@@ -57,15 +57,18 @@ mod sleepers;
 mod task;
 #[cfg(test)]
 mod tests;
+mod waker;
 
 use alloc::boxed::Box;
 use core::future::Future;
+use core::panic::Location;
 
 pub(crate) use self::queue::{GlobalQueue, LocalQueue};
 pub(crate) use self::sleepers::Sleepers;
 pub(crate) use self::task::Header;
 pub use self::task::JoinHandle;
 use crate::runtime::runtime;
+use crate::trace;
 
 /// How many processors this guest has.
 ///
@@ -93,6 +96,7 @@ pub fn current() -> usize {
 /// # Panics
 ///
 /// If there is no processor of that number, and outside of a guest.
+#[track_caller]
 pub fn spawn_on<M, F>(processor: usize, make: M) -> JoinHandle<F::Output>
 where
     M: FnOnce() -> F + Send + 'static,
@@ -106,8 +110,10 @@ where
         count()
     );
     let (begin, handle) = task::remote(make);
+    let (by, location) = (trace::current(), Location::caller());
     let birth = Box::new(move |executor: &'static crate::executor::Executor| {
-        drop(executor.spawn(Some(core::any::type_name::<M>().into()), begin()));
+        let name = core::any::type_name::<M>().into();
+        drop(executor.spawn_from_afar(by, location, Some(name), begin()));
     });
     let common = runtime.here.common;
     common.give(runtime, processor as u32, birth);

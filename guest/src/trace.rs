@@ -19,8 +19,8 @@ mod off;
 use self::off as teller;
 
 pub(crate) use self::teller::{
-    because, interrupts, is_crowded, is_on, lives, poll_begin, poll_end, restored, spawned, start,
-    woken, write,
+    because, current, interrupts, is_crowded, is_on, lives, poll_begin, poll_end, restored,
+    spawned, start, woken, write,
 };
 #[cfg(all(feature = "interrupt", not(test)))]
 pub(crate) use self::teller::{resume, suspend};

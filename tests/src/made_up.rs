@@ -14,6 +14,7 @@ pub fn server(tasks: u32, events: usize) -> Vec<Event> {
     run.host(EventKind::Started {
         mode: "out".into(),
         guest: Some("server".into()),
+        processors: 1,
     });
     run.host(EventKind::Entered);
     for task in 1..=tasks {
@@ -76,7 +77,7 @@ impl Run {
     fn push(&mut self, side: Side, kind: EventKind, takes: u64) {
         self.time += takes;
         let time = self.time;
-        self.events.push(Event { time, side, kind });
+        self.events.push(Event::new(time, side, kind));
     }
 
     fn guest(&mut self, kind: EventKind) {

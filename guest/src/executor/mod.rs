@@ -167,17 +167,41 @@ impl Executor {
         name: Option<Cow<'static, str>>,
         future: F,
     ) -> JoinHandle<F::Output> {
+        let location = Location::caller();
+        // What no task has made is the runtime's, and its location says nothing.
+        let place = self.current.get().map(|_| location);
+        self.spawn_by(trace::current(), place, location, name, future)
+    }
+
+    /// The same of a task of another processor, which made it there.
+    #[cfg(any(feature = "processors", test))]
+    pub(crate) fn spawn_from_afar<F: Future + 'static>(
+        &'static self,
+        by: u32,
+        location: &'static Location<'static>,
+        name: Option<Cow<'static, str>>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
+        self.spawn_by(by, Some(location), location, name, future)
+    }
+
+    #[inline(always)]
+    fn spawn_by<F: Future + 'static>(
+        &'static self,
+        by: u32,
+        place: Option<&'static Location<'static>>,
+        location: &'static Location<'static>,
+        name: Option<Cow<'static, str>>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
         let number = self
             .home
             .place
             .number(mask::number(self.counts.spawned.get()));
-        let location = Location::caller();
-        // What no task has made is the runtime's, and its location says nothing.
-        let place = self.current.get().map(|_| location);
         let task = task::allocate(self, number, name, place, future);
         if trace::is_on() {
-            trace::spawned(number, task.given_name(), task.name(), location);
+            trace::spawned(number, by, task.given_name(), task.name(), location);
         }
         self.tasks.add(task);
         self.ready.push(task);

@@ -2,8 +2,9 @@
 
 use crate::executor::Executor;
 
-/// Whether a wake that goes through an inbox is told of when it does: by this processor, which knows why.
-pub(crate) const KNOWS_REASON_OF_POST: bool = false;
+/// Whether a wake that goes through an inbox is told of when it does, by whoever wakes and knows why: another
+/// processor.
+pub(crate) const KNOWS_REASON_OF_POST: bool = cfg!(feature = "processors");
 
 /// Upcalls are masked, until it is dropped.
 #[derive(Debug)]

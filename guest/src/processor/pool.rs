@@ -33,7 +33,13 @@ where
     let number = runtime.here.whereabouts().number(spawned.get() as u32);
     let (task, handle) = task::allocate(number, future);
     if trace::is_on() {
-        trace::spawned(number, None, task::name(task), Location::caller());
+        trace::spawned(
+            number,
+            trace::current(),
+            None,
+            task::name(task),
+            Location::caller(),
+        );
     }
     runtime.push_shared(task);
     runtime.here.common.call_one(runtime);

@@ -18,7 +18,6 @@
 //! before, is dropped there and then.
 
 use alloc::sync::Arc;
-use alloc::task::Wake;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::future::Future;
@@ -28,7 +27,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 
-use super::pool;
+use super::{pool, waker};
 use crate::executor::JoinError;
 use crate::lock::Locked;
 use crate::trace::{self, Reason, What};
@@ -121,6 +120,8 @@ impl<T> Joint<T> {
 /// What has a [`Joint`].
 trait Joinable<T>: Send + Sync {
     fn joint(&self) -> &Joint<T>;
+    /// The task's number, if it is known here.
+    fn number(&self) -> Option<u32>;
     fn abort(self: Arc<Self>);
 }
 
@@ -148,7 +149,11 @@ impl<T> Future for JoinHandle<T> {
 
     /// Polled again after it was ready, it says [`JoinError::Aborted`].
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.joint().poll(cx.waker())
+        let poll = self.0.joint().poll(cx.waker());
+        if let (true, Some(number)) = (poll.is_pending(), self.0.number()) {
+            trace::waits_for(Reason::Task(number));
+        }
+        poll
     }
 }
 
@@ -177,7 +182,7 @@ pub(crate) struct Header {
 }
 
 #[repr(C)]
-struct Task<F: Future> {
+pub(super) struct Task<F: Future> {
     header: Header,
     joint: Joint<F::Output>,
     /// Of whoever has set RUNNING.
@@ -202,13 +207,52 @@ where
 
     /// (5): whether the caller has to put it into a queue.
     fn wakes(&self, bits: u32, consumed: bool) -> bool {
+        if trace::is_on() {
+            return self.wakes_and_tells(bits, consumed);
+        }
         // Release: what the waker's caller wrote is visible to the poll, through the Acquire in (1).
         let before = self.joint.state.fetch_or(QUEUED | bits, Ordering::AcqRel);
-        let queued = before & (QUEUED | RUNNING | DONE) == 0;
-        if trace::is_on() {
-            trace::woken(self.header.number, before & (QUEUED | DONE) == 0, consumed);
+        before & (QUEUED | RUNNING | DONE) == 0
+    }
+
+    /// The same, and the trace is told before: what a wake does may be seen on another processor at once.
+    #[cold]
+    fn wakes_and_tells(&self, bits: u32, consumed: bool) -> bool {
+        let state = &self.joint.state;
+        let mut before = state.load(Ordering::Relaxed);
+        let mut told = None;
+        loop {
+            let queued = before & (QUEUED | DONE) == 0;
+            if told != Some(queued) {
+                // If the state changes meanwhile, it may be told of twice. The waker is used up once.
+                trace::woken(self.header.number, queued, consumed && told.is_none());
+                told = Some(queued);
+            }
+            // As above.
+            let (order, new) = (Ordering::AcqRel, before | QUEUED | bits);
+            match state.compare_exchange(before, new, order, Ordering::Relaxed) {
+                Ok(_) => return before & (QUEUED | RUNNING | DONE) == 0,
+                Err(now) => before = now,
+            }
         }
-        queued
+    }
+
+    pub(super) const fn number(&self) -> u32 {
+        self.header.number
+    }
+
+    /// A waker of it was called, and is used up.
+    pub(super) fn wake(self: Arc<Self>) {
+        if self.wakes(0, true) {
+            pool::push(self.enqueue());
+        }
+    }
+
+    /// A waker of it was called.
+    pub(super) fn wake_by_ref(self: &Arc<Self>) {
+        if self.wakes(0, false) {
+            pool::push(self.clone().enqueue());
+        }
     }
 
     /// # Safety
@@ -225,13 +269,12 @@ where
         let output = if before & ABORTED != 0 {
             None
         } else {
+            let told = trace::is_on();
             // The waker is lent: it has the reference of `task`.
             // SAFETY: as for `task`, and it is never dropped.
-            let lent = unsafe { Arc::from_raw(header.cast::<Self>().as_ptr()) };
-            let waker = ManuallyDrop::new(Waker::from(lent));
+            let waker = ManuallyDrop::new(unsafe { waker::of::<F>(header.cast(), told) });
             // SAFETY: a task never moves.
             let pinned = unsafe { Pin::new_unchecked(&mut **future) };
-            let told = trace::is_on();
             if told {
                 trace::poll_begin(task.header.number);
             }
@@ -264,24 +307,6 @@ where
     }
 }
 
-impl<F> Wake for Task<F>
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn wake(self: Arc<Self>) {
-        if self.wakes(0, true) {
-            pool::push(self.enqueue());
-        }
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.wakes(0, false) {
-            pool::push(self.clone().enqueue());
-        }
-    }
-}
-
 impl<F> Joinable<F::Output> for Task<F>
 where
     F: Future + Send + 'static,
@@ -289,6 +314,10 @@ where
 {
     fn joint(&self) -> &Joint<F::Output> {
         &self.joint
+    }
+
+    fn number(&self) -> Option<u32> {
+        Some(self.header.number)
     }
 
     fn abort(self: Arc<Self>) {
@@ -349,6 +378,10 @@ struct Remote<T> {
 impl<T: Send> Joinable<T> for Remote<T> {
     fn joint(&self) -> &Joint<T> {
         &self.joint
+    }
+
+    fn number(&self) -> Option<u32> {
+        None
     }
 
     fn abort(self: Arc<Self>) {

@@ -31,7 +31,18 @@ pub(crate) const fn is_crowded() -> bool {
 pub(crate) fn write(_what: impl FnOnce(u32) -> What) {}
 
 #[inline(always)]
-pub(crate) fn spawned(_task: u32, _name: Option<&str>, _type_name: &str, _location: &Location<'_>) {
+pub(crate) const fn current() -> u32 {
+    0
+}
+
+#[inline(always)]
+pub(crate) fn spawned(
+    _task: u32,
+    _by: u32,
+    _name: Option<&str>,
+    _type_name: &str,
+    _location: &Location<'_>,
+) {
 }
 
 #[inline(always)]

@@ -161,12 +161,26 @@ pub(crate) fn lives(task: u32, name: Option<&str>, type_name: &str) {
     teller().write(What::Lives { task });
 }
 
-/// Tells of a task that was made.
+/// The task that is being polled; zero if none is, or if nobody watches.
+#[inline(always)]
+pub(crate) fn current() -> u32 {
+    match is_on() {
+        true => teller().current.get(),
+        false => 0,
+    }
+}
+
+/// Tells of a task that was made by another; zero for the runtime.
 #[cold]
-pub(crate) fn spawned(task: u32, name: Option<&str>, type_name: &str, location: &Location<'_>) {
+pub(crate) fn spawned(
+    task: u32,
+    by: u32,
+    name: Option<&str>,
+    type_name: &str,
+    location: &Location<'_>,
+) {
     let _masked = mask::mask();
     named(name, type_name);
-    let by = teller().current.get();
     // What no task has made is the runtime's, and its location says nothing.
     if by != 0 {
         let mut words = Words::new();

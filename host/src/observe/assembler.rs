@@ -1,13 +1,19 @@
 //! Makes events of host events and records: merges both by time, and finds out which operation a token
 //! names and what a task is called.
+//!
+//! Processors of a guest call operations and timers as each likes. An operation goes by the name that the driver has
+//! for it (`driver/rings.rs`), a timer by its number and that of its processor.
+
+use std::collections::VecDeque;
 
 use wakebox_abi::entry::Token;
 use wakebox_abi::op::{OVERFLOW, Opcode, Value};
+use wakebox_abi::port;
 use wakebox_abi::status::Status;
 use wakebox_abi::trace::{self, Reason, Record, TEXT_MAX, Text, What};
-use wakebox_abi::{layout, port};
 
-use super::recorder::{Batch, HostEvent, KEPT, TraceClock};
+use super::clock::TraceClock;
+use super::recorder::{Batch, HostEvent, KEPT};
 use crate::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, OpId, OpKind, PollResult, Roused, Side,
     TaskId, TimerId,
@@ -25,39 +31,61 @@ struct Slot {
     over: bool,
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Assembler {
-    clock: TraceClock,
-    /// By slot; as many as the guest has used, at most those of the largest ring.
-    slots: Vec<Slot>,
-    operations: u64,
-    /// Host events behind the horizon.
-    held: Vec<(u64, HostEvent)>,
+/// What is known of what a processor tells.
+#[derive(Debug, Default)]
+struct Voice {
+    /// Records that were not given out.
+    records: VecDeque<Record>,
     name: Vec<u8>,
     location: Vec<u8>,
     /// Records without meaning since the last one that had some.
     nonsense: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    clock: TraceClock,
+    /// Slots of each ring.
+    most: u32,
+    /// Bits of a slot's number that are the ring's.
+    ring_bits: u32,
+    /// By slot; as many as the guest has used.
+    slots: Vec<Slot>,
+    operations: u64,
+    /// Host events behind the horizon.
+    held: Vec<(u64, HostEvent)>,
+    voices: Box<[Voice]>,
     lost: u64,
     malformed: u64,
     /// Time of the last event.
     last: u64,
+    /// The processor of what is being told.
+    on: u32,
 }
 
 impl Assembler {
-    pub(super) fn new(clock: TraceClock) -> Self {
+    /// For a guest with so many processors, each of which has so many slots.
+    pub(super) fn new(clock: TraceClock, processors: u32, most: u32) -> Self {
         Self {
             clock,
+            most,
+            ring_bits: processors.next_power_of_two().trailing_zeros(),
             slots: Vec::new(),
             operations: 0,
             held: Vec::new(),
-            name: Vec::new(),
-            location: Vec::new(),
-            nonsense: 0,
+            voices: (0..processors).map(|_| Voice::default()).collect(),
             lost: 0,
             malformed: 0,
             last: 0,
+            on: 0,
         }
+    }
+
+    /// How much lies behind the horizon.
+    pub(super) fn held(&self) -> usize {
+        let records = self.voices.iter().map(|voice| voice.records.len());
+        self.held.len() + records.sum::<usize>()
     }
 
     /// Gives out everything up to the horizon of a batch, and gives back its memory, empty.
@@ -66,10 +94,14 @@ impl Assembler {
         events.extend_from_slice(&batch.host);
         let later = events.partition_point(|(at, _)| *at <= batch.horizon);
         let mut due = events.drain(..later).peekable();
-        for record in batch.guest.drain(..) {
+        for (voice, told) in self.voices.iter_mut().zip(&mut batch.guest) {
+            voice.records.extend(told.records.drain(..));
+        }
+        while let Some((on, record)) = self.next_record(batch.horizon) {
             while let Some((at, event)) = due.next_if(|(at, _)| *at <= record.ticks()) {
                 self.host_event(at, event, give);
             }
+            self.on = on;
             self.record(record, give);
         }
         for (at, event) in due {
@@ -77,8 +109,36 @@ impl Assembler {
         }
         events.shrink_to(KEPT);
         self.held = events;
+        for (on, told) in (0..).zip(&mut batch.guest) {
+            self.on = on;
+            self.end_batch(told.broken.take(), give);
+        }
+        self.on = 0;
+        self.lose(Side::Host, batch.lost, give);
+        batch.recycled()
+    }
+
+    /// The earliest record of all processors, up to the horizon.
+    fn next_record(&mut self, horizon: u64) -> Option<(u32, Record)> {
+        let firsts = self.voices.iter().map(|voice| voice.records.front());
+        let times = firsts.map(|first| first.map_or(u64::MAX, Record::ticks));
+        let (on, at) = (0..).zip(times).min_by_key(|(_, at)| *at)?;
+        if at > horizon {
+            return None;
+        }
+        let record = self.voices[on as usize].records.pop_front()?;
+        Some((on, record))
+    }
+
+    /// What is to be said of a processor at the end of a batch.
+    fn end_batch(&mut self, broken: Option<String>, give: &mut dyn FnMut(&Event)) {
+        let voice = self.voice();
+        if voice.records.capacity() > 2 * KEPT {
+            let len = voice.records.len();
+            voice.records.shrink_to(KEPT.max(len));
+        }
         self.tell_of_nonsense(give);
-        if let Some(why) = batch.broken.take() {
+        if let Some(why) = broken {
             self.malformed += 1;
             self.give(
                 Side::Guest,
@@ -89,8 +149,11 @@ impl Assembler {
                 give,
             );
         }
-        self.lose(Side::Host, batch.lost, give);
-        batch.recycled()
+    }
+
+    /// That of the processor which is being told of.
+    fn voice(&mut self) -> &mut Voice {
+        &mut self.voices[self.on as usize]
     }
 
     /// Gives out the last event.
@@ -126,8 +189,8 @@ impl Assembler {
     }
 
     fn give(&self, side: Side, kind: EventKind, give: &mut dyn FnMut(&Event)) {
-        let time = self.last;
-        give(&Event { time, side, kind });
+        let event = Event::new(self.last, side, kind);
+        give(&event.on(self.on));
     }
 
     fn lose(&mut self, side: Side, count: u64, give: &mut dyn FnMut(&Event)) {
@@ -138,7 +201,7 @@ impl Assembler {
     }
 
     fn tell_of_nonsense(&mut self, give: &mut dyn FnMut(&Event)) {
-        let count = std::mem::take(&mut self.nonsense);
+        let count = std::mem::take(&mut self.voice().nonsense);
         if count > 0 {
             self.malformed += count;
             let why = trace::Unknown.to_string();
@@ -148,9 +211,30 @@ impl Assembler {
 
     // Operations -----------------------------------------------------------------------
 
+    /// What the driver calls an operation that the processor which is being told of calls so.
+    fn name_of(&self, token: Token) -> Token {
+        let slot = match token.slot < self.most {
+            true => token.slot << self.ring_bits | self.on,
+            // There is none.
+            false => u32::MAX,
+        };
+        Token { slot, ..token }
+    }
+
+    /// The processor whose operation it is.
+    fn processor_of(&self, slot: u32) -> u32 {
+        slot & ((1 << self.ring_bits) - 1)
+    }
+
+    /// A timer of the processor which is being told of.
+    fn timer(&self, number: u64) -> TimerId {
+        let each = self.voices.len() as u64;
+        TimerId(number.wrapping_mul(each).wrapping_add(self.on.into()))
+    }
+
     /// The slot of a token, if there can be such a slot.
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
-        if token.slot >= layout::COMPLETIONS_MAX {
+        if token.slot >= self.most << self.ring_bits {
             return None;
         }
         let index = token.slot as usize;
@@ -192,9 +276,21 @@ impl Assembler {
 
     fn host_event(&mut self, at: u64, event: HostEvent, give: &mut dyn FnMut(&Event)) {
         self.pass(at);
+        self.on = match &event {
+            HostEvent::Entered(on)
+            | HostEvent::Exited(on, _)
+            | HostEvent::Injected(on)
+            | HostEvent::Parked(on)
+            | HostEvent::Resumed(on) => *on,
+            HostEvent::Begins { token, .. }
+            | HostEvent::Ends { token, .. }
+            | HostEvent::Written { token } => self.processor_of(token.slot),
+            HostEvent::Ready { slot } => self.processor_of(*slot),
+            HostEvent::Detached | HostEvent::Attached => 0,
+        };
         let kind = match event {
-            HostEvent::Entered => EventKind::Entered,
-            HostEvent::Exited(reason) => EventKind::Exited { reason },
+            HostEvent::Entered(_) => EventKind::Entered,
+            HostEvent::Exited(_, reason) => EventKind::Exited { reason },
             HostEvent::Begins {
                 token,
                 opcode,
@@ -233,9 +329,9 @@ impl Assembler {
             HostEvent::Written { token } => EventKind::CompletionWritten {
                 op: self.find(token).0,
             },
-            HostEvent::Injected => EventKind::InterruptInjected,
-            HostEvent::Parked => EventKind::Parked,
-            HostEvent::Resumed => EventKind::Resumed,
+            HostEvent::Injected(_) => EventKind::InterruptInjected,
+            HostEvent::Parked(_) => EventKind::Parked,
+            HostEvent::Resumed(_) => EventKind::Resumed,
             HostEvent::Detached => EventKind::Detached,
             HostEvent::Attached => EventKind::Attached,
         };
@@ -247,23 +343,25 @@ impl Assembler {
     #[allow(clippy::too_many_lines, reason = "a table")]
     fn record(&mut self, record: Record, give: &mut dyn FnMut(&Event)) {
         let Ok(what) = record.what() else {
-            self.nonsense += 1;
+            self.voice().nonsense += 1;
             return;
         };
         self.tell_of_nonsense(give);
         self.pass(record.ticks());
         if let What::Text { text, bytes, len } = what {
+            let voice = self.voice();
             let into = match text {
-                Text::Name => &mut self.name,
-                Text::Location => &mut self.location,
+                Text::Name => &mut voice.name,
+                Text::Location => &mut voice.location,
             };
             let room = TEXT_MAX.saturating_sub(into.len());
             into.extend(bytes.iter().take(usize::from(len).min(room)));
             return;
         }
+        let voice = self.voice();
         let (name, location) = (
-            std::mem::take(&mut self.name),
-            std::mem::take(&mut self.location),
+            std::mem::take(&mut voice.name),
+            std::mem::take(&mut voice.location),
         );
         let kind = match what {
             // Handled above.
@@ -320,7 +418,7 @@ impl Assembler {
                 aborted,
             },
             What::TimerSet { timer, at_ns, by } => EventKind::TimerSet {
-                timer: TimerId(timer),
+                timer: self.timer(timer),
                 by: some_task(by),
                 at: self.clock.of_guest(at_ns),
             },
@@ -330,13 +428,13 @@ impl Assembler {
                 bytes,
                 by,
             } => EventKind::Submitted {
-                op: self.begin(token, opcode),
+                op: self.begin(self.name_of(token), opcode),
                 what: OpKind(opcode),
                 bytes,
                 by: some_task(by),
             },
             What::CancelAsked { token, by } => EventKind::CancelAsked {
-                op: self.find(token).0,
+                op: self.find(self.name_of(token)).0,
                 by: some_task(by),
             },
             What::Doorbell { port } => EventKind::Doorbell {
@@ -380,9 +478,9 @@ impl Assembler {
 
     fn awaited(&self, on: Reason) -> Awaited {
         match on {
-            Reason::Operation(token) => Awaited::Op(self.find(token).0),
-            Reason::HostCall(token) => Awaited::HostCall(self.find(token).0),
-            Reason::Timer(timer) => Awaited::Timer(TimerId(timer)),
+            Reason::Operation(token) => Awaited::Op(self.find(self.name_of(token)).0),
+            Reason::HostCall(token) => Awaited::HostCall(self.find(self.name_of(token)).0),
+            Reason::Timer(timer) => Awaited::Timer(self.timer(timer)),
             Reason::Task(task) => Awaited::Task(TaskId(task)),
             Reason::Slot => Awaited::Slot,
             Reason::Restored => Awaited::Restored,
@@ -394,9 +492,9 @@ impl Assembler {
         match by {
             Reason::Task(task) if task == woken => Cause::Itself,
             Reason::Task(task) => Cause::Task(TaskId(task)),
-            Reason::Operation(token) => Cause::Op(self.find(token).0),
-            Reason::HostCall(token) => Cause::HostCall(self.find(token).0),
-            Reason::Timer(timer) => Cause::Timer(TimerId(timer)),
+            Reason::Operation(token) => Cause::Op(self.find(self.name_of(token)).0),
+            Reason::HostCall(token) => Cause::HostCall(self.find(self.name_of(token)).0),
+            Reason::Timer(timer) => Cause::Timer(self.timer(timer)),
             Reason::Interrupt => Cause::Interrupt,
             Reason::Elsewhere => Cause::Elsewhere,
             Reason::Restored => Cause::Restored,

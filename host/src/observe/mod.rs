@@ -2,10 +2,15 @@
 //! [`crate::trace`].
 
 mod assembler;
+mod clock;
+mod drain;
 mod exit;
 mod operations;
 mod recorder;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use self::drain::Drain;
 pub(crate) use self::exit::exit_reason;
 pub(crate) use self::operations::{Observer, OpCounts};
 pub(crate) use self::recorder::{Recorder, Sinks, Tracing};

@@ -9,29 +9,30 @@
 //!
 //! # Why the order is right
 //!
-//! Host events get their time while the batch is locked, so they lie in it in order. The
-//! guest's records are taken when the guest does not run, under the same lock: what it will
-//! write later is later. That moment is the *horizon* of a batch: nothing that is still to come
-//! is earlier. The thread gives out what lies before the horizon, and keeps the rest. While
-//! the guest is outside, there is nothing to wait for, and the horizon is now.
+//! Host events get their time while the batch is locked, so they lie in it in order. A
+//! processor's records are taken when it is not in the guest, under the same lock: what it will
+//! write later is later. While it is outside there is nothing to wait for; once it is in the guest, nothing
+//! that is still to come of it is earlier than its entry. The earliest such moment of all processors is
+//! the *horizon*. The thread gives out what lies before the horizon, and keeps the rest.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 use wakebox_abi::entry::Token;
-use wakebox_abi::memory::{MappedControl, MappedSlots, Word};
-use wakebox_abi::ring::{self, TraceConsumer};
+use wakebox_abi::memory::Word;
 use wakebox_abi::status::Status;
-use wakebox_abi::trace::{Record, ticks};
+use wakebox_abi::trace::Record;
 use wakebox_vmm::clock::Clocks;
-use wakebox_vmm::memory::{GuestMemory, Shared};
+use wakebox_vmm::memory::GuestMemory;
 
 use super::assembler::Assembler;
+use super::clock::TraceClock;
+use super::drain::Drain;
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::signals;
@@ -59,8 +60,9 @@ pub(super) const KEPT: usize = RECORDS as usize;
 /// What the host did.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HostEvent {
-    Entered,
-    Exited(ExitReason),
+    /// Of a processor, as what follows that has a number.
+    Entered(u32),
+    Exited(u32, ExitReason),
     Begins {
         token: Token,
         opcode: u16,
@@ -77,116 +79,110 @@ pub(super) enum HostEvent {
     Written {
         token: Token,
     },
-    Injected,
-    Parked,
-    Resumed,
+    Injected(u32),
+    Parked(u32),
+    Resumed(u32),
     Detached,
     Attached,
 }
 
 /// What has been written down and not been given out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     /// In the order of their times.
     pub(super) host: Vec<(u64, HostEvent)>,
-    /// In the order in which the guest wrote them, with times in that order.
-    pub(super) guest: Vec<Record>,
+    /// Of each processor.
+    pub(super) guest: Box<[Told]>,
     /// Nothing that is still to come is earlier.
     pub(super) horizon: u64,
     /// Host events for which there was no room.
     pub(super) lost: u64,
-    /// How the guest broke the ring.
-    pub(super) broken: Option<String>,
-    /// Whether the guest does not run.
-    outside: bool,
     /// How the sandbox ended, and with which status; what the guest says that it lost in all.
     pub(super) end: Option<(String, u8, u32)>,
 }
 
+/// What a processor has told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// In the order in which it wrote them, with times in that order.
+    pub(super) records: Vec<Record>,
+    /// How it broke the ring.
+    pub(super) broken: Option<String>,
+}
+
 impl Batch {
+    /// An empty one of so many processors.
+    pub(super) fn new(processors: u32) -> Self {
+        Self {
+            host: Vec::new(),
+            guest: (0..processors).map(|_| Told::default()).collect(),
+            horizon: 0,
+            lost: 0,
+            end: None,
+        }
+    }
+
     fn len(&self) -> usize {
-        self.host.len() + self.guest.len()
+        let told = self.guest.iter().map(|told| told.records.len());
+        self.host.len() + told.sum::<usize>()
     }
 
     /// An empty one, in the memory of this one as far as that is not excessive.
     pub(super) fn recycled(mut self) -> Self {
         self.host.clear();
         self.host.shrink_to(KEPT);
-        self.guest.clear();
-        self.guest.shrink_to(KEPT);
-        Self {
-            host: self.host,
-            guest: self.guest,
-            ..Self::default()
+        for told in &mut self.guest {
+            told.records.clear();
+            told.records.shrink_to(KEPT);
+            told.broken = None;
         }
+        Self {
+            horizon: 0,
+            lost: 0,
+            end: None,
+            ..self
+        }
+    }
+}
+
+/// What is written down, and how far.
+#[derive(Debug)]
+struct Book {
+    batch: Batch,
+    /// Of each processor, since when it is in the guest, if it is.
+    inside: Box<[Option<u64>]>,
+    /// What the thread keeps, because it lies behind the horizon.
+    held: usize,
+}
+
+impl Book {
+    /// Nothing that is still to come is earlier.
+    fn horizon(&self, now: u64) -> u64 {
+        let entries = self.inside.iter().copied().flatten();
+        entries.min().unwrap_or(now)
+    }
+
+    fn len(&self) -> usize {
+        self.batch.len() + self.held
     }
 }
 
 #[derive(Debug)]
 struct Buffer {
-    batch: Mutex<Batch>,
+    book: Mutex<Book>,
     /// There is much in the batch, or the end.
     much: Condvar,
-    /// Who runs the guest, if that waits until the thread has taken the batch.
-    runner: AtomicWaker,
+    /// Of each processor, who runs the guest there, if that waits until the thread has taken the batch.
+    runners: Box<[AtomicWaker]>,
     clock: TraceClock,
 }
 
-/// The clock of a trace.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TraceClock {
-    /// Ticks when the sandbox was made.
-    zero: u64,
-    /// Nanoseconds in a tick, times 2³².
-    multiplier: u64,
-    /// Set if there is no steady counter: the time is that since then.
-    start: Option<Instant>,
-    /// Nanoseconds that the guest's monotonic clock showed at zero.
-    guest: u64,
-}
-
-impl TraceClock {
-    /// A clock that shows zero now.
-    fn new(clocks: &Clocks) -> Self {
-        let guest = nanos_since(clocks.start());
-        if clocks.has_counter() {
-            Self {
-                zero: ticks(),
-                multiplier: clocks.multiplier(),
-                start: None,
-                guest,
-            }
-        } else {
-            Self {
-                zero: guest,
-                multiplier: 1 << 32,
-                start: Some(clocks.start()),
-                guest,
-            }
-        }
+impl Buffer {
+    /// Those who wait for room look again.
+    fn wake_runners(&self) {
+        let waiting = self.runners.iter().filter_map(AtomicWaker::take);
+        waiting.for_each(outside::wake);
     }
-
-    fn now(&self) -> u64 {
-        match self.start {
-            None => ticks(),
-            Some(start) => nanos_since(start),
-        }
-    }
-
-    /// Nanoseconds since the sandbox was made.
-    pub(super) fn nanos(&self, ticks: u64) -> u64 {
-        let ticks = ticks.saturating_sub(self.zero);
-        ((u128::from(ticks) * u128::from(self.multiplier)) >> 32) as u64
-    }
-
-    /// The same of a moment on the guest's monotonic clock.
-    pub(super) fn of_guest(&self, nanos: u64) -> u64 {
-        nanos.saturating_sub(self.guest)
-    }
-}
-
-fn nanos_since(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Writes down what the host does. Clones write to the same trace.
@@ -194,13 +190,32 @@ fn nanos_since(start: Instant) -> u64 {
 pub(crate) struct Recorder(Arc<Buffer>);
 
 impl Recorder {
-    fn lock(&self) -> MutexGuard<'_, Batch> {
-        self.0.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A trace with nothing in it, of a guest with so many processors.
+    pub(super) fn new(clock: TraceClock, processors: u32) -> Self {
+        let book = Book {
+            batch: Batch::new(processors),
+            inside: (0..processors).map(|_| None).collect(),
+            held: 0,
+        };
+        Self(Arc::new(Buffer {
+            book: Mutex::new(book),
+            much: Condvar::new(),
+            runners: (0..processors).map(|_| AtomicWaker::new()).collect(),
+            clock,
+        }))
     }
 
-    fn log(&self, event: HostEvent) {
-        let mut batch = self.lock();
-        self.put(&mut batch, event);
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.0.clock.now()
+    }
+
+    pub(super) fn log(&self, event: HostEvent) {
+        let mut book = self.lock();
+        self.put(&mut book.batch, event);
     }
 
     fn put(&self, batch: &mut Batch, event: HostEvent) {
@@ -216,17 +231,46 @@ impl Recorder {
         }
     }
 
-    /// The guest is about to be entered.
-    pub(crate) fn entered(&self) {
-        let mut batch = self.lock();
-        batch.horizon = self.0.clock.now();
-        batch.outside = false;
-        self.put(&mut batch, HostEvent::Entered);
+    /// The guest is about to be entered on a processor.
+    pub(super) fn entered(&self, processor: u32) {
+        let mut book = self.lock();
+        book.inside[processor as usize] = Some(self.0.clock.now());
+        self.put(&mut book.batch, HostEvent::Entered(processor));
     }
 
-    /// An interrupt was injected.
-    pub(crate) fn injected(&self) {
-        self.log(HostEvent::Injected);
+    /// It was left, for a reason. `take` puts what it has told to the rest, so much at most and until now, and says
+    /// how it has broken its ring, if it has.
+    pub(super) fn left(
+        &self,
+        processor: u32,
+        reason: ExitReason,
+        take: impl FnOnce(usize, u64, &mut Vec<Record>) -> Option<String>,
+    ) {
+        let mut book = self.lock();
+        let room = (4 * BACKLOG as usize).saturating_sub(book.len());
+        let told = &mut book.batch.guest[processor as usize];
+        let broken = take(room, self.0.clock.now(), &mut told.records);
+        told.broken = broken.or(told.broken.take());
+        self.put(&mut book.batch, HostEvent::Exited(processor, reason));
+        book.inside[processor as usize] = None;
+        if book.batch.len() >= LOOK_AT {
+            self.0.much.notify_one();
+        }
+    }
+
+    /// Ready unless the sinks are so far behind that a processor should wait.
+    pub(super) fn poll_room(&self, processor: u32, context: &Context<'_>) -> Poll<()> {
+        let has_room = || self.lock().len() < BACKLOG as usize;
+        if has_room() {
+            return Poll::Ready(());
+        }
+        // Registered before the second look: what the thread takes in between is seen.
+        self.0.runners[processor as usize].register(context.waker());
+        if has_room() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// An operation was taken.
@@ -257,20 +301,10 @@ impl Recorder {
         if tokens.is_empty() {
             return;
         }
-        let mut batch = self.lock();
+        let mut book = self.lock();
         for token in tokens.drain(..) {
-            self.put(&mut batch, HostEvent::Written { token });
+            self.put(&mut book.batch, HostEvent::Written { token });
         }
-    }
-
-    /// The sandbox gives its thread away.
-    pub(crate) fn parked(&self) {
-        self.log(HostEvent::Parked);
-    }
-
-    /// It has one again.
-    pub(crate) fn resumed(&self) {
-        self.log(HostEvent::Resumed);
     }
 
     /// The sandbox has given its machine away.
@@ -284,18 +318,13 @@ impl Recorder {
     }
 }
 
-/// The host's end of the trace ring.
-type Ring = TraceConsumer<Shared<MappedControl>, Shared<MappedSlots<{ Record::WORDS }>>>;
-
 /// The trace of one sandbox: the part that its runner owns.
 #[derive(Debug)]
 pub(crate) struct Tracing {
     recorder: Recorder,
     memory: Arc<GuestMemory>,
-    /// Gone as soon as the guest has broken it.
-    ring: Option<Ring>,
-    /// Time of the last record, or of the last entry.
-    last: u64,
+    /// The first processor's.
+    pub(crate) drain: Drain,
     ended: bool,
     done: Option<oneshot::Receiver<Option<io::Error>>>,
     /// What the first sink that failed said.
@@ -317,48 +346,35 @@ impl Tracing {
         sinks: Sinks,
         restored: Option<u32>,
     ) -> Result<Self> {
-        let clock = TraceClock::new(clocks);
-        let recorder = Recorder(Arc::new(Buffer {
-            batch: Mutex::new(Batch {
-                outside: true,
-                ..Batch::default()
-            }),
-            much: Condvar::new(),
-            runner: AtomicWaker::new(),
-            clock,
-        }));
+        let (clock, plan) = (TraceClock::new(clocks), memory.plan());
+        let processors = plan.processors();
+        let recorder = Recorder::new(clock, processors);
         let (tell, done) = oneshot::channel();
         let mut sinks = LiveSinks {
             sinks: sinks.0,
             error: None,
         };
         let buffer = recorder.clone();
+        let mut assembler = Assembler::new(clock, processors, plan.completion_entries);
         let body = move || {
-            let mut first = |kind| {
-                sinks.tell(&Event {
-                    time: 0,
-                    side: Side::Host,
-                    kind,
-                });
-            };
-            first(EventKind::Started { mode, guest });
+            let mut first = |kind| sinks.tell(&Event::new(0, Side::Host, kind));
+            first(EventKind::Started {
+                mode,
+                guest,
+                processors,
+            });
             if restored.is_some() {
                 first(EventKind::Restored { clock: clock.guest });
             }
-            give_out(&buffer.0, &mut sinks);
+            give_out(&buffer.0, &mut assembler, &mut sinks);
             let _ = tell.send(sinks.error);
         };
         const NAME: &str = "wakebox-trace";
         signals::spawn(NAME, None, body).map_err(|source| Error::Thread { name: NAME, source })?;
         Ok(Self {
+            drain: Drain::new(&recorder, memory, 0, restored.unwrap_or(0)),
             recorder,
             memory: memory.clone(),
-            // Of a guest that was not watched when it began, the host's side is seen.
-            ring: (memory.plan().trace_records > 0).then(|| {
-                let taken = restored.unwrap_or(0);
-                TraceConsumer::starting_at(memory.control(), memory.trace(), ring::TRACE, taken)
-            }),
-            last: clock.now(),
             ended: false,
             done: Some(done),
             error: None,
@@ -370,67 +386,18 @@ impl Tracing {
         &self.recorder
     }
 
-    /// The guest was left: takes what it wrote.
-    pub(crate) fn exited(&mut self, reason: ExitReason) {
-        let buffer = &self.recorder.0;
-        let mut batch = self.recorder.lock();
-        let now = buffer.clock.now();
-        let room = (4 * BACKLOG as usize).saturating_sub(batch.guest.len());
-        if let Some(ring) = &mut self.ring {
-            // Once for all of them; what is wrong with the ring is found below.
-            let waiting = ring.look().unwrap_or(0);
-            batch.guest.reserve(room.min(waiting as usize));
-            for _ in 0..room {
-                match ring.pop() {
-                    Ok(Some(Record([at, head, first, second]))) => {
-                        // The guest's claim, as far as it can be.
-                        self.last = at.clamp(self.last, now.max(self.last));
-                        batch.guest.push(Record([self.last, head, first, second]));
-                    }
-                    Ok(None) => break,
-                    Err(corrupt) => {
-                        batch.broken = Some(corrupt.to_string());
-                        self.ring = None;
-                        break;
-                    }
-                }
-            }
-            if let Some(ring) = &mut self.ring {
-                ring.release();
-            }
-        }
-        self.recorder.put(&mut batch, HostEvent::Exited(reason));
-        batch.horizon = buffer.clock.now();
-        batch.outside = true;
-        if batch.len() >= LOOK_AT {
-            buffer.much.notify_one();
-        }
-    }
-
-    /// Ready unless the sinks are so far behind that the guest should wait.
-    pub(crate) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
-        let has_room = || self.recorder.lock().len() < BACKLOG as usize;
-        if has_room() {
-            return Poll::Ready(());
-        }
-        // Registered before the second look: what the thread takes in between is seen.
-        self.recorder.0.runner.register(context.waker());
-        if has_room() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
     /// Ends the trace. Only the first end counts.
     pub(crate) fn end(&mut self, outcome: String, status: u8) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let lost = self.memory.control_page().word(Word::TraceLost);
-        let mut batch = self.recorder.lock();
-        batch.outside = true;
-        batch.end = Some((outcome, status, lost));
+        let each = (0..self.memory.plan().processors()).map(|processor| {
+            let page = self.memory.control_page_of(processor);
+            page.word(Word::TraceLost)
+        });
+        let lost = each.fold(0, u32::wrapping_add);
+        let mut book = self.recorder.lock();
+        book.batch.end = Some((outcome, status, lost));
         self.recorder.0.much.notify_one();
     }
 
@@ -484,41 +451,35 @@ fn guarded(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 }
 
 /// The thread: takes batches, merges, and gives out, until the end.
-fn give_out(buffer: &Buffer, sinks: &mut LiveSinks) {
-    let mut assembler = Assembler::new(buffer.clock);
+fn give_out(buffer: &Buffer, assembler: &mut Assembler, sinks: &mut LiveSinks) {
+    let lock = || buffer.book.lock().unwrap_or_else(PoisonError::into_inner);
     let mut quiet = false;
     // Two batches take turns, so that the memory of both is warm.
-    let mut spare = Batch::default();
+    let mut spare = Batch::new(buffer.runners.len() as u32);
     loop {
         let mut batch = {
-            let mut batch = buffer.batch.lock().unwrap_or_else(PoisonError::into_inner);
-            if batch.len() < LOOK_AT && batch.end.is_none() {
-                (batch, _) = buffer
+            let mut book = lock();
+            if book.batch.len() < LOOK_AT && book.batch.end.is_none() {
+                (book, _) = buffer
                     .much
-                    .wait_timeout(batch, LOOK_EVERY)
+                    .wait_timeout(book, LOOK_EVERY)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            if batch.outside {
-                batch.horizon = buffer.clock.now();
-            }
-            let outside = batch.outside;
-            let horizon = batch.horizon;
-            std::mem::replace(
-                &mut *batch,
-                Batch {
-                    outside,
-                    horizon,
-                    ..std::mem::take(&mut spare)
-                },
-            )
+            book.batch.horizon = book.horizon(buffer.clock.now());
+            std::mem::replace(&mut book.batch, spare)
         };
-        buffer.runner.take().into_iter().for_each(outside::wake);
+        buffer.wake_runners();
         let is_quiet = batch.len() == 0;
         let end = batch.end.take();
         if end.is_some() {
             batch.horizon = u64::MAX;
         }
         spare = assembler.assemble(batch, &mut |event| sinks.tell(event));
+        let held = assembler.held();
+        let before = std::mem::replace(&mut lock().held, held);
+        if held < before {
+            buffer.wake_runners();
+        }
         if let Some((outcome, status, lost)) = end {
             assembler.finish(outcome, status, lost, buffer.clock.now(), &mut |event| {
                 sinks.tell(event);

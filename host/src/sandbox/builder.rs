@@ -216,7 +216,7 @@ impl Builder {
     /// default, is to grant them.
     ///
     /// Each is a task of the runtime in which the sandbox runs. A guest with several keeps its machine while it sleeps;
-    /// it cannot be watched ([`Self::trace`]), and no [`Template`] can be taken of it while it runs.
+    /// no [`Template`] can be taken of it while it runs.
     #[must_use]
     pub fn processors(mut self, processors: u32) -> Self {
         self.processors = Some(processors);

@@ -80,7 +80,6 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         None => {
             let room = instance.room();
             let processors = processors(&limits, builder.processors, image.processors())?;
-            watched_alone(processors, &builder.sinks)?;
             let sizes = Sizes {
                 instance: room,
                 trace_records,
@@ -130,7 +129,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     ));
     let resources = host.resources(&loaded, &live, &limits, mounts, &stood.handles);
     let recorder = tracing.as_ref().map(Tracing::recorder).cloned();
-    let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder);
+    let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder.clone());
     let rings = (stood.taken, stood.published);
     let herd = loaded.herd();
     let placement = loaded.place(resources, observer, &host.callables, rings, herd.as_ref())?;
@@ -156,6 +155,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
             mode,
             quantum,
             limits,
+            recorder,
         })
     });
     Ok(Sandbox {
@@ -569,16 +569,6 @@ fn processors(limits: &Limits, given: Option<u32>, asked: u32) -> Result<u32> {
         )));
     }
     Ok(processors)
-}
-
-/// Sees that nobody watches a guest with several processors.
-fn watched_alone(processors: u32, sinks: &Sinks) -> Result<()> {
-    if processors > 1 && !sinks.0.is_empty() {
-        return Err(Error::Setting(format!(
-            "a guest with {processors} processors cannot be watched: trace it with one (`--processors 1`)"
-        )));
-    }
-    Ok(())
 }
 
 /// A size, if it is neither nothing nor too much.

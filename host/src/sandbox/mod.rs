@@ -47,7 +47,7 @@ use crate::driver::placement::Placement;
 use crate::error::LostOutput;
 use crate::limits::Limits;
 use crate::loader::Image;
-use crate::observe::{Recorder, Tracing};
+use crate::observe::{Drain, Recorder, Tracing};
 use crate::ops::TokioBackend;
 use crate::pulse::Pulse;
 use crate::stdio::{Console, Stdin};
@@ -163,6 +163,11 @@ impl Sandbox {
 
     fn recorder(&self) -> Option<&Recorder> {
         self.tracing.as_ref().map(Tracing::recorder)
+    }
+
+    /// Who watches the first processor.
+    fn drain(&self) -> Option<&Drain> {
+        self.tracing.as_ref().map(|tracing| &tracing.drain)
     }
 
     /// Drops every operation in flight and every open resource, here or, if they are many, soon after on

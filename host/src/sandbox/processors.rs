@@ -35,11 +35,12 @@ use crate::driver::{Ended, Violation};
 use crate::embedded::Home;
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
-use crate::observe::exit_reason;
+use crate::observe::{Drain, Recorder, exit_reason};
 use crate::ops::TokioBackend;
 use crate::outcome::Limit;
 use crate::stop::Why;
 use crate::telemetry::{ExitTelemetry, Telemetry};
+use crate::trace::ExitReason;
 
 /// Addresses of ring 3 are below this one.
 const USER_END: u64 = 1 << 47;
@@ -57,6 +58,7 @@ pub(super) struct Processors {
     mode: Mode,
     quantum: Duration,
     limits: Limits,
+    recorder: Option<Recorder>,
     /// All but the first, while the sandbox runs.
     vcpus: Box<[Mutex<Option<Vcpu>>]>,
     is_over: AtomicBool,
@@ -100,6 +102,8 @@ pub(super) struct Setup {
     pub(super) mode: Mode,
     pub(super) quantum: Duration,
     pub(super) limits: Limits,
+    /// If somebody watches.
+    pub(super) recorder: Option<Recorder>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,6 +122,7 @@ impl Processors {
             mode,
             quantum,
             limits,
+            recorder,
         } = setup;
         Arc::new(Self {
             vcpus: (1..herd.len()).map(|_| Mutex::new(None)).collect(),
@@ -130,6 +135,7 @@ impl Processors {
             mode,
             quantum,
             limits,
+            recorder,
             is_over: AtomicBool::new(false),
             end: Mutex::new(None),
             tasks: Mutex::default(),
@@ -275,6 +281,8 @@ struct Processor {
     placement: Placement<TokioBackend>,
     computed: Option<CpuTime>,
     exits: ExitTelemetry,
+    /// If somebody watches.
+    drain: Option<Drain>,
     /// When others on this thread had a turn last.
     turn_began: Instant,
     /// When the guest was left last.
@@ -301,6 +309,10 @@ impl Processor {
             placement: placement.expect("several processors share theirs"),
             computed: limited.then(CpuTime::default),
             exits: Telemetry::exits(number),
+            drain: all
+                .recorder
+                .as_ref()
+                .map(|recorder| Drain::new(recorder, &all.memory, number, 0)),
             all,
             number,
             turn_began: Instant::now(),
@@ -328,6 +340,7 @@ impl Processor {
             if self.all.live.stop.why().is_some() {
                 return Ok(());
             }
+            self.let_sinks_catch_up().await;
             self.let_others_run(QUANTUM).await;
             let most = self.turn_length().map_err(Ending::Limit)?;
             let Some(exit) = self.enter(most) else {
@@ -388,6 +401,9 @@ impl Processor {
             if is_interrupted {
                 counts.interrupts.add(1);
             }
+            if let Some(drain) = &self.drain {
+                drain.enters(is_interrupted);
+            }
             vcpu.enter(most)
         });
         all.herd.left(self.number);
@@ -402,6 +418,9 @@ impl Processor {
         let reason = exit.as_ref().ok().map(exit_reason);
         if let Some(reason) = reason {
             counts.exited(reason);
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.exited(reason.unwrap_or(ExitReason::Violation));
         }
         // Whoever stops it finds it counted.
         drop(place);
@@ -472,13 +491,17 @@ impl Processor {
     /// all are stopped.
     async fn park(&mut self) -> Result<bool, Ending> {
         let asleep_since = self.left_at;
+        let mut pended = false;
         let goes_on = loop {
-            match poll_fn(|context| self.poll_parked(context)).await? {
+            match poll_fn(|context| self.poll_sleep(context, &mut pended)).await? {
                 Some(goes_on) => break goes_on,
                 // The turn has ended early.
                 None => self.let_others_run(DRIVER_QUANTUM).await,
             }
         };
+        if let (true, Some(drain)) = (pended, &self.drain) {
+            drain.resumed();
+        }
         let now = Instant::now();
         if let Some(since) = asleep_since {
             let counts = self.all.live.of_other(self.number);
@@ -487,6 +510,19 @@ impl Processor {
         self.left_at = Some(now);
         self.turn_began = now;
         Ok(goes_on)
+    }
+
+    fn poll_sleep(
+        &mut self,
+        context: &Context<'_>,
+        pended: &mut bool,
+    ) -> Poll<Result<Option<bool>, Ending>> {
+        let poll = self.poll_parked(context);
+        if let (true, false, Some(drain)) = (poll.is_pending(), *pended, &self.drain) {
+            drain.parked();
+        }
+        *pended |= poll.is_pending();
+        poll
     }
 
     fn poll_parked(&mut self, context: &Context<'_>) -> Poll<Result<Option<bool>, Ending>> {
@@ -506,6 +542,22 @@ impl Processor {
                 Ended::Done => Poll::Pending,
             },
         }
+    }
+
+    /// As with the first processor.
+    async fn let_sinks_catch_up(&mut self) {
+        let Some(drain) = &self.drain else {
+            return;
+        };
+        poll_fn(|context| {
+            self.all.herd.register(self.number, context.waker());
+            // Registered, then looked.
+            match self.all.is_over() {
+                true => Poll::Ready(()),
+                false => drain.poll_room(context),
+            }
+        })
+        .await;
     }
 
     async fn let_others_run(&mut self, after: Duration) {

@@ -215,11 +215,8 @@ impl Sandbox {
         if is_interrupted {
             self.live.run.interrupts.add(1);
         }
-        if let Some(recorder) = self.recorder() {
-            if is_interrupted {
-                recorder.injected();
-            }
-            recorder.entered();
+        if let Some(drain) = self.drain() {
+            drain.enters(is_interrupted);
         }
         let exit = self.machine.vcpu_mut().enter(most);
         if let Some(processors) = &self.processors {
@@ -233,7 +230,7 @@ impl Sandbox {
         let reason = exit.as_ref().map_or(ExitReason::Violation, exit_reason);
         self.exits.exited(reason);
         if let Some(tracing) = &mut self.tracing {
-            tracing.exited(reason);
+            tracing.drain.exited(reason);
         }
         if exit.is_ok() {
             self.live.run.exited(reason);
@@ -371,12 +368,12 @@ impl Sandbox {
 
     /// Waits as long as too many events wait for the trace's sinks; not beyond the end.
     async fn let_sinks_catch_up(&mut self) {
-        let (stop, Some(tracing)) = (&self.live.stop, &mut self.tracing) else {
+        let (stop, Some(drain)) = (&self.live.stop, self.drain()) else {
             return;
         };
         poll_fn(|context| match stop.why_else_wake(context) {
             Some(_) => Poll::Ready(()),
-            None => tracing.poll_room(context),
+            None => drain.poll_room(context),
         })
         .await;
     }

@@ -101,8 +101,8 @@ impl Sandbox {
         let waited = asleep_since.map(|since| now - since);
         self.placement.unparked(waited, pended);
         if pended {
-            if let Some(recorder) = self.recorder() {
-                recorder.resumed();
+            if let Some(drain) = self.drain() {
+                drain.resumed();
             }
             self.live.run.parked.add(waited.unwrap_or_default());
             self.left_at = Some(now);
@@ -128,8 +128,8 @@ impl Sandbox {
         let poll = self.poll_parked(context);
         if poll.is_pending() && !*pended {
             self.memory.learn();
-            if let Some(recorder) = self.recorder() {
-                recorder.parked();
+            if let Some(drain) = self.drain() {
+                drain.parked();
             }
         }
         *pended |= poll.is_pending();

@@ -35,7 +35,7 @@ pub enum Cause {
     Timer(TimerId),
     /// An interrupt was taken.
     Interrupt,
-    /// A waker was used elsewhere than on the guest's own processor.
+    /// A waker was used where no task of the guest is polled.
     Elsewhere,
     /// The guest found itself restored from a template.
     Restored,
@@ -203,8 +203,45 @@ pub struct Event {
     pub time: u64,
     /// Who saw it.
     pub side: Side,
+    /// On which of the guest's processors, or for which: their number, from 0. That also of what is of none of them.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub processor: u32,
     /// What it was.
     pub kind: EventKind,
+}
+
+/// What files leave out: most guests have one processor.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_first(processor: &u32) -> bool {
+    *processor == 0
+}
+
+impl Event {
+    /// Something on the first processor.
+    #[must_use]
+    pub const fn new(time: u64, side: Side, kind: EventKind) -> Self {
+        Self {
+            time,
+            side,
+            processor: 0,
+            kind,
+        }
+    }
+
+    /// The same, on another one.
+    #[must_use]
+    pub fn on(self, processor: u32) -> Self {
+        Self { processor, ..self }
+    }
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_one(processors: &u32) -> bool {
+    *processors == 1
 }
 
 /// What happened. The table in the [module's documentation](super) is the overview.
@@ -218,6 +255,9 @@ pub enum EventKind {
         mode: String,
         /// The guest's file, if it has one.
         guest: Option<String>,
+        /// How many processors it has.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        processors: u32,
     },
     /// The sandbox was made of a template: its guest goes on where another was parked. Follows
     /// [`Self::Started`].
@@ -450,7 +490,7 @@ impl EventKind {
     pub(crate) fn text_len(&self) -> usize {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         match self {
-            Self::Started { mode, guest } => mode.len() + len(guest),
+            Self::Started { mode, guest, .. } => mode.len() + len(guest),
             Self::Spawned { name, location, .. } => name.len() + len(location),
             Self::Lives { name, .. } => name.len(),
             Self::Malformed { why: text, .. } | Self::Finished { outcome: text, .. } => text.len(),

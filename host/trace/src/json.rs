@@ -4,6 +4,9 @@
 //! bars of operations. A line that is an event begins with `{"cat":"wakebox",` and has the
 //! [`Event`], whole, in its `args`. The first line tells which version of this format it is. A
 //! file that was cut off is still one that Perfetto opens, and [`Reader`] says where it ends.
+//!
+//! What a guest has one processor for stands in version 1. Version 2 is the same with the number of the
+//! processor in each event of another than the first, and a track for each.
 
 mod reader;
 
@@ -12,25 +15,33 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use wakebox_abi::layout::PROCESSORS_MAX;
+
 pub use self::reader::{ReadError, Reader};
 use super::event::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, PollResult, Roused, TaskId, Track,
 };
-use super::sink::Sink;
+use super::sink::{Names, Sink};
 use super::tasks::TASKS;
 
-/// The version of the format that [`Writer`] writes and [`Reader`] reads.
-pub const FORMAT: u32 = 1;
+/// The latest version of the format: what [`Writer`] writes of a guest with several processors. That of a guest
+/// with one it writes in version 1. [`Reader`] reads both.
+pub const FORMAT: u32 = 2;
+
+/// The version for a guest with one processor.
+const FORMAT_OF_ONE: u32 = 1;
 
 /// What a line that is an event begins with.
 const EVENT: &[u8] = br#"{"cat":"wakebox","#;
 
-/// "Processes" and "threads" of the picture. Perfetto wants no number twice.
+/// "Processes" and "threads" of the picture. Perfetto wants no number twice. Those of the next processor are
+/// [`APART`] further on.
 const HOST: (u32, u32) = (1, 11);
 const BOUNDARY: (u32, u32) = (2, 12);
 const EXECUTOR: (u32, u32) = (3, 13);
-/// Of task zero.
-const FIRST_TASK: u64 = 100;
+const APART: u32 = 3;
+/// Of task zero, with one processor and with several.
+const FIRST_TASK: [u64; 2] = [100, 1_000];
 
 /// Writes a trace, in memory that does not grow with its length (but with the number of tasks in the run
 /// queue, up to [`TASKS`]; no arrow leads to the polls of further ones).
@@ -43,6 +54,8 @@ pub struct Writer<W: Write> {
     /// The arrow that ends in the next poll of a task.
     arrows: HashMap<TaskId, u64>,
     wakes: u64,
+    /// Of a guest with several processors, on whose tracks polls stand with the names of their tasks.
+    names: Option<Names>,
 }
 
 impl Writer<BufWriter<File>> {
@@ -59,15 +72,19 @@ impl Writer<BufWriter<File>> {
     }
 }
 
-/// Where a track is drawn.
-fn ids(track: Track) -> (u32, u64) {
+/// Where the track of a processor is drawn. Tasks have one, wherever they are polled.
+fn ids(track: Track, processor: u32, several: bool) -> (u32, u64) {
     let (process, thread) = match track {
         Track::Host => HOST,
         Track::Boundary => BOUNDARY,
         Track::Executor => EXECUTOR,
-        Track::Task(task) => return (EXECUTOR.0, FIRST_TASK + u64::from(task.0)),
+        Track::Task(task) => {
+            let first = FIRST_TASK[usize::from(several)];
+            return (EXECUTOR.0, first + u64::from(task.0));
+        }
     };
-    (process, thread.into())
+    let apart = APART * processor.min(PROCESSORS_MAX - 1);
+    (process, (thread + apart).into())
 }
 
 /// How an event is drawn.
@@ -91,15 +108,20 @@ impl<W: Write> Writer<W> {
             events: 0,
             arrows: HashMap::new(),
             wakes: 0,
+            names: None,
         }
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, processors: u32) -> io::Result<()> {
         self.begun = true;
+        let several = processors > 1;
+        self.line.several = several;
+        self.names = several.then(Names::new);
+        let format = if several { FORMAT } else { FORMAT_OF_ONE };
         let version = env!("CARGO_PKG_VERSION");
         writeln!(
             self.out,
-            r#"[{{"name":"wakebox_trace","ph":"M","pid":1,"tid":11,"args":{{"format":{FORMAT},"wakebox":"{version}"}}}},"#
+            r#"[{{"name":"wakebox_trace","ph":"M","pid":1,"tid":11,"args":{{"format":{format},"wakebox":"{version}"}}}},"#
         )?;
         for (order, (ids, process, thread)) in [
             (HOST, "host", "driver"),
@@ -118,6 +140,10 @@ impl<W: Write> Writer<W> {
                 self.out,
                 r#"{{"name":"process_sort_index","ph":"M","pid":{pid},"tid":{tid},"args":{{"sort_index":{order}}}}},"#
             )?;
+            if several {
+                self.begin_each(ids, thread, processors.min(PROCESSORS_MAX))?;
+                continue;
+            }
             writeln!(
                 self.out,
                 r#"{{"name":"thread_name","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":"{thread}"}}}},"#
@@ -126,10 +152,31 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// A track of a kind for each processor.
+    fn begin_each(
+        &mut self,
+        (pid, tid): (u32, u32),
+        kind: &str,
+        processors: u32,
+    ) -> io::Result<()> {
+        for processor in 0..processors {
+            let tid = tid + APART * processor;
+            writeln!(
+                self.out,
+                r#"{{"name":"thread_name","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":"vCPU {processor}: {kind}"}}}},"#
+            )?;
+            writeln!(
+                self.out,
+                r#"{{"name":"thread_sort_index","ph":"M","pid":{pid},"tid":{tid},"args":{{"sort_index":{tid}}}}},"#
+            )?;
+        }
+        Ok(())
+    }
+
     /// The line of an event.
     fn draw(&mut self, event: &Event) -> io::Result<()> {
         let line = &mut self.line;
-        line.0.extend_from_slice(EVENT);
+        line.bytes.extend_from_slice(EVENT);
         line.text(r#""name":""#);
         name(line, event);
         match shape(&event.kind) {
@@ -142,9 +189,9 @@ impl<W: Write> Writer<W> {
                 line.text(r#"","ph":"e","id":"#).number(op)
             }
         };
-        line.at(event.kind.track(), event.time);
+        line.at(event.kind.track(), event.processor, event.time);
         line.text(r#","args":"#);
-        serde_json::to_writer(&mut line.0, event)?;
+        serde_json::to_writer(&mut line.bytes, event)?;
         line.text("},\n");
         Ok(())
     }
@@ -152,11 +199,12 @@ impl<W: Write> Writer<W> {
     /// What is drawn beside the event.
     #[allow(clippy::too_many_lines, reason = "a table")]
     fn decorate(&mut self, event: &Event) -> io::Result<()> {
-        let time = event.time;
+        let (time, on) = (event.time, event.processor);
+        self.decorate_processor(event)?;
         let line = &mut self.line;
         match &event.kind {
             EventKind::Spawned { task, name, .. } | EventKind::Lives { task, name } => {
-                let (pid, tid) = ids(Track::Task(*task));
+                let (pid, tid) = ids(Track::Task(*task), on, line.several);
                 let title = if name.is_empty() {
                     task.to_string()
                 } else {
@@ -164,11 +212,11 @@ impl<W: Write> Writer<W> {
                 };
                 let title = serde_json::to_string(&title)?;
                 writeln!(
-                    line.0,
+                    line.bytes,
                     r#"{{"name":"thread_name","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":{title}}}}},"#
                 )?;
                 writeln!(
-                    line.0,
+                    line.bytes,
                     r#"{{"name":"thread_sort_index","ph":"M","pid":{pid},"tid":{tid},"args":{{"sort_index":{tid}}}}},"#
                 )?;
             }
@@ -176,16 +224,16 @@ impl<W: Write> Writer<W> {
             // poll that its completion woke.
             EventKind::Submitted {
                 op, by: Some(task), ..
-            } => line.arrow("s", op.0.wrapping_mul(2), Track::Task(*task), time),
+            } => line.arrow("s", op.0.wrapping_mul(2), Track::Task(*task), on, time),
             EventKind::OpBegins { op, what, .. } => {
-                line.arrow("t", op.0.wrapping_mul(2), Track::Host, time);
+                line.arrow("t", op.0.wrapping_mul(2), Track::Host, on, time);
                 line.text(r#"{"cat":"wakebox_op","name":""#);
                 line.text(what.name()).text(" #").number(op.0);
                 line.text(r#"","ph":"b","id":"#).number(op.0);
-                line.at(Track::Host, time).text("},\n");
+                line.at(Track::Host, on, time).text("},\n");
             }
             EventKind::CompletionWritten { op } => {
-                line.arrow("t", op.0.wrapping_mul(2), Track::Host, time);
+                line.arrow("t", op.0.wrapping_mul(2), Track::Host, on, time);
             }
             EventKind::Woken {
                 task,
@@ -195,14 +243,14 @@ impl<W: Write> Writer<W> {
             } => {
                 let arrow = match by {
                     Cause::Op(op) | Cause::HostCall(op) => op.0.wrapping_mul(2),
-                    Cause::Task(by) => self.start_arrow(Track::Task(*by), time),
-                    Cause::Itself => self.start_arrow(Track::Task(*task), time),
+                    Cause::Task(by) => self.start_arrow(Track::Task(*by), on, time),
+                    Cause::Itself => self.start_arrow(Track::Task(*task), on, time),
                     _ => {
                         line.text(r#"{"name":""#);
                         cause(line, *by);
                         line.text(r#"","ph":"X","dur":0.001"#);
-                        line.at(Track::Executor, time).text("},\n");
-                        self.start_arrow(Track::Executor, time)
+                        line.at(Track::Executor, on, time).text("},\n");
+                        self.start_arrow(Track::Executor, on, time)
                     }
                 };
                 if self.arrows.len() < TASKS || self.arrows.contains_key(task) {
@@ -211,7 +259,7 @@ impl<W: Write> Writer<W> {
             }
             EventKind::PollBegin { task } => {
                 if let Some(arrow) = self.arrows.remove(task) {
-                    line.arrow("f", arrow, Track::Task(*task), time);
+                    line.arrow("f", arrow, Track::Task(*task), on, time);
                 }
             }
             EventKind::Ended { task, .. } => {
@@ -222,21 +270,49 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    fn start_arrow(&mut self, from: Track, time: u64) -> u64 {
+    /// Of several processors, each has the polls on its track.
+    fn decorate_processor(&mut self, event: &Event) -> io::Result<()> {
+        let Some(names) = &mut self.names else {
+            return Ok(());
+        };
+        names.learn(event);
+        let point = match &event.kind {
+            EventKind::PollBegin { task } => {
+                let name = serde_json::to_string(&names.name(*task))?;
+                self.line.text(r#"{"name":"#).text(&name);
+                "B"
+            }
+            EventKind::PollEnd { .. } => {
+                self.line.text(r#"{"name":"poll""#);
+                "E"
+            }
+            _ => return Ok(()),
+        };
+        self.line.text(r#","ph":""#).text(point).text("\"");
+        self.line.at(Track::Executor, event.processor, event.time);
+        self.line.text("},\n");
+        Ok(())
+    }
+
+    fn start_arrow(&mut self, from: Track, processor: u32, time: u64) -> u64 {
         self.wakes += 1;
         let id = self.wakes * 2 + 1;
-        self.line.arrow("s", id, from, time);
+        self.line.arrow("s", id, from, processor, time);
         id
     }
 }
 
 /// The lines of one event, put together without `format!`, which would take longer than all the rest.
 #[derive(Debug, Default)]
-struct Lines(Vec<u8>);
+struct Lines {
+    bytes: Vec<u8>,
+    /// Whether the guest has several processors.
+    several: bool,
+}
 
 impl Lines {
     fn text(&mut self, text: &str) -> &mut Self {
-        self.0.extend_from_slice(text.as_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
         self
     }
 
@@ -245,37 +321,40 @@ impl Lines {
     }
 
     /// Where and when. Perfetto counts in microseconds.
-    fn at(&mut self, track: Track, time: u64) -> &mut Self {
-        let (pid, tid) = ids(track);
+    fn at(&mut self, track: Track, processor: u32, time: u64) -> &mut Self {
+        let (pid, tid) = ids(track, processor, self.several);
         self.text(r#","pid":"#).number(pid);
         self.text(r#","tid":"#).number(tid);
         self.text(r#","ts":"#).number(time / 1000);
         let digit = |divisor: u64| b'0' + (time / divisor % 10) as u8;
-        self.0
+        self.bytes
             .extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
         self
     }
 
     /// A point of an arrow: `s` where it starts, `t` where it passes, `f` where it ends.
-    fn arrow(&mut self, point: &str, id: u64, track: Track, time: u64) {
+    fn arrow(&mut self, point: &str, id: u64, track: Track, processor: u32, time: u64) {
         self.text(r#"{"cat":"cause","name":"cause","ph":""#)
             .text(point);
         self.text(if point == "f" { r#"","bp":"e""# } else { "\"" });
         self.text(r#","id":"#).number(id);
-        self.at(track, time).text("},\n");
+        self.at(track, processor, time).text("},\n");
     }
 }
 
 impl<W: Write + Send> Sink for Writer<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         if !self.begun {
-            self.begin()?;
+            self.begin(match &event.kind {
+                EventKind::Started { processors, .. } => *processors,
+                _ => 1,
+            })?;
         }
         self.events += 1;
-        self.line.0.clear();
+        self.line.bytes.clear();
         self.draw(event)?;
         self.decorate(event)?;
-        self.out.write_all(&self.line.0)
+        self.out.write_all(&self.line.bytes)
     }
 
     fn caught_up(&mut self) -> io::Result<()> {
@@ -284,7 +363,7 @@ impl<W: Write + Send> Sink for Writer<W> {
 
     fn end(&mut self) -> io::Result<()> {
         if !self.begun {
-            self.begin()?;
+            self.begin(1)?;
         }
         let events = self.events;
         writeln!(

@@ -9,7 +9,7 @@
 //!
 //! | event | side | says |
 //! |---|---|---|
-//! | `started`, `finished` | host | the first and the last event: wake mode; outcome, losses |
+//! | `started`, `finished` | host | the first and the last event: wake mode, processors; outcome, losses |
 //! | `restored` | host | the second event of a sandbox that was made of a template: what the guest's clock shows |
 //! | `spawned`, `ended` | guest | a task's name, its location in the source, who made it; finished or aborted |
 //! | `lives` | guest | a task that was there before anybody watched: its name |
@@ -21,7 +21,7 @@
 //! | `submitted`, `cancel_asked` | guest | an operation: number, kind, bytes |
 //! | `op_begins`, `op_ready`, `op_ends` | host | taken; what it waits for has come; status and bytes |
 //! | `completion_written` | host | the completion stands where the guest can see it |
-//! | `doorbell` | guest | `out`: submit, wait, exit, abort |
+//! | `doorbell` | guest | `out`: submit, wait, exit, abort, start, nudge |
 //! | `exited`, `entered` | host | why the guest was left; that it is entered |
 //! | `interrupt_injected` | host | mode `irq` |
 //! | `upcall_begin`, `upcall_end` | guest | urgent tasks have their turn: which poll that interrupts |
@@ -37,6 +37,13 @@
 //! and `submitted` of operation `n`, the last of which stands in the poll that asked for it;
 //! `task(n)` to the poll of that task in which the wake stands; `timer(n)` to its `timer_set`.
 //!
+//! # Several processors
+//!
+//! Each event has the number of its [processor](Event::processor). Numbers of tasks, operations and timers are those
+//! of the whole guest. A wake stands where the waker was called, and the poll where the task is polled: between the
+//! two, the other processor's `awake` says how it learnt of it. What stands on the way there is the caller's
+//! `doorbell` with `nudge` (or `start`), and then `resumed`, `interrupt_injected` and `entered` of the other.
+//!
 //! # Trust
 //!
 //! What the guest writes is its own account. Times are forced into the order in which the host
@@ -48,6 +55,7 @@
 mod event;
 pub mod json;
 pub mod lint;
+mod processors;
 mod sink;
 pub mod summary;
 mod tasks;

@@ -23,6 +23,7 @@
 
 mod circle;
 mod finding;
+mod running;
 mod thresholds;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,16 +34,15 @@ use wakebox_abi::status::Status;
 
 use self::circle::Circle;
 pub use self::finding::{Finding, FindingKind, Report};
+use self::running::{Poll, Running};
 pub use self::thresholds::Thresholds;
 use super::event::{Awaited, Cause, Event, EventKind, OpId, PollResult, TaskId, TimerId};
+use super::processors::OfEach;
 use super::sink::Sink;
 use super::summary::{self, Summary};
 use super::tasks::Tasks;
-use super::upcalls::Interrupted;
 use crate::units;
 
-/// The longest stay in the guest that counts, in nanoseconds.
-const STAY: u64 = 2_000_000;
 /// Timers and operations that are remembered. Those dropped unfired leave no event, so that there is
 /// no telling when a timer is over; the oldest is forgotten.
 const REMEMBERED: usize = 1 << 16;
@@ -59,18 +59,11 @@ pub struct Lint {
     /// Counts. Its tasks are those that live.
     summary: Summary,
     tasks: Tasks<Watched>,
-    poll: Option<Poll>,
-    interrupted: Interrupted<Poll>,
-    /// Since when the guest runs.
-    inside: Option<u64>,
-    /// Nanoseconds that the guest has spent in polls, of each stay at most [`STAY`].
-    computed: u64,
-    /// Nanoseconds for which polls have lasted.
-    polled: u64,
+    running: OfEach<Running>,
     /// Timers that are not due.
     timers: BTreeSet<(u64, TimerId)>,
-    /// When they are.
-    deadlines: BTreeMap<TimerId, u64>,
+    /// When they are, and on which processor.
+    deadlines: BTreeMap<TimerId, (u64, u32)>,
     /// Timers that are due, and for how long polls had lasted when they became so.
     due: BTreeMap<TimerId, u64>,
     ops: BTreeMap<OpId, Op>,
@@ -124,16 +117,6 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Poll {
-    task: TaskId,
-    /// [`Lint::computed`] when it began.
-    computed: u64,
-    begin: u64,
-    woken: bool,
-    by_another: bool,
-}
-
-#[derive(Debug)]
 struct Op {
     by: TaskId,
     cancelled: bool,
@@ -147,11 +130,7 @@ impl Lint {
             thresholds,
             summary: Summary::new(),
             tasks: Tasks::default(),
-            poll: None,
-            interrupted: Interrupted::new(),
-            inside: None,
-            computed: 0,
-            polled: 0,
+            running: OfEach::default(),
             timers: BTreeSet::new(),
             deadlines: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -167,7 +146,7 @@ impl Lint {
     /// Looks at an event. They are to come in the order of their times.
     #[allow(clippy::too_many_lines, reason = "a table")]
     pub fn look(&mut self, event: &Event) {
-        let time = event.time;
+        let (time, on) = (event.time, event.processor);
         self.summary.count(event);
         self.become_due(time);
         if circle::is_progress(&event.kind) {
@@ -179,8 +158,8 @@ impl Lint {
                     watched.begin(location.clone(), self.holes);
                 }
             }
-            EventKind::PollBegin { task } => self.poll_begins(*task, time),
-            EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, time),
+            EventKind::PollBegin { task } => self.poll_begins(on, *task, time),
+            EventKind::PollEnd { task, result } => self.poll_ends(on, *task, *result, time),
             EventKind::Cloned { task, .. } => self.tasks.of(*task).wakers += 1,
             EventKind::Dropped { task, .. } => self.tasks.of(*task).wakers -= 1,
             EventKind::Woken {
@@ -195,18 +174,10 @@ impl Lint {
                 let by_another = circle::is_by_another(*by, *task);
                 self.woken(*task, queued.then_some(by_another), *consumed);
             }
-            EventKind::UpcallBegin { .. } => {
-                self.compute(time);
-                self.turn_over();
-                self.interrupted.begin(&mut self.poll);
-            }
-            EventKind::UpcallEnd { .. } => {
-                self.interrupted.end(&mut self.poll);
-                self.turn_over();
-                self.inside = self.inside.map(|inside| inside.max(time));
-            }
+            EventKind::UpcallBegin { .. } => self.running.of(on).upcall_begins(time),
+            EventKind::UpcallEnd { .. } => self.running.of(on).upcall_ends(time),
             EventKind::Ended { task, .. } => self.ended(*task, time),
-            EventKind::TimerSet { timer, at, .. } => self.timer_set(*timer, *at),
+            EventKind::TimerSet { timer, at, .. } => self.timer_set(*timer, *at, on),
             EventKind::Submitted {
                 op, by: Some(by), ..
             } => {
@@ -241,10 +212,11 @@ impl Lint {
                     self.find(FindingKind::UnseenResult, by, time, bytes.into(), what);
                 }
             }
-            EventKind::Entered => self.inside = Some(time),
+            EventKind::Entered => self.running.of(on).inside = Some(time),
             EventKind::Exited { .. } => {
-                self.compute(time);
-                self.inside = None;
+                let running = self.running.of(on);
+                running.compute(time);
+                running.inside = None;
             }
             EventKind::Lost { .. } | EventKind::Malformed { .. } => self.holes += 1,
             EventKind::Finished { status, .. } => self.finish(*status, time),
@@ -254,10 +226,10 @@ impl Lint {
 
     /// A task was woken: into the run queue, by another or not, or to no effect.
     fn woken(&mut self, task: TaskId, queued_by_another: Option<bool>, consumed: bool) {
-        if queued_by_another.is_some()
-            && let Some(poll) = &mut self.poll
-        {
-            poll.woken |= poll.task == task;
+        if queued_by_another.is_some() {
+            for poll in self.running.iter_mut().filter_map(|it| it.poll.as_mut()) {
+                poll.woken |= poll.task == task;
+            }
         }
         let watched = self.tasks.of(task);
         watched.wakes += 1;
@@ -278,15 +250,15 @@ impl Lint {
         self.summary.tasks.remove(&task);
     }
 
-    fn timer_set(&mut self, timer: TimerId, at: u64) {
+    fn timer_set(&mut self, timer: TimerId, at: u64, on: u32) {
         // One that is set again has one time, and not two.
-        if let Some(before) = self.deadlines.insert(timer, at) {
+        if let Some((before, _)) = self.deadlines.insert(timer, (at, on)) {
             self.timers.remove(&(before, timer));
             self.due.remove(&timer);
         }
         self.timers.insert((at, timer));
         if self.deadlines.len() > REMEMBERED
-            && let Some((timer, at)) = self.deadlines.pop_first()
+            && let Some((timer, (at, _))) = self.deadlines.pop_first()
         {
             self.timers.remove(&(at, timer));
             self.due.remove(&timer);
@@ -344,52 +316,34 @@ impl Lint {
 
     // Polls ----------------------------------------------------------------------------
 
-    /// What a poll has computed since the guest was entered, or since it began.
-    fn stay(&self, time: u64) -> u64 {
-        match (&self.poll, self.inside) {
-            (Some(poll), Some(inside)) => time.saturating_sub(inside.max(poll.begin)).min(STAY),
-            _ => 0,
-        }
-    }
-
-    /// From what had been computed when a poll began to what it has computed itself, and back, so that
-    /// it does not while it is interrupted.
-    fn turn_over(&mut self) {
-        if let Some(poll) = &mut self.poll {
-            poll.computed = self.computed.saturating_sub(poll.computed);
-        }
-    }
-
-    /// Counts that.
-    fn compute(&mut self, time: u64) {
-        self.computed += self.stay(time);
-    }
-
-    fn poll_begins(&mut self, task: TaskId, time: u64) {
+    fn poll_begins(&mut self, on: u32, task: TaskId, time: u64) {
         self.judge_wakes(task, time);
         let watched = self.tasks.polled(task);
         watched.state = State::Queued;
         let by_another = std::mem::take(&mut watched.by_another);
-        self.poll = Some(Poll {
+        let running = self.running.of(on);
+        running.poll = Some(Poll {
             task,
-            computed: self.computed,
+            computed: running.computed,
             begin: time,
             woken: false,
             by_another,
         });
     }
 
-    fn poll_ends(&mut self, task: TaskId, result: PollResult, time: u64) {
-        self.compute(time);
+    fn poll_ends(&mut self, on: u32, task: TaskId, result: PollResult, time: u64) {
+        let running = self.running.of(on);
+        running.compute(time);
         // Without the beginning, which was lost, nothing more can be said.
-        let Some(poll) = self.poll.take().filter(|poll| poll.task == task) else {
+        let Some(poll) = running.poll.take().filter(|poll| poll.task == task) else {
             return;
         };
-        self.polled = self.polled.saturating_add(time.saturating_sub(poll.begin));
-        self.judge_length(&poll, "computed", time);
+        let length = time.saturating_sub(poll.begin);
+        running.polled = running.polled.saturating_add(length);
+        let computed = running.computed - poll.computed;
+        self.judge_length(&poll, computed, "computed", time);
         if poll.by_another && matches!(result, PollResult::Pending { .. }) {
-            self.circle
-                .count(task, poll.begin, time.saturating_sub(poll.begin));
+            self.circle.count(task, poll.begin, length);
         }
         if let PollResult::Pending { on, .. } = result
             && !poll.woken
@@ -405,8 +359,7 @@ impl Lint {
         }
     }
 
-    fn judge_length(&mut self, poll: &Poll, verb: &str, time: u64) {
-        let computed = self.computed - poll.computed;
+    fn judge_length(&mut self, poll: &Poll, computed: u64, verb: &str, time: u64) {
         if computed > nanos(self.thresholds.poll) {
             let took = duration(time.saturating_sub(poll.begin));
             let what = format!("{verb} for {} in one poll of {took}", duration(computed));
@@ -477,9 +430,14 @@ impl Lint {
     }
 
     fn finish(&mut self, status: u8, time: u64) {
-        if let Some(poll) = self.poll.take() {
-            self.compute(time);
-            self.judge_length(&poll, "had computed", time);
+        let polled = self.running.iter_mut().filter_map(|running| {
+            running.compute(time);
+            let poll = running.poll.take()?;
+            let computed = running.computed - poll.computed;
+            Some((poll, computed))
+        });
+        for (poll, computed) in polled.collect::<Vec<_>>() {
+            self.judge_length(&poll, computed, "had computed", time);
         }
         for task in self.sorted() {
             self.judge(task, time);
@@ -542,20 +500,23 @@ impl Lint {
             && at <= time
         {
             self.timers.pop_first();
-            let begun = self.poll.as_ref().map_or(at, |poll| poll.begin.min(at));
-            self.due
-                .insert(timer, self.polled.saturating_add(at - begun));
+            let on = self.deadlines.get(&timer).map_or(0, |(_, on)| *on);
+            let running = self.running.of(on);
+            let begun = running.poll.as_ref().map_or(at, |poll| poll.begin.min(at));
+            let polled = running.polled.saturating_add(at - begun);
+            self.due.insert(timer, polled);
         }
     }
 
     fn fires(&mut self, timer: TimerId, task: TaskId, time: u64) {
-        let Some(at) = self.deadlines.remove(&timer) else {
+        let Some((at, on)) = self.deadlines.remove(&timer) else {
             return;
         };
         self.timers.remove(&(at, timer));
-        let polled = self.due.remove(&timer).unwrap_or(self.polled);
+        let now = self.running.of(on).polled;
+        let polled = self.due.remove(&timer).unwrap_or(now);
         let late = time.saturating_sub(at);
-        let polled = self.polled.saturating_sub(polled);
+        let polled = now.saturating_sub(polled);
         let most = nanos(self.thresholds.late);
         if polled > most || late > most.saturating_mul(10) {
             let what = format!(

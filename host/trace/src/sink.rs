@@ -221,6 +221,7 @@ mod tests {
         Event {
             time: 0,
             side: Side::Guest,
+            processor: 0,
             kind: EventKind::Spawned {
                 task: TaskId(task),
                 by: None,

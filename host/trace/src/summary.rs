@@ -5,7 +5,10 @@ use std::io;
 
 use serde::Serialize;
 
+use wakebox_abi::layout::PROCESSORS_MAX;
+
 use super::event::{Cause, Event, EventKind, Idle, PollResult, TaskId};
+use super::processors::OfEach;
 use super::sink::Sink;
 use super::tasks::TASKS;
 use super::upcalls::Interrupted;
@@ -64,10 +67,36 @@ pub struct Summary {
     pub left_out: u64,
     /// Those in numbers, together.
     pub others: Task,
+    /// Each processor, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processors: Vec<Processor>,
     /// How the run ended; `None` while it has not, or when the trace was cut off.
     pub outcome: Option<String>,
     #[serde(skip)]
-    now: Now,
+    now: OfEach<Now>,
+    /// Tasks that have ended, the first first.
+    #[serde(skip)]
+    ended: VecDeque<TaskId>,
+}
+
+/// A processor in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Processor {
+    /// Polls begun.
+    pub polls: u64,
+    /// Exits.
+    pub exits: u64,
+    /// Interrupts injected.
+    pub interrupts: u64,
+    /// Times that it was parked.
+    pub parks: u64,
+    /// Whether it was started.
+    pub begun: bool,
+    /// Whether it is parked now.
+    pub parked: bool,
+    /// Where its time went, since it was started.
+    pub time: Times,
 }
 
 /// Operations of a kind.
@@ -80,7 +109,7 @@ pub struct Ops {
     pub bytes: u64,
 }
 
-/// Where the time went, in nanoseconds. The parts add up to the whole.
+/// Where the time went, in nanoseconds. The parts add up to the whole, of several processors to that of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Times {
@@ -94,6 +123,18 @@ pub struct Times {
     pub host: u64,
     /// Parked: nobody has anything to do.
     pub parked: u64,
+}
+
+impl Times {
+    fn part_of(&mut self, now: &Now) -> &mut u64 {
+        match now {
+            Now { parked: true, .. } => &mut self.parked,
+            Now { inside: false, .. } => &mut self.host,
+            Now { poll: Some(_), .. } => &mut self.polls,
+            Now { watching: true, .. } => &mut self.watching,
+            _ => &mut self.executor,
+        }
+    }
 }
 
 /// A task in numbers.
@@ -128,16 +169,31 @@ impl Task {
     }
 }
 
-/// What is going on between two events.
+/// What is going on on a processor between two events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Now {
+    has_begun: bool,
     inside: bool,
     parked: bool,
     watching: bool,
     poll: Option<Poll>,
     interrupted: Interrupted<Poll>,
-    /// Tasks that have ended, the first first.
-    ended: VecDeque<TaskId>,
+}
+
+impl Now {
+    fn did(&mut self) {
+        if let Some(poll) = &mut self.poll {
+            poll.did = true;
+        }
+    }
+
+    /// From when a poll began to how long it has lasted, and back, so that it does not while it is
+    /// interrupted.
+    fn turn_over(&mut self, time: u64) {
+        if let Some(poll) = &mut self.poll {
+            poll.begin = time.saturating_sub(poll.begin);
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,20 +233,24 @@ impl Summary {
     pub fn count(&mut self, event: &Event) {
         self.pass(event.time);
         self.events += 1;
+        let on = event.processor;
+        if let Some(processor) = self.processor(on) {
+            processor.count(&event.kind);
+        }
         match &event.kind {
             EventKind::Spawned { task, name, .. } => {
                 match self.begins(*task) {
                     Some(task) => task.name.clone_from(name),
                     None => self.left_out += 1,
                 }
-                self.did();
+                self.now.of(on).did();
             }
             EventKind::Lives { task, name } => match self.begins(*task) {
                 Some(task) => task.name.clone_from(name),
                 None => self.left_out += 1,
             },
-            EventKind::PollBegin { task } => self.poll_begins(*task, event.time),
-            EventKind::PollEnd { task, result } => self.poll_ends(*task, *result, event.time),
+            EventKind::PollBegin { task } => self.poll_begins(on, *task, event.time),
+            EventKind::PollEnd { task, result } => self.poll_ends(on, *task, *result, event.time),
             EventKind::Woken {
                 task,
                 by,
@@ -206,7 +266,7 @@ impl Summary {
                 }
                 // To wake oneself is not to get on.
                 if *by != Cause::Itself {
-                    self.did();
+                    self.now.of(on).did();
                 } else if *consumed {
                     self.keeps(*task, -1);
                 }
@@ -222,9 +282,9 @@ impl Summary {
             }
             EventKind::TimerSet { .. }
             | EventKind::Submitted { .. }
-            | EventKind::CancelAsked { .. } => self.did(),
-            EventKind::Sleeps { how } => self.now.watching = *how == Idle::Watch,
-            EventKind::Awake { .. } => self.now.watching = false,
+            | EventKind::CancelAsked { .. } => self.now.of(on).did(),
+            EventKind::Sleeps { how } => self.now.of(on).watching = *how == Idle::Watch,
+            EventKind::Awake { .. } => self.now.of(on).watching = false,
             EventKind::OpBegins { what, .. } => self.ops.entry(what.name()).or_default().count += 1,
             EventKind::OpEnds { what, bytes, .. } => {
                 self.ops.entry(what.name()).or_default().bytes += u64::from(bytes.unwrap_or(0));
@@ -233,15 +293,18 @@ impl Summary {
             EventKind::Doorbell { .. } => self.doorbells += 1,
             EventKind::Exited { reason } => {
                 *self.exits.entry(reason.name()).or_default() += 1;
-                self.now.inside = false;
+                self.now.of(on).inside = false;
             }
-            EventKind::Entered => self.now.inside = true,
+            EventKind::Entered => {
+                let now = self.now.of(on);
+                (now.inside, now.has_begun) = (true, true);
+            }
             EventKind::InterruptInjected => self.interrupts += 1,
             EventKind::Parked => {
                 self.parks += 1;
-                self.now.parked = true;
+                self.now.of(on).parked = true;
             }
-            EventKind::Resumed => self.now.parked = false,
+            EventKind::Resumed => self.now.of(on).parked = false,
             // What a guest claims is any number.
             EventKind::Lost { count } => self.lost = self.lost.saturating_add(*count),
             EventKind::Malformed { count, .. } => {
@@ -249,15 +312,17 @@ impl Summary {
             }
             EventKind::Finished { outcome, .. } => self.outcome = Some(outcome.clone()),
             EventKind::UpcallBegin { .. } => {
-                self.turn_over(event.time);
-                self.now.interrupted.begin(&mut self.now.poll);
+                let now = self.now.of(on);
+                now.turn_over(event.time);
+                now.interrupted.begin(&mut now.poll);
             }
             EventKind::UpcallEnd { .. } => {
-                self.now.interrupted.end(&mut self.now.poll);
-                self.turn_over(event.time);
+                let now = self.now.of(on);
+                now.interrupted.end(&mut now.poll);
+                now.turn_over(event.time);
             }
-            EventKind::Started { .. }
-            | EventKind::Restored { .. }
+            EventKind::Started { processors, .. } => self.begin(*processors),
+            EventKind::Restored { .. }
             | EventKind::Detached
             | EventKind::Attached
             | EventKind::OpReady { .. }
@@ -265,10 +330,23 @@ impl Summary {
         }
     }
 
+    /// A guest with so many processors.
+    fn begin(&mut self, processors: u32) {
+        let several = processors.min(PROCESSORS_MAX) as usize;
+        if several > 1 {
+            self.processors.resize_with(several, Processor::default);
+        }
+    }
+
+    /// A processor, if there are several.
+    fn processor(&mut self, number: u32) -> Option<&mut Processor> {
+        self.processors.get_mut(number as usize)
+    }
+
     /// A task that lives, whether or not it was seen to begin; `None` if there are too many.
     fn begins(&mut self, task: TaskId) -> Option<&mut Task> {
         while self.tasks.len() >= TASKS && !self.tasks.contains_key(&task) {
-            let ended = self.now.ended.pop_front()?;
+            let ended = self.ended.pop_front()?;
             if let Some(ended) = self.tasks.remove(&ended) {
                 self.left_out += 1;
                 self.others.add(&ended);
@@ -286,50 +364,37 @@ impl Summary {
     fn ends(&mut self, task: TaskId) {
         if let Some(known) = self.tasks.get_mut(&task).filter(|known| !known.ended) {
             known.ended = true;
-            if self.now.ended.len() >= TASKS {
-                self.now.ended.pop_front();
+            if self.ended.len() >= TASKS {
+                self.ended.pop_front();
             }
-            self.now.ended.push_back(task);
+            self.ended.push_back(task);
         }
     }
 
-    /// The time up to an event belongs to what was going on before it.
+    /// The time up to an event belongs to what was going on before it, on each processor that has begun.
     fn pass(&mut self, time: u64) {
         let passed = time.saturating_sub(self.end);
         self.end = self.end.max(time);
-        let now = &self.now;
-        let part = match now {
-            Now { parked: true, .. } => &mut self.time.parked,
-            Now { inside: false, .. } => &mut self.time.host,
-            Now { poll: Some(_), .. } => &mut self.time.polls,
-            Now { watching: true, .. } => &mut self.time.watching,
-            _ => &mut self.time.executor,
-        };
-        *part += passed;
-    }
-
-    fn did(&mut self) {
-        if let Some(poll) = &mut self.now.poll {
-            poll.did = true;
+        for (number, now) in self.now.iter_mut().enumerate() {
+            if now.has_begun || number == 0 {
+                *self.time.part_of(now) += passed;
+                if let Some(processor) = self.processors.get_mut(number) {
+                    *processor.time.part_of(now) += passed;
+                }
+            }
         }
     }
 
     /// A waker of a task that is being polled was given to somebody, or taken back.
     fn keeps(&mut self, task: TaskId, change: i64) {
-        if let Some(poll) = self.now.poll.as_mut().filter(|poll| poll.task == task) {
-            poll.kept += change;
+        for now in self.now.iter_mut() {
+            if let Some(poll) = now.poll.as_mut().filter(|poll| poll.task == task) {
+                poll.kept += change;
+            }
         }
     }
 
-    /// From when a poll began to how long it has lasted, and back, so that it does not while it is
-    /// interrupted.
-    fn turn_over(&mut self, time: u64) {
-        if let Some(poll) = &mut self.now.poll {
-            poll.begin = time.saturating_sub(poll.begin);
-        }
-    }
-
-    fn poll_begins(&mut self, task: TaskId, time: u64) {
+    fn poll_begins(&mut self, on: u32, task: TaskId, time: u64) {
         self.polls += 1;
         let is_known = self.begins(task).is_some();
         let entry = self.task(task);
@@ -345,7 +410,7 @@ impl Summary {
                 cause,
                 Some(Cause::Op(_) | Cause::HostCall(_) | Cause::Timer(_)) | None
             );
-        self.now.poll = Some(Poll {
+        self.now.of(on).poll = Some(Poll {
             task,
             begin: time,
             did: false,
@@ -354,11 +419,11 @@ impl Summary {
         });
     }
 
-    fn poll_ends(&mut self, task: TaskId, result: PollResult, time: u64) {
+    fn poll_ends(&mut self, on: u32, task: TaskId, result: PollResult, time: u64) {
         let ready = result == PollResult::Ready;
         self.ready += u64::from(ready);
         // Without the beginning, which was lost, nothing more can be said.
-        let Some(poll) = self.now.poll.take_if(|poll| poll.task == task) else {
+        let Some(poll) = self.now.of(on).poll.take_if(|poll| poll.task == task) else {
             return;
         };
         let entry = self.tasks.get_mut(&task).unwrap_or(&mut self.others);
@@ -372,6 +437,23 @@ impl Summary {
     }
 }
 
+impl Processor {
+    fn count(&mut self, event: &EventKind) {
+        match event {
+            EventKind::PollBegin { .. } => self.polls += 1,
+            EventKind::Entered => self.begun = true,
+            EventKind::Exited { .. } => self.exits += 1,
+            EventKind::InterruptInjected => self.interrupts += 1,
+            EventKind::Parked => {
+                self.parks += 1;
+                self.parked = true;
+            }
+            EventKind::Resumed => self.parked = false,
+            _ => {}
+        }
+    }
+}
+
 impl Sink for Summary {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.count(event);
@@ -380,192 +462,4 @@ impl Sink for Summary {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ExitReason, OpId, Side};
-
-    const MAIN: TaskId = TaskId(1);
-
-    fn summary(events: impl IntoIterator<Item = (u64, EventKind)>) -> Summary {
-        let mut summary = Summary::new();
-        for (time, kind) in events {
-            let side = Side::Guest;
-            summary.count(&Event { time, side, kind });
-        }
-        summary
-    }
-
-    fn begin() -> EventKind {
-        EventKind::PollBegin { task: MAIN }
-    }
-
-    fn pending() -> EventKind {
-        let result = PollResult::Pending { on: None, and: 0 };
-        EventKind::PollEnd { task: MAIN, result }
-    }
-
-    fn woken(by: Cause) -> EventKind {
-        EventKind::Woken {
-            task: MAIN,
-            by,
-            queued: true,
-            consumed: false,
-        }
-    }
-
-    #[test]
-    fn the_parts_of_the_time_add_up_to_the_whole() {
-        let summary = summary([
-            (10, EventKind::Entered),
-            (12, begin()),
-            (20, pending()),
-            (21, EventKind::Sleeps { how: Idle::Watch }),
-            (
-                51,
-                EventKind::Exited {
-                    reason: ExitReason::Quantum,
-                },
-            ),
-            (60, EventKind::Parked),
-            (160, EventKind::Resumed),
-            (161, EventKind::Entered),
-        ]);
-        let Times {
-            polls,
-            executor,
-            watching,
-            host,
-            parked,
-        } = summary.time;
-        assert_eq!(
-            (polls, executor, watching, host, parked),
-            (8, 3, 30, 20, 100)
-        );
-        assert_eq!(polls + executor + watching + host + parked, summary.end);
-    }
-
-    #[test]
-    fn a_poll_that_nothing_called_for_and_that_does_nothing_is_in_vain() {
-        let nothing_done = |cause| {
-            summary([
-                (0, begin()),
-                (1, pending()),
-                (2, woken(cause)),
-                (3, begin()),
-                (4, pending()),
-            ])
-        };
-        assert_eq!(nothing_done(Cause::Itself).spurious, 1);
-        assert_eq!(nothing_done(Cause::Task(TaskId(2))).spurious, 1);
-        assert_eq!(nothing_done(Cause::Op(OpId(1))).spurious, 0);
-    }
-
-    #[test]
-    fn a_poll_that_leaves_a_waker_with_somebody_is_not_in_vain() {
-        let cloned = || EventKind::Cloned {
-            task: MAIN,
-            by: Some(MAIN),
-        };
-        let dropped = || EventKind::Dropped {
-            task: MAIN,
-            by: Some(MAIN),
-        };
-        let in_vain = |during: Vec<EventKind>| {
-            let wake = woken(Cause::Task(TaskId(2)));
-            let events = [begin(), pending(), wake, begin()].into_iter();
-            let events = events.chain(during).chain([pending()]);
-            summary(events.map(|kind| (0, kind))).spurious == 1
-        };
-        assert!(in_vain(vec![]));
-        assert!(!in_vain(vec![cloned()]));
-        assert!(in_vain(vec![dropped(), cloned()]), "one for another");
-        let itself = EventKind::Woken {
-            task: MAIN,
-            by: Cause::Itself,
-            queued: true,
-            consumed: true,
-        };
-        assert!(in_vain(vec![cloned(), itself]), "not even kept");
-    }
-
-    #[test]
-    fn a_poll_after_the_first_without_a_wake_is_counted() {
-        let summary = summary([(0, begin()), (1, pending()), (2, begin())]);
-        assert_eq!((summary.polls, summary.uncaused), (2, 1));
-    }
-
-    #[test]
-    fn of_too_many_tasks_those_that_are_over_are_told_together() {
-        let mut summary = Summary::new();
-        let mut count = |kind| {
-            let (time, side) = (0, Side::Guest);
-            summary.count(&Event { time, side, kind });
-        };
-        let many = TASKS as u32 + 1_000;
-        for task in (1..=many).map(TaskId) {
-            let aborted = false;
-            count(EventKind::Spawned {
-                task,
-                by: None,
-                name: "one of many".into(),
-                location: None,
-            });
-            count(EventKind::PollBegin { task });
-            let result = PollResult::Ready;
-            count(EventKind::PollEnd { task, result });
-            count(EventKind::Ended { task, aborted });
-            // Of those that are not known.
-            let by = None;
-            count(EventKind::Dropped {
-                task: TaskId(u32::MAX - task.0),
-                by,
-            });
-            count(EventKind::Woken {
-                task: TaskId(u32::MAX - task.0),
-                by: Cause::Unknown,
-                queued: true,
-                consumed: true,
-            });
-        }
-        assert_eq!((summary.tasks.len(), summary.left_out), (TASKS, 1_000));
-        assert_eq!((summary.others.polls, summary.polls), (1_000, many.into()));
-        assert!(summary.now.ended.len() <= TASKS);
-    }
-
-    #[test]
-    fn what_a_guest_says_that_it_lost_is_any_number() {
-        let lost = EventKind::Lost { count: u64::MAX };
-        let summary = summary([(1, lost.clone()), (2, lost)]);
-        assert_eq!(summary.lost, u64::MAX);
-    }
-
-    #[test]
-    fn a_poll_does_not_last_while_an_upcall_interrupts_it() {
-        let urgent = TaskId(2);
-        let (task, interrupted) = (Some(MAIN), true);
-        let ready = PollResult::Ready;
-        let summary = summary([
-            (0, EventKind::Entered),
-            (0, begin()),
-            (10, EventKind::UpcallBegin { task, interrupted }),
-            (11, EventKind::PollBegin { task: urgent }),
-            (
-                18,
-                EventKind::PollEnd {
-                    task: urgent,
-                    result: ready,
-                },
-            ),
-            (20, EventKind::UpcallEnd { task }),
-            (25, pending()),
-        ]);
-        let longest = |task| summary.tasks[&task].longest;
-        assert_eq!((longest(MAIN), longest(urgent)), (15, 7));
-        assert_eq!((summary.time.polls, summary.time.executor), (22, 3));
-    }
-
-    #[test]
-    fn an_end_whose_beginning_was_lost_is_no_poll() {
-        assert_eq!(summary([(5, pending())]).polls, 0);
-    }
-}
+mod tests;

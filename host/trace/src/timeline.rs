@@ -152,6 +152,7 @@ mod tests {
         Event {
             time: 1,
             side: Side::Guest,
+            processor: 0,
             kind: EventKind::Spawned {
                 task: TaskId(1),
                 by: None,
@@ -218,6 +219,7 @@ mod tests {
         let events = kinds.map(|kind| Event {
             time: 1,
             side,
+            processor: 0,
             kind,
         });
         let lines = data(&page(&events, 10));

@@ -407,8 +407,8 @@ impl GuestMemory {
             self.advise(start, len - LARGE, Advice::LinuxHugepage);
         }
         // A trace ring is written all over.
-        if self.plan.trace.len > 0 {
-            let trace = self.plan.trace;
+        let rings = (0..self.plan.processors()).map(|processor| self.plan.own(processor).trace);
+        for trace in rings.filter(|trace| trace.len > 0) {
             self.advise(trace.offset, trace.len, Advice::LinuxHugepage);
         }
     }
@@ -565,13 +565,13 @@ impl GuestMemory {
         Shared::slots(self, region, self.plan.completion_entries)
     }
 
-    /// The slots of the trace ring.
-    ///
-    /// # Panics
-    ///
-    /// If there is none.
-    pub fn trace<const WORDS: usize>(self: &Arc<Self>) -> Shared<MappedSlots<WORDS>> {
-        Shared::slots(self, self.plan.trace, self.plan.trace_records)
+    /// The slots of a processor's trace ring, if there is one.
+    pub fn trace_of<const WORDS: usize>(
+        self: &Arc<Self>,
+        processor: u32,
+    ) -> Option<Shared<MappedSlots<WORDS>>> {
+        let (region, records) = (self.plan.own(processor).trace, self.plan.trace_records);
+        (records > 0).then(|| Shared::slots(self, region, records))
     }
 
     /// Updates the clock page.

@@ -48,6 +48,7 @@ mod templates;
 mod timeline;
 mod timers;
 mod trace;
+mod tracks;
 mod udp;
 mod unix;
 mod urgent;

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use fantoccini::actions::{InputSource, MouseActions, PointerAction};
 use fantoccini::key::Key;
 use fantoccini::{Client, Locator};
-use wakebox::trace::{Cause, Event, EventKind, PollResult, Side, Sink, TaskId, json, timeline};
+use wakebox::trace::{
+    Cause, Doorbell, Event, EventKind, ExitReason, Idle, PollResult, Roused, Side, Sink, TaskId,
+    json, timeline,
+};
 use wakebox::{Sandbox, WakeMode};
 use wakebox_tests::browser::Browser;
 use wakebox_tests::{kvm_test, made_up, runtime};
@@ -28,7 +31,7 @@ fn of_guest(kinds: impl IntoIterator<Item = EventKind>) -> Vec<Event> {
     let side = Side::Guest;
     let events = (0..).zip(kinds);
     events
-        .map(|(time, kind)| Event { time, side, kind })
+        .map(|(time, kind)| Event::new(time, side, kind))
         .collect()
 }
 
@@ -214,6 +217,108 @@ fn an_upcall_stands_in_the_poll_that_it_interrupts() {
             selected.contains("interrupted by 1 upcall, for 4 ns"),
             "{selected}"
         );
+    });
+}
+
+#[test]
+fn the_chain_leads_from_a_wake_on_one_processor_to_the_poll_on_another_that_slept() {
+    let (asks, sleeps) = (TaskId(1), TaskId(2));
+    let spawned = |task, by, name: &str| EventKind::Spawned {
+        task,
+        by,
+        name: name.into(),
+        location: None,
+    };
+    let result = PollResult::Pending { on: None, and: 0 };
+    let begin = |task| EventKind::PollBegin { task };
+    let end = |task| EventKind::PollEnd { task, result };
+    let left = |reason| EventKind::Exited { reason };
+    let ring = |verb| EventKind::Doorbell { verb };
+    let (how, by) = (Idle::Out, Roused::Out);
+    let woken = EventKind::Woken {
+        task: sleeps,
+        by: Cause::Task(asks),
+        queued: true,
+        consumed: true,
+    };
+    let started = EventKind::Started {
+        mode: "out".into(),
+        guest: None,
+        processors: 2,
+    };
+    let kinds = [
+        (0, started),
+        (0, EventKind::Entered),
+        (0, spawned(asks, None, "asks")),
+        (0, begin(asks)),
+        (0, ring(Doorbell::Start)),
+        (0, left(ExitReason::Start)),
+        (0, EventKind::Entered),
+        (1, EventKind::Entered),
+        (1, spawned(sleeps, Some(asks), "sleeps")),
+        (1, begin(sleeps)),
+        (1, end(sleeps)),
+        (1, EventKind::Sleeps { how }),
+        (1, left(ExitReason::Wait)),
+        (1, EventKind::Parked),
+        (0, woken),
+        (0, ring(Doorbell::Nudge)),
+        (0, left(ExitReason::Nudge)),
+        (0, EventKind::Entered),
+        (1, EventKind::Resumed),
+        (1, EventKind::Entered),
+        (1, EventKind::Awake { by }),
+        (1, begin(sleeps)),
+        (0, end(asks)),
+        (1, end(sleeps)),
+    ];
+    let events = (0..).zip(kinds).map(|(time, (processor, kind))| {
+        let event = Event::new(time, Side::Guest, kind);
+        event.on(processor)
+    });
+    let page = page(&events.collect::<Vec<_>>());
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        browser.open(&page.path).await;
+        let has_steps = async |poll: u64, expected: &[&str]| {
+            browser.eval(&format!("wakebox.select({poll})")).await;
+            let steps = texts(&browser.client, "#chain li").await;
+            assert_eq!(steps.len(), expected.len(), "{steps:#?}");
+            for (step, part) in steps.iter().zip(expected) {
+                assert!(step.contains(part), "`{step}` has no `{part}`");
+            }
+        };
+        // Its first poll, for which the processor was started.
+        let first = [
+            "asks, poll 1",
+            "vCPU 0 rings: another processor is to begin",
+            "vCPU 0 is left: it rang: another processor is to begin",
+            "vCPU 1 is entered for the first time",
+            "sleeps is spawned",
+            "sleeps, poll 1, on vCPU 1: Pending",
+        ];
+        has_steps(1, &first).await;
+        let second = [
+            "asks, poll 1",
+            "vCPU 1 has nothing to do, and leaves with out",
+            "vCPU 1 is parked",
+            "task asks wakes sleeps, on vCPU 0",
+            "vCPU 0 rings: there is something for another processor",
+            "vCPU 0 is left: it rang: there is something",
+            "vCPU 1 goes on",
+            "vCPU 1 is entered again",
+            "vCPU 1 returns from out",
+            "sleeps, poll 2, on vCPU 1",
+        ];
+        has_steps(2, &second).await;
+        // Each processor has its rows, and the pointer finds what is in them.
+        let tips = browser.eval(
+            "wakebox.chart.lines.map((line) => wakebox.chart.top(line.executor) > wakebox.chart.top(line.boundary))",
+        );
+        assert_eq!(tips.await, serde_json::json!([true, true]));
+        pointer_to(&browser, 2, false).await;
+        let tip = text(&browser.client, "#tip").await;
+        assert!(tip.contains("woken by task asks") && tip.contains("on vCPU 1"), "{tip}");
     });
 }
 

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wakebox::trace::lint::{FindingKind, Lint, Thresholds};
 use wakebox::trace::{Cause, Event, EventKind, Shared, Sink, Summary};
-use wakebox::{Builder, HostContext, Input, Outcome, Output, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, HostContext, Input, Limits, Outcome, Output, Policy, Sandbox, WakeMode};
 use wakebox_tests::ladder::RUNGS;
 use wakebox_tests::programs::{Server, free_address};
 use wakebox_tests::{guest, kvm_test, root, runtime, runtime_of};
@@ -136,6 +136,13 @@ fn demos_that_wait_for_times() {
     for name in ["hello", "sequential", "concurrent", "pipeline"] {
         alone(name, |builder| builder);
     }
+}
+
+#[kvm_test]
+fn the_demo_cores() {
+    alone("cores", |builder| {
+        builder.limits(Limits::new().processors(2)).processors(2)
+    });
 }
 
 #[kvm_test]

@@ -46,12 +46,14 @@ pub(super) struct Teller {
     kinds: BTreeMap<OpId, OpKind>,
     /// Tasks in the run queue.
     ready: HashSet<TaskId>,
-    /// Why each of them is.
-    causes: BTreeMap<TaskId, Cause>,
+    /// Why each of them is, and on which processor it was woken.
+    causes: BTreeMap<TaskId, (Cause, u32)>,
     /// Tasks that were polled.
     polled: HashSet<TaskId>,
     /// Whether there were tasks before the first event.
     is_restored: bool,
+    /// Whether the guest has several processors: each line says of which it is.
+    several: bool,
 }
 
 impl Teller {
@@ -63,18 +65,35 @@ impl Teller {
             Track::Boundary => Part::Boundary,
             Track::Executor | Track::Task(_) => Part::Guest,
         };
-        (part, self.words(event))
+        let words = self.words(event);
+        let is_of_one = !matches!(
+            event.kind,
+            EventKind::Started { .. } | EventKind::Finished { .. }
+        );
+        match self.several && is_of_one {
+            true => (part, format!("vCPU {}: {words}", event.processor)),
+            false => (part, words),
+        }
     }
 
     #[allow(clippy::too_many_lines, reason = "a table")]
     fn words(&mut self, event: &Event) -> String {
         match &event.kind {
-            EventKind::Started { mode, guest } => {
+            EventKind::Started {
+                mode,
+                guest,
+                processors,
+            } => {
+                self.several = *processors > 1;
+                let with = match self.several {
+                    true => format!(" with {processors} processors"),
+                    false => String::new(),
+                };
                 let guest = match guest {
                     Some(guest) => format!("`{}`", printable_line(guest)),
                     None => "a guest".into(),
                 };
-                format!("the run of {guest} begins; a sleeping guest is woken by `{mode}`")
+                format!("the run of {guest}{with} begins; a sleeping guest is woken by `{mode}`")
             }
             EventKind::Restored { clock } => {
                 self.is_restored = true;
@@ -103,7 +122,10 @@ impl Teller {
             EventKind::PollBegin { task } => {
                 self.ready.remove(task);
                 let name = self.task(*task);
-                let cause = self.causes.remove(task);
+                let (cause, place) = match self.causes.remove(task) {
+                    Some((cause, on)) => (Some(cause), self.elsewhere(on, event)),
+                    None => (None, String::new()),
+                };
                 if self.polled.len() < TASKS && self.polled.insert(*task) {
                     // Of one that was there before, nobody knows that.
                     let first = match (self.is_restored, cause) {
@@ -116,7 +138,8 @@ impl Teller {
                 match cause {
                     Some(Cause::Itself) => format!("{name} is polled again, as it wanted"),
                     Some(cause) => {
-                        format!("{name} is polled again, because of {}", self.cause(cause))
+                        let cause = self.cause(cause);
+                        format!("{name} is polled again, because of {cause}{place}")
                     }
                     None => format!("{name} is polled again"),
                 }
@@ -139,7 +162,7 @@ impl Teller {
                 if *queued {
                     self.becomes_ready(*task);
                     if self.causes.len() < TASKS || self.causes.contains_key(task) {
-                        self.causes.insert(*task, *by);
+                        self.causes.insert(*task, (*by, event.processor));
                     }
                     format!("{cause} wakes {whom}: into the run queue")
                 } else {
@@ -170,7 +193,13 @@ impl Teller {
             }
             .into(),
             EventKind::Awake { by } => match by {
+                Roused::Memory if self.several => {
+                    "the guest sees in memory that there is something"
+                }
                 Roused::Memory => "the guest sees a completion in memory",
+                Roused::Out if self.several => {
+                    "`out` returns, and the guest looks for what has come"
+                }
                 Roused::Out => "`out` returns, and the guest looks at the completion ring",
                 Roused::Interrupt => "an interrupt has ended the halt",
                 Roused::Timer => "the time of a timer has come",
@@ -265,7 +294,11 @@ impl Teller {
                                     written is kept beside"
                 .into(),
             EventKind::Attached => "the sandbox has a machine again, perhaps another one".into(),
+            EventKind::Parked if self.several => "the host parks it; it holds no thread now".into(),
             EventKind::Parked => "the host parks the machine; it holds no thread now".into(),
+            EventKind::Resumed if self.several => {
+                "it is unparked: there is something for it".into()
+            }
             EventKind::Resumed => "the machine is unparked: there is a completion for it".into(),
             EventKind::Lost { count } => {
                 format!("(here {} events were lost)", units::count(*count))
@@ -281,6 +314,14 @@ impl Teller {
                 format!("the run is over: {}", printable_line(outcome))
             }
             other => format!("({})", other.name()),
+        }
+    }
+
+    /// Where something was, if that was on another processor than an event.
+    fn elsewhere(&self, processor: u32, event: &Event) -> String {
+        match self.several && processor != event.processor {
+            true => format!(", on vCPU {processor}"),
+            false => String::new(),
         }
     }
 
@@ -430,7 +471,7 @@ mod tests {
             };
             for kind in [EventKind::PollBegin { task }, woken] {
                 let (time, side) = (0, Side::Guest);
-                teller.tell(&Event { time, side, kind });
+                teller.tell(&Event::new(time, side, kind));
             }
         }
         let lens = (teller.ready.len(), teller.causes.len(), teller.polled.len());
@@ -438,11 +479,48 @@ mod tests {
     }
 
     #[test]
+    fn of_several_processors_each_line_says_of_which_it_is_and_where_a_cause_was() {
+        let mut teller = Teller::default();
+        let mut tell = |processor, kind| {
+            let event = Event::new(0, Side::Guest, kind).on(processor);
+            teller.tell(&event).1
+        };
+        let started = EventKind::Started {
+            mode: "out".into(),
+            guest: None,
+            processors: 2,
+        };
+        let begins = tell(0, started);
+        assert!(begins.contains("a guest with 2 processors"), "{begins}");
+        let (task, by) = (TaskId(2), Cause::Task(TaskId(1)));
+        assert_eq!(
+            tell(1, EventKind::PollBegin { task }),
+            "vCPU 1: task `task 2` is polled for the first time"
+        );
+        let woken = EventKind::Woken {
+            task,
+            by,
+            queued: true,
+            consumed: true,
+        };
+        tell(0, woken);
+        let verb = Doorbell::Nudge;
+        assert_eq!(
+            tell(0, EventKind::Doorbell { verb }),
+            "vCPU 0: `out NUDGE`: there is something for another processor"
+        );
+        assert_eq!(
+            tell(1, EventKind::PollBegin { task }),
+            "vCPU 1: task `task 2` is polled again, because of task `task 1`, on vCPU 0"
+        );
+    }
+
+    #[test]
     fn an_upcall_is_told_with_the_poll_that_it_interrupts() {
         let mut teller = Teller::default();
         let mut tell = |kind| {
             let (time, side) = (0, Side::Guest);
-            teller.tell(&Event { time, side, kind }).1
+            teller.tell(&Event::new(time, side, kind)).1
         };
         let (task, name) = (TaskId(1), "computes".to_owned());
         tell(EventKind::Lives { task, name });
@@ -465,6 +543,7 @@ mod tests {
                 .tell(&Event {
                     time: 0,
                     side,
+                    processor: 0,
                     kind,
                 })
                 .1

@@ -77,6 +77,7 @@ fn read_of(task: TaskId, name: &str) -> Vec<Event> {
     .map(|(index, (side, kind))| Event {
         time: index as u64 * 1_500,
         side,
+        processor: 0,
         kind,
     })
     .collect()
@@ -165,6 +166,7 @@ fn what_the_guest_prints_stands_where_it_was_printed() {
     let ends = |bytes| Event {
         time: 0,
         side: Side::Host,
+        processor: 0,
         kind: EventKind::OpEnds {
             op: OpId(1),
             what: Opcode::WriteConsole.into(),

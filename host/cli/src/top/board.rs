@@ -19,7 +19,8 @@ pub(super) struct Board {
     pub(super) tasks: Tasks<Row>,
     pub(super) guest: Option<String>,
     pub(super) mode: String,
-    pub(super) parked: bool,
+    /// Whether the first processor is parked.
+    first_parked: bool,
     /// Tasks that have ended.
     pub(super) ended: u64,
     in_flight: HashSet<OpId>,
@@ -37,6 +38,8 @@ pub(super) struct Row {
     pub(super) woken_by: Option<Cause>,
     /// What it waits for.
     pub(super) on: Option<Awaited>,
+    /// The processor on which it was polled last.
+    pub(super) processor: u32,
 }
 
 /// What a task is doing.
@@ -87,11 +90,22 @@ impl Board {
         self.in_flight.len()
     }
 
+    /// Whether no processor does anything.
+    pub(super) fn is_parked(&self) -> bool {
+        let others = self.summary.processors.iter().skip(1);
+        self.first_parked && others.filter(|one| one.begun).all(|one| one.parked)
+    }
+
+    /// Whether the guest has several processors.
+    pub(super) fn several(&self) -> bool {
+        !self.summary.processors.is_empty()
+    }
+
     fn look(&mut self, event: &Event) {
         self.summary.count(event);
         let time = event.time;
         match &event.kind {
-            EventKind::Started { mode, guest } => {
+            EventKind::Started { mode, guest, .. } => {
                 self.mode.clone_from(mode);
                 self.guest.clone_from(guest);
             }
@@ -101,7 +115,9 @@ impl Board {
                 }
             }
             EventKind::PollBegin { task } => {
-                self.tasks.polled(*task).become_(State::Polled, time);
+                let row = self.tasks.polled(*task);
+                row.become_(State::Polled, time);
+                row.processor = event.processor;
             }
             EventKind::PollEnd { task, result } => {
                 let row = self.tasks.of(*task);
@@ -140,8 +156,8 @@ impl Board {
                 self.in_flight.insert(*op);
             }
             EventKind::OpEnds { op, .. } => _ = self.in_flight.remove(op),
-            EventKind::Parked => self.parked = true,
-            EventKind::Resumed => self.parked = false,
+            EventKind::Parked if event.processor == 0 => self.first_parked = true,
+            EventKind::Resumed if event.processor == 0 => self.first_parked = false,
             _ => {}
         }
     }

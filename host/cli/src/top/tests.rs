@@ -31,6 +31,7 @@ fn board(name: &str) -> Board {
             EventKind::Started {
                 mode: "out".into(),
                 guest: Some("target/release/server".into()),
+                processors: 1,
             },
         ),
         (0, EventKind::Entered),
@@ -65,7 +66,7 @@ fn board(name: &str) -> Board {
         ),
     ] {
         let side = Side::Guest;
-        board.event(&Event { time, side, kind }).unwrap();
+        board.event(&Event::new(time, side, kind)).unwrap();
     }
     board
 }
@@ -116,6 +117,45 @@ fn forty_columns_show_the_name_the_state_and_the_work() {
         screen.contains("ops in flight 1") && screen.contains("q quit"),
         "{screen}"
     );
+}
+
+#[test]
+fn of_several_processors_each_has_a_line_and_each_task_says_where_it_was_polled() {
+    let (task, mut board) = (TaskId(5), Board::default());
+    let started = EventKind::Started {
+        mode: "auto".into(),
+        guest: None,
+        processors: 3,
+    };
+    let name = "spread".to_owned();
+    for (processor, kind) in [
+        (0, started),
+        (0, EventKind::Entered),
+        (0, EventKind::Parked),
+        (1, EventKind::Entered),
+        (1, EventKind::Lives { task, name }),
+        (1, EventKind::PollBegin { task }),
+    ] {
+        let event = Event::new(7, Side::Guest, kind).on(processor);
+        board.event(&event).unwrap();
+    }
+    let draw = |board: &Board| drawn(&mut View::default(), board, &[], 110, 20);
+    let screen = draw(&board);
+    for words in [
+        "mode auto  7 ns  running",
+        "vCPU 0  parked  exits 0",
+        "vCPU 1  running  exits 0  polls 1",
+        "vCPU 2  not started",
+    ] {
+        assert!(screen.contains(words), "`{words}` in\n{screen}");
+    }
+    let line = screen.lines().find(|line| line.contains("spread")).unwrap();
+    let cells: Vec<_> = line.trim_matches('"').split_whitespace().collect();
+    assert_eq!(cells[..4], ["5", "spread", "1", "polled"]);
+    // All that were started.
+    let parked = Event::new(8, Side::Host, EventKind::Parked).on(1);
+    board.event(&parked).unwrap();
+    assert!(draw(&board).contains("mode auto  8 ns  parked"));
 }
 
 #[test]
@@ -172,7 +212,7 @@ fn scrolling_and_sorting_stay_within_the_tasks() {
             location: None,
         };
         let (time, side) = (6_000_000, Side::Guest);
-        board.event(&Event { time, side, kind }).unwrap();
+        board.event(&Event::new(time, side, kind)).unwrap();
     }
     assert!(drawn(&mut view, &board, &[], 80, 20).contains("main"));
     view.scroll(1_000);
@@ -206,7 +246,7 @@ fn ended_tasks_go_after_a_while() {
             },
         ] {
             let (time, side) = (6_000_000, Side::Guest);
-            board.event(&Event { time, side, kind }).unwrap();
+            board.event(&Event::new(time, side, kind)).unwrap();
         }
     }
     assert_eq!(board.ended, 997);
@@ -224,7 +264,7 @@ fn rates_are_those_of_the_last_second() {
                 reason: ExitReason::Wait,
             };
             let (time, side) = (6_000_000, Side::Host);
-            board.event(&Event { time, side, kind }).unwrap();
+            board.event(&Event::new(time, side, kind)).unwrap();
         }
         rates.update(Duration::from_secs(second), &board);
     }

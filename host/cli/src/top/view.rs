@@ -12,7 +12,7 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, 
 
 use super::board::{Board, Row, State};
 use wakebox::printable_line;
-use wakebox::trace::{Awaited, Cause, TaskId};
+use wakebox::trace::{Awaited, Cause, Summary, TaskId};
 use wakebox::units;
 
 /// How often a second, over about the last second; and what time it is when no event says so.
@@ -115,9 +115,10 @@ impl View {
         let area = frame.area();
         let head = Paragraph::new(head(board, rates)).wrap(Wrap { trim: true });
         let head_lines = if area.width < 72 { 5 } else { 3 };
+        let processors = board.summary.processors.len().min(MOST_PROCESSORS) as u16;
         let said_lines = (area.height / 4).clamp(1, 10);
         let [top, middle, bottom, foot] = Layout::vertical([
-            Constraint::Length(head_lines),
+            Constraint::Length(head_lines + processors),
             Constraint::Min(2),
             Constraint::Length(said_lines + 1),
             Constraint::Length(1),
@@ -147,7 +148,7 @@ impl View {
         });
         let room = usize::from(area.height.saturating_sub(1));
         self.first = self.first.min(tasks.len().saturating_sub(room));
-        let columns = columns(area.width);
+        let columns = columns(area.width, board.several());
         let rows = tasks.iter().skip(self.first).take(room).map(|(task, row)| {
             let cells = columns
                 .iter()
@@ -168,6 +169,7 @@ impl View {
 enum Column {
     Number,
     Name,
+    Processor,
     State,
     Polls,
     Busy,
@@ -176,13 +178,14 @@ enum Column {
     WaitsFor,
 }
 
-/// Those for which there is room.
-fn columns(width: u16) -> Vec<Column> {
+/// Those for which there is room, of a guest with one processor or with several.
+fn columns(width: u16, several: bool) -> Vec<Column> {
     use Column::*;
     // From which width on each is shown.
     let all = [
         (Number, 56),
         (Name, 0),
+        (Processor, if several { 40 } else { u16::MAX }),
         (State, 0),
         (Polls, 30),
         (Busy, 0),
@@ -199,6 +202,7 @@ impl Column {
         match self {
             Self::Number => "#",
             Self::Name => "task",
+            Self::Processor => "vCPU",
             Self::State => "state",
             Self::Polls => "polls",
             Self::Busy => "busy",
@@ -212,6 +216,7 @@ impl Column {
         match self {
             Self::Number => Constraint::Length(5),
             Self::Name => Constraint::Min(8),
+            Self::Processor => Constraint::Length(4),
             Self::State => Constraint::Length(6),
             Self::Polls => Constraint::Length(9),
             Self::Busy | Self::Idle => Constraint::Length(8),
@@ -224,6 +229,7 @@ impl Column {
         match self {
             Self::Number => task.0.to_string(),
             Self::Name => name(task, board),
+            Self::Processor => row.processor.to_string(),
             Self::State => row.state.name().into(),
             Self::Polls => units::count(counted.map_or(0, |counted| counted.polls)),
             Self::Busy => duration(counted.map_or(0, |counted| counted.busy)),
@@ -274,7 +280,7 @@ fn head(board: &Board, rates: &Rates) -> Vec<Line<'static>> {
         .map_or("a guest", |path| path.rsplit('/').next().unwrap_or(path));
     let state = match &summary.outcome {
         Some(outcome) => Span::styled(printable_line(outcome), strong),
-        None if board.parked => Span::raw("parked"),
+        None if board.is_parked() => Span::raw("parked"),
         None => Span::raw("running"),
     };
     let live = board.tasks.iter();
@@ -309,10 +315,33 @@ fn head(board: &Board, rates: &Rates) -> Vec<Line<'static>> {
         let left_out = units::count(board.tasks.left_out());
         lines[1].push_span(format!("  {left_out} further tasks are not shown"));
     }
+    lines.extend(processors(summary));
     if summary.lost > 0 {
         lines[2].push_span(format!("  lost {}", units::count(summary.lost)));
     }
     lines
+}
+
+/// Most processors of which each has a line.
+const MOST_PROCESSORS: usize = 8;
+
+/// A line for each processor, if there are several.
+fn processors(summary: &Summary) -> impl Iterator<Item = Line<'static>> {
+    let shown = summary.processors.iter().take(MOST_PROCESSORS).enumerate();
+    shown.map(|(number, one)| {
+        let state = match one {
+            one if !one.begun => "not started",
+            one if one.parked => "parked",
+            _ => "running",
+        };
+        Line::raw(format!(
+            "vCPU {number}  {state}  exits {}  polls {}  in polls {}, watching {}",
+            units::count(one.exits),
+            units::count(one.polls),
+            duration(one.time.polls),
+            duration(one.time.watching),
+        ))
+    })
 }
 
 fn rate(rate: f64) -> String {

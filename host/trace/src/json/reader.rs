@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{EVENT, FORMAT};
+use super::{EVENT, FORMAT, FORMAT_OF_ONE};
 use crate::event::Event;
 
 /// Most bytes of a line: far beyond what is written.
@@ -27,7 +27,7 @@ pub enum ReadError {
     Foreign(&'static str),
     /// It is of another version.
     #[error(
-        "the trace is in version {found} of the format, this program reads version {FORMAT}; \
+        "the trace is in version {found} of the format, this program reads versions {FORMAT_OF_ONE} to {FORMAT}; \
          record it again, or read it with the Wakebox that wrote it ({writer})"
     )]
     Version {
@@ -116,7 +116,7 @@ impl<R: BufRead> Reader<R> {
         };
         match serde_json::from_slice::<Header>(text) {
             Ok(Header { name, args }) if name == "wakebox_trace" => match args.format {
-                Some(FORMAT) => Ok(reader),
+                Some(FORMAT_OF_ONE..=FORMAT) => Ok(reader),
                 found => Err(ReadError::Version {
                     found: found.unwrap_or(0),
                     writer: args.wakebox,

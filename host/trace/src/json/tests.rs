@@ -14,6 +14,7 @@ fn events() -> Vec<Event> {
         EventKind::Started {
             mode: "out".into(),
             guest: Some("a \\ \"guest\"".into()),
+            processors: 1,
         },
         EventKind::Restored { clock: u64::MAX },
         EventKind::Spawned {
@@ -165,6 +166,7 @@ fn events() -> Vec<Event> {
         .map(|(index, kind)| Event {
             time: index as u64 * 1_234_567_891,
             side: [Side::Guest, Side::Host][index % 2],
+            processor: 0,
             kind,
         })
         .collect()
@@ -207,6 +209,77 @@ fn what_is_written_is_read_back_and_is_json() {
     assert_eq!(reader.events_read(), events().len() as u64);
 }
 
+/// A poll on each of two processors, at once.
+fn on_two() -> Vec<Event> {
+    let started = EventKind::Started {
+        mode: "out".into(),
+        guest: None,
+        processors: 2,
+    };
+    let spawned = |task: u32| EventKind::Spawned {
+        task: TaskId(task),
+        by: None,
+        name: format!("t{task}"),
+        location: None,
+    };
+    let (result, side) = (PollResult::Ready, Side::Guest);
+    let end = |task| EventKind::PollEnd { task, result };
+    vec![
+        Event::new(0, Side::Host, started),
+        Event::new(1, side, spawned(1)),
+        Event::new(2, side, spawned(2)).on(1),
+        Event::new(3, side, EventKind::PollBegin { task: TaskId(1) }),
+        Event::new(4, side, EventKind::PollBegin { task: TaskId(2) }).on(1),
+        Event::new(5, side, end(TaskId(1))),
+        Event::new(6, side, end(TaskId(2))).on(1),
+    ]
+}
+
+#[test]
+fn of_several_processors_each_has_tracks_with_its_polls() {
+    let bytes = written(&on_two());
+    let read: Result<Vec<_>, _> = Reader::new(&bytes[..]).unwrap().collect();
+    assert_eq!(read.unwrap(), on_two());
+    let all: Vec<serde_json::Value> = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(all[0]["args"]["format"], 2);
+    let track = |name: &str| {
+        let named = |line: &&serde_json::Value| line["args"]["name"] == name;
+        let line = all.iter().find(named).expect(name);
+        (line["pid"].clone(), line["tid"].clone())
+    };
+    for (processor, task) in [(0, "t1"), (1, "t2")] {
+        let (pid, tid) = track(&format!("vCPU {processor}: executor"));
+        let on_it = all
+            .iter()
+            .filter(|line| line["pid"] == pid && line["tid"] == tid);
+        let polls: Vec<_> = on_it.filter(|line| line["ts"].is_number()).collect();
+        assert_eq!(polls.len(), 2, "{polls:?}");
+        assert_eq!(
+            (&polls[0]["name"], &polls[0]["ph"]),
+            (&task.into(), &"B".into())
+        );
+        assert_eq!(polls[1]["ph"], "E");
+    }
+    assert_ne!(
+        track("vCPU 0: virtual processor"),
+        track("vCPU 1: virtual processor")
+    );
+    assert_ne!(track("vCPU 1: driver"), track("t1 (1)"));
+}
+
+#[test]
+fn of_one_processor_a_file_says_nothing_of_processors() {
+    let text = String::from_utf8(written(&events())).unwrap();
+    assert!(
+        text.starts_with(
+            r#"[{"name":"wakebox_trace","ph":"M","pid":1,"tid":11,"args":{"format":1,"#
+        )
+    );
+    for word in ["\"processor\":", "processors", "vCPU"] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
 #[test]
 fn arrows_to_polls_that_never_come_are_so_many_at_most() {
     let mut writer = Writer::new(io::sink());
@@ -218,7 +291,7 @@ fn arrows_to_polls_that_never_come_are_so_many_at_most() {
             consumed: false,
         };
         let (time, side) = (0, Side::Guest);
-        writer.event(&Event { time, side, kind }).unwrap();
+        writer.event(&Event::new(time, side, kind)).unwrap();
     }
     assert_eq!(writer.arrows.len(), TASKS);
 }

@@ -15,6 +15,7 @@ const OTHER: TaskId = TaskId(3);
 struct Run {
     events: Vec<Event>,
     time: u64,
+    processor: u32,
 }
 
 impl Run {
@@ -35,7 +36,14 @@ impl Run {
 
     fn is(&mut self, kind: EventKind) -> &mut Self {
         let (time, side) = (self.time, Side::Guest);
-        self.events.push(Event { time, side, kind });
+        let event = Event::new(time, side, kind).on(self.processor);
+        self.events.push(event);
+        self
+    }
+
+    /// What follows is on that processor.
+    fn on(&mut self, processor: u32) -> &mut Self {
+        self.processor = processor;
         self
     }
 
@@ -95,6 +103,48 @@ fn only(report: &Report, kind: FindingKind, task: TaskId) -> Finding {
     let finding = &report.findings[0];
     assert_eq!((finding.kind, finding.task), (kind, task));
     finding.clone()
+}
+
+#[test]
+fn polls_on_two_processors_at_once_are_judged_each_by_itself() {
+    let mut run = Run::new();
+    run.on(1).is(EventKind::Entered);
+    for _ in 0..40 {
+        run.on(0).begin(WORKER);
+        run.on(1).after(MS).begin(OTHER);
+        run.on(0)
+            .after(MS)
+            .pending(WORKER, Some(Awaited::Timer(TimerId(1))));
+        // Out and in again: a stay counts for so much at most.
+        run.is(EventKind::Exited {
+            reason: ExitReason::Quantum,
+        });
+        run.is(EventKind::Entered);
+        run.on(1)
+            .after(MS)
+            .pending(OTHER, Some(Awaited::Timer(TimerId(2))));
+    }
+    let found = run.report().findings;
+    assert!(found.is_empty(), "{found:?}");
+    // One that goes on for long is found, though others begin and end meanwhile.
+    run.on(1).begin(OTHER);
+    for _ in 0..40 {
+        run.on(0).begin(WORKER);
+        run.on(0)
+            .after(2 * MS)
+            .pending(WORKER, Some(Awaited::Timer(TimerId(1))));
+        run.on(1).is(EventKind::Exited {
+            reason: ExitReason::Quantum,
+        });
+        run.is(EventKind::Entered);
+    }
+    run.on(1).pending(OTHER, Some(Awaited::Timer(TimerId(2))));
+    let found = run.report().findings;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].kind, found[0].task),
+        (FindingKind::LongPoll, OTHER)
+    );
 }
 
 #[test]
@@ -383,6 +433,7 @@ fn memory_is_for_what_lives() {
         lint.look(&Event {
             time: 0,
             side: Side::Guest,
+            processor: 0,
             kind,
         });
     };

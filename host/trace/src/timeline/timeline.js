@@ -37,13 +37,20 @@
 
   function build(events) {
     const model = {
-      tasks: new Map(), polls: [], wakes: [], ops: new Map(), timers: new Map(),
-      inside: [], parked: [], away: [], sleeps: [], marks: [], holes: [], upcalls: [], start: 0, end: 1,
+      tasks: new Map(), polls: [], wakes: [], ops: new Map(), timers: new Map(), vcpus: [], holes: [], upcalls: [], start: 0, end: 1,
       // The longest poll that others interrupt: those may begin after it and end before it.
       longest: 0,
       started: null, finished: null,
     };
-    const open = { poll: null, upcalls: [], inside: null, parked: null, away: null, sleeps: null };
+    /** A processor, by its number, and what is under way on it. */
+    const processor = (number) => {
+      while (model.vcpus.length <= number) {
+        const open = { poll: null, upcalls: [], inside: null, parked: null, away: null, sleeps: null };
+        model.vcpus.push({ number: model.vcpus.length, name: `vCPU ${model.vcpus.length}`, polls: [], inside: [], parked: [], away: [], sleeps: [], marks: [], deadlines: [], open });
+      }
+      return model.vcpus[number];
+    };
+    processor(0);
     const task = (id) => {
       let found = model.tasks.get(id);
       if (!found) {
@@ -52,36 +59,41 @@
       }
       return found;
     };
+    /** The last poll of a task: where it spawned one of another processor. */
+    const lastPoll = (id) => (id !== null && model.tasks.has(id) && model.tasks.get(id).polls.slice(-1)[0]) || null;
     const op = (id) => {
       let found = model.ops.get(id);
       if (!found) {
-        found = { id, what: "operation", bytes: 0, poll: null, by: null, submitted: null, cancelled: null, begin: null, ready: [], end: null, status: null, moved: null, written: null };
+        found = { id, what: "operation", bytes: 0, poll: null, by: null, submitted: null, cancelled: null, begin: null, ready: [], end: null, status: null, moved: null, written: null, vcpu: model.vcpus[0] };
         model.ops.set(id, found);
       }
       return found;
     };
-    const close = (name, time, more) => {
-      if (open[name]) Object.assign(open[name], { end: time }, more);
-      open[name] = null;
-    };
     for (const event of events) {
       const time = event.time;
+      const vcpu = processor(Math.min(event.processor ?? 0, PROCESSORS - 1));
+      const { open } = vcpu;
+      const close = (name, more) => {
+        if (open[name]) Object.assign(open[name], { end: time }, more);
+        open[name] = null;
+      };
       const [name, value] = split(event.kind);
       switch (name) {
-        case "started": model.started = value; break;
+        case "started": model.started = value; processor(Math.min(value.processors ?? 1, PROCESSORS) - 1); break;
         case "finished": model.finished = value; break;
         case "spawned": {
-          Object.assign(task(value.task), { name: value.name || `task ${value.task}`, place: value.place, by: value.by, begin: time, from: open.poll });
+          Object.assign(task(value.task), { name: value.name || `task ${value.task}`, place: value.place, by: value.by, begin: time, from: open.poll || lastPoll(value.by), vcpu });
           break;
         }
         case "lives": task(value.task).name = value.name || `task ${value.task}`; break;
         case "poll_begin": {
           const of = task(value.task);
           if (of.begin === null) of.begin = time;
-          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, spurious: false, upcall: open.upcalls[open.upcalls.length - 1] || null, upcalls: [] };
+          const poll = { index: model.polls.length, number: of.polls.length + 1, task: of, vcpu, begin: time, end: time, result: "cut", on: null, and: 0, wake: of.wake, first: of.polls.length === 0, spurious: false, upcall: open.upcalls[open.upcalls.length - 1] || null, upcalls: [] };
           of.wake = null;
           of.polls.push(poll);
           model.polls.push(poll);
+          vcpu.polls.push(poll);
           open.poll = poll;
           break;
         }
@@ -112,7 +124,7 @@
         }
         case "woken": {
           const of = task(value.task);
-          const wake = { time, task: of, by: value.by, queued: value.queued, poll: open.poll, target: null };
+          const wake = { time, task: of, by: value.by, queued: value.queued, poll: open.poll, vcpu, target: null };
           if (value.queued) of.wake = wake;
           of.wakes.push(wake);
           model.wakes.push(wake);
@@ -120,11 +132,11 @@
         }
         case "ended": Object.assign(task(value.task), { end: time, aborted: value.aborted }); break;
         case "timer_set": model.timers.set(value.timer, { time, at: value.at, poll: open.poll }); break;
-        case "sleeps": open.sleeps = { begin: time, end: null, how: value.how, by: null }; model.sleeps.push(open.sleeps); break;
-        case "awake": close("sleeps", time, { by: value.by }); break;
-        case "submitted": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, by: value.by, submitted: time, poll: open.poll }); break;
+        case "sleeps": open.sleeps = { begin: time, end: null, how: value.how, by: null }; vcpu.sleeps.push(open.sleeps); break;
+        case "awake": close("sleeps", { by: value.by }); break;
+        case "submitted": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, by: value.by, submitted: time, poll: open.poll, vcpu }); break;
         case "cancel_asked": op(value.op).cancelled = time; break;
-        case "op_begins": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, begin: time }); break;
+        case "op_begins": Object.assign(op(value.op), { what: value.what, bytes: value.bytes, begin: time, vcpu }); break;
         case "op_ready": op(value.op).ready.push(time); break;
         case "op_ends": {
           const of = op(value.op);
@@ -133,15 +145,15 @@
           break;
         }
         case "completion_written": op(value.op).written = time; break;
-        case "doorbell": model.marks.push({ time, what: "doorbell", verb: value.verb }); break;
-        case "detached": open.away = { begin: time, end: null }; model.away.push(open.away); break;
-        case "attached": close("away", time); break;
-        case "interrupt_injected": model.marks.push({ time, what: "interrupt" }); break;
-        case "interrupt_taken": model.marks.push({ time, what: "taken" }); break;
-        case "entered": open.inside = { begin: time, end: null, reason: null }; model.inside.push(open.inside); break;
-        case "exited": close("inside", time, { reason: value.reason }); break;
-        case "parked": open.parked = { begin: time, end: null }; model.parked.push(open.parked); break;
-        case "resumed": close("parked", time); break;
+        case "doorbell": vcpu.marks.push({ time, what: "doorbell", verb: value.verb }); break;
+        case "detached": open.away = { begin: time, end: null }; vcpu.away.push(open.away); break;
+        case "attached": close("away"); break;
+        case "interrupt_injected": vcpu.marks.push({ time, what: "interrupt" }); break;
+        case "interrupt_taken": vcpu.marks.push({ time, what: "taken" }); break;
+        case "entered": open.inside = { begin: time, end: null, reason: null }; vcpu.inside.push(open.inside); break;
+        case "exited": close("inside", { reason: value.reason }); break;
+        case "parked": open.parked = { begin: time, end: null }; vcpu.parked.push(open.parked); break;
+        case "resumed": close("parked"); break;
         case "lost": model.holes.push({ time, text: `${value.count} records lost` }); break;
         case "malformed": model.holes.push({ time, text: `${value.count} records without meaning: ${value.why}` }); break;
         default: break;
@@ -152,14 +164,19 @@
       model.end = Math.max(events[events.length - 1].time, model.start + 1);
     }
     // What was not closed lasts to the end: the trace was cut off, or the guest died.
-    for (const list of [model.inside, model.parked, model.away, model.sleeps, model.upcalls]) {
+    const lists = model.vcpus.flatMap((vcpu) => [vcpu.inside, vcpu.parked, vcpu.away, vcpu.sleeps]);
+    for (const list of [...lists, model.upcalls]) {
       for (const part of list) if (part.end === null) part.end = model.end;
     }
-    for (const poll of [open.poll, ...open.upcalls.map((upcall) => upcall.poll)]) if (poll) poll.end = model.end;
+    for (const { open } of model.vcpus) {
+      for (const poll of [open.poll, ...open.upcalls.map((upcall) => upcall.poll)]) if (poll) poll.end = model.end;
+    }
     for (const poll of model.polls) if (poll.upcalls.length) model.longest = Math.max(model.longest, poll.end - poll.begin);
     for (const poll of model.polls) if (poll.wake) poll.wake.target = poll;
-    model.deadlines = [...model.ops.values()].filter((op) => op.what === "Deadline" && op.written !== null);
-    model.deadlines.sort((a, b) => a.written - b.written);
+    const deadlines = [...model.ops.values()].filter((op) => op.what === "Deadline" && op.written !== null);
+    deadlines.sort((a, b) => a.written - b.written);
+    for (const op of deadlines) op.vcpu.deadlines.push(op);
+    model.several = model.vcpus.length > 1;
     numberTasks(model);
     layOutOps(model);
     return model;
@@ -178,6 +195,10 @@
   }
 
   const LANES = 10;
+  /** Most processors. */
+  const PROCESSORS = 64;
+  /** Most sleeps of a processor that are told between a wake and the poll that it leads to. */
+  const NAPS = 4;
   /** Most upcalls within upcalls. */
   const DEEPEST = 8;
 
@@ -265,6 +286,12 @@
     submit: "it rang: there are submissions", wait: "it rang: nothing to do", halt: "it halted",
     quantum: "its quantum was over", kick: "it was pulled out to be told something", exit: "it ended",
     abort: "it panicked", fault: "it raised an exception", violation: "it did what no guest may do",
+    start: "it rang: another processor is to begin", nudge: "it rang: there is something for another processor",
+  };
+  const RINGS = { start: "another processor is to begin", nudge: "there is something for another processor" };
+  const ROUSED = {
+    memory: "sees it in memory, which it watched", out: "returns from out", interrupt: "takes an interrupt",
+    timer: "goes on for a timer", nothing: "gives up watching",
   };
   const SLEEPS = { watch: "watches the completion ring", out: "leaves with out", halt: "halts until an interrupt" };
 
@@ -294,6 +321,7 @@
     const from = (cause, text) => { if (cause) add(cause.begin, "guest", `${cause.task.name}, poll ${cause.number}`, { poll: cause }); if (text) add(...text); };
     const wake = poll.wake;
     const of = poll.task;
+    const on = (vcpu) => (model.several ? `, on ${vcpu.name}` : "");
     const { upcall } = poll;
     const interrupts = () => {
       const whom = upcall.poll ? `${upcall.poll.task.name}, poll ${upcall.poll.number}` : "the executor";
@@ -303,6 +331,7 @@
     const wakes = upcall && wake && wake.time >= upcall.begin;
     if (poll.first && !wake) {
       from(of.from);
+      if (of.from) across(of.from.vcpu, of.from.begin, poll, add);
       add(of.begin, "guest", of.by === null ? `The runtime makes the task ${of.name}` : `${of.name} is spawned: a new task goes straight into the run queue`);
     } else if (!wake) {
       add(poll.begin, "guest", model.holes.length ? "The wake is not on record: it was among the records lost" : "No wake is on record");
@@ -315,7 +344,8 @@
           from(timer.poll);
           add(timer.time, "guest", `sets timer ${id}, due at ${moment(timer.at - model.start)}`);
           // The library has one deadline with the host for all its timers: the one that came last.
-          const deadline = model.deadlines[lower(model.deadlines, wake.time + 1, "written") - 1];
+          const { deadlines } = wake.vcpu;
+          const deadline = deadlines[lower(deadlines, wake.time + 1, "written") - 1];
           if (deadline && deadline.written > timer.time && deadline.end >= timer.at) {
             viaOperation(model, deadline, wake, add, from);
             steps.deadline = deadline;
@@ -323,28 +353,65 @@
         }
       } else from(wake.poll);
       if (wakes) interrupts();
-      add(wake.time, "guest", name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`, { wake });
+      add(wake.time, "guest", `${name === "itself" ? `${of.name} wakes itself` : `${causeText(model, wake.by)} wakes ${of.name}`}${on(wake.vcpu)}`, { wake });
+      across(wake.vcpu, wake.time, poll, add);
     }
     if (upcall && !wakes) interrupts();
-    add(poll.begin, "guest", `${of.name}, poll ${poll.number}: ${pollEnd(model, poll)}`, { poll, here: true });
+    add(poll.begin, "guest", `${of.name}, poll ${poll.number}${on(poll.vcpu)}: ${pollEnd(model, poll)}`, { poll, here: true });
     if (upcall && upcall.poll) add(upcall.end, "guest", `the upcall returns: ${upcall.poll.task.name}, poll ${upcall.poll.number} goes on`);
     // What was under way when it was asked for has begun before.
     return steps.sort((a, b) => a.time - b.time || (a.here ? 1 : 0) - (b.here ? 1 : 0));
   }
 
+  /** How a processor learnt that another has something for it, from then to a poll. */
+  function across(from, time, poll, add) {
+    const to = poll.vcpu;
+    if (from === to) return;
+    const until = poll.begin;
+    const next = (list, key, what = () => true) => {
+      for (let at = lower(list, time, key); at < list.length && list[at][key] <= until; at += 1) if (what(list[at])) return list[at];
+      return null;
+    };
+    const asleep = to.sleeps.slice(lower(to.sleeps, time, "end")).slice(0, NAPS).filter((part) => part.begin <= until);
+    const first = to.inside.length > 0 && to.inside[0].begin >= time ? to.inside[0] : null;
+    if (!asleep.length && !first) return;
+    const ring = next(from.marks, "time", (mark) => mark.verb in RINGS);
+    // Who watches needs nobody who rings.
+    const isRung = first || asleep.some((part) => part.how !== "watch" && part.end <= until);
+    if (ring && isRung) {
+      add(ring.time, "boundary", `${from.name} rings: ${RINGS[ring.verb]}`, { vcpu: from });
+      const left = next(from.inside, "end", (part) => part.end >= ring.time);
+      if (left) add(left.end, "boundary", `${from.name} is left: ${EXITS[left.reason] || left.reason}`, { vcpu: from });
+    }
+    for (const part of asleep) {
+      add(part.begin, "guest", `${to.name} has nothing to do, and ${SLEEPS[part.how] || part.how}`, { vcpu: to });
+      if (part.end <= until) add(part.end, "guest", `${to.name} ${ROUSED[part.by] || "goes on"}`, { vcpu: to });
+    }
+    const parked = to.parked[lower(to.parked, time, "end")];
+    if (isRung && parked && parked.begin <= until) {
+      add(parked.begin, "host", `${to.name} is parked`);
+      if (parked.end <= until) add(parked.end, "host", `${to.name} goes on`);
+    }
+    const entered = isRung && next(to.inside, "begin");
+    if (entered) add(entered.begin, "boundary", `${to.name} is entered${entered === first ? " for the first time" : " again"}`, { vcpu: to });
+    const interrupt = next(to.marks, "time", (mark) => mark.what === "interrupt");
+    if (interrupt) add(interrupt.time, "boundary", `an interrupt is injected into ${to.name}`, { vcpu: to });
+  }
+
   function viaOperation(model, op, wake, add, from) {
+    const { inside, parked: parks, away: aways, marks } = op.vcpu;
     from(op.poll);
     if (op.submitted !== null) add(op.submitted, "guest", `submits ${opName(op)}${op.bytes ? `, ${count(op.bytes, "byte")}` : ""}`);
     if (op.submitted !== null && op.begin !== null) {
-      const left = model.inside[lower(model.inside, op.submitted, "end")];
-      if (left && left.end <= op.begin) add(left.end, "boundary", `the guest is left: ${EXITS[left.reason] || left.reason}`);
+      const left = inside[lower(inside, op.submitted, "end")];
+      if (left && left.end <= op.begin) add(left.end, "boundary", `the guest is left: ${EXITS[left.reason] || left.reason}`, { vcpu: op.vcpu });
     }
     if (op.begin !== null) add(op.begin, "host", `the host begins ${opName(op)}`);
     if (op.written !== null) {
-      const parked = model.parked[lower(model.parked, op.begin ?? 0, "begin")];
+      const parked = parks[lower(parks, op.begin ?? 0, "begin")];
       if (parked && parked.begin < op.written && parked.end <= wake.time) {
         add(parked.begin, "host", "nothing else to do: the sandbox is parked");
-        const away = model.away[lower(model.away, parked.begin, "begin")];
+        const away = aways[lower(aways, parked.begin, "begin")];
         if (away && away.end <= parked.end) {
           add(away.begin, "host", "it gives its machine to another sandbox");
           add(away.end, "host", "it has a machine again");
@@ -357,10 +424,10 @@
     if (op.status !== null) add(op.end, "host", `${opName(op)} ends: ${op.status}${op.moved === null ? "" : `, ${count(op.moved, "byte")}`}`);
     if (op.written !== null) {
       add(op.written, "host", "the completion is written where the guest can see it");
-      const entered = model.inside[lower(model.inside, op.written, "begin")];
-      if (entered && entered.begin <= wake.time) add(entered.begin, "boundary", "the guest is entered again");
-      const mark = model.marks[lower(model.marks, op.written, "time")];
-      if (mark && mark.what === "interrupt" && mark.time <= wake.time) add(mark.time, "boundary", "an interrupt is injected");
+      const entered = inside[lower(inside, op.written, "begin")];
+      if (entered && entered.begin <= wake.time) add(entered.begin, "boundary", "the guest is entered again", { vcpu: op.vcpu });
+      const mark = marks[lower(marks, op.written, "time")];
+      if (mark && mark.what === "interrupt" && mark.time <= wake.time) add(mark.time, "boundary", "an interrupt is injected", { vcpu: op.vcpu });
     }
   }
 
@@ -402,8 +469,20 @@
       const lanes = Math.max(1, model.lanes.length + (model.crowd.list.length ? 1 : 0));
       let top = AXIS;
       const row = (height) => { const at = { top, height }; top += height + 4; return at; };
-      this.rows = { ops: row(Math.max(lanes * LANE, ROW - 6) + 2), parked: row(12), boundary: row(18), executor: row(18) };
-      this.head = top + 4;
+      this.ops = row(Math.max(lanes * LANE, ROW - 6) + 2);
+      if (model.several) {
+        // Those of the processors come before those of the tasks, and scroll as they do.
+        this.head = top + 4;
+        this.lines = model.vcpus.map((vcpu) => {
+          const boundary = row(18);
+          return { vcpu, parked: boundary, boundary, executor: row(18) };
+        });
+        this.first = top + 4 - this.head;
+      } else {
+        this.lines = [{ vcpu: model.vcpus[0], parked: row(12), boundary: row(18), executor: row(18) }];
+        this.head = top + 4;
+        this.first = 0;
+      }
       this.palette();
     }
 
@@ -441,7 +520,10 @@
 
     x(time) { return this.gutter + ((time - this.from) / (this.to - this.from)) * (this.width - this.gutter); }
     time(x) { return this.from + ((x - this.gutter) / (this.width - this.gutter)) * (this.to - this.from); }
-    rowTop(task) { return this.head + task.row * ROW - this.scroll; }
+    rowTop(task) { return this.head + this.first + task.row * ROW - this.scroll; }
+    /** Where the row of a processor begins. */
+    top(row) { return row.top - (this.model.several ? this.scroll : 0); }
+    lineOf(vcpu) { return this.lines[(vcpu || this.model.vcpus[0]).number]; }
 
     show(from, to) {
       const whole = this.model.end - this.model.start;
@@ -457,7 +539,7 @@
     fit() { this.show(this.model.start, this.model.end); }
 
     scrollTo(at) {
-      const most = Math.max(0, this.head + this.tasks.length * ROW - this.height);
+      const most = Math.max(0, this.head + this.first + this.tasks.length * ROW - this.height);
       this.scroll = Math.min(Math.max(0, at), most);
       this.ask();
     }
@@ -468,7 +550,7 @@
         const length = Math.max(this.to - this.from, (end - begin) * 1.3);
         this.show((begin + end - length) / 2, (begin + end + length) / 2);
       }
-      const top = task.row * ROW;
+      const top = this.first + task.row * ROW;
       const room = this.height - this.head;
       if (top < this.scroll) this.scrollTo(top);
       else if (top + ROW > this.scroll + room) this.scrollTo(top + ROW - room);
@@ -527,7 +609,7 @@
     }
 
     draw() {
-      const { pen, colours, model, rows } = this;
+      const { pen, colours, model, ops } = this;
       if (!this.width) return;
       pen.clearRect(0, 0, this.width, this.height);
       pen.font = FONT;
@@ -538,20 +620,27 @@
       pen.rect(0, this.head - 4, this.width, this.height);
       pen.clip();
       this.drawTasks();
+      if (model.several) this.lines.forEach((line) => this.drawProcessor(line));
       pen.restore();
-      model.lanes.forEach((lane, index) => this.bars(lane, rows.ops.top + index * LANE, LANE - 2, (op) => this.dim(op) || colours.op));
-      this.bars(model.crowd.list, rows.ops.top + LANES * LANE, LANE - 2, () => colours.op, model.crowd.longest);
-      this.bars(model.parked, rows.parked.top, rows.parked.height, () => colours.parked);
-      this.bars(model.away, rows.parked.top + rows.parked.height - 4, 4, () => colours.sleeps);
-      this.bars(model.inside, rows.boundary.top + 3, 12, () => colours.inside);
-      this.points(model.inside, "end", (x, part) => { if (part.reason) this.stroke(x, rows.boundary.top, rows.boundary.height, colours.exit); }, MARKS_APART);
-      this.points(model.marks, "time", (x, mark) => this.stroke(x, rows.boundary.top + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake), MARKS_APART);
-      this.bars(model.sleeps, rows.executor.top + 3, 12, () => colours.sleeps);
-      this.bars(model.polls, rows.executor.top + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll), model.longest);
+      model.lanes.forEach((lane, index) => this.bars(lane, ops.top + index * LANE, LANE - 2, (op) => this.dim(op) || colours.op));
+      this.bars(model.crowd.list, ops.top + LANES * LANE, LANE - 2, () => colours.op, model.crowd.longest);
+      if (!model.several) this.drawProcessor(this.lines[0]);
       this.points(model.holes, "time", (x) => this.stroke(x, AXIS, this.height, colours.lost));
       this.drawLabels();
       this.drawArrows();
       this.drawOverview();
+    }
+
+    drawProcessor({ vcpu, ...rows }) {
+      const { colours } = this;
+      const [parked, boundary, executor] = [rows.parked, rows.boundary, rows.executor].map((row) => this.top(row));
+      this.bars(vcpu.parked, parked + (this.model.several ? 3 : 0), 12, () => colours.parked);
+      this.bars(vcpu.away, parked + rows.parked.height - 4, 4, () => colours.sleeps);
+      this.bars(vcpu.inside, boundary + 3, 12, () => colours.inside);
+      this.points(vcpu.inside, "end", (x, part) => { if (part.reason) this.stroke(x, boundary, rows.boundary.height, colours.exit); }, MARKS_APART);
+      this.points(vcpu.marks, "time", (x, mark) => this.stroke(x, boundary + 6, 6, mark.what === "doorbell" ? colours.text : colours.wake), MARKS_APART);
+      this.bars(vcpu.sleeps, executor + 3, 12, () => colours.sleeps);
+      this.bars(vcpu.polls, executor + 3, 12, (poll) => this.dim(poll) || this.pollColour(poll), this.model.longest);
     }
 
     stroke(x, top, height, colour) {
@@ -586,10 +675,16 @@
       return labels;
     }
 
+    /** The first task of those in the picture, and the one behind the last. */
+    shown() {
+      const from = this.scroll - this.first;
+      const last = Math.min(this.tasks.length, Math.ceil((from + this.height - this.head) / ROW) + 1);
+      return [Math.max(0, Math.floor(from / ROW)), last];
+    }
+
     drawTasks() {
       const { pen, colours } = this;
-      const first = Math.max(0, Math.floor(this.scroll / ROW));
-      const last = Math.min(this.tasks.length, Math.ceil((this.scroll + this.height - this.head) / ROW) + 1);
+      const [first, last] = this.shown();
       for (let index = first; index < last; index += 1) {
         const task = this.tasks[index];
         const top = this.rowTop(task);
@@ -628,7 +723,7 @@
     }
 
     drawLabels() {
-      const { pen, colours, rows, model } = this;
+      const { pen, colours, ops, model } = this;
       pen.fillStyle = colours.page;
       pen.fillRect(0, 0, this.gutter - 1, this.height);
       pen.fillStyle = colours.line;
@@ -644,31 +739,36 @@
         pen.fillText(text, 8, y);
         pen.restore();
       };
-      label("host: operations", rows.ops.top + rows.ops.height / 2);
-      label("host: parked", rows.parked.top + 6);
-      label("boundary: in guest", rows.boundary.top + 9);
-      label("guest: executor", rows.executor.top + 9);
+      label("host: operations", ops.top + ops.height / 2);
+      if (!model.several) {
+        const [{ parked, boundary, executor }] = this.lines;
+        label("host: parked", parked.top + 6);
+        label("boundary: in guest", boundary.top + 9);
+        label("guest: executor", executor.top + 9);
+      }
       pen.save();
       pen.beginPath();
       pen.rect(0, this.head - 4, this.gutter, this.height);
       pen.clip();
-      const first = Math.max(0, Math.floor(this.scroll / ROW));
-      const last = Math.min(this.tasks.length, Math.ceil((this.scroll + this.height - this.head) / ROW) + 1);
+      for (const { vcpu, boundary, executor } of model.several ? this.lines : []) {
+        label(`${vcpu.name}: in guest, parked`, this.top(boundary) + 9);
+        label(`${vcpu.name}: executor`, this.top(executor) + 9);
+      }
+      const [first, last] = this.shown();
       for (let index = first; index < last; index += 1) {
         const task = this.tasks[index];
         const here = this.selected && this.selected.task === task;
         label(task.name, this.rowTop(task) + ROW / 2, here ? colours.cause : colours.text);
       }
       pen.restore();
-      if (!model.polls.length) label("no polls", this.head + 12, colours.faint);
+      if (!model.polls.length) label("no polls", this.head + this.first + 12, colours.faint);
     }
 
     /** Where a step of a chain is drawn. */
     place(step) {
-      const { rows } = this;
       const x = this.x(step.time);
-      if (step.side === "host") return { x, y: rows.ops.top + rows.ops.height / 2 };
-      if (step.side === "boundary") return { x, y: rows.boundary.top + 9 };
+      if (step.side === "host") return { x, y: this.ops.top + this.ops.height / 2 };
+      if (step.side === "boundary") return { x, y: this.top(this.lineOf(step.vcpu).boundary) + 9 };
       if (step.poll) return { x, y: this.rowTop(step.poll.task) + ROW / 2 };
       if (step.wake) return { x, y: this.rowTop(step.wake.task) + 3 };
       return null;
@@ -706,10 +806,10 @@
       const [name, id] = split(wake.by);
       const op = name === "op" || name === "host_call" ? this.model.ops.get(id) : null;
       if (op && op.written !== null && op.lane !== undefined) {
-        return { x: this.x(op.written), y: this.rows.ops.top + op.lane * LANE + 3 };
+        return { x: this.x(op.written), y: this.ops.top + op.lane * LANE + 3 };
       }
       if (wake.poll) return { x: this.x(wake.time), y: this.rowTop(wake.poll.task) + ROW / 2 };
-      return { x: this.x(wake.time), y: this.rows.executor.top + 9 };
+      return { x: this.x(wake.time), y: this.top(this.lineOf(wake.vcpu).executor) + 9 };
     }
 
     arrow(from, to) {
@@ -768,8 +868,8 @@
     /** What lies at a point of the canvas: the nearest within a few pixels. */
     at(x, y) {
       if (x < this.gutter || y < AXIS) return null;
-      const { rows, model } = this;
-      const within = (row) => y >= row.top && y <= row.top + row.height;
+      const { ops, model } = this;
+      const within = (row) => y >= this.top(row) && y <= this.top(row) + row.height;
       const near = (list, reach = 0) => {
         const time = this.time(x);
         const slack = (this.time(x + 4) - time);
@@ -785,21 +885,28 @@
         }
         return best;
       };
-      if (within(rows.ops)) {
-        const lane = Math.floor((y - rows.ops.top) / LANE);
+      if (y >= ops.top && y <= ops.top + ops.height) {
+        const lane = Math.floor((y - ops.top) / LANE);
         const op = lane < LANES ? near(model.lanes[lane] || []) : near(model.crowd.list, model.crowd.longest);
         return op && { op };
       }
-      if (within(rows.parked)) { const parked = near(model.parked); return parked && { parked }; }
-      if (within(rows.boundary)) { const inside = near(model.inside); return inside && { inside }; }
-      if (within(rows.executor)) {
-        const poll = near(model.polls, model.longest);
-        if (poll) return { poll };
-        const sleeps = near(model.sleeps);
-        return sleeps && { sleeps };
+      if (model.several && y < this.head) return null;
+      for (const { vcpu, parked, boundary, executor } of this.lines) {
+        if (within(parked)) {
+          const part = near(vcpu.parked);
+          if (part) return { parked: part, vcpu };
+          if (parked !== boundary) return null;
+        }
+        if (within(boundary)) { const inside = near(vcpu.inside); return inside && { inside, vcpu }; }
+        if (within(executor)) {
+          const poll = near(vcpu.polls, model.longest);
+          if (poll) return { poll };
+          const sleeps = near(vcpu.sleeps);
+          return sleeps && { sleeps, vcpu };
+        }
       }
-      if (y < this.head) return null;
-      const task = this.tasks[Math.floor((y - this.head + this.scroll) / ROW)];
+      if (y < this.head + this.first - this.scroll || y < this.head) return null;
+      const task = this.tasks[Math.floor((y - this.head - this.first + this.scroll) / ROW)];
       if (!task) return null;
       const poll = near(task.polls);
       return poll ? { poll } : { task };
@@ -818,10 +925,11 @@
 
   function describe(model, hit) {
     const at = (time) => moment(time - model.start);
+    const who = model.several && hit.vcpu ? `${hit.vcpu.name}: ` : "";
     if (hit.poll) {
       const { poll } = hit;
       const why = poll.wake ? `woken by ${causeText(model, poll.wake.by)}` : poll.first ? "its first poll" : "no wake on record";
-      return `${poll.task.name}, poll ${poll.number}${poll.spurious ? ", in vain" : ""}\n${pollEnd(model, poll)}\n${why}\n${span(poll.end - poll.begin)}, at ${at(poll.begin)}${interruptions(poll)}`;
+      return `${poll.task.name}, poll ${poll.number}${poll.spurious ? ", in vain" : ""}\n${pollEnd(model, poll)}\n${why}\n${span(poll.end - poll.begin)}, at ${at(poll.begin)}${model.several ? `, on ${poll.vcpu.name}` : ""}${interruptions(poll)}`;
     }
     if (hit.op) {
       const { op } = hit;
@@ -830,12 +938,13 @@
       return `${opName(op)}: ${op.status || "still in flight"}${moved}${by}\n${span(op.end - op.begin)}, at ${at(op.begin)}${op.cancelled === null ? "" : "\nits future was dropped: cancel asked"}`;
     }
     if (hit.parked) {
-      const away = model.away.find((part) => part.begin >= hit.parked.begin && part.begin < hit.parked.end);
+      const away = hit.vcpu.away.find((part) => part.begin >= hit.parked.begin && part.begin < hit.parked.end);
       const machine = away ? `\nFor ${span(away.end - away.begin)} of it, its machine was another's.` : "";
-      return `parked for ${span(hit.parked.end - hit.parked.begin)}\nThe sandbox is Pending and holds no thread.${machine}`;
+      const pending = model.several ? "Its task is Pending and holds no thread." : "The sandbox is Pending and holds no thread.";
+      return `${who}parked for ${span(hit.parked.end - hit.parked.begin)}\n${pending}${machine}`;
     }
-    if (hit.inside) return `in the guest for ${span(hit.inside.end - hit.inside.begin)}\nleft: ${EXITS[hit.inside.reason] || "not on record"}`;
-    if (hit.sleeps) return `nothing to do for ${span(hit.sleeps.end - hit.sleeps.begin)}\nthe guest ${SLEEPS[hit.sleeps.how] || hit.sleeps.how}; ended by ${hit.sleeps.by || "the end of the trace"}`;
+    if (hit.inside) return `${who}in the guest for ${span(hit.inside.end - hit.inside.begin)}\nleft: ${EXITS[hit.inside.reason] || "not on record"}`;
+    if (hit.sleeps) return `${who}nothing to do for ${span(hit.sleeps.end - hit.sleeps.begin)}\nthe guest ${SLEEPS[hit.sleeps.how] || hit.sleeps.how}; ended by ${hit.sleeps.by || "the end of the trace"}`;
     const { task } = hit;
     const end = task.end === null ? "" : `\nended at ${at(task.end)}${task.aborted ? ": dropped before it was ready" : ""}`;
     return `${task.name} (task ${task.id})${task.place ? `\nspawned at ${task.place}` : ""}\n${count(task.polls.length, "poll")}, ${count(task.wakes.length, "wake")}${end}`;
@@ -881,6 +990,8 @@
       ["exits", number(exits.reduce((sum, [, n]) => sum + n, 0))], ...exits.map(([name, n]) => [`exits: ${name}`, number(n)]),
       ["interrupts injected", number(summary.interrupts)], ["parked", number(summary.parks)], ["records lost", number(summary.lost)],
     ]));
+    const vcpus = summary.processors || [];
+    if (vcpus.length) panel.append(table("Processors", vcpus.map((vcpu, index) => [`vCPU ${index}`, `${count(vcpu.polls, "poll")}, ${count(vcpu.exits, "exit")}, parked ${vcpu.parks.toLocaleString("en")}`])));
     const times = [
       ["polls", "polls", "in polls"], ["executor", "executor", "in the executor"], ["watching", "watching", "watching memory"],
       ["host", "host-time", "outside of the guest"], ["parked", "parked", "parked"],
@@ -981,7 +1092,7 @@
       const order = [...chart.tasks.slice(after), ...chart.tasks.slice(0, after)];
       const found = wanted && order.find((task) => task.name.toLowerCase().includes(wanted));
       if (found && found.polls.length) go(found.polls[0]);
-      else if (found) chart.scrollTo(found.row * ROW);
+      else if (found) chart.scrollTo(chart.first + found.row * ROW);
       else byId("selected").textContent = `No task's name has “${text}” in it.`;
     };
     const toggleLegend = () => {
