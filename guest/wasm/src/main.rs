@@ -1,7 +1,9 @@
-//! Runs a WebAssembly component whose compiled code `wakebox-wasm` has attached to this program.
+//! Runs a WebAssembly component, or a core module, whose compiled code `wakebox-wasm` has attached to this
+//! program.
 //!
-//! The component's `wasi:cli/run`, or its own `run`, is the program. What it imports is answered here, on
-//! the rings: WASI by `wasi`, functions of the host by `imports`.
+//! A component's `wasi:cli/run`, or its own `run`, is the program; of a core module (`module`) it is
+//! `_start`. What it imports is answered here, on the rings: WASI 0.2 by `wasi`, preview 1 by `preview1`,
+//! functions of the host by `imports`.
 
 #![no_std]
 #![no_main]
@@ -12,7 +14,9 @@ mod files;
 mod head;
 mod image;
 mod imports;
+mod module;
 mod platform;
+mod preview1;
 mod values;
 mod wasi;
 
@@ -23,7 +27,7 @@ use alloc::vec::Vec;
 use wakebox_guest::eprintln;
 use wasmtime::component::types::{ComponentItem, Type};
 use wasmtime::component::{Component, Func, Instance, Linker, Val};
-use wasmtime::{Config, Engine, Result, Store, bail};
+use wasmtime::{Config, Engine, Module, Precompiled, Result, Store, bail};
 
 use self::platform::OneThread;
 use self::wasi::State;
@@ -44,20 +48,36 @@ async fn main() -> i32 {
 
 async fn run() -> Result<i32> {
     let engine = engine()?;
-    // SAFETY: `wakebox-wasm` has put there what Wasmtime has compiled, it is never written, and it stays.
-    let component = unsafe { Component::deserialize_raw(&engine, image::code()?) }?;
-    let mut linker = Linker::new(&engine);
-    wasi::link(&engine, &mut linker, &component)?;
-    let missing = imports::link(&engine, &mut linker, &component).await?;
+    let code = image::code()?;
+    // SAFETY: the code is mapped, and nobody writes to it.
+    match Engine::detect_precompiled(unsafe { code.as_ref() }) {
+        Some(Precompiled::Module) => {
+            // SAFETY: `wakebox-wasm` has put there what Wasmtime has compiled, it is never written, and
+            // it stays.
+            let module = unsafe { Module::deserialize_raw(&engine, code) }?;
+            module::run(&engine, module).await
+        }
+        _ => {
+            // SAFETY: as above.
+            let component = unsafe { Component::deserialize_raw(&engine, code) }?;
+            run_component(&engine, &component).await
+        }
+    }
+}
+
+async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
+    let mut linker = Linker::new(engine);
+    wasi::link(engine, &mut linker, component)?;
+    let missing = imports::link(engine, &mut linker, component).await?;
     if !missing.is_empty() {
         bail!(
             "nobody provides what the component imports:\n  {}",
             missing.join("\n  ")
         );
     }
-    let mut store = Store::new(&engine, State::default());
-    let instance = linker.instantiate_async(&mut store, &component).await?;
-    let run = entry(&engine, &component, &instance, &mut store)?;
+    let mut store = Store::new(engine, State::default());
+    let instance = linker.instantiate_async(&mut store, component).await?;
+    let run = entry(engine, component, &instance, &mut store)?;
     call(&mut store, run).await
 }
 

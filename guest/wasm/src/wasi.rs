@@ -6,6 +6,8 @@ mod clocks;
 mod filesystem;
 mod random;
 
+pub(crate) use self::cli::Input;
+
 use alloc::vec::Vec;
 
 use wasmtime::component::types::ComponentItem;

@@ -1,4 +1,4 @@
-//! Guests that are WebAssembly components: the program `wakebox-wasm` makes images of them.
+//! Guests that are WebAssembly components or modules: the program `wakebox-wasm` makes images of them.
 //!
 //! It is a program of its own, so that nobody waits for a compiler whom he does not ask for, and so that
 //! compiling what a stranger wrote has a process with limits.
@@ -22,7 +22,7 @@ pub(super) fn is_wasm(path: &Path) -> bool {
     })
 }
 
-/// The guest that runs a component. To be called before the process enters its jail.
+/// The guest that runs a component or a module. To be called before the process enters its jail.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub(super) fn compiled(path: &Path) -> Result<Guest> {
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = command.output().with_context(|| {
         format!(
-            "{} is a WebAssembly component, and {} cannot be started to compile it: in Wakebox's \
+            "{} is WebAssembly, and {} cannot be started to compile it: in Wakebox's \
              repository, `cargo install --path host/wasm` builds it",
             path.display(),
             compiler.display(),

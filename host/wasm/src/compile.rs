@@ -1,4 +1,4 @@
-//! From a component to machine code, with the settings of the runtime guest.
+//! From a component, or a core module, to machine code, with the settings of the runtime guest.
 
 use anyhow::{Context, Result, bail, ensure};
 use wasmtime::{Config, Engine};
@@ -38,19 +38,23 @@ pub(crate) fn engine() -> Result<Engine> {
     Engine::new(&config).map_err(own)
 }
 
-/// A component in binary, which may have been given as text.
-fn binary(component: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>> {
+/// What is compiled.
+enum Kind {
+    Component,
+    Module,
+}
+
+/// A component or a module in binary, which may have been given as text.
+fn binary(component: &[u8]) -> Result<(Kind, std::borrow::Cow<'_, [u8]>)> {
     let bytes =
         wat::parse_bytes(component).context("this is neither WebAssembly nor its text format")?;
     let Some(header) = bytes.first_chunk::<8>() else {
-        bail!("this is shorter than the header of a component");
+        bail!("this is shorter than the header of WebAssembly");
     };
     ensure!(header.starts_with(b"\0asm"), "this is not WebAssembly");
     match header[4..] {
-        [0x0d, 0, 1, 0] => Ok(bytes),
-        [1, 0, 0, 0] => bail!(
-            "this is a core module, and only components are run: make one of it with `wasm-tools component new`"
-        ),
+        [0x0d, 0, 1, 0] => Ok((Kind::Component, bytes)),
+        [1, 0, 0, 0] => Ok((Kind::Module, bytes)),
         [a, b, c, d] => bail!(
             "this is WebAssembly of version {:#x}, layer {:#x}, which is not known",
             u16::from_le_bytes([a, b]),
@@ -60,13 +64,22 @@ fn binary(component: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>> {
     }
 }
 
-/// Compiles a component, given in binary or as text, for the runtime guest.
+/// Compiles a component or a core module, given in binary or as text, for the runtime guest.
 ///
 /// # Errors
 ///
-/// If it is no component, or not a valid one.
+/// If it is neither, or not a valid one.
 pub fn compile(component: &[u8]) -> Result<Vec<u8>> {
-    let bytes = binary(component)?;
-    let code = engine()?.precompile_component(&bytes);
-    code.map_err(own).context("the component is not valid")
+    let (kind, bytes) = binary(component)?;
+    let engine = engine()?;
+    match kind {
+        Kind::Component => {
+            let code = engine.precompile_component(&bytes);
+            code.map_err(own).context("the component is not valid")
+        }
+        Kind::Module => {
+            let code = engine.precompile_module(&bytes);
+            code.map_err(own).context("the module is not valid")
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! WebAssembly components as guests.
+//! WebAssembly components, and core modules with WASI preview 1, as guests.
 //!
 //! ```no_run
 //! # fn example() -> anyhow::Result<()> {
@@ -26,7 +26,7 @@ pub use self::compile::compile;
 /// The runtime guest, which is built with this crate.
 const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));
 
-/// The guest that runs a component, given in binary or as text.
+/// The guest that runs a component or a core module, given in binary or as text.
 ///
 /// # Errors
 ///

@@ -14,9 +14,9 @@ use wakebox_wasm::Cache;
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
-    /// Make a guest of a component, which `wakebox run` runs
+    /// Make a guest of a component or a core module, which `wakebox run` runs
     Compile {
-        /// The component, in binary or as text (`.wat`)
+        /// The component or module, in binary or as text (`.wat`)
         component: PathBuf,
         /// Where the guest goes; `-` is standard output
         #[arg(short, long)]

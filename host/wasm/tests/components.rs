@@ -296,7 +296,8 @@ fn what_is_no_component_is_refused() {
     let refused = |bytes: &[u8]| format!("{:#}", wakebox_wasm::image(bytes).unwrap_err());
     assert!(refused(b"\x7fELF").contains("neither WebAssembly nor its text"));
     assert!(refused(b"\0asm").contains("shorter"));
-    assert!(refused(b"(module)").contains("core module"));
+    assert!(refused(b"(module (func $no))(").contains("neither"));
+    assert!(refused(b"\0asm\x01\0\0\0\x01").contains("the module is not valid"));
     assert!(refused(b"\0asm\x0e\0\x01\0").contains("not known"));
     assert!(refused(b"(component (func $nothing (export").contains("neither"));
     let whole = wat_binary(HELLO);

@@ -26,7 +26,7 @@ const CHUNK: usize = 16 << 10;
 
 /// What has been read of standard input and not been taken; all its streams share it.
 #[derive(Clone, Default)]
-pub(super) struct Input(Arc<OneThread<RefCell<Read>>>);
+pub(crate) struct Input(Arc<OneThread<RefCell<Read>>>);
 
 #[derive(Default)]
 struct Read {

@@ -1,0 +1,230 @@
+//! WASI preview 1: `wasi_snapshot_preview1`, on the same operations as 0.2.
+//!
+//! A function has its arguments in the order of the specification, reads and writes the module's memory,
+//! and gives an error number.
+
+mod descriptors;
+mod errno;
+mod files;
+mod memory;
+mod paths;
+mod poll;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use wakebox_guest::{env, process, random, task, time};
+use wasmtime::{Caller, Linker, Result};
+
+use self::descriptors::Descriptors;
+use self::errno::Errno;
+use crate::files::status;
+use crate::platform::OneThread;
+
+const MODULE: &str = "wasi_snapshot_preview1";
+
+/// What a function gives.
+type Outcome = core::result::Result<(), Errno>;
+
+/// What belongs to one instance.
+pub(crate) struct State(OneThread<Descriptors>);
+
+impl State {
+    pub(crate) async fn new() -> Result<Self> {
+        let granted = crate::files::granted().await;
+        let granted = granted.map_err(|status| wasmtime::format_err!("{status}"))?;
+        Ok(Self(OneThread(Descriptors::new(granted))))
+    }
+}
+
+/// The instance that calls.
+struct Process<'a>(Caller<'a, State>);
+
+impl Process<'_> {
+    fn descriptors(&mut self) -> &mut Descriptors {
+        &mut self.0.data_mut().0.0
+    }
+}
+
+/// Defines [`link`] and [`provides`] of methods of [`Process`].
+macro_rules! functions {
+    ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
+        /// Links all functions.
+        pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
+            $(
+                linker.func_wrap_async(
+                    MODULE,
+                    stringify!($name),
+                    |caller: Caller<'_, State>, ($($argument,)*): ($($ty,)*)| {
+                        Box::new(OneThread(async move {
+                            let outcome = Process(caller).$name($($argument),*).await;
+                            outcome.map_or_else(|errno| errno as u32, |()| 0)
+                        }))
+                    },
+                )?;
+            )*
+            linker.func_wrap(MODULE, "proc_exit", |code: i32| -> () { process::exit(code) })?;
+            Ok(())
+        }
+
+        /// Whether there is a function.
+        pub(crate) fn provides(module: &str, function: &str) -> bool {
+            module == MODULE && matches!(function, "proc_exit" $(| stringify!($name))*)
+        }
+    };
+}
+
+functions! {
+    args_get(list: u32, text: u32);
+    args_sizes_get(count: u32, bytes: u32);
+    environ_get(list: u32, text: u32);
+    environ_sizes_get(count: u32, bytes: u32);
+    clock_res_get(clock: u32, into: u32);
+    clock_time_get(clock: u32, precision: u64, into: u32);
+    random_get(into: u32, count: u32);
+    sched_yield();
+    proc_raise(signal: u32);
+    poll_oneoff(list: u32, events: u32, count: u32, into: u32);
+    fd_advise(fd: u32, offset: u64, count: u64, advice: u32);
+    fd_allocate(fd: u32, offset: u64, count: u64);
+    fd_close(fd: u32);
+    fd_datasync(fd: u32);
+    fd_fdstat_get(fd: u32, into: u32);
+    fd_fdstat_set_flags(fd: u32, flags: u32);
+    fd_fdstat_set_rights(fd: u32, base: u64, inheriting: u64);
+    fd_filestat_get(fd: u32, into: u32);
+    fd_filestat_set_size(fd: u32, size: u64);
+    fd_filestat_set_times(fd: u32, accessed: u64, modified: u64, flags: u32);
+    fd_pread(fd: u32, list: u32, count: u32, offset: u64, into: u32);
+    fd_prestat_dir_name(fd: u32, into: u32, count: u32);
+    fd_prestat_get(fd: u32, into: u32);
+    fd_pwrite(fd: u32, list: u32, count: u32, offset: u64, into: u32);
+    fd_read(fd: u32, list: u32, count: u32, into: u32);
+    fd_readdir(fd: u32, at: u32, count: u32, cookie: u64, into: u32);
+    fd_renumber(fd: u32, to: u32);
+    fd_seek(fd: u32, by: i64, whence: u32, into: u32);
+    fd_sync(fd: u32);
+    fd_tell(fd: u32, into: u32);
+    fd_write(fd: u32, list: u32, count: u32, into: u32);
+    path_create_directory(fd: u32, path: u32, count: u32);
+    path_filestat_get(fd: u32, flags: u32, path: u32, count: u32, into: u32);
+    path_filestat_set_times(fd: u32, flags: u32, path: u32, count: u32, accessed: u64, modified: u64, set: u32);
+    path_link(fd: u32, flags: u32, path: u32, count: u32, to: u32, name: u32, length: u32);
+    path_open(fd: u32, flags: u32, path: u32, count: u32, how: u32, base: u64, inheriting: u64, mode: u32, into: u32);
+    path_readlink(fd: u32, path: u32, count: u32, at: u32, room: u32, into: u32);
+    path_remove_directory(fd: u32, path: u32, count: u32);
+    path_rename(fd: u32, path: u32, count: u32, to: u32, name: u32, length: u32);
+    path_symlink(path: u32, count: u32, fd: u32, name: u32, length: u32);
+    path_unlink_file(fd: u32, path: u32, count: u32);
+    sock_accept(fd: u32, flags: u32, into: u32);
+    sock_recv(fd: u32, list: u32, count: u32, flags: u32, into: u32, said: u32);
+    sock_send(fd: u32, list: u32, count: u32, flags: u32, into: u32);
+    sock_shutdown(fd: u32, how: u32);
+}
+
+fn arguments() -> Vec<String> {
+    // A program's first argument is its name.
+    core::iter::once("app")
+        .chain(env::args())
+        .map(String::from)
+        .collect()
+}
+
+fn variables() -> Vec<String> {
+    let vars = env::vars();
+    vars.map(|(name, value)| alloc::format!("{name}={value}"))
+        .collect()
+}
+
+#[allow(clippy::unused_async, reason = "the functions are called alike")]
+impl Process<'_> {
+    fn put_strings(&mut self, strings: &[String], mut list: u32, mut text: u32) -> Outcome {
+        for string in strings {
+            self.put_u32(list, text)?;
+            self.put(text, string.as_bytes())?;
+            let end = text.wrapping_add(string.len() as u32);
+            self.put(end, &[0])?;
+            text = end.wrapping_add(1);
+            list = list.wrapping_add(4);
+        }
+        Ok(())
+    }
+
+    fn put_sizes(&mut self, strings: &[String], count: u32, bytes: u32) -> Outcome {
+        let all: usize = strings.iter().map(|string| string.len() + 1).sum();
+        self.put_u32(count, strings.len() as u32)?;
+        self.put_u32(bytes, all as u32)
+    }
+
+    async fn args_get(&mut self, list: u32, text: u32) -> Outcome {
+        self.put_strings(&arguments(), list, text)
+    }
+
+    async fn args_sizes_get(&mut self, count: u32, bytes: u32) -> Outcome {
+        self.put_sizes(&arguments(), count, bytes)
+    }
+
+    async fn environ_get(&mut self, list: u32, text: u32) -> Outcome {
+        self.put_strings(&variables(), list, text)
+    }
+
+    async fn environ_sizes_get(&mut self, count: u32, bytes: u32) -> Outcome {
+        self.put_sizes(&variables(), count, bytes)
+    }
+
+    async fn clock_res_get(&mut self, clock: u32, into: u32) -> Outcome {
+        clock_now(clock)?;
+        self.put_u64(into, 1)
+    }
+
+    async fn clock_time_get(&mut self, clock: u32, _precision: u64, into: u32) -> Outcome {
+        self.put_u64(into, clock_now(clock)?)
+    }
+
+    async fn random_get(&mut self, mut into: u32, mut count: u32) -> Outcome {
+        let mut bytes = [0; 256];
+        while count > 0 {
+            let part = &mut bytes[..count.min(256) as usize];
+            random::fill(part).await.map_err(status)?;
+            self.put(into, part)?;
+            into = into.wrapping_add(part.len() as u32);
+            count -= part.len() as u32;
+        }
+        Ok(())
+    }
+
+    async fn sched_yield(&mut self) -> Outcome {
+        task::yield_now().await;
+        Ok(())
+    }
+
+    async fn proc_raise(&mut self, _signal: u32) -> Outcome {
+        Err(Errno::Notsup)
+    }
+
+    async fn sock_accept(&mut self, _: u32, _: u32, _: u32) -> Outcome {
+        Err(Errno::Notsup)
+    }
+
+    async fn sock_recv(&mut self, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
+        Err(Errno::Notsup)
+    }
+
+    async fn sock_send(&mut self, _: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
+        Err(Errno::Notsup)
+    }
+
+    async fn sock_shutdown(&mut self, _: u32, _: u32) -> Outcome {
+        Err(Errno::Notsup)
+    }
+}
+
+/// Nanoseconds on a clock. Processor time is that of the whole guest, which runs for nobody else.
+fn clock_now(clock: u32) -> core::result::Result<u64, Errno> {
+    match clock {
+        0 => Ok(time::unix_time().as_nanos() as u64),
+        1..=3 => Ok(time::now().as_nanos()),
+        _ => Err(Errno::Inval),
+    }
+}

@@ -1,0 +1,163 @@
+//! `path_*`: what is done beneath directories.
+
+use super::descriptors::{Descriptor, OpenFile};
+use super::files::{APPEND, SYNCED, filestat};
+use super::{Errno, Outcome, Process};
+use crate::files::How;
+
+/// Whether a link at the end of a path is followed.
+const FOLLOW: u32 = 1;
+
+const CREATE: u32 = 1;
+const DIRECTORY: u32 = 2;
+const EXCLUSIVE: u32 = 4;
+const TRUNCATE: u32 = 8;
+
+/// Rights of reading: a file, and a directory.
+const READS: u64 = 1 << 1 | 1 << 14;
+/// Rights of writing: bytes, room, and the size.
+const WRITES: u64 = 1 << 6 | 1 << 8 | 1 << 22;
+
+#[allow(clippy::unused_async, reason = "the functions are called alike")]
+#[allow(clippy::too_many_arguments, reason = "the specification's")]
+impl Process<'_> {
+    pub(super) async fn path_create_directory(
+        &mut self,
+        fd: u32,
+        path: u32,
+        count: u32,
+    ) -> Outcome {
+        let path = self.text(path, count)?;
+        Ok(self.open(fd)?.create_directory(&path).await?)
+    }
+
+    pub(super) async fn path_remove_directory(
+        &mut self,
+        fd: u32,
+        path: u32,
+        count: u32,
+    ) -> Outcome {
+        let path = self.text(path, count)?;
+        Ok(self.open(fd)?.remove_directory(&path).await?)
+    }
+
+    pub(super) async fn path_unlink_file(&mut self, fd: u32, path: u32, count: u32) -> Outcome {
+        let path = self.text(path, count)?;
+        Ok(self.open(fd)?.remove_file(&path).await?)
+    }
+
+    pub(super) async fn path_rename(
+        &mut self,
+        fd: u32,
+        path: u32,
+        count: u32,
+        to: u32,
+        name: u32,
+        length: u32,
+    ) -> Outcome {
+        let (path, name) = (self.text(path, count)?, self.text(name, length)?);
+        let (from, to) = (self.open(fd)?, self.open(to)?);
+        Ok(from.rename(&path, &to, &name).await?)
+    }
+
+    pub(super) async fn path_filestat_get(
+        &mut self,
+        fd: u32,
+        flags: u32,
+        path: u32,
+        count: u32,
+        into: u32,
+    ) -> Outcome {
+        let path = self.text(path, count)?;
+        let open = self.open(fd)?;
+        let found = open.metadata_at(&path, flags & FOLLOW != 0).await?;
+        self.put(into, &filestat(open.identity(&path), &found))
+    }
+
+    pub(super) async fn path_open(
+        &mut self,
+        fd: u32,
+        flags: u32,
+        path: u32,
+        count: u32,
+        how: u32,
+        base: u64,
+        _inheriting: u64,
+        mode: u32,
+        into: u32,
+    ) -> Outcome {
+        let path = self.text(path, count)?;
+        if mode & SYNCED != 0 {
+            return Err(Errno::Notsup);
+        }
+        let how = How {
+            follow: flags & FOLLOW != 0,
+            create: how & CREATE != 0,
+            directory: how & DIRECTORY != 0,
+            exclusive: how & EXCLUSIVE != 0,
+            truncate: how & TRUNCATE != 0,
+            reads: base & READS != 0,
+            writes: base & WRITES != 0,
+        };
+        let open = self.open(fd)?.open(&path, how).await?;
+        let mut file = OpenFile::new(open);
+        file.appending = OpenFile::appends(&file.open, mode & APPEND != 0).await?;
+        let fd = self.descriptors().add(Descriptor::File(file))?;
+        self.put_u32(into, fd)
+    }
+
+    pub(super) async fn path_filestat_set_times(
+        &mut self,
+        fd: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u64,
+        _: u64,
+        _: u32,
+    ) -> Outcome {
+        self.without_operation(fd)
+    }
+
+    pub(super) async fn path_link(
+        &mut self,
+        fd: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+    ) -> Outcome {
+        self.without_operation(fd)
+    }
+
+    pub(super) async fn path_readlink(
+        &mut self,
+        fd: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+    ) -> Outcome {
+        self.without_operation(fd)
+    }
+
+    pub(super) async fn path_symlink(
+        &mut self,
+        _: u32,
+        _: u32,
+        fd: u32,
+        _: u32,
+        _: u32,
+    ) -> Outcome {
+        self.without_operation(fd)
+    }
+
+    /// What the host has no operation for.
+    fn without_operation(&mut self, fd: u32) -> Outcome {
+        self.file(fd)?;
+        Err(Errno::Notsup)
+    }
+}
