@@ -258,6 +258,16 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                     cargo(),
                     "fmt --all --check --manifest-path guest/wasm/Cargo.toml",
                 ),
+                with(
+                    cargo(),
+                    "clippy --locked --manifest-path host/wasm/Cargo.toml --target-dir target \
+                     --all-targets -- --deny warnings",
+                ),
+                with(
+                    cargo(),
+                    "clippy --locked --release --manifest-path guest/wasm/Cargo.toml \
+                     --target-dir target/guests-wasm -- --deny warnings",
+                ),
                 with(cargo(), "build --package wakebox-cli"),
                 with(
                     cargo(),
