@@ -7,6 +7,7 @@
 //! | `tuple`, `record` | a tuple, or a struct with its fields in their order |
 //! | `option<T>`, `result<T, E>` | `Option<T>`, `Result<T, E>`, `()` where there is no type |
 //! | `variant`, `enum` | an enum with its cases in their order |
+//! | `flags` | a struct with a `bool` for each, in their order |
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wasmtime::component::Val;
 use wasmtime::component::types::{ComponentFunc, Type};
 
-/// Whether a value of this type can go to the host: no handles, streams, futures and flags.
+/// Whether a value of this type can go to the host: no handles, streams and futures.
 pub(crate) fn travels(ty: &Type) -> bool {
     match ty {
         Type::List(list) => travels(&list.ty()),
@@ -35,7 +36,6 @@ pub(crate) fn travels(ty: &Type) -> bool {
         | Type::Future(_)
         | Type::Stream(_)
         | Type::ErrorContext
-        | Type::Flags(_)
         | Type::Map(_)
         | Type::FixedLengthList(_) => false,
         _ => true,
@@ -106,6 +106,14 @@ impl Serialize for Typed<'_> {
                 };
                 s.serialize_newtype_variant("", index, "", &Perhaps(ty, value.as_deref()))
             }
+            (Type::Flags(flags), Val::Flags(set)) => {
+                let names = flags.names();
+                let mut tuple = s.serialize_tuple(names.len())?;
+                for name in names {
+                    tuple.serialize_element(&set.iter().any(|is_set| is_set == name))?;
+                }
+                tuple.end()
+            }
             (Type::Enum(kind), Val::Enum(name)) => {
                 let index = kind.names().position(|case| case == name);
                 s.serialize_unit_variant("", index.unwrap_or_default() as u32, "")
@@ -169,6 +177,7 @@ fn read<'de, D: Deserializer<'de>>(ty: &Type, d: D) -> Result<Val, D::Error> {
         Type::List(_) => d.deserialize_seq(Of(ty))?,
         Type::Tuple(tuple) => d.deserialize_tuple(tuple.types().len(), Of(ty))?,
         Type::Record(record) => d.deserialize_tuple(record.fields().len(), Of(ty))?,
+        Type::Flags(flags) => d.deserialize_tuple(flags.names().len(), Of(ty))?,
         Type::Option(_) => d.deserialize_option(Of(ty))?,
         Type::Result(_) => d.deserialize_enum("", &["", ""], Of(ty))?,
         Type::Enum(_) | Type::Variant(_) => d.deserialize_enum("", &[], Of(ty))?,
@@ -212,6 +221,16 @@ impl<'de> Visitor<'de> for Of<'_> {
                 let fields = record.fields();
                 let fields = fields.map(|field| Ok((field.name.to_string(), next(field.ty)?)));
                 fields.collect::<Result<_, _>>().map(Val::Record)
+            }
+            Type::Flags(flags) => {
+                let mut set = Vec::new();
+                for name in flags.names() {
+                    let is_set = parts.next_element()?;
+                    if is_set.ok_or_else(|| A::Error::custom("too few flags"))? {
+                        set.push(name.to_string());
+                    }
+                }
+                Ok(Val::Flags(set))
             }
             Type::List(list) => {
                 let ty = Expected(Some(list.ty()));

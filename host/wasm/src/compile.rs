@@ -39,13 +39,13 @@ pub(crate) fn engine() -> Result<Engine> {
 }
 
 /// What is compiled.
-enum Kind {
+pub(crate) enum Kind {
     Component,
     Module,
 }
 
 /// A component or a module in binary, which may have been given as text.
-fn binary(component: &[u8]) -> Result<(Kind, std::borrow::Cow<'_, [u8]>)> {
+pub(crate) fn binary(component: &[u8]) -> Result<(Kind, std::borrow::Cow<'_, [u8]>)> {
     let bytes =
         wat::parse_bytes(component).context("this is neither WebAssembly nor its text format")?;
     let Some(header) = bytes.first_chunk::<8>() else {

@@ -19,9 +19,11 @@ mod compile;
 // What both sides of an image agree on.
 #[path = "../../../guest/wasm/src/head.rs"]
 mod head;
+mod inspect;
 
 pub use self::cache::Cache;
 pub use self::compile::compile;
+pub use self::inspect::inspect;
 
 /// The runtime guest, which is built with this crate.
 const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));

@@ -28,6 +28,11 @@ enum Command {
         #[arg(long, default_value_t = 4096)]
         memory: u64,
     },
+    /// Say what a component or a core module imports and exports, which grants it needs, and what is missing
+    Inspect {
+        /// The component or module, in binary or as text (`.wat`)
+        component: PathBuf,
+    },
     /// The compiled code that is kept, so that a component is compiled once
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -63,6 +68,13 @@ fn run(command: Command) -> Result<()> {
             limit(Resource::As, memory.saturating_mul(1 << 20))?;
             compile(&component, &output)
         }
+        Command::Inspect { component } => {
+            limit(Resource::Cpu, INSPECT_SECONDS)?;
+            limit(Resource::As, INSPECT_BYTES)?;
+            let said = read(&component).and_then(|bytes| wakebox_wasm::inspect(&bytes));
+            let said = said.with_context(|| component.display().to_string())?;
+            Ok(std::io::stdout().write_all(said.as_bytes())?)
+        }
         Command::Cache(CacheCommand::Path) => {
             println!("{}", Cache::path()?.display());
             Ok(())
@@ -97,6 +109,10 @@ fn image(component: &[u8]) -> Result<Vec<u8>> {
         }
     }
 }
+
+/// What looking at a component may take.
+const INSPECT_SECONDS: u64 = 60;
+const INSPECT_BYTES: u64 = 4 << 30;
 
 /// Most bytes of a component.
 const COMPONENT_MAX: u64 = 256 << 20;

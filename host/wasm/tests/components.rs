@@ -99,6 +99,13 @@ enum Kind {
     Large,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Rights {
+    read: bool,
+    write: bool,
+    run: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct All {
     list: Vec<(u8, i16)>,
@@ -107,6 +114,7 @@ struct All {
     done: Result<(), ()>,
     shapes: Vec<Shape>,
     kind: Kind,
+    rights: Rights,
     numbers: (u8, i8, u16, i32, u32, i64, u64, f32, bool),
 }
 
@@ -123,6 +131,11 @@ async fn values_of_every_kind_travel_both_ways() {
             Shape::Named("square".into()),
         ],
         kind: Kind::Large,
+        rights: Rights {
+            read: true,
+            write: false,
+            run: true,
+        },
         numbers: (
             255,
             -128,
@@ -141,6 +154,11 @@ async fn values_of_every_kind_travel_both_ways() {
         result: Err(-1.5),
         done: Ok(()),
         kind: Kind::Small,
+        rights: Rights {
+            read: false,
+            write: true,
+            run: false,
+        },
         ..all.clone()
     };
     for all in [all, other] {

@@ -2,6 +2,7 @@
 (component
   (import "my:app/carry" (instance $carry
     (type $kind (enum "small" "large")) (export "kind" (type $kind-out (eq $kind)))
+    (type $rights (flags "read" "write" "run")) (export "rights" (type $rights-out (eq $rights)))
     (type $shape (variant (case "none") (case "circle" f64) (case "named" string)))
     (export "shape" (type $shape-out (eq $shape)))
     (type $all (record
@@ -11,6 +12,7 @@
       (field "done" (result))
       (field "shapes" (list $shape-out))
       (field "kind" $kind-out)
+      (field "rights" $rights-out)
       (field "numbers" (tuple u8 s8 u16 s32 u32 s64 u64 f32 bool))))
     (export "all" (type $all-out (eq $all)))
     (export "make" (func (result $all-out)))

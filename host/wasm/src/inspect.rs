@@ -1,0 +1,214 @@
+//! What a component, or a core module, wants of its world: what it imports, which grant that needs, and what
+//! nobody provides.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, bail};
+use wasmparser::{Parser, Payload};
+use wit_parser::decoding::{DecodedWasm, decode};
+use wit_parser::{Resolve, WorldId, WorldItem};
+
+use crate::compile::{Kind, binary};
+
+/// The interfaces of WASI 0.2 that the runtime guest provides, and the option of `wakebox run` without which
+/// there is nothing behind one.
+const PROVIDED: [(&str, &str); 20] = [
+    ("wasi:cli/environment", "--env NAME=VALUE"),
+    ("wasi:cli/exit", ""),
+    ("wasi:cli/stderr", ""),
+    ("wasi:cli/stdin", ""),
+    ("wasi:cli/stdout", ""),
+    ("wasi:cli/terminal-input", ""),
+    ("wasi:cli/terminal-output", ""),
+    ("wasi:cli/terminal-stderr", ""),
+    ("wasi:cli/terminal-stdin", ""),
+    ("wasi:cli/terminal-stdout", ""),
+    ("wasi:clocks/monotonic-clock", ""),
+    ("wasi:clocks/wall-clock", ""),
+    ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
+    ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
+    ("wasi:io/error", ""),
+    ("wasi:io/poll", ""),
+    ("wasi:io/streams", ""),
+    ("wasi:random/insecure", ""),
+    ("wasi:random/insecure-seed", ""),
+    ("wasi:random/random", ""),
+];
+
+/// The functions of preview 1, all of which it provides.
+const PREVIEW1: &str = "
+    args_get args_sizes_get clock_res_get clock_time_get environ_get environ_sizes_get
+    fd_advise fd_allocate fd_close fd_datasync fd_fdstat_get fd_fdstat_set_flags
+    fd_fdstat_set_rights fd_filestat_get fd_filestat_set_size fd_filestat_set_times
+    fd_pread fd_prestat_dir_name fd_prestat_get fd_pwrite fd_read fd_readdir fd_renumber
+    fd_seek fd_sync fd_tell fd_write path_create_directory path_filestat_get
+    path_filestat_set_times path_link path_open path_readlink path_remove_directory
+    path_rename path_symlink path_unlink_file poll_oneoff proc_exit proc_raise
+    random_get sched_yield sock_accept sock_recv sock_send sock_shutdown";
+
+/// What is said of one, line by line.
+#[derive(Default)]
+struct Report {
+    imports: String,
+    exports: String,
+    missing: String,
+}
+
+impl Report {
+    fn import(&mut self, name: &str, what: &str) -> Result<()> {
+        Ok(writeln!(self.imports, "  {name}: {what}")?)
+    }
+
+    fn missing(&mut self, what: &str) -> Result<()> {
+        Ok(writeln!(self.missing, "  {what}")?)
+    }
+
+    fn text(self, what: &str) -> String {
+        let or = |text: String, none: &str| {
+            if text.is_empty() {
+                format!("  {none}\n")
+            } else {
+                text
+            }
+        };
+        format!(
+            "{what}\nexports\n{}imports\n{}missing for `wakebox run`\n{}",
+            or(self.exports, "nothing"),
+            or(self.imports, "nothing"),
+            or(self.missing, "nothing")
+        )
+    }
+}
+
+/// Says, in lines of text, what a component or a core module exports and imports, which grant each import
+/// needs, and what is missing.
+///
+/// # Errors
+///
+/// If it is neither, or not a valid one.
+pub fn inspect(component: &[u8]) -> Result<String> {
+    let (kind, bytes) = binary(component)?;
+    match kind {
+        Kind::Module => module(&bytes).context("the module is not valid"),
+        Kind::Component => match decode(&bytes).context("the component is not valid")? {
+            DecodedWasm::Component(resolve, world) => of_world(&resolve, world),
+            DecodedWasm::WitPackage(..) => {
+                bail!("this is a package of interfaces, and no component")
+            }
+        },
+    }
+}
+
+fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
+    let mut report = Report::default();
+    let world = &resolve.worlds[world];
+    let mut has_run = false;
+    for (key, item) in &world.exports {
+        let name = resolve.name_world_key(key);
+        let runs = name.starts_with("wasi:cli/run@0.2.")
+            || matches!(item, WorldItem::Function(function) if function.name == "run");
+        has_run |= runs;
+        let what = if runs { ": the program" } else { "" };
+        writeln!(report.exports, "  {name}{what}")?;
+    }
+    if !has_run {
+        report.missing("wasi:cli/run@0.2, or a function `run`: there is no program")?;
+    }
+    for (key, item) in &world.imports {
+        let name = resolve.name_world_key(key);
+        match item {
+            WorldItem::Interface { id, .. } => {
+                let functions = resolve.interfaces[*id].functions.keys();
+                interface(
+                    &mut report,
+                    &name,
+                    &functions.map(String::as_str).collect::<Vec<_>>(),
+                )?;
+            }
+            WorldItem::Function(function) => host_functions(&mut report, &name, &[&function.name])?,
+            WorldItem::Type { .. } => {}
+        }
+    }
+    Ok(report.text("component"))
+}
+
+fn interface(report: &mut Report, name: &str, functions: &[&str]) -> Result<()> {
+    let (base, version) = name.split_once('@').unwrap_or((name, ""));
+    let provided = PROVIDED.iter().find(|(interface, _)| *interface == base);
+    match provided {
+        Some((_, "")) if version.starts_with("0.2.") => report.import(name, "provided"),
+        Some((_, grant)) if version.starts_with("0.2.") => {
+            report.import(name, &format!("provided; what is there, {grant} grants"))
+        }
+        // Types alone are nobody's to provide.
+        _ if functions.is_empty() => report.import(name, "types alone"),
+        _ if base.starts_with("wasi:") => {
+            report.import(name, "not provided: whoever calls it is ended")?;
+            report.missing(name)
+        }
+        _ => {
+            let functions: Vec<String> = functions
+                .iter()
+                .map(|function| format!("{base}.{function}"))
+                .collect();
+            let functions: Vec<&str> = functions.iter().map(String::as_str).collect();
+            host_functions(report, name, &functions)
+        }
+    }
+}
+
+/// Functions that the embedding program gives.
+fn host_functions(report: &mut Report, name: &str, functions: &[&str]) -> Result<()> {
+    let list = functions.join("`, `");
+    report.import(
+        name,
+        &format!("host functions `{list}` (`Builder::host_fn`)"),
+    )?;
+    functions
+        .iter()
+        .try_for_each(|function| report.missing(&format!("{function}, a host function")))
+}
+
+fn module(bytes: &[u8]) -> Result<String> {
+    let mut report = Report::default();
+    let (mut has_start, mut files) = (false, false);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    let name = format!("{}#{}", import.module, import.name);
+                    let is_provided = import.module == "wasi_snapshot_preview1"
+                        && PREVIEW1.split_whitespace().any(|name| name == import.name);
+                    files |= is_provided && import.name.starts_with("path_");
+                    if is_provided {
+                        report.import(&name, "provided")?;
+                    } else {
+                        report.import(&name, "not provided")?;
+                        report.missing(&name)?;
+                    }
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let name = export?.name;
+                    has_start |= name == "_start";
+                    let what = if name == "_start" {
+                        ": the program"
+                    } else {
+                        ""
+                    };
+                    writeln!(report.exports, "  {name}{what}")?;
+                }
+            }
+            _ => {}
+        }
+    }
+    if files {
+        report.imports += "  files: what is there, --dir HOST:GUEST[:ro] grants\n";
+    }
+    if !has_start {
+        report.missing("_start: there is no program")?;
+    }
+    Ok(report.text("core module, WASI preview 1"))
+}
