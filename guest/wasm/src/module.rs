@@ -11,7 +11,7 @@ use crate::preview1;
 /// Runs `_start`, and gives the exit code.
 pub(crate) async fn run(engine: &Engine, module: Module) -> Result<i32> {
     let mut linker = Linker::new(engine);
-    preview1::link(&mut linker)?;
+    preview1::link(engine, &mut linker)?;
     let missing: Vec<String> = module
         .imports()
         .filter(|import| !preview1::provides(import.module(), import.name()))

@@ -15,7 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use wakebox_guest::{env, process, random, task, time};
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{Caller, Engine, FuncType, Linker, Result, Val, ValType};
 
 use self::descriptors::Descriptors;
 use self::errno::Errno;
@@ -47,32 +47,105 @@ impl Process<'_> {
     }
 }
 
-/// Defines [`link`] and [`provides`] of methods of [`Process`].
+/// An argument.
+trait Argument {
+    const TYPE: ValType;
+    fn of(value: &Val) -> Self;
+}
+
+impl Argument for u32 {
+    const TYPE: ValType = ValType::I32;
+    fn of(value: &Val) -> Self {
+        value.i32().map_or(0, i32::cast_unsigned)
+    }
+}
+
+impl Argument for u64 {
+    const TYPE: ValType = ValType::I64;
+    fn of(value: &Val) -> Self {
+        value.i64().map_or(0, i64::cast_unsigned)
+    }
+}
+
+impl Argument for i64 {
+    const TYPE: ValType = ValType::I64;
+    fn of(value: &Val) -> Self {
+        value.i64().unwrap_or(0)
+    }
+}
+
+/// Defines [`Function`] of methods of [`Process`].
 macro_rules! functions {
     ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
-        /// Links all functions.
-        pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
-            $(
-                linker.func_wrap_async(
-                    MODULE,
-                    stringify!($name),
-                    |caller: Caller<'_, State>, ($($argument,)*): ($($ty,)*)| {
-                        Box::new(OneThread(async move {
-                            let outcome = Process(caller).$name($($argument),*).await;
-                            outcome.map_or_else(|errno| errno as u32, |()| 0)
-                        }))
-                    },
-                )?;
-            )*
-            linker.func_wrap(MODULE, "proc_exit", |code: i32| -> () { process::exit(code) })?;
-            Ok(())
+        /// A function that gives an error number.
+        #[derive(Clone, Copy)]
+        #[allow(non_camel_case_types, reason = "the specification's names")]
+        enum Function {
+            $($name,)*
         }
 
-        /// Whether there is a function.
-        pub(crate) fn provides(module: &str, function: &str) -> bool {
-            module == MODULE && matches!(function, "proc_exit" $(| stringify!($name))*)
+        impl Function {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            fn parameters(self) -> Vec<ValType> {
+                match self {
+                    $(Self::$name => alloc::vec![$(<$ty>::TYPE),*],)*
+                }
+            }
+
+            async fn call(self, mut process: Process<'_>, arguments: &[Val]) -> Outcome {
+                // Those that are missing cannot be: the types are checked.
+                let mut _next = arguments.iter();
+                match self {
+                    $(Self::$name => {
+                        $(let $argument = _next.next().map_or(0, <$ty>::of);)*
+                        process.$name($($argument),*).await
+                    })*
+                }
+            }
         }
     };
+}
+
+/// Links all functions. They share what surrounds a call: one of its own for each would double this program.
+pub(crate) fn link(engine: &Engine, linker: &mut Linker<State>) -> Result<()> {
+    for &function in Function::ALL {
+        let ty = FuncType::new(
+            engine,
+            function.parameters().iter().cloned(),
+            [ValType::I32],
+        );
+        linker.func_new_async(
+            MODULE,
+            function.name(),
+            ty,
+            move |caller, arguments, results| {
+                Box::new(OneThread(async move {
+                    let outcome = function.call(Process(caller), arguments).await;
+                    let errno = outcome.map_or_else(|errno| errno as i32, |()| 0);
+                    if let Some(result) = results.first_mut() {
+                        *result = Val::I32(errno);
+                    }
+                    Ok(())
+                }))
+            },
+        )?;
+    }
+    let exit = |code: i32| -> () { process::exit(code) };
+    linker.func_wrap(MODULE, "proc_exit", exit)?;
+    Ok(())
+}
+
+/// Whether there is a function.
+pub(crate) fn provides(module: &str, function: &str) -> bool {
+    let is_one = |known: &Function| known.name() == function;
+    module == MODULE && (function == "proc_exit" || Function::ALL.iter().any(is_one))
 }
 
 functions! {
