@@ -99,6 +99,15 @@ pub const STACK: u64 = 0x4800_0000;
 /// Most bytes of stack, of all processors together, with the guard pages between them.
 pub const STACK_MAX: u64 = 0x400_0000;
 
+/// Most bytes of stack of each of so many processors, whole pages.
+#[must_use]
+pub const fn stack_max(processors: u32) -> u64 {
+    match processors {
+        0 | 1 => STACK_MAX,
+        _ => (STACK_MAX / processors as u64 - PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE,
+    }
+}
+
 /// Lowest mapped address of a processor's stack, if each has `len` bytes, whole pages: they lie one above the other,
 /// with a guard page between two.
 #[must_use]

@@ -40,7 +40,7 @@ use crate::debug::symbols::Symbols;
 use crate::debug::unwind;
 use crate::driver::backend::Backend;
 use crate::driver::inflight::Ready;
-use crate::driver::{Driver, Ended};
+use crate::driver::{Driver, Ended, Stood};
 use crate::elf::fuel::{Fuel, limits};
 use crate::error::LoadError;
 use crate::limits::Limits;
@@ -143,7 +143,7 @@ impl Bench {
         let resources = resources(&memory, &self.policy);
         let callables = &resources.callables;
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
-        let mut driver = driver_of(&memory, (0, 0), resources);
+        let mut driver = driver_of(&memory, &[], resources);
         let Ends {
             mut submissions,
             mut completions,
@@ -196,7 +196,7 @@ impl Bench {
         let plan = memory.plan();
         memory.write(plan.arena.offset, &arena[..arena.len().min(ARENA)]);
         let resources = resources(&memory, &self.policy);
-        let mut driver = driver_of(&memory, (0, 0), resources);
+        let mut driver = driver_of(&memory, &[], resources);
         let Ends {
             mut submissions,
             mut completions,
@@ -240,7 +240,7 @@ impl Bench {
         let resources = resources(&memory, &self.policy);
         let callables = &resources.callables;
         callables.enter(self.runtime.handle().clone(), tracing::Span::none());
-        let mut stood = driver_of(&memory, (driver.taken, driver.published), resources);
+        let mut stood = driver_of(&memory, &driver.rings, resources);
         self.runtime.block_on(async {
             // Whether the guest's rings are as they were is the guest's affair.
             if stood.begin_again(&driver.in_flight).is_ok() {
@@ -411,13 +411,12 @@ pub(crate) fn driver(arena: u64, policy: &Policy) -> (Arc<GuestMemory>, Driver<T
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let memory = memory_with(&image, arena);
     let resources = resources_with(&memory, policy, 64 << 20);
-    let driver = driver_of(&memory, (0, 0), resources);
+    let driver = driver_of(&memory, &[], resources);
     (memory, driver)
 }
 
-/// A driver whom nobody watches, over the rings in this memory, of which so many submissions have been
-/// taken and completions published.
-fn driver_of<B: Backend>(memory: &Arc<GuestMemory>, stood: (u32, u32), backend: B) -> Driver<B> {
+/// A driver whom nobody watches, over the rings in this memory, which stand so.
+fn driver_of<B: Backend>(memory: &Arc<GuestMemory>, stood: &[Stood], backend: B) -> Driver<B> {
     Driver::new(
         memory,
         stood,

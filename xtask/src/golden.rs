@@ -9,8 +9,8 @@ use crate::guests::{self, Profile};
 use crate::process::{self, cargo};
 use crate::workspace;
 
-/// The version of the format that is written.
-const VERSION: u32 = 1;
+/// The latest version of the format, in which a guest with several processors is written.
+const VERSION: u32 = 2;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     args.all_done()?;
@@ -22,11 +22,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             to.display()
         );
     }
-    guests::build_as_tested(Profile::Release, "wakebox-probes", "templates")?;
+    guests::build_as_tested(Profile::Release, guests::SPREAD, "copies")?;
     let folder = workspace::target()?.join("golden");
     std::fs::create_dir_all(&folder)?;
     let (guest, taken) = (folder.join("guest"), folder.join("taken"));
-    let built = guests::path(Profile::Release, "templates")?;
+    let built = guests::path(Profile::Release, "copies")?;
     process::check(
         Command::new("strip")
             .arg("--strip-all")
@@ -44,9 +44,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             .args([
                 "snapshot",
                 "--at",
-                "call:count",
+                "call:slept",
                 "--mem",
                 "8M",
+                "--limit",
+                "processors=3",
                 "--wake",
                 "out",
                 "-o",

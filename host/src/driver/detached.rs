@@ -21,14 +21,13 @@ where
     /// memory from elsewhere.
     pub(crate) fn detach(&mut self) -> bool {
         // Since the guest was seen to have nothing to do, a poller may have published something for it.
-        let has_seen_all = || self.published() == wake::guest_has_seen(self.queue.control());
         self.detached = !self.has_submissions()
             && !self.has_ready()
             && self.closing.is_none()
             && self.remains.is_none()
             && self.broken.is_none()
             && self.inflight.may_all_be_dropped()
-            && has_seen_all();
+            && self.guest_sleeps_else_wake();
         self.detached
     }
 
@@ -36,7 +35,9 @@ where
     pub(crate) fn attach(&mut self) {
         self.detached = false;
         // What a poller has said before may lie in memory yet; it says it again when it looks.
-        let _ = wake::driver_may_sleep(self.queue.control(), self.taken());
+        for queue in self.queues() {
+            let _ = wake::driver_may_sleep(queue.control(), queue.taken());
+        }
     }
 
     /// Whether the guest has no machine and something is ready, for which it needs one.

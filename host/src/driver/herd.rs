@@ -12,13 +12,15 @@ use wakebox_vmm::memory::Shared;
 use wakebox_vmm::signal::{RunPage, VcpuKick};
 
 use super::member::Member;
+use super::rings::Names;
 
 /// All processors of a guest.
 #[derive(Debug)]
 pub(crate) struct Herd {
     members: Box<[One]>,
-    /// Bits of a slot's number that are the ring's.
-    ring_bits: u32,
+    names: Names,
+    /// Whether the first is to be woken when all sleep. Written and read under the driver's lock.
+    is_awaited: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -47,8 +49,9 @@ impl Herd {
             .collect();
         members[0].has_begun.store(true, Ordering::Relaxed);
         Self {
-            ring_bits: members.len().next_power_of_two().trailing_zeros(),
+            names: Names::of(members.len() as u32),
             members,
+            is_awaited: AtomicBool::new(false),
         }
     }
 
@@ -120,6 +123,25 @@ impl Herd {
         })
     }
 
+    /// The same; if one does not, the first is woken when all do.
+    pub(super) fn all_sleep_else_wake_first(&self, published: impl Fn(u32) -> u32) -> bool {
+        let all_sleep = self.all_sleep(published);
+        self.is_awaited.store(!all_sleep, Ordering::Relaxed);
+        all_sleep
+    }
+
+    /// Whether the first is to be woken when all sleep.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// All sleep, under the driver's lock, of which this one is the last to do so.
+    pub(super) fn slept_last(&self, processor: u32) {
+        if self.is_awaited.swap(false, Ordering::Relaxed) && processor != 0 {
+            self.one(0).member.wake();
+        }
+    }
+
     /// How many completions a guest's processor has said that it has seen, and other words of its control page.
     pub(crate) fn control(&self, processor: u32) -> &Shared<MappedControl> {
         &self.one(processor).control
@@ -135,7 +157,7 @@ impl One {
 /// An operation can go on.
 impl super::ready::Owners for Herd {
     fn ready(&self, slot: u32) {
-        let ring = slot & ((1 << self.ring_bits) - 1);
+        let ring = self.names.ring(slot);
         if let Some(one) = self.members.get(ring as usize) {
             one.member.look();
         }

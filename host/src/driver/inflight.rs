@@ -20,6 +20,7 @@ use wakebox_vmm::signal::RunPage;
 
 use super::Violation;
 use super::backend::Operation;
+use super::rings::Names;
 use crate::observe::Recorder;
 
 /// The queue of operations that can go on, of a driver beside a vCPU of KVM.
@@ -88,8 +89,7 @@ pub(crate) struct InFlight<O> {
     slots: Vec<Slot<O>>,
     /// Slots of each ring.
     most: u32,
-    /// How many bits of a slot's number here are the ring's.
-    ring_bits: u32,
+    names: Names,
     len: u32,
     /// How many of them are of each ring, if there are several.
     lens: Vec<u32>,
@@ -127,7 +127,7 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         Self {
             slots: Vec::new(),
             most,
-            ring_bits: rings.next_power_of_two().trailing_zeros(),
+            names: Names::of(rings),
             len: 0,
             lens,
             ready,
@@ -159,28 +159,22 @@ impl<O: Operation<End: From<Status>>> InFlight<O> {
         self.lens.get(ring as usize).copied().unwrap_or(self.len)
     }
 
-    /// What an operation is called here that a ring calls so: tokens of two rings may be the same. The token
-    /// was [checked](Self::check_slot).
+    /// What an operation is called here that a ring calls so. The token was [checked](Self::check_slot).
     #[inline]
     pub(crate) fn of_ring(&self, ring: u32, token: Token) -> Token {
-        Token {
-            slot: token.slot << self.ring_bits | ring,
-            ..token
-        }
+        self.names.of_ring(ring, token)
     }
 
     /// The ring of an operation, and what that calls it.
     #[inline]
     pub(crate) fn in_ring(&self, token: Token) -> (u32, Token) {
-        let ring = token.slot & ((1 << self.ring_bits) - 1);
-        let slot = token.slot >> self.ring_bits;
-        (ring, Token { slot, ..token })
+        self.names.in_ring(token)
     }
 
     /// One more, or one less, of the ring of this slot.
     #[inline]
     fn count(&mut self, slot: u32, more: bool) {
-        let ring = slot & ((1 << self.ring_bits) - 1);
+        let ring = self.names.ring(slot);
         let one = if more { 1 } else { u32::MAX };
         self.len = self.len.wrapping_add(one);
         if let Some(len) = self.lens.get_mut(ring as usize) {

@@ -40,7 +40,7 @@ pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;
 pub(crate) mod ready;
-mod rings;
+pub(crate) mod rings;
 
 use std::sync::Arc;
 use std::task::Context;
@@ -56,6 +56,7 @@ use self::backend::{Backend, Started};
 use self::closing::Remains;
 use self::herd::Herd;
 use self::inflight::{InFlight, Ready};
+pub(crate) use self::rings::Stood;
 use crate::allowance::{self, Allowance, Quota};
 use crate::observe::Observer;
 pub(crate) use crate::outcome::Violation;
@@ -151,24 +152,24 @@ pub(crate) struct Driver<
 }
 
 impl<B: Backend> Driver<B> {
-    /// A driver for the rings in `memory`, of which so many submissions have been taken and completions
-    /// published: none, or where others stood.
+    /// A driver for the rings in `memory`, which stand where those of others stood, or at their beginning.
     pub(crate) fn new(
         memory: &Arc<GuestMemory>,
-        (taken, published): (u32, u32),
+        stood: &[Stood],
         backend: B,
         ready: Arc<Ready>,
         observer: Observer,
     ) -> Self {
-        let queue = |processor, taken, published| {
+        let queue = |processor| {
+            let stood = stood.get(processor as usize).copied();
+            let Stood { taken, published } = stood.unwrap_or_default();
             let submissions = memory.submissions_of(processor);
             let completions = memory.completions_of(processor);
             let control = memory.control_of(processor);
             Queue::resuming(control, submissions, completions, taken, published)
         };
-        let first = queue(0, taken, published);
-        let others = (1..memory.plan().processors()).map(|processor| queue(processor, 0, 0));
-        Self::over(first, others.collect(), backend, ready, observer)
+        let others = (1..memory.plan().processors()).map(queue);
+        Self::over(queue(0), others.collect(), backend, ready, observer)
     }
 }
 
@@ -353,7 +354,7 @@ where
         };
         match self.backend.start(request) {
             Started::Done(end) => self.complete(token, end),
-            Started::Pending(operation) => self.go_on(token, request, operation),
+            Started::Pending(operation) => self.put_in(token, request, operation),
             Started::Closed { operations, then } => {
                 self.closing = Some(Closing {
                     close: token,
@@ -372,25 +373,35 @@ where
     ///
     /// They cannot have been in flight together.
     pub(crate) fn begin_again(&mut self, in_flight: &[(Token, Request)]) -> Result<(), Violation> {
-        let count = u32::try_from(in_flight.len()).unwrap_or(u32::MAX);
-        self.queue.keep_slots(count)?;
+        self.keep_slots(in_flight)?;
         for (token, request) in in_flight {
-            self.inflight.check_slot(*token)?;
             self.observer.begins(&request.submission(*token));
             match self.backend.start_again(*request) {
                 Started::Done(end) => self.complete(*token, end)?,
-                Started::Pending(operation) => self.go_on(*token, *request, operation)?,
+                Started::Pending(operation) => self.put_in(*token, *request, operation)?,
                 // Nothing is open that could be closed.
                 Started::Closed { .. } => self.complete(*token, Status::BadHandle.into())?,
             }
         }
-        self.queue.finish();
+        self.finish_in_all();
         Ok(())
     }
 
-    /// Has turns do nothing, or something again, for which the caller then sees to a turn.
-    pub(crate) fn pause(&mut self, paused: bool) {
-        self.paused = paused;
+    /// Has turns do nothing until this [ends](Self::go_on), if the guest sleeps, which it then does until then. Returns
+    /// whether it does. If it does not, the task of its first processor is woken when it does.
+    pub(crate) fn pause(&mut self) -> bool {
+        self.paused = self.guest_sleeps_else_wake();
+        self.paused
+    }
+
+    /// Turns do something again, and the caller sees to one.
+    pub(crate) fn go_on(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether turns do nothing, for which somebody sees to one later.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.paused || self.detached
     }
 
     /// Cancels an operation of a ring, if it is in flight yet and may be dropped.
@@ -414,7 +425,7 @@ where
     }
 
     /// Puts an operation into its slot, unless it is done at its first poll.
-    fn go_on(
+    fn put_in(
         &mut self,
         token: Token,
         request: Request,
@@ -438,7 +449,7 @@ where
             return self.cancel(target);
         }
         match closing.then {
-            Some(operation) => self.go_on(closing.close, closing.request, operation),
+            Some(operation) => self.put_in(closing.close, closing.request, operation),
             None => self.complete(closing.close, Status::Ok.into()),
         }
     }

@@ -217,6 +217,14 @@ impl<B: Backend> Placement<B> {
             let mut ended = driver.turn(None)?.ended;
             // Registered, then looked.
             herd.register(processor, context.waker());
+            if driver.is_silent() {
+                // All processors sleep, and whoever has silenced it wakes those for whom there is something then.
+                return Ok(Standing {
+                    ended,
+                    has_news: false,
+                    is_stuck: false,
+                });
+            }
             if ended == Ended::Done && driver.wants_turn() {
                 ended = Ended::Spent;
             }

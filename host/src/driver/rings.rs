@@ -1,17 +1,65 @@
 //! The driver of a guest with several processors, each of which has rings of its own.
 //!
 //! All rings are served in each turn. An operation goes by one name here, whichever ring it came from: its
-//! slot's number, and in the lower bits that of the ring ([`InFlight::of_ring`](super::inflight::InFlight)).
+//! slot's number, and in the lower bits that of the ring ([`Names`]).
 
 use std::sync::Arc;
 
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{Control, Slots};
+use wakebox_abi::op::Request;
 use wakebox_abi::queue::Queue;
 
 use super::backend::Backend;
 use super::herd::Herd;
 use super::{Driver, Violation};
+
+/// Where a processor's rings stand: free-running counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stood {
+    /// Of submissions taken.
+    pub(crate) taken: u32,
+    /// Of completions published.
+    pub(crate) published: u32,
+}
+
+/// How the operations of several rings are called by different names: tokens of two rings may be the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    /// Bits of a slot's number that are the ring's.
+    bits: u32,
+}
+
+impl Names {
+    /// Those of so many rings.
+    pub(crate) fn of(rings: u32) -> Self {
+        Self {
+            bits: rings.next_power_of_two().trailing_zeros(),
+        }
+    }
+
+    /// What an operation is called that a ring calls so.
+    #[inline]
+    pub(crate) fn of_ring(self, ring: u32, token: Token) -> Token {
+        Token {
+            slot: token.slot << self.bits | ring,
+            ..token
+        }
+    }
+
+    /// The ring of an operation, and what that calls it.
+    #[inline]
+    pub(crate) fn in_ring(self, token: Token) -> (u32, Token) {
+        let slot = token.slot >> self.bits;
+        (self.ring(token.slot), Token { slot, ..token })
+    }
+
+    /// The ring of a slot.
+    #[inline]
+    pub(crate) fn ring(self, slot: u32) -> u32 {
+        slot & ((1 << self.bits) - 1)
+    }
+}
 
 impl<B, C, S, R> Driver<B, C, S, R>
 where
@@ -50,6 +98,15 @@ where
     /// All rings.
     pub(super) fn queues(&self) -> impl Iterator<Item = &Queue<C, S, R>> {
         std::iter::once(&self.queue).chain(&self.others)
+    }
+
+    /// Where the rings of each processor stand.
+    pub(crate) fn stood(&self) -> Vec<Stood> {
+        let stood = |queue: &Queue<C, S, R>| Stood {
+            taken: queue.taken(),
+            published: queue.published(),
+        };
+        self.queues().map(stood).collect()
     }
 
     /// Completions published in all rings, a count that wraps around.
@@ -125,11 +182,40 @@ where
             }
             Some(herd) => {
                 let has_news = herd.sleeps_unless_it_has_news(processor, published);
-                let is_stuck = !has_news
-                    && self.in_flight() == 0
-                    && herd.all_sleep(|other| self.published_of(other));
-                (has_news, is_stuck)
+                let matters = self.in_flight() == 0 || herd.is_awaited();
+                let all_sleep =
+                    !has_news && matters && herd.all_sleep(|other| self.published_of(other));
+                if all_sleep {
+                    herd.slept_last(processor);
+                }
+                (has_news, all_sleep && self.in_flight() == 0)
             }
         }
+    }
+
+    /// Whether the guest sleeps, with all of its processors, and has seen all that was completed for it. If one
+    /// of several does not, the task of the first is woken when all do.
+    pub(crate) fn guest_sleeps_else_wake(&self) -> bool {
+        match &self.herd {
+            None => self.published() == wakebox_abi::wake::guest_has_seen(self.queue.control()),
+            Some(herd) => herd.all_sleep_else_wake_first(|other| self.published_of(other)),
+        }
+    }
+
+    /// Puts aside slots of each ring for what was in flight where it stood, called by names that operations have here.
+    pub(super) fn keep_slots(&mut self, in_flight: &[(Token, Request)]) -> Result<(), Violation> {
+        let mut counts = vec![0; 1 + self.others.len()];
+        for (token, _) in in_flight {
+            let (ring, in_ring) = self.inflight.in_ring(*token);
+            self.inflight.check_slot(in_ring)?;
+            let slots = self.queue.capacity();
+            let count = counts.get_mut(ring as usize);
+            let slot = token.slot;
+            *count.ok_or(Violation::NoSuchSlot { slot, slots })? += 1;
+        }
+        for (ring, count) in (0..).zip(counts) {
+            self.queue_of(ring).keep_slots(count)?;
+        }
+        Ok(())
     }
 }

@@ -92,7 +92,7 @@ fn a_backend_hears_of_every_operation_that_goes_on_and_is_flushed_once_a_turn() 
         mut submissions,
         mut completions,
     } = Ends::of(&memory);
-    let mut driver = driver_of(&memory, (0, 0), Scripted::default());
+    let mut driver = driver_of(&memory, &[], Scripted::default());
     let token = |slot| Token {
         slot,
         generation: 1,

@@ -20,18 +20,18 @@ use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::instance::Instance;
 use super::processors::{Processors, Setup};
-use super::snapshot::Resume;
+use super::snapshot::{Resume, as_it_stands, unwatched};
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
 use crate::calls::guest::CallQueue;
 use crate::calls::host::{Callables, Functions};
 use crate::debug::symbols::Symbols;
-use crate::driver::Driver;
 use crate::driver::herd::Herd;
 use crate::driver::inflight::Ready;
 use crate::driver::placement::{Common, Placement};
 use crate::driver::poller::Poller;
+use crate::driver::{Driver, Stood};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits, memory_of_the_machine};
 use crate::loader::Image;
@@ -93,6 +93,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         Some(stand) => {
             let settled = (builder.arena, builder.stack, builder.processors);
             as_it_stands(stand, builder.mode, settled, &limits)?;
+            unwatched(stand, &builder.sinks)?;
             Loaded::standing(image.clone(), stand, trace_records, &machines)?
         }
     };
@@ -130,9 +131,14 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     let resources = host.resources(&loaded, &live, &limits, mounts, &stood.handles);
     let recorder = tracing.as_ref().map(Tracing::recorder).cloned();
     let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder.clone());
-    let rings = (stood.taken, stood.published);
     let herd = loaded.herd();
-    let placement = loaded.place(resources, observer, &host.callables, rings, herd.as_ref())?;
+    let placement = loaded.place(
+        resources,
+        observer,
+        &host.callables,
+        &stood.rings,
+        herd.as_ref(),
+    )?;
     let Loaded {
         image,
         memory,
@@ -142,6 +148,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
     } = loaded;
     let resume = template.stand().map(|stand| Resume {
         left: stand.left,
+        others: stand.others.clone(),
         in_flight: stood.in_flight,
     });
     let processors = herd.zip(placement.share()).map(|(herd, placement)| {
@@ -222,12 +229,7 @@ impl Loaded {
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
         machine.start(image.entry(), memory.plan().stack_range().end() - 64)?;
         let clocks = Clocks::new(machine.vcpu().fd());
-        if !machine.others().iter().all(|vcpu| clocks.go_on(vcpu.fd())) {
-            return Err(Error::Setting(
-                "the counters of several processors cannot be lined up here: give the guest one"
-                    .into(),
-            ));
-        }
+        lined_up(&machine, &clocks)?;
         memory.write_tables();
         for processor in 1..memory.plan().processors() {
             let control = memory.control_of(processor);
@@ -272,10 +274,12 @@ impl Loaded {
                     .into(),
             ));
         }
+        lined_up(&machine, &clocks)?;
         // Nobody looks at the rings yet.
-        memory
-            .control()
-            .store(Word::DriverPolls, 0, Ordering::Relaxed);
+        for processor in 0..memory.plan().processors() {
+            let control = memory.control_of(processor);
+            control.store(Word::DriverPolls, 0, Ordering::Relaxed);
+        }
         Ok(Self {
             image,
             memory,
@@ -357,7 +361,7 @@ impl Loaded {
         resources: TokioBackend,
         observer: Observer,
         callables: &Callables,
-        stood: (u32, u32),
+        stood: &[Stood],
         herd: Option<&Arc<Herd>>,
     ) -> Result<Placement<TokioBackend>> {
         let (kick, mode) = (self.machine.vcpu().kick(), self.mode);
@@ -380,6 +384,16 @@ impl Loaded {
         let home = callables.home().clone();
         let poller = Poller::new(driver, mode, home, kick.clone())?;
         Ok(Placement::Poller(poller))
+    }
+}
+
+/// Sees that all processors tell the time as the first does.
+fn lined_up(machine: &Lent, clocks: &Clocks) -> Result<()> {
+    match machine.vcpus().skip(1).all(|vcpu| clocks.go_on(vcpu.fd())) {
+        true => Ok(()),
+        false => Err(Error::Setting(
+            "the counters of several processors cannot be lined up here: give the guest one".into(),
+        )),
     }
 }
 
@@ -446,52 +460,6 @@ fn is_polled(mode: Mode) -> Result<bool> {
     Ok(matches!(mode, Mode::Poll | Mode::Auto) && System::get()?.processors > 1)
 }
 
-/// Sees that nothing is asked for that a template has settled.
-fn as_it_stands(
-    stand: &Stand,
-    mode: Option<Mode>,
-    (arena, stack, processors): (Option<u64>, Option<u64>, Option<u32>),
-    limits: &Limits,
-) -> Result<()> {
-    let plan = stand.memory.plan();
-    let settled = |what: String| {
-        Err(Error::Setting(format!(
-            "{what}: the template has settled that"
-        )))
-    };
-    if let Some(mode) = mode.filter(|mode| *mode != stand.mode) {
-        return settled(format!("the wake mode is {}, not {mode}", stand.mode));
-    }
-    let memory = limits.value(LimitKind::Memory);
-    if limits.is_set(LimitKind::Memory) && memory < plan.memory {
-        return settled(format!(
-            "the guest has {} of memory, not {}",
-            crate::units::bytes(plan.memory),
-            crate::units::bytes(memory)
-        ));
-    }
-    let in_flight = limits.count(LimitKind::InFlight);
-    if limits.is_set(LimitKind::InFlight) && in_flight < plan.completion_entries {
-        return settled(format!(
-            "the guest may have {} operations in flight, not {in_flight}",
-            plan.completion_entries
-        ));
-    }
-    if arena.is_some_and(|arena| arena != plan.arena.len) {
-        return settled("the arena has another size".into());
-    }
-    if stack.is_some_and(|stack| stack != plan.stack.len) {
-        return settled("the stack has another size".into());
-    }
-    if let Some(processors) = processors.filter(|processors| *processors != plan.processors()) {
-        return settled(format!(
-            "the guest has {} processors, not {processors}",
-            plan.processors()
-        ));
-    }
-    Ok(())
-}
-
 /// Slots of the trace ring; zero if nobody watches.
 fn ring_of_trace(sinks: &Sinks, slots: u32) -> Result<u32> {
     let most = layout::TRACE_RECORDS_MAX;
@@ -531,15 +499,10 @@ fn sizes(
     let arena = arena.unwrap_or((memory / 8).clamp(256 << 10, 64 << 20));
     let share = memory / 8 / u64::from(processors);
     let stack = stack.unwrap_or(share.clamp(64 << 10, 1 << 20));
-    let most_stack = layout::STACK_MAX / u64::from(processors) - layout::PAGE_SIZE;
-    let most_stack = match processors {
-        1 => layout::STACK_MAX,
-        _ => most_stack / layout::PAGE_SIZE * layout::PAGE_SIZE,
-    };
     Ok(Sizes {
         memory,
         arena: bounded("an arena", arena, layout::ARENA_MAX)?,
-        stack: bounded("a stack", stack, most_stack)?,
+        stack: bounded("a stack", stack, layout::stack_max(processors))?,
         in_flight,
         instance: 0,
         trace_records: 0,

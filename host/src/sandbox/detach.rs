@@ -18,12 +18,19 @@ use crate::error::{Error, Result};
 /// it has much memory of its own.
 const PATIENCE_IN_VAIN: Duration = Duration::from_millis(100);
 
+/// How a guest has slept that was to give its machine away.
+pub(super) enum Slept {
+    /// Without one, which it has again.
+    WithoutMachine,
+    /// Not yet: another processor does not.
+    OthersRun,
+    /// Not yet: it keeps its own machine, and is to be waited for as ever.
+    Not,
+}
+
 impl Sandbox {
     /// How long the guest may sleep before it gives its machine away. `None` is for ever.
     pub(super) fn patience(&self) -> Option<Duration> {
-        if self.processors.is_some() {
-            return None;
-        }
         let patience = self.machine.patience()?;
         Some(match self.keeps_machine {
             true => patience.max(PATIENCE_IN_VAIN),
@@ -31,15 +38,23 @@ impl Sandbox {
         })
     }
 
-    /// The guest, which sleeps, gives its machine away and is woken with another. `false` if it keeps its
-    /// own: it is to be waited for as ever.
+    /// The guest, which sleeps, gives its machine away and is woken with another.
     ///
     /// # Errors
     ///
     /// What the host could not do.
-    pub(super) async fn sleep_without_machine(&mut self) -> Result<bool> {
-        if self.live.requests.are_any() || !self.detach()? {
-            return Ok(false);
+    pub(super) async fn sleep_without_machine(&mut self) -> Result<Slept> {
+        if self.live.requests.are_any() {
+            return Ok(Slept::Not);
+        }
+        if !self
+            .placement
+            .with(|driver| driver.guest_sleeps_else_wake())
+        {
+            return Ok(Slept::OthersRun);
+        }
+        if !self.detach()? {
+            return Ok(Slept::Not);
         }
         poll_fn(|context| {
             let is_over = self.live.stop.why_else_wake(context).is_some();
@@ -52,16 +67,18 @@ impl Sandbox {
         })
         .await;
         self.attach()?;
-        Ok(true)
+        Ok(Slept::WithoutMachine)
     }
 
     fn detach(&mut self) -> Result<bool> {
         if !self.placement.with(Driver::detach) {
             return Ok(false);
         }
+        self.others_come_back();
         let detached = self.machine.detach();
         self.keeps_machine = !matches!(detached, Ok(true));
         if self.keeps_machine {
+            self.others_go_on();
             self.driver_goes_on();
         } else {
             self.live.run.detached.add(1);
@@ -82,18 +99,39 @@ impl Sandbox {
             return Ok(());
         }
         self.machine.attach()?;
-        if !self.clocks.go_on(self.machine.vcpu().fd()) {
+        if !self
+            .machine
+            .vcpus()
+            .all(|vcpu| self.clocks.go_on(vcpu.fd()))
+        {
             return Err(Error::Setting(
                 "the guest tells the time by the processor's counter, which another machine shows \
                  otherwise"
                     .into(),
             ));
         }
+        self.others_go_on();
         self.driver_goes_on();
         if let Some(recorder) = self.recorder() {
             recorder.attached();
         }
         Ok(())
+    }
+
+    /// The processors besides the first are in the machine, as long as all of them sleep.
+    pub(super) fn others_come_back(&mut self) {
+        if let Some(processors) = &self.processors {
+            self.machine.give_back(processors.take_out());
+        }
+    }
+
+    /// The tasks of those have them again, unless they were stopped.
+    pub(super) fn others_go_on(&mut self) {
+        if let Some(processors) = &self.processors
+            && !processors.is_over()
+        {
+            processors.put_in(self.machine.take_others());
+        }
     }
 
     fn driver_goes_on(&mut self) {

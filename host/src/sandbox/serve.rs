@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use wakebox_abi::wake::Mode;
 
+use super::detach::Slept;
 use super::{DRIVER_QUANTUM, Sandbox};
 use crate::driver::{Ended, Violation};
 use crate::error::Error;
@@ -86,8 +87,12 @@ impl Sandbox {
             let parked = match parked {
                 Some(parked) => parked,
                 None => match self.sleep_without_machine().await {
-                    Ok(true) => continue,
-                    Ok(false) => self.sleep(&mut pended).await,
+                    Ok(Slept::WithoutMachine) => continue,
+                    Ok(Slept::Not) => self.sleep(&mut pended).await,
+                    Ok(Slept::OthersRun) => match self.sleep_until_all_do(&mut pended).await {
+                        Some(parked) => parked,
+                        None => continue,
+                    },
                     Err(error) => Parked::Failed(error),
                 },
             };
@@ -113,6 +118,22 @@ impl Sandbox {
 
     async fn sleep(&mut self, pended: &mut bool) -> Parked {
         poll_fn(|context| self.poll_sleep(context, pended)).await
+    }
+
+    /// The same, but `None` when all other processors sleep, too.
+    async fn sleep_until_all_do(&mut self, pended: &mut bool) -> Option<Parked> {
+        poll_fn(|context| match self.poll_sleep(context, pended) {
+            Poll::Ready(parked) => Poll::Ready(Some(parked)),
+            // Registered, then looked.
+            Poll::Pending => match self
+                .placement
+                .with(|driver| driver.guest_sleeps_else_wake())
+            {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            },
+        })
+        .await
     }
 
     /// As [`Self::sleep`], but `None` at once where that would wait.

@@ -8,18 +8,87 @@ use std::task::{Context, Poll};
 use wakebox_abi::entry::Token;
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::op::Request;
+use wakebox_abi::wake::Mode;
 
 use super::{Handle, Sandbox};
-use crate::driver::Violation;
+use crate::driver::{Driver, Violation};
 use crate::error::{Error, Result};
-use crate::ops;
+use crate::limits::{LimitKind, Limits};
+use crate::observe::Sinks;
 use crate::template::{DriverStand, Left, Open, OpenList, SnapshotError, Stand, Template, When};
+use crate::{ops, units};
 
 /// What a sandbox begins with that does not begin at the guest's entry.
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) left: Left,
+    /// How each further processor was left that had begun.
+    pub(super) others: Box<[Option<Left>]>,
     pub(super) in_flight: Vec<(Token, Request)>,
+}
+
+/// Sees that nothing is asked for that a template has settled.
+pub(super) fn as_it_stands(
+    stand: &Stand,
+    mode: Option<Mode>,
+    (arena, stack, processors): (Option<u64>, Option<u64>, Option<u32>),
+    limits: &Limits,
+) -> Result<()> {
+    let plan = stand.memory.plan();
+    let settled = |what: String| {
+        Err(Error::Setting(format!(
+            "{what}: the template has settled that"
+        )))
+    };
+    if let Some(mode) = mode.filter(|mode| *mode != stand.mode) {
+        return settled(format!("the wake mode is {}, not {mode}", stand.mode));
+    }
+    let memory = limits.value(LimitKind::Memory);
+    if limits.is_set(LimitKind::Memory) && memory < plan.memory {
+        return settled(format!(
+            "the guest has {} of memory, not {}",
+            units::bytes(plan.memory),
+            units::bytes(memory)
+        ));
+    }
+    let in_flight = limits.count(LimitKind::InFlight);
+    if limits.is_set(LimitKind::InFlight) && in_flight < plan.completion_entries {
+        return settled(format!(
+            "the guest may have {} operations in flight, not {in_flight}",
+            plan.completion_entries
+        ));
+    }
+    if arena.is_some_and(|arena| arena != plan.arena.len) {
+        return settled("the arena has another size".into());
+    }
+    if stack.is_some_and(|stack| stack != plan.stack.len) {
+        return settled("the stack has another size".into());
+    }
+    if let Some(processors) = processors.filter(|processors| *processors != plan.processors()) {
+        return settled(format!(
+            "the guest has {} processors, not {processors}",
+            plan.processors()
+        ));
+    }
+    let (has, granted) = (plan.processors(), limits.count(LimitKind::Processors));
+    if has > granted {
+        return Err(Error::Setting(format!(
+            "the guest of this template has {has} processors, and {granted} is the limit: grant them with \
+             `Limits::processors` (`--limit processors={has}`)"
+        )));
+    }
+    Ok(())
+}
+
+/// Sees that nobody watches a guest that goes on with several processors.
+pub(super) fn unwatched(stand: &Stand, sinks: &Sinks) -> Result<()> {
+    let processors = stand.memory.plan().processors();
+    match processors > 1 && !sinks.0.is_empty() {
+        true => Err(Error::Setting(format!(
+            "a sandbox of a template with {processors} processors cannot be watched: trace one that begins at its entry"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// What stands between a parked guest and a template of it.
@@ -38,8 +107,11 @@ impl Sandbox {
         if !self.live.requests.any_else_wake(context) {
             return false;
         }
-        if self.processors.is_some() {
-            return true;
+        if !self
+            .placement
+            .with(|driver| driver.guest_sleeps_else_wake())
+        {
+            return false;
         }
         let quiet = self.quiet();
         quiet.is_some_and(|quiet| self.live.requests.has(quiet.guest_asks))
@@ -71,8 +143,7 @@ impl Sandbox {
                 guest_asks,
                 open,
                 stand: DriverStand {
-                    taken: driver.taken(),
-                    published: driver.published(),
+                    rings: driver.stood(),
                     traced,
                     in_flight: driver.inflight.requests().collect(),
                     handles: driver.backend.handles.uses(),
@@ -85,14 +156,9 @@ impl Sandbox {
     /// Takes templates for all who want one, as long as the guest is parked and has nothing to do.
     pub(super) async fn answer_snapshots(&mut self, left: Left) {
         let requests = self.live.requests.clone();
-        if self.processors.is_some() {
-            while let Some(request) = requests.next(true) {
-                request.answer(Err(SnapshotError::Processors));
-                requests.tell_guest();
-            }
+        if !self.placement.with(Driver::pause) {
             return;
         }
-        self.placement.with(|driver| driver.pause(true));
         while let Some(quiet) = self.quiet()
             && let Some(request) = requests.next(quiet.guest_asks)
         {
@@ -108,14 +174,17 @@ impl Sandbox {
             request.answer(answer);
             requests.tell_guest();
         }
-        self.placement.with(|driver| driver.pause(false));
+        self.placement.with(Driver::go_on);
         if let Some(poller) = self.placement.poller() {
             poller.notify();
         }
     }
 
     async fn take_template(&mut self, left: Left, driver: DriverStand) -> Result<Template> {
-        let machine = self.machine.state()?;
+        self.others_come_back();
+        let machine = self.machine.state();
+        self.others_go_on();
+        let machine = machine?;
         let memory = self.memory.clone();
         // It is as much as the guest has touched.
         let mut frozen = tokio::task::spawn_blocking(move || {
@@ -137,6 +206,10 @@ impl Sandbox {
             memory,
             machine,
             left,
+            others: self
+                .processors
+                .as_ref()
+                .map_or_else(Box::default, |processors| processors.left()),
             mode: self.mode,
             has_counter: self.clocks.has_counter(),
             elapsed: self.clocks.start().elapsed(),
@@ -155,6 +228,9 @@ impl Sandbox {
         // The guest looks around at once: it may wait for nothing but having been restored.
         if resume.left == Left::Halt {
             self.machine.vcpu_mut().interrupt();
+        }
+        if let Some(processors) = &self.processors {
+            processors.resume(&resume.others);
         }
         Ok(())
     }
@@ -175,7 +251,7 @@ impl Handle {
     /// nothing is under way that ends by itself. The sandbox goes on as if nothing had happened.
     ///
     /// It is taken while the guest is parked and not while it computes: a guest that never waits is
-    /// never taken. The request is there as soon as this returns, before the future is polled: called
+    /// never taken, nor is one of whose processors there is always one that does not. The request is there as soon as this returns, before the future is polled: called
     /// before the sandbox is started, it is there before the guest asks. Dropping the future takes the
     /// request back.
     ///

@@ -36,6 +36,7 @@ use wakebox_vmm::machine::MachineState;
 #[cfg(feature = "template-file")]
 pub use self::file::{FileInfo, FileOptions, FilePart};
 use crate::debug::symbols::Symbols;
+use crate::driver::Stood;
 use crate::error::{Error, Result};
 use crate::loader::Image;
 
@@ -69,6 +70,8 @@ pub(crate) struct Stand {
     pub(crate) memory: Frozen,
     pub(crate) machine: MachineState,
     pub(crate) left: Left,
+    /// How each further processor was left; `None` if it had not begun.
+    pub(crate) others: Box<[Option<Left>]>,
     pub(crate) mode: Mode,
     /// Whether the guest tells the time by itself.
     pub(crate) has_counter: bool,
@@ -80,10 +83,8 @@ pub(crate) struct Stand {
 /// Where the host's side of a sandbox stood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DriverStand {
-    /// Free-running count of submissions taken.
-    pub(crate) taken: u32,
-    /// Free-running count of completions published.
-    pub(crate) published: u32,
+    /// Where the rings of each processor stood.
+    pub(crate) rings: Vec<Stood>,
     /// Free-running count of trace records taken.
     pub(crate) traced: u32,
     /// What was in flight.
@@ -157,11 +158,6 @@ pub enum SnapshotError {
          there)"
     )]
     Open(OpenList),
-    /// The guest has several processors.
-    #[error(
-        "a guest with several processors has no template: run it with one (`Builder::processors`)"
-    )]
-    Processors,
     /// The sandbox has ended, was never started, or its run was dropped.
     #[error("the sandbox does not run any more")]
     Ended,

@@ -50,8 +50,8 @@ pub struct MachineState {
 pub(crate) struct Detached {
     pub(crate) state: MachineState,
     pub(crate) pages: Pages,
-    /// What others kick it by: it goes where the guest goes.
-    pub(crate) kick: Arc<VcpuKick>,
+    /// What others kick each of its processors by: it goes where the guest goes.
+    pub(crate) kicks: Vec<Arc<VcpuKick>>,
 }
 
 /// What a processor of a machine holds when it is switched on. Read off a machine that is made for
@@ -142,14 +142,14 @@ impl Machine {
     }
 
     /// Takes out the guest that sleeps in it and whose memory this is. The machine is then left with
-    /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has several
-    /// processors, or more memory of its own than is kept, or somebody else uses it.
+    /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has more memory
+    /// of its own than is kept, or somebody else uses it, or a processor is [elsewhere](Self::take_others).
     ///
     /// # Errors
     ///
     /// What KVM could not do.
     pub(crate) fn detach(&mut self) -> Result<Option<Detached>> {
-        if self.memory.plan().processors() > 1 {
+        if !self.has_all(self.memory.plan()) {
             return Ok(None);
         }
         let state = self.state()?;
@@ -161,9 +161,14 @@ impl Machine {
             return Ok(None);
         };
         self.memory = Arc::new(left);
-        let kick = self.first.detach(&self.memory);
+        let memory = self.memory.clone();
+        let kicks = self.vcpus_mut().map(|vcpu| vcpu.detach(&memory)).collect();
         self.is_reset = true;
-        Ok(Some(Detached { state, pages, kick }))
+        Ok(Some(Detached {
+            state,
+            pages,
+            kicks,
+        }))
     }
 
     /// A guest that was [taken out](Self::detach) of another machine goes on in this, whose memory is
@@ -182,7 +187,9 @@ impl Machine {
         there.load(&detached.pages);
         memory.enter(there);
         self.is_reset = false;
-        self.first.attach(detached.kick.clone(), memory);
+        for (vcpu, kick) in self.vcpus_mut().zip(&detached.kicks) {
+            vcpu.attach(kick.clone(), memory);
+        }
         self.restore(&detached.state)
     }
 
@@ -206,10 +213,15 @@ impl Machine {
         self.is_reset
     }
 
+    /// Whether as many processors as are planned are here.
+    #[must_use]
+    pub fn has_all(&self, plan: &Plan) -> bool {
+        self.others.len() as u32 + 1 == plan.processors()
+    }
+
     /// Whether nobody else has its memory any more, and what is planned could lie there.
     pub(crate) fn is_free_for(&self, plan: &Plan) -> bool {
-        let has_all = self.others.len() as u32 + 1 == plan.processors();
-        has_all && self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1
+        self.has_all(plan) && self.memory.fits(plan) && Arc::strong_count(&self.memory) == 1
     }
 
     /// Has the first processor start at `entry`, in ring 3, with its stack pointer at `stack`, when it is
@@ -247,10 +259,9 @@ impl Machine {
         self.others = others;
     }
 
-    /// All processors but the first, unless they are [elsewhere](Self::take_others).
-    #[must_use]
-    pub fn others(&self) -> &[Vcpu] {
-        &self.others
+    /// All processors, but those that are [elsewhere](Self::take_others).
+    pub fn vcpus(&self) -> impl Iterator<Item = &Vcpu> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// A processor, by its number; the first, if there is none of this number here.
@@ -319,26 +330,39 @@ impl Machine {
 }
 
 impl MachineState {
-    /// What of it another process can go on from. `memory` is what lay in the machine's memory then.
+    /// What of a processor another process can go on from. `memory` is what lay in the machine's memory then.
     ///
     /// # Errors
     ///
     /// The memory cannot be read.
-    pub fn user(&self, memory: &Frozen) -> Result<UserState> {
-        self.vcpus[0].user(memory, &System::get()?.cpuid)
+    ///
+    /// # Panics
+    ///
+    /// If there is no such processor.
+    pub fn user(&self, processor: u32, memory: &Frozen) -> Result<UserState> {
+        let vcpu = &self.vcpus[processor as usize];
+        vcpu.user(processor, memory, &System::get()?.cpuid)
     }
 
-    /// The state of a machine whose guest, with memory of this plan, goes on in ring 3 from a state that
-    /// was [checked](UserState::check) and [fits](UserState::fits). All else is as in a machine that begins here.
+    /// The state of a machine whose guest, with memory of this plan, goes on in ring 3 from states that
+    /// were [checked](UserState::check) and [fit](UserState::fits), one of each processor; those without one have
+    /// not begun. All else is as in a machine that begins here.
     ///
     /// # Errors
     ///
     /// What KVM could not do.
-    pub fn of_user(plan: &Plan, user: &UserState) -> Result<Self> {
+    pub fn of_users(plan: &Plan, users: &[Option<UserState>]) -> Result<Self> {
         let system = System::get()?;
-        let first = switched_on(plan)?.clone();
+        let switched_on = switched_on(plan)?;
+        let vcpus = (0..).zip(users).map(|(processor, user)| match user {
+            Some(user) => {
+                let tables = root_table(plan, processor);
+                switched_on.clone().entered(tables, user, system)
+            }
+            None => switched_on.clone(),
+        });
         Ok(Self {
-            vcpus: vec![first.entered(root_table(plan, 0), user, system)],
+            vcpus: vcpus.collect(),
         })
     }
 }

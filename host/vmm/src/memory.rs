@@ -60,12 +60,12 @@ pub struct GuestMemory {
 #[derive(Debug)]
 enum Place {
     Mapped(MmapRegion<()>),
-    /// Nowhere. The control page as it was is kept for whoever looks at its words.
-    Nowhere(ControlPage),
+    /// Nowhere. The control page of each processor as it was is kept for whoever looks at its words.
+    Nowhere(Box<[ControlPage]>),
 }
 
 /// A copy of a control page, to be looked at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ControlPage(Box<AlignedPage>);
 
 #[derive(Clone, Debug)]
@@ -173,14 +173,15 @@ impl GuestMemory {
     ///
     /// If there is no such processor.
     pub fn control_page_of(&self, processor: u32) -> ControlPage {
-        let mut page = AlignedPage([0; PAGE_SIZE as usize]);
         // It moves under this lock.
         match &*self.lock() {
-            Place::Mapped(_) => self.read(self.plan.own(processor).control.offset, &mut page.0),
-            // With several processors it always lies somewhere (`Machine::detach`).
-            Place::Nowhere(kept) => page.clone_from(&kept.0),
+            Place::Mapped(_) => {
+                let mut page = AlignedPage([0; PAGE_SIZE as usize]);
+                self.read(self.plan.own(processor).control.offset, &mut page.0);
+                ControlPage(Box::new(page))
+            }
+            Place::Nowhere(kept) => kept[processor as usize].clone(),
         }
-        ControlPage(Box::new(page))
     }
 
     /// It lies nowhere from now on: gives what is mapped, as memory that is nobody's. `None`, and nothing
@@ -194,15 +195,13 @@ impl GuestMemory {
             self.base.store(base, Ordering::SeqCst);
             return None;
         }
-        let mapped = std::mem::replace(
-            &mut *place,
-            Place::Nowhere(ControlPage(Box::new(AlignedPage([0; PAGE_SIZE as usize])))),
-        );
+        let mapped = std::mem::replace(&mut *place, Place::Nowhere(Box::default()));
         let Place::Mapped(mapping) = mapped else {
             unreachable!("it has an address")
         };
         let left = Self::mapped(mapping, self.backing.clone(), self.plan.clone());
-        *place = Place::Nowhere(left.control_page());
+        let pages = (0..self.plan.processors()).map(|processor| left.control_page_of(processor));
+        *place = Place::Nowhere(pages.collect());
         Some(left)
     }
 

@@ -324,10 +324,25 @@ impl Plan {
         })
     }
 
-    /// All regions of a guest with one processor, as they lie one behind the other.
+    /// All regions: those of a guest with one processor, as they lie one behind the other, then what each further
+    /// processor has of its own.
     #[must_use]
-    pub fn regions(&self) -> [Region; 17] {
-        [
+    pub fn regions(&self) -> Vec<Region> {
+        let others = self.others.iter().flat_map(|own| {
+            [
+                own.descriptors,
+                own.ring0_stack,
+                own.fault_stack,
+                own.control,
+                own.report,
+                own.submissions,
+                own.completions,
+                own.stack,
+                own.tables,
+                own.trace,
+            ]
+        });
+        let first = [
             self.descriptors,
             self.stubs,
             self.ring0_stack,
@@ -345,19 +360,29 @@ impl Plan {
             self.arena,
             self.heap,
             self.trace,
-        ]
+        ];
+        first.into_iter().chain(others).collect()
     }
 
-    /// The regions of ring 0 of a guest with one processor, which cannot read or write them.
+    /// The regions of ring 0, which the guest cannot read or write, in the order of their offsets.
     #[must_use]
-    pub fn supervisor(&self) -> [Region; 5] {
-        [
+    pub fn supervisor(&self) -> Vec<Region> {
+        let others = self.others.iter().flat_map(|own| {
+            [
+                own.descriptors,
+                own.ring0_stack,
+                own.fault_stack,
+                own.tables,
+            ]
+        });
+        let first = [
             self.descriptors,
             self.stubs,
             self.ring0_stack,
             self.fault_stack,
             self.tables,
-        ]
+        ];
+        first.into_iter().chain(others).collect()
     }
 
     /// How many processors the guest has.

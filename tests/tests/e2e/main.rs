@@ -11,6 +11,7 @@ mod callbacks;
 mod calls;
 mod cancel;
 mod cli;
+mod copies;
 mod counterparts;
 mod demos;
 mod detached;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use wakebox::template::{FileOptions, Open, Position, When};
-use wakebox::{Sandbox, Template, WakeMode};
+use wakebox::{Limits, Sandbox, Template, WakeMode};
 use wakebox_tests::{guest, kvm_test, root};
 
 fn wakebox<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
@@ -209,7 +209,7 @@ fn a_file_that_cannot_be_used_is_refused_with_its_reason() {
         (with(&|file| file[last] ^= 1), "the memory has been altered"),
         (with(&|file| file[100] ^= 1), "the header has been altered"),
         (with(&|file| file.push(0)), "something lies behind its end"),
-        (with(&|file| file[8] = 2), "use a newer `wakebox`"),
+        (with(&|file| file[8] = 3), "use a newer `wakebox`"),
         (with(&|file| file[8] = 0), "take the template again"),
         (with(&|file| file[0] = b'W'), "not an ELF file"),
     ] {
@@ -257,10 +257,18 @@ fn inspect_says_what_a_template_file_holds() {
 
 #[kvm_test]
 async fn a_file_of_each_version_of_the_format_is_read_and_answers() {
-    let path = root().join("tests/golden/template-1");
-    let template = Template::from_file(&path, &FileOptions::new());
-    let template = template.unwrap();
-    let running = template.spawn().build().unwrap().start();
-    assert_eq!(running.call::<_, u64>("count", &()).await.unwrap(), 2);
-    running.close().await.unwrap();
+    let running = |version: u32| {
+        let path = root().join(format!("tests/golden/template-{version}"));
+        let template = Template::from_file(&path, &FileOptions::new()).unwrap();
+        let granted = Limits::new().processors(3);
+        template.spawn().limits(granted).build().unwrap().start()
+    };
+    let one = running(1);
+    assert_eq!(one.call::<_, u64>("count", &()).await.unwrap(), 2);
+    one.close().await.unwrap();
+    let several = running(2);
+    for number in 0..3_u32 {
+        assert_eq!(several.call::<_, u64>("count", &number).await.unwrap(), 1);
+    }
+    several.close().await.unwrap();
 }

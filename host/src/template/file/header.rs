@@ -14,13 +14,16 @@
 //!     nanoseconds on its clock (8), operations in flight (4), `XCR0` (8),
 //!     names of processor features (4, then each ended by a zero),
 //!     memory (8), arena (8), stack (8), instance (8), operations in flight at most (4), slots of the
-//!     trace ring (4), first physical address (8), RAM (8), regions (4, then 8 and 8 for each)
+//!     trace ring (4); from version 2 on processors (4), at least two, and for each but the first how it was
+//!     left (1); first physical address (8), RAM (8), regions (4, then 8 and 8 for each)
 //! 32  SHA-256 of all before
 //! 32  if it is signed: HMAC-SHA-256 of all before
 //! ```
 //!
 //! The parts follow, one right behind the other, and nothing behind them. What is signed is the header;
 //! that has the hash of each part, so no byte of the file can be changed without the key.
+//!
+//! A file says the lowest version that can say what is in it: 1, or 2 if its guest has several processors.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -35,8 +38,10 @@ use crate::template::Left;
 
 /// With what a template file begins.
 pub(super) const MAGIC: [u8; 8] = *b"wakebox\x1a";
-/// The version of the format.
-pub(super) const VERSION: u32 = 1;
+/// The versions of the format that are known.
+pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=SEVERAL;
+/// The first that tells of several processors.
+const SEVERAL: u32 = 2;
 /// Bytes up to the length of the header.
 pub(super) const PREFIX: usize = 16;
 /// Most bytes of a header.
@@ -64,6 +69,9 @@ pub(super) enum Kind {
     Pages = 5,
 }
 
+/// What the part is called that has the state of each processor.
+pub(super) const PROCESSOR: &str = "the processor's state";
+
 impl Kind {
     /// All of them, in the order in which they lie in a file. The first is in each, the others in that
     /// of a guest which was parked.
@@ -78,7 +86,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Guest => "the guest's file",
-            Self::Processor => "the processor's state",
+            Self::Processor => PROCESSOR,
             Self::Driver => "what was in flight",
             Self::Ranges => "the list of pages",
             Self::Pages => "the memory",
@@ -106,6 +114,8 @@ pub(super) struct Part {
 pub(super) struct Parked {
     pub(super) mode: Mode,
     pub(super) left: Left,
+    /// How each further processor was left that had begun.
+    pub(super) others: Vec<Option<Left>>,
     pub(super) has_counter: bool,
     /// Nanoseconds on its clock.
     pub(super) elapsed: u64,
@@ -137,7 +147,7 @@ pub(super) fn sizes_of(plan: &Plan) -> Sizes {
         in_flight: plan.completion_entries,
         instance: plan.instance.len,
         trace_records: plan.trace_records,
-        processors: 1,
+        processors: plan.processors(),
     }
 }
 
@@ -148,7 +158,7 @@ fn can_be(sizes: &Sizes) -> bool {
     };
     let slots = sizes.trace_records;
     pages(sizes.arena, layout::ARENA_MAX)
-        && pages(sizes.stack, layout::STACK_MAX)
+        && pages(sizes.stack, layout::stack_max(sizes.processors))
         && pages(
             sizes.instance,
             layout::INSTANCE_MAX.next_multiple_of(PAGE_SIZE),
@@ -165,8 +175,8 @@ pub(super) fn length(prefix: &[u8; PREFIX]) -> Result<usize, E> {
         return Err(E::NotATemplate);
     }
     let mut fields = Fields::new("the header", &prefix[8..]);
-    let (file, host) = (fields.u32()?, VERSION);
-    if file < host {
+    let (file, host) = (fields.u32()?, *VERSIONS.end());
+    if file < *VERSIONS.start() {
         return Err(E::Older { file, host });
     }
     if file > host {
@@ -201,7 +211,9 @@ impl Header {
             }
         }
         let mut fields = Fields::new("the header", bytes);
-        fields.bytes(PREFIX)?;
+        fields.bytes(MAGIC.len())?;
+        let version = fields.u32()?;
+        fields.bytes(PREFIX - MAGIC.len() - 4)?;
         let interface = fields.u32()?;
         let is_signed = fields.flag()?;
         let end = bytes.len().checked_sub(if is_signed { HASH } else { 0 });
@@ -218,10 +230,15 @@ impl Header {
         let build_id = fields.bytes(len)?.to_vec();
         let parts = parts(&mut fields, bytes.len() as u64)?;
         let parked = match fields.flag()? {
-            true => Some(Parked::parse(&mut fields)?),
+            true => Some(Parked::parse(&mut fields, version)?),
             false => None,
         };
         fields.end()?;
+        if version != version_of(parked.as_ref()) {
+            return Err(E::Damaged(
+                "the header is not of the version that tells least".into(),
+            ));
+        }
         let kinds = match parked {
             Some(_) => &Kind::ALL[..],
             None => &Kind::ALL[..1],
@@ -246,12 +263,17 @@ impl Header {
         })
     }
 
+    /// The version that it is written in.
+    pub(super) fn version(&self) -> u32 {
+        version_of(self.parked.as_ref())
+    }
+
     /// Its bytes. The parts begin where they lie behind it, whatever they say.
     pub(super) fn to_bytes(&self, key: Option<&[u8]>) -> Vec<u8> {
         let fields = |begin: u64| {
             let mut to = Bytes::default();
             to.bytes(&MAGIC);
-            to.u32(VERSION);
+            to.u32(self.version());
             to.u32(begin as u32);
             to.u32(self.interface);
             to.u8(key.is_some().into());
@@ -286,6 +308,26 @@ impl Header {
     }
 }
 
+/// The lowest version that can tell this of a guest.
+fn version_of(parked: Option<&Parked>) -> u32 {
+    match parked {
+        Some(parked) if parked.sizes.processors > 1 => SEVERAL,
+        _ => *VERSIONS.start(),
+    }
+}
+
+/// How a processor was left, as it is written.
+fn left(code: u8) -> Option<Left> {
+    match code {
+        0 => Some(Left::Wait),
+        1 => Some(Left::Halt),
+        _ => None,
+    }
+}
+
+/// How a further processor was left that has not begun.
+const NOT_BEGUN: u8 = 2;
+
 /// The parts, which lie one right behind the other from `offset` on.
 fn parts(fields: &mut Fields<'_>, mut offset: u64) -> Result<Vec<Part>, E> {
     let count = fields.count(64)?;
@@ -316,18 +358,39 @@ fn parts(fields: &mut Fields<'_>, mut offset: u64) -> Result<Vec<Part>, E> {
     Ok(parts)
 }
 
+/// The sizes that a header of this version tells.
+fn sizes(fields: &mut Fields<'_>, version: u32) -> Result<Sizes, E> {
+    let mut sizes = Sizes {
+        memory: fields.u64()?,
+        arena: fields.u64()?,
+        stack: fields.u64()?,
+        instance: fields.u64()?,
+        in_flight: fields.u32()?,
+        trace_records: fields.u32()?,
+        processors: 1,
+    };
+    if version >= SEVERAL {
+        sizes.processors = fields.u32()?;
+        if !(1..=layout::PROCESSORS_MAX).contains(&sizes.processors) {
+            return Err(fields.damaged("has as many processors as no guest has"));
+        }
+    }
+    if !can_be(&sizes) {
+        return Err(fields.damaged("has sizes of memory that no guest has"));
+    }
+    Ok(sizes)
+}
+
 impl Parked {
-    fn parse(fields: &mut Fields<'_>) -> Result<Self, E> {
+    fn parse(fields: &mut Fields<'_>, version: u32) -> Result<Self, E> {
         let code = fields.u32()?;
         let mode = Mode::from_code(code);
         if mode as u32 != code {
             return Err(fields.damaged("has a mode of waking that there is not"));
         }
-        let left = match fields.u8()? {
-            0 => Left::Wait,
-            1 => Left::Halt,
-            _ => return Err(fields.damaged("says of its guest that it was left as none is")),
-        };
+        let as_none =
+            |fields: &Fields<'_>| fields.damaged("says of its guest that it was left as none is");
+        let first = left(fields.u8()?).ok_or_else(|| as_none(fields))?;
         let has_counter = fields.flag()?;
         let elapsed = fields.u64()?;
         if elapsed > LONGEST {
@@ -339,18 +402,12 @@ impl Parked {
         let names = names.map_err(|_| fields.damaged("names features in no text"))?;
         let features = names.split_terminator('\0');
         let features = features.map(crate::text::printable_line).collect();
-        let sizes = Sizes {
-            memory: fields.u64()?,
-            arena: fields.u64()?,
-            stack: fields.u64()?,
-            instance: fields.u64()?,
-            in_flight: fields.u32()?,
-            trace_records: fields.u32()?,
-            processors: 1,
+        let sizes = sizes(fields, version)?;
+        let other = |_| match fields.u8()? {
+            NOT_BEGUN => Ok(None),
+            code => left(code).map(Some).ok_or_else(|| as_none(fields)),
         };
-        if !can_be(&sizes) {
-            return Err(fields.damaged("has sizes of memory that no guest has"));
-        }
+        let others = (1..sizes.processors).map(other).collect::<Result<_, E>>()?;
         let (base, ram) = (fields.u64()?, fields.u64()?);
         let count = fields.count(16)?;
         let region = |_| {
@@ -362,7 +419,8 @@ impl Parked {
         let regions = (0..count).map(region).collect::<Result<_, E>>()?;
         Ok(Self {
             mode,
-            left,
+            left: first,
+            others,
             has_counter,
             elapsed,
             in_flight,
@@ -391,6 +449,12 @@ impl Parked {
         to.u64(self.sizes.instance);
         to.u32(self.sizes.in_flight);
         to.u32(self.sizes.trace_records);
+        if self.sizes.processors > 1 {
+            to.u32(self.sizes.processors);
+            for other in &self.others {
+                to.u8(other.map_or(NOT_BEGUN, |left| (left == Left::Halt).into()));
+            }
+        }
         to.u64(self.base);
         to.u64(self.ram);
         to.count(self.regions.len());

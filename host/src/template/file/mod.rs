@@ -183,7 +183,8 @@ impl Failure {
 pub(crate) struct Content {
     header: Header,
     image: Image,
-    parked: Option<(Frozen, UserState, DriverStand)>,
+    /// With a state of each processor that has begun.
+    parked: Option<(Frozen, Vec<Option<UserState>>, DriverStand)>,
 }
 
 impl Template {
@@ -290,7 +291,7 @@ fn settle(content: Content, name: Option<String>) -> Result<Template, Failure> {
         image,
         parked,
     } = content;
-    let (Some(said), Some((memory, user, driver))) = (header.parked, parked) else {
+    let (Some(said), Some((memory, users, driver))) = (header.parked, parked) else {
         return Ok(Template::at_entry(name, image));
     };
     let system = System::get()?;
@@ -298,12 +299,15 @@ fn settle(content: Content, name: Option<String>) -> Result<Template, Failure> {
     if !lacking.is_empty() {
         return Err(TemplateFileError::OtherMachine(lacking).into());
     }
-    user.fits(&system.cpuid)
-        .map_err(|unfit| TemplateFileError::OtherMachine(vec![unfit.to_string()]))?;
+    for user in users.iter().flatten() {
+        user.fits(&system.cpuid)
+            .map_err(|unfit| TemplateFileError::OtherMachine(vec![unfit.to_string()]))?;
+    }
     let symbols = Symbols::of(&image, None)?;
     let stand = Stand {
-        machine: MachineState::of_user(memory.plan(), &user)?,
+        machine: MachineState::of_users(memory.plan(), &users)?,
         left: said.left,
+        others: said.others.into(),
         mode: said.mode,
         has_counter: said.has_counter,
         elapsed: std::time::Duration::from_nanos(said.elapsed),
@@ -334,7 +338,7 @@ fn info(content: &Content) -> FileInfo {
         hash: part.hash,
     };
     FileInfo {
-        format: header::VERSION,
+        format: header.version(),
         interface: header.interface,
         build_id: header.build_id.clone(),
         is_signed: header.is_signed,

@@ -18,6 +18,8 @@ use super::header::{HASH, PREFIX, Parked, sizes_of};
 use super::parts::hash;
 use super::write::{Parts, assemble};
 use super::{Content, FileOptions, read};
+use crate::driver::Stood;
+use crate::driver::rings::Names;
 use crate::loader::Image;
 use crate::probe;
 use crate::template::{DriverStand, Left};
@@ -26,14 +28,14 @@ use crate::template::{DriverStand, Left};
 const MOST: u64 = 16 << 20;
 
 /// The file of a template of the smallest guest, which needs nothing of the processor. `parts` of its
-/// extended state are not as they are initially.
+/// extended state are not as they are initially. It has at most three processors, of which the third has not begun.
 ///
 /// # Panics
 ///
 /// If there is no memory.
 #[must_use]
 #[allow(clippy::too_many_lines, reason = "a table of what a template is")]
-pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
+pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)], processors: u32) -> Vec<u8> {
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let sizes = Sizes {
         memory: 2 << 20,
@@ -42,13 +44,15 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
         in_flight: 64,
         instance: 4 * PAGE_SIZE,
         trace_records: 0,
-        processors: 1,
+        processors,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("it has room");
     let memory = GuestMemory::new(plan.clone()).expect("there is memory");
     memory.write_tables();
     image.load(&memory).expect("it is loaded");
-    memory.write(plan.ring0_stack.offset, b"of ring 0");
+    for processor in 0..processors {
+        memory.write(plan.own(processor).ring0_stack.offset, b"of ring 0");
+    }
     memory.write(plan.heap.offset, b"on the heap");
     let memory = memory.freeze().expect("there is memory");
     let user = UserState {
@@ -68,17 +72,25 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
         offset: 0,
         len: 256,
     };
+    let names = Names::of(processors);
+    let others = &[Some(Left::Halt), None][..processors as usize - 1];
+    let deadline = Request::Deadline(Deadline { at_ns: 1 << 40 });
+    let of_second = (names.of_ring(1, token(3)), deadline);
+    let mut in_flight = vec![
+        (token(0), Request::NextCall(NextCall { into: buf })),
+        (names.of_ring(0, token(3)), deadline),
+    ];
+    in_flight.extend((processors > 2).then_some(of_second));
     let driver = DriverStand {
-        in_flight: vec![
-            (token(0), Request::NextCall(NextCall { into: buf })),
-            (token(3), Request::Deadline(Deadline { at_ns: 1 << 40 })),
-        ],
+        rings: vec![Stood::default(); processors as usize],
+        in_flight,
         handles: vec![1, 2],
         ..DriverStand::default()
     };
     let said = Parked {
         mode: Mode::Out,
         left: Left::Wait,
+        others: others.to_vec(),
         has_counter: false,
         elapsed: 1_000_000_000,
         in_flight: driver.in_flight.len() as u32,
@@ -87,11 +99,13 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
         sizes: sizes_of(&plan),
         base: plan.base,
         ram: plan.ram,
-        regions: plan.regions().to_vec(),
+        regions: plan.regions(),
     };
     let parked = Parts {
         said,
-        user,
+        users: std::iter::once(Some(user.clone()))
+            .chain(others.iter().map(|left| left.map(|_| user.clone())))
+            .collect(),
         memory: &memory,
         driver: &driver,
     };
@@ -130,7 +144,10 @@ pub(crate) fn read(file: &[u8]) -> Option<(Arc<GuestMemory>, DriverStand)> {
         && let Some(stand) = template.stand()
     {
         let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        if machine.is_none() {
+        if machine
+            .as_ref()
+            .is_none_or(|machine| !machine.has_all(memory.plan()))
+        {
             *machine = Machine::new(&memory).ok();
         }
         if let Some(machine) = &mut *machine {
@@ -206,13 +223,16 @@ pub fn for_any_processor(file: &[u8], options: &FileOptions) -> Vec<u8> {
         image,
         parked,
     } = content;
-    let (memory, mut user, driver) = parked.expect("its guest was parked");
-    user.extended.clear();
+    let (memory, mut users, driver) = parked.expect("its guest was parked");
+    users
+        .iter_mut()
+        .flatten()
+        .for_each(|user| user.extended.clear());
     let mut said = header.parked.expect("its guest was parked");
     (said.features, said.xcr0) = (Vec::new(), 0);
     let parked = Parts {
         said,
-        user,
+        users,
         memory: &memory,
         driver: &driver,
     };

@@ -47,12 +47,18 @@ pub(super) fn read(from: &mut impl Read, options: &FileOptions) -> Result<Conten
         });
     };
     let plan = plan(&image, parked, most)?;
-    let processor = Reading::new(from, next()?).whole(stand::MOST_OF_PROCESSOR)?;
-    let user = stand::read_processor(&processor)?;
-    user.check(|address| plan.is_code(address))
-        .map_err(|unfit| E::Damaged(format!("its guest cannot go on: {unfit}")))?;
-    let driver = Reading::new(from, next()?).whole(stand::MOST_OF_DRIVER)?;
-    let driver = stand::read_driver(&driver, plan.completion_entries)?;
+    let processors = plan.processors();
+    let most = stand::MOST_OF_PROCESSOR * u64::from(processors);
+    let states = Reading::new(from, next()?).whole(most)?;
+    let begun = parked.others.iter().map(Option::is_some);
+    let users = stand::read_processors(&states, std::iter::once(true).chain(begun))?;
+    for user in users.iter().flatten() {
+        user.check(|address| plan.is_code(address))
+            .map_err(|unfit| E::Damaged(format!("its guest cannot go on: {unfit}")))?;
+    }
+    let slots = plan.completion_entries;
+    let driver = Reading::new(from, next()?).whole(stand::most_of_driver(processors, slots))?;
+    let driver = stand::read_driver(&driver, processors, slots)?;
     if driver.in_flight.len() != parked.in_flight as usize {
         return Err(E::Damaged("not as much was in flight as it says".into()).into());
     }
@@ -64,7 +70,7 @@ pub(super) fn read(from: &mut impl Read, options: &FileOptions) -> Result<Conten
     Ok(Content {
         header,
         image,
-        parked: Some((memory, user, driver)),
+        parked: Some((memory, users, driver)),
     })
 }
 
@@ -121,6 +127,7 @@ fn ranges(list: &[u8], plan: &Plan) -> Result<Vec<Range>, E> {
     let count = fields.count(16)?;
     let mut ranges = Vec::with_capacity(count);
     let mut behind = 0;
+    let supervisor = plan.supervisor();
     for _ in 0..count {
         let (start, len) = (fields.u64()?, fields.u64()?);
         let pages = start.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE) && len > 0;
@@ -128,10 +135,12 @@ fn ranges(list: &[u8], plan: &Plan) -> Result<Vec<Range>, E> {
         let Some(end) = end.filter(|_| pages && start >= behind) else {
             return Err(fields.damaged("has pages that are not the guest's"));
         };
-        let touches = |region: &wakebox_vmm::plan::Region| {
-            start < region.offset + region.len && region.offset < end
-        };
-        if plan.supervisor().iter().any(touches) {
+        // The first of them, in their order, that does not end before it.
+        let next = supervisor.partition_point(|region| region.offset + region.len <= start);
+        if supervisor
+            .get(next)
+            .is_some_and(|region| region.offset < end)
+        {
             return Err(fields.damaged("has pages that are not the guest's"));
         }
         ranges.push((start, len));

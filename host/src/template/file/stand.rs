@@ -1,22 +1,33 @@
 //! Registers and what was in flight, as bytes.
 
+use std::collections::HashSet;
+
 use wakebox_abi::entry::{Entry as _, Submission};
 use wakebox_abi::op::Request;
 use wakebox_vmm::x86_64::registers::Registers;
 use wakebox_vmm::x86_64::user::{LEGACY, UserState};
 
 use super::fields::{Bytes, Fields};
+use super::header::PROCESSOR;
+use crate::driver::Stood;
+use crate::driver::rings::Names;
 use crate::error::TemplateFileError as E;
 use crate::template::DriverStand;
 
 /// Most bytes of a processor's state: more than XSAVE writes.
 pub(super) const MOST_OF_PROCESSOR: u64 = 16 << 10;
-/// Most bytes of what was in flight, of which each takes those of an entry.
-pub(super) const MOST_OF_DRIVER: u64 = 32 << 20;
 /// Handles have so many indices (`ops/handles.rs`).
 const MOST_HANDLES: usize = 1 << 20;
 /// A guest has made fewer calls than this, however long it ran.
 const MOST_CALLS: u64 = 1 << 60;
+
+/// Most bytes of what was in flight of so many processors, each with so many slots.
+pub(super) fn most_of_driver(processors: u32, slots: u32) -> u64 {
+    let counts = 64;
+    let handles = MOST_HANDLES as u64 * 4;
+    let of_each = u64::from(slots) * Submission::SIZE as u64 + 8;
+    counts + handles + u64::from(processors) * of_each
+}
 
 /// The general registers, in the order in which they are stored.
 fn registers(of: &mut Registers) -> [&mut u64; 18] {
@@ -42,10 +53,16 @@ fn registers(of: &mut Registers) -> [&mut u64; 18] {
     ]
 }
 
-/// A processor's state: the general registers, x87 and SSE, then each further part with its number and
-/// its length.
-pub(super) fn write_processor(state: &UserState) -> Vec<u8> {
+/// The states of the processors that have begun, one after the other. Each is the general registers, x87 and SSE,
+/// then each further part with its number and its length.
+pub(super) fn write_processors(states: &[Option<UserState>]) -> Vec<u8> {
     let mut to = Bytes::default();
+    let begun = states.iter().flatten();
+    begun.for_each(|state| write_processor(&mut to, state));
+    to.0
+}
+
+fn write_processor(to: &mut Bytes, state: &UserState) {
     let mut general = state.registers;
     for register in registers(&mut general) {
         to.u64(*register);
@@ -57,11 +74,22 @@ pub(super) fn write_processor(state: &UserState) -> Vec<u8> {
         to.count(bytes.len());
         to.bytes(bytes);
     }
-    to.0
 }
 
-pub(super) fn read_processor(bytes: &[u8]) -> Result<UserState, E> {
-    let mut fields = Fields::new("the processor's state", bytes);
+/// The same, of as many as `begun` says of which it says that they have begun.
+pub(super) fn read_processors(
+    bytes: &[u8],
+    begun: impl Iterator<Item = bool>,
+) -> Result<Vec<Option<UserState>>, E> {
+    let mut fields = Fields::new(PROCESSOR, bytes);
+    let states = begun
+        .map(|has_begun| has_begun.then(|| read_processor(&mut fields)).transpose())
+        .collect::<Result<_, E>>()?;
+    fields.end()?;
+    Ok(states)
+}
+
+fn read_processor(fields: &mut Fields<'_>) -> Result<UserState, E> {
     let mut general = Registers::default();
     for register in registers(&mut general) {
         *register = fields.u64()?;
@@ -77,7 +105,6 @@ pub(super) fn read_processor(bytes: &[u8]) -> Result<UserState, E> {
         let len = fields.count(1)?;
         extended.push((number, fields.bytes(len)?.to_vec()));
     }
-    fields.end()?;
     Ok(UserState {
         registers: general,
         legacy,
@@ -85,12 +112,15 @@ pub(super) fn read_processor(bytes: &[u8]) -> Result<UserState, E> {
     })
 }
 
-/// Where the host's side stood: the rings' indices, the number of the next call, entries as they lie in
-/// the submission ring, and how often each handle has been used.
+/// Where the host's side stood: the indices of the first processor's rings, the number of the next call, entries as
+/// they lie in the submission rings, how often each handle has been used, and the indices of the other rings. The slot of
+/// an entry has the number of its ring in its lower bits.
 pub(super) fn write_driver(stand: &DriverStand) -> Vec<u8> {
     let mut to = Bytes::default();
-    to.u32(stand.taken);
-    to.u32(stand.published);
+    let first = stand.rings.first().copied().unwrap_or_default();
+    let others = stand.rings.get(1..).unwrap_or_default();
+    to.u32(first.taken);
+    to.u32(first.published);
     to.u32(stand.traced);
     to.u64(stand.next_call);
     to.count(stand.in_flight.len());
@@ -103,23 +133,36 @@ pub(super) fn write_driver(stand: &DriverStand) -> Vec<u8> {
     for uses in &stand.handles {
         to.u32(*uses);
     }
+    for other in others {
+        to.u32(other.taken);
+        to.u32(other.published);
+    }
     to.0
 }
 
-/// The same, of a guest with so many slots.
-pub(super) fn read_driver(bytes: &[u8], slots: u32) -> Result<DriverStand, E> {
+fn read_ring(fields: &mut Fields<'_>) -> Result<Stood, E> {
+    Ok(Stood {
+        taken: fields.u32()?,
+        published: fields.u32()?,
+    })
+}
+
+/// The same, of a guest with so many processors, each with so many slots.
+pub(super) fn read_driver(bytes: &[u8], processors: u32, slots: u32) -> Result<DriverStand, E> {
     let mut fields = Fields::new("what was in flight", bytes);
-    let (taken, published, traced) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let mut rings = vec![read_ring(&mut fields)?];
+    let traced = fields.u32()?;
     let next_call = fields.u64()?;
     if next_call > MOST_CALLS {
         return Err(fields.damaged("counts more calls than were ever made"));
     }
     let count = fields.count(Submission::SIZE)?;
-    if count > slots as usize {
+    if count > processors as usize * slots as usize {
         return Err(fields.damaged("is more than may be in flight"));
     }
     let mut in_flight = Vec::with_capacity(count);
-    let mut is_taken = vec![false; slots as usize];
+    let mut taken = HashSet::new();
+    let names = Names::of(processors);
     for _ in 0..count {
         let mut words = [0; Submission::WORDS];
         for word in &mut words {
@@ -132,10 +175,12 @@ pub(super) fn read_driver(bytes: &[u8], slots: u32) -> Result<DriverStand, E> {
         if request.submission(token).to_words() != words {
             return Err(fields.damaged("has an operation with more than it has"));
         }
-        match is_taken.get_mut(token.slot as usize) {
-            Some(slot @ false) => *slot = true,
-            Some(true) => return Err(fields.damaged("has two operations in one slot")),
-            None => return Err(fields.damaged("has an operation in a slot that there is not")),
+        let (ring, in_ring) = names.in_ring(token);
+        if ring >= processors || in_ring.slot >= slots {
+            return Err(fields.damaged("has an operation in a slot that there is not"));
+        }
+        if !taken.insert(token.slot) {
+            return Err(fields.damaged("has two operations in one slot"));
         }
         in_flight.push((token, request));
     }
@@ -144,10 +189,12 @@ pub(super) fn read_driver(bytes: &[u8], slots: u32) -> Result<DriverStand, E> {
         return Err(fields.damaged("has more handles than there can be"));
     }
     let handles = (0..count).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+    for _ in 1..processors {
+        rings.push(read_ring(&mut fields)?);
+    }
     fields.end()?;
     Ok(DriverStand {
-        taken,
-        published,
+        rings,
         traced,
         in_flight,
         handles,
@@ -162,6 +209,10 @@ mod tests {
 
     use super::*;
 
+    fn stood(taken: u32, published: u32) -> Stood {
+        Stood { taken, published }
+    }
+
     #[test]
     fn what_was_in_flight_is_read_as_it_was_written() {
         let token = |slot| Token {
@@ -170,8 +221,7 @@ mod tests {
         };
         let buf = wakebox_abi::op::Buf { offset: 1, len: 2 };
         let stand = DriverStand {
-            taken: 1,
-            published: u32::MAX,
+            rings: vec![stood(1, u32::MAX)],
             traced: 3,
             in_flight: vec![
                 (token(63), Request::Nop(Nop {})),
@@ -187,17 +237,41 @@ mod tests {
             next_call: 1 << 40,
         };
         let bytes = write_driver(&stand);
-        assert_eq!(read_driver(&bytes, 64).unwrap(), stand);
+        assert!(bytes.len() as u64 <= most_of_driver(1, 64));
+        assert_eq!(read_driver(&bytes, 1, 64).unwrap(), stand);
         for len in 0..bytes.len() {
-            read_driver(&bytes[..len], 64).unwrap_err();
+            read_driver(&bytes[..len], 1, 64).unwrap_err();
         }
         for (slots, why) in [
             (63, "in a slot that there is not"),
             (1, "more than may be in flight"),
         ] {
-            let error = read_driver(&bytes, slots).unwrap_err().to_string();
+            let error = read_driver(&bytes, 1, slots).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
+        // Of three processors, the slots of 21 each are called by as many names and a third more.
+        let stand = DriverStand {
+            rings: vec![stood(1, 2), stood(3, 4), stood(5, 6)],
+            in_flight: vec![(token(20 << 2 | 2), Request::Nop(Nop {}))],
+            ..stand
+        };
+        let bytes = write_driver(&stand);
+        assert_eq!(read_driver(&bytes, 3, 21).unwrap(), stand);
+        for len in 0..bytes.len() {
+            read_driver(&bytes[..len], 3, 21).unwrap_err();
+        }
+        for (processors, slots) in [(3, 20), (2, 21), (4, 21), (1, 21)] {
+            read_driver(&bytes, processors, slots).unwrap_err();
+        }
+        let stand = DriverStand {
+            in_flight: vec![(token(3), Request::Nop(Nop {}))],
+            ..stand
+        };
+        let error = read_driver(&write_driver(&stand), 3, 21).unwrap_err();
+        assert!(
+            error.to_string().contains("in a slot that there is not"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -208,7 +282,7 @@ mod tests {
             bytes.extend(1_u32.to_le_bytes());
             bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
             bytes.extend([0; 4]);
-            read_driver(&bytes, 64)
+            read_driver(&bytes, 1, 64)
         };
         let token = Token {
             slot: 1,
@@ -236,13 +310,18 @@ mod tests {
         for (index, register) in registers(&mut state.registers).into_iter().enumerate() {
             *register = index as u64 + 1;
         }
-        let bytes = write_processor(&state);
-        assert!(bytes.len() as u64 <= MOST_OF_PROCESSOR);
-        assert_eq!(read_processor(&bytes).unwrap(), state);
+        let states = [Some(state.clone()), None, Some(state.clone())];
+        let begun = || [true, false, true].into_iter();
+        let bytes = write_processors(&states);
+        assert!(bytes.len() as u64 <= 2 * MOST_OF_PROCESSOR);
+        assert_eq!(read_processors(&bytes, begun()).unwrap(), states);
         for len in 0..bytes.len() {
-            read_processor(&bytes[..len]).unwrap_err();
+            read_processors(&bytes[..len], begun()).unwrap_err();
+        }
+        for others in [[true, true, true], [true, false, false]] {
+            read_processors(&bytes, others.into_iter()).unwrap_err();
         }
         state.extended[1].0 = 2;
-        read_processor(&write_processor(&state)).unwrap_err();
+        read_processors(&write_processors(&[Some(state)]), begun().take(1)).unwrap_err();
     }
 }

@@ -6,15 +6,21 @@ use super::header::{HASH, Kind, PREFIX};
 use super::proof::{for_any_processor, seal, smallest, with_header};
 use super::*;
 use crate::error::TemplateFileError as E;
+use crate::template::Left;
 
 const KEY: [u8; 32] = [7; 32];
 
 fn plain() -> Vec<u8> {
-    smallest(&FileOptions::new(), &[])
+    smallest(&FileOptions::new(), &[], 1)
+}
+
+/// Of a guest with three processors, of which two have begun.
+fn several() -> Vec<u8> {
+    smallest(&FileOptions::new(), &[], 3)
 }
 
 fn signed() -> Vec<u8> {
-    smallest(&with_key(KEY), &[])
+    smallest(&with_key(KEY), &[], 1)
 }
 
 fn with_key(key: [u8; 32]) -> FileOptions {
@@ -66,9 +72,10 @@ fn with_part(kind: Kind, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 #[test]
 fn what_is_written_is_read_again() {
     let content = content(&plain());
-    let (memory, user, driver) = content.parked.unwrap();
+    let (memory, users, driver) = content.parked.unwrap();
     assert_eq!(driver.in_flight.len(), 2);
     assert_eq!(driver.handles, [1, 2]);
+    let user = users[0].as_ref().unwrap();
     assert_eq!(user.registers.rip, content.image.entry());
     let mut bytes = [0; 11];
     memory.read(memory.plan().heap.offset, &mut bytes).unwrap();
@@ -83,6 +90,83 @@ fn what_is_written_is_read_again() {
     at_entry.save(&mut file).unwrap();
     let loaded = Template::load(&mut &*file).unwrap();
     assert_eq!(loaded.info().at, Position::Entry);
+}
+
+#[test]
+fn all_processors_are_written_and_read_again_and_nothing_of_their_ring_0() {
+    let file = several();
+    assert_eq!(
+        (plain()[8], file[8]),
+        (1, 2),
+        "the lowest version that can say it"
+    );
+    let content = content(&file);
+    let said = content.header.parked.as_ref().unwrap();
+    assert_eq!(said.others, [Some(Left::Halt), None]);
+    let (memory, users, driver) = content.parked.as_ref().unwrap();
+    assert_eq!(
+        users.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    assert_eq!((driver.rings.len(), driver.in_flight.len()), (3, 3));
+    for processor in 0..3 {
+        let mut bytes = [1; 9];
+        let stack = memory.plan().own(processor).ring0_stack;
+        memory.read(stack.offset, &mut bytes).unwrap();
+        assert_eq!(bytes, [0; 9], "a stack of ring 0 is not in a file");
+    }
+    let mut again = Vec::new();
+    let parked = write::Parts {
+        said: said.clone(),
+        users: users.clone(),
+        memory,
+        driver,
+    };
+    write::assemble(
+        &content.image,
+        Some(parked),
+        &mut again,
+        &FileOptions::new(),
+    )
+    .unwrap();
+    assert!(again == file, "what was read is written as it was");
+}
+
+#[test]
+fn what_is_said_of_several_processors_and_cannot_be_is_refused() {
+    type Change = fn(&mut header::Parked);
+    let changes: [Change; 7] = [
+        |said| said.sizes.processors = 65,
+        |said| said.sizes.processors = u32::MAX,
+        |said| said.sizes.processors = 2,
+        |said| said.others[0] = None,
+        |said| said.others[1] = Some(Left::Wait),
+        |said| said.others.truncate(1),
+        |said| said.sizes.stack = wakebox_abi::layout::STACK_MAX / 3,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let file = with_header(&several(), |header| change(header.parked.as_mut().unwrap()));
+        let error = refusal(&file);
+        assert!(
+            matches!(error, E::Damaged(_) | E::OtherLayout),
+            "{index}: {error:?}"
+        );
+    }
+    // One of several that says that it is alone, and one alone that says that it is not.
+    for (mut file, version) in [(several(), 1), (plain(), 2)] {
+        file[8] = version;
+        seal(&mut file);
+        refusal(&file);
+    }
+    let plan = content(&several()).parked.unwrap().0.plan().clone();
+    assert!(plan.supervisor().is_sorted_by_key(|region| region.offset));
+    for region in plan.supervisor() {
+        let mut file = several();
+        let start = region.offset + region.len - 4096;
+        part(&mut file, Kind::Ranges)[4..12].copy_from_slice(&start.to_le_bytes());
+        seal(&mut file);
+        damaged(&file, "pages that are not the guest's");
+    }
 }
 
 #[test]
@@ -140,8 +224,8 @@ fn older_and_newer_files_and_other_interfaces_are_refused_by_name() {
         file[8..12].copy_from_slice(&version.to_le_bytes());
         refusal(&file)
     };
-    assert!(matches!(version(0), E::Older { file: 0, host: 1 }));
-    assert!(matches!(version(2), E::Newer { file: 2, host: 1 }));
+    assert!(matches!(version(0), E::Older { file: 0, host: 2 }));
+    assert!(matches!(version(3), E::Newer { file: 3, host: 2 }));
     let other = with_header(&plain(), |header| header.interface = 1);
     assert!(matches!(refusal(&other), E::OtherInterface { file: 1, .. }));
     let other = with_header(&plain(), |header| {
@@ -172,7 +256,7 @@ fn a_file_of_a_machine_that_had_more_is_refused_with_what_is_lacking() {
     assert_eq!(lacking, ["of the future", "part 62 of the extended state"]);
     assert_eq!(info(&content(&other)).lacking, lacking);
     // A part that no processor has in this size.
-    let other = smallest(&FileOptions::new(), &[(2, vec![0; 3])]);
+    let other = smallest(&FileOptions::new(), &[(2, vec![0; 3])], 1);
     let error = Template::load(&mut &*other).unwrap_err();
     assert!(matches!(
         error,
@@ -363,11 +447,11 @@ fn a_file_that_cannot_be_read_says_why() {
 #[test]
 fn compressed_files_are_smaller_and_as_strict() {
     let options = FileOptions::new().compressed();
-    let file = smallest(&options, &[]);
+    let file = smallest(&options, &[], 1);
     assert!(file.len() < plain().len(), "{} bytes", file.len());
     let packed = content(&file).parked.unwrap();
-    let (memory, user, driver) = content(&plain()).parked.unwrap();
-    assert_eq!((packed.1, packed.2), (user, driver));
+    let (memory, users, driver) = content(&plain()).parked.unwrap();
+    assert_eq!((packed.1, packed.2), (users, driver));
     let [mut one, mut two] = [vec![0; 2 << 20], vec![1; 2 << 20]];
     memory.read(0, &mut one).unwrap();
     packed.0.read(0, &mut two).unwrap();

@@ -27,7 +27,8 @@ enum Body<'a> {
 /// What is written of a guest that was parked.
 pub(super) struct Parts<'a> {
     pub(super) said: Parked,
-    pub(super) user: UserState,
+    /// Of each processor that has begun.
+    pub(super) users: Vec<Option<UserState>>,
     pub(super) memory: &'a Frozen,
     pub(super) driver: &'a DriverStand,
 }
@@ -37,7 +38,7 @@ pub(super) fn write(template: &Template, to: &mut impl Write, options: &FileOpti
     let parked = match template.stand() {
         Some(stand) => Some(Parts {
             said: said_of(stand)?,
-            user: stand.machine.user(&stand.memory)?,
+            users: users(stand)?,
             memory: &stand.memory,
             driver: &stand.driver,
         }),
@@ -64,7 +65,7 @@ pub(super) fn assemble(
             list.u64(*start);
             list.u64(*len);
         }
-        let processor = stand::write_processor(&parked.user);
+        let processor = stand::write_processors(&parked.users);
         let driver = stand::write_driver(parked.driver);
         parts.push(whole(Kind::Processor, &processor, false));
         parts.push(whole(Kind::Driver, &driver, false));
@@ -103,6 +104,7 @@ fn said_of(stand: &Stand) -> Result<Parked> {
     Ok(Parked {
         mode: stand.mode,
         left: stand.left,
+        others: stand.others.to_vec(),
         has_counter: stand.has_counter,
         elapsed: u64::try_from(stand.elapsed.as_nanos()).unwrap_or(u64::MAX),
         in_flight: stand.driver.in_flight.len() as u32,
@@ -114,8 +116,19 @@ fn said_of(stand: &Stand) -> Result<Parked> {
         sizes: sizes_of(plan),
         base: plan.base,
         ram: plan.ram,
-        regions: plan.regions().to_vec(),
+        regions: plan.regions(),
     })
+}
+
+/// What ring 3 sees of each processor that has begun.
+fn users(stand: &Stand) -> Result<Vec<Option<UserState>>> {
+    let user = |processor| stand.machine.user(processor, &stand.memory);
+    let others = (1..).zip(&stand.others);
+    let others = others.map(|(processor, left)| left.map(|_| user(processor)).transpose());
+    let first = std::iter::once_with(|| user(0).map(Some));
+    Ok(first
+        .chain(others)
+        .collect::<std::result::Result<_, wakebox_vmm::Error>>()?)
 }
 
 /// Where memory holds something that is the guest's: what is ring 0's is made anew.

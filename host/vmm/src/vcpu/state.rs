@@ -17,17 +17,18 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    /// What ring 3 sees of it, in a machine in whose memory that lay.
+    /// What ring 3 sees of it, as the processor of this number in a machine in whose memory that lay.
     ///
     /// # Errors
     ///
     /// The memory cannot be read.
-    pub(crate) fn user(&self, memory: &Frozen, cpuid: &CpuId) -> Result<UserState> {
+    pub(crate) fn user(&self, number: u32, memory: &Frozen, cpuid: &CpuId) -> Result<UserState> {
         let mut frame = None;
         if self.cpu.is_in_ring0() {
             // What the processor pushed when it came from ring 3.
             let mut bytes = [0; 5 * 8];
-            let at = memory.plan().ring0_stack.offset + RING0_STACK - bytes.len() as u64;
+            let at =
+                memory.plan().own(number).ring0_stack.offset + RING0_STACK - bytes.len() as u64;
             memory.read(at, &mut bytes)?;
             let (words, _) = bytes.as_chunks::<8>();
             let [rip, _cs, rflags, rsp, _ss] =

@@ -13,10 +13,13 @@ fn main() -> ExitCode {
     let options = || FileOptions::new();
     let written = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--smallest", to] => {
-            let plain = template::smallest(&options(), &[]);
-            let packed = template::smallest(&options().compressed(), &[]);
-            std::fs::write(format!("{to}/smallest"), plain)
-                .and_then(|()| std::fs::write(format!("{to}/compressed"), packed))
+            let plain = template::smallest(&options(), &[], 1);
+            let packed = template::smallest(&options().compressed(), &[], 1);
+            let several = template::smallest(&options(), &[], 3);
+            let write = |name, file| std::fs::write(format!("{to}/{name}"), file);
+            write("smallest", plain)
+                .and_then(|()| write("compressed", packed))
+                .and_then(|()| write("several", several))
         }
         [from, to] => std::fs::read(from).and_then(|file| {
             std::fs::write(

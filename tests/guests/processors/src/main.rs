@@ -10,7 +10,7 @@ mod own;
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use wakebox_abi::boot::Boot;
+use wakebox_abi::boot::{Boot, Instance};
 use wakebox_abi::entry::Token;
 use wakebox_abi::memory::Word;
 use wakebox_abi::op::{Cancel, Deadline, Nop, Operation};
@@ -67,6 +67,7 @@ fn main() {
                 ring(port::NUDGE);
             }
         }
+        "lies" => lies(&mut own),
         "nonsense" => nonsense(&mut own),
         other => panic!("no such case: {other}"),
     }
@@ -332,6 +333,44 @@ fn one_of_those(own: &mut Own) -> ! {
 fn overflow(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     overflow(depth + 1) + frame[depth as usize % 64]
+}
+
+/// `lies WHAT`: the second sleeps, has told nonsense before, and has something in flight by which that is found out, or
+/// nothing that anybody believes. Restored, whoever is let go on ends the guest.
+fn lies(own: &mut Own) {
+    start(1, |own| {
+        own.submit(FAR.submission(token(0, 0)));
+        // The lie is not to be found out by whoever takes it.
+        while word(Word::SubmissionHead) == 0 {
+            own.nap();
+        }
+        let instance = instance();
+        match arg(1) {
+            "head" => set(Word::CompletionHead, 1 << 20),
+            _ => {
+                for lie in [
+                    Word::Target,
+                    Word::Processor,
+                    Word::DriverPolls,
+                    Word::Local,
+                ] {
+                    set(lie, u32::MAX);
+                }
+                of(2, Word::StartEntryHigh).store(u32::MAX, Ordering::SeqCst);
+                of(2, Word::Sleep).store(u32::MAX, Ordering::SeqCst);
+            }
+        }
+        own.sleep_until(|_| self::instance() != instance);
+        own::exit(0)
+    });
+    own.submit(FAR.submission(token(0, 0)));
+    asleep(own);
+}
+
+/// What tells one sandbox of a template from another.
+fn instance() -> u64 {
+    // SAFETY: this is a guest.
+    unsafe { Instance::get() }.mark()
 }
 
 /// All write nonsense into all that others read of them, at once.
