@@ -31,7 +31,18 @@
 //! # What may go from one to another
 //!
 //! The compiler says it. Operations under way, sleeps, buffers, streams and local join handles belong to the rings of the
-//! processor that made them, and are not `Send`; so they live in tasks of [`crate::spawn`] and of [`spawn_on`]. Files,
+//! processor that made them, and are not `Send`; so they live in tasks of [`crate::spawn`] and of [`spawn_on`]. A task that
+//! any may run has them in a part that [stays](stay) where it is begun:
+//!
+//! ```ignore
+//! processor::spawn_anywhere(async {
+//!     processor::stay(|| sleep(Duration::from_millis(10))).await;
+//!     let page = processor::stay(|| async { fetch("example.com").await }).await;
+//!     compute(page)                                       // wherever there is time
+//! });
+//! ```
+//!
+//! Files,
 //! which are numbers of the host, and what is made of atomics (`async-channel`, `embassy-sync` with its
 //! critical section, `Arc`) may go anywhere, and so may the [`JoinHandle`] of this module.
 //!
@@ -40,8 +51,8 @@
 //!
 //! # The end
 //!
-//! When `main` returns, the tasks of `spawn` and [`spawn_on`] are dropped on their processors; those of [`spawn_anywhere`] are not
-//! polled any more. What others have printed is written, if they await within 100 ms. A panic, fault or limit on one
+//! When `main` returns, the tasks of `spawn` and [`spawn_on`] are dropped on their processors, and then those of
+//! [`spawn_anywhere`], on that of `main`. One that is being polled goes on as long as that lasts. What others have printed is written, if they await within 100 ms. A panic, fault or limit on one
 //! processor ends the guest.
 //!
 //! # What it costs
@@ -65,8 +76,8 @@ use core::panic::Location;
 
 pub(crate) use self::queue::{GlobalQueue, LocalQueue};
 pub(crate) use self::sleepers::Sleepers;
-pub(crate) use self::task::Header;
 pub use self::task::JoinHandle;
+pub(crate) use self::task::{Header, Register};
 use crate::runtime::runtime;
 use crate::trace;
 
@@ -118,6 +129,37 @@ where
     let common = runtime.here.common;
     common.give(runtime, processor as u32, birth);
     handle
+}
+
+/// Runs the future that `make` returns, an `async move` closure as a rule, on the processor that polls this first, and gives
+/// its output wherever this is polled then. `make` is called there; what it captures must be `Send`, and what it makes of
+/// that need not: it may sleep, and use connections that it makes. It is a task of that processor, which is
+/// aborted if this is dropped before.
+///
+/// # Panics
+///
+/// Outside of a guest.
+pub async fn stay<M, F>(make: M) -> F::Output
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
+    /// Whoever drops it aborts it.
+    struct Stays<T>(JoinHandle<T>);
+
+    impl<T> Drop for Stays<T> {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+
+    let mut stays = Stays(spawn_on(current(), make));
+    match (&mut stays.0).await {
+        Ok(output) => output,
+        // It was dropped at the end of the guest, as this will be.
+        Err(_) => core::future::pending().await,
+    }
 }
 
 /// Makes a task that any processor may run, and that may move from one to another whenever it awaits.

@@ -31,7 +31,8 @@ where
     let spawned = &runtime.executor.counts().spawned;
     count(spawned);
     let number = runtime.here.whereabouts().number(spawned.get() as u32);
-    let (task, handle) = task::allocate(number, future);
+    let register = (runtime.here.number, &runtime.here.seat().register);
+    let (task, handle) = task::allocate(number, register, future);
     if trace::is_on() {
         trace::spawned(
             number,
@@ -64,6 +65,23 @@ pub(super) fn push_again(task: NonNull<Header>) {
     }
 }
 
+/// Whether main has ended: tasks are dropped then instead of being polled.
+pub(super) fn is_over() -> bool {
+    runtime().here.common.has_main_ended()
+}
+
+/// Takes a task out that has ended. Returns whether it was there.
+pub(super) fn strike_out(register: u32, key: u32, task: NonNull<Header>) -> bool {
+    let seat = &runtime().here.common.seats[register as usize];
+    let mut register = seat.register.borrow_mut();
+    // Another may have its place, once the end has emptied the register.
+    let was_there = register.get(key as usize) == Some(&task);
+    if was_there {
+        register.remove(key as usize);
+    }
+    was_there
+}
+
 impl Runtime {
     fn push_shared(&self, task: NonNull<Header>) {
         if let Err(task) = self.here.seat().queue.push(task.as_ptr()) {
@@ -80,10 +98,38 @@ impl Runtime {
                 return;
             };
             count(&self.executor.counts().polls);
-            let outer = self.here.polled.replace(Some(task::name(task)));
-            task::run(task);
-            self.here.polled.set(outer);
+            self.run_shared(task);
             if self.executor.has_ready() || self.reactor.has_news() {
+                return;
+            }
+        }
+    }
+
+    fn run_shared(&self, task: NonNull<Header>) {
+        let outer = self.here.polled.replace(Some(task::name(task)));
+        task::run(task);
+        self.here.polled.set(outer);
+    }
+
+    /// Drops what there is of tasks that any may run or that nobody has begun, when main has ended and the others have
+    /// stood aside. One that has not, and polls such a task, has that one.
+    pub(crate) fn drop_shared(&'static self) {
+        loop {
+            let mut has_any = false;
+            for seat in &self.here.common.seats {
+                has_any |= seat.drop_unborn();
+                let registered = core::mem::take(&mut *seat.register.borrow_mut());
+                for (_, task) in registered {
+                    has_any = true;
+                    task::end(task);
+                }
+            }
+            // What a destructor has made is dropped, too.
+            while let Some(task) = self.next_shared() {
+                has_any = true;
+                self.run_shared(task);
+            }
+            if !has_any {
                 return;
             }
         }

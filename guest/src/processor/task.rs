@@ -27,6 +27,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 use super::{pool, waker};
 use crate::executor::JoinError;
 use crate::lock::Locked;
@@ -177,9 +179,16 @@ impl<T> fmt::Debug for JoinHandle<T> {
 #[repr(C)]
 pub(crate) struct Header {
     run: unsafe fn(NonNull<Header>),
+    end: unsafe fn(NonNull<Header>),
     name: fn() -> &'static str,
     number: u32,
+    /// The processor in whose register it is, and where there; written before it is in a queue.
+    register: u32,
+    key: AtomicU32,
 }
+
+/// Tasks that a processor has made and that have not ended, each with a reference.
+pub(crate) type Register = Locked<Slab<NonNull<Header>>>;
 
 #[repr(C)]
 pub(super) struct Task<F: Future> {
@@ -266,7 +275,7 @@ where
         let before = state.fetch_add(RUNNING - QUEUED, Ordering::AcqRel);
         // SAFETY: RUNNING was set here, and DONE is not set, or nobody would have queued it.
         let future = unsafe { &mut *task.future.get() };
-        let output = if before & ABORTED != 0 {
+        let output = if before & ABORTED != 0 || pool::is_over() {
             None
         } else {
             let told = trace::is_on();
@@ -297,6 +306,14 @@ where
         let (number, aborted) = (task.header.number, output.is_none());
         // SAFETY: RUNNING is set, and DONE follows: nobody uses the future any more.
         unsafe { ManuallyDrop::drop(future) };
+        if pool::strike_out(
+            task.header.register,
+            task.header.key.load(Ordering::Relaxed),
+            header,
+        ) {
+            // SAFETY: it was in the register with a reference.
+            drop(unsafe { Arc::from_raw(header.cast::<Self>().as_ptr()) });
+        }
         trace::write(move |_| What::Ended {
             task: number,
             aborted,
@@ -304,6 +321,25 @@ where
         trace::because(Reason::Task(number), || {
             task.joint.complete(output, RUNNING);
         });
+    }
+}
+
+impl<F> Task<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    /// # Safety
+    ///
+    /// The header is that of a `Task<F>` that was in a register, with its reference.
+    unsafe fn end(header: NonNull<Header>) {
+        // SAFETY: the caller's promise.
+        let task = unsafe { Arc::from_raw(header.cast::<Self>().as_ptr()) };
+        let before = task.joint.state.fetch_or(QUEUED, Ordering::AcqRel);
+        if before & (QUEUED | RUNNING | DONE) == 0 {
+            // SAFETY: QUEUED was set here, so that it is as if it came out of a queue.
+            unsafe { Self::run(task.enqueue()) };
+        }
     }
 }
 
@@ -336,8 +372,13 @@ impl<F: Future> Drop for Task<F> {
     }
 }
 
-/// Makes a task of a future: it counts as queued, and the caller puts it into a queue.
-pub(super) fn allocate<F>(number: u32, future: F) -> (NonNull<Header>, JoinHandle<F::Output>)
+/// Makes a task of a future, in the register of this processor: it counts as queued, and the caller puts it into a
+/// queue.
+pub(super) fn allocate<F>(
+    number: u32,
+    (processor, register): (u32, &Register),
+    future: F,
+) -> (NonNull<Header>, JoinHandle<F::Output>)
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -345,12 +386,17 @@ where
     let task = Arc::new(Task {
         header: Header {
             run: Task::<F>::run,
+            end: Task::<F>::end,
             name: core::any::type_name::<F>,
             number,
+            register: processor,
+            key: AtomicU32::new(0),
         },
         joint: Joint::new(QUEUED),
         future: UnsafeCell::new(ManuallyDrop::new(future)),
     });
+    let key = register.borrow_mut().insert(task.clone().enqueue());
+    task.header.key.store(key as u32, Ordering::Relaxed);
     (task.clone().enqueue(), JoinHandle(task))
 }
 
@@ -364,6 +410,13 @@ pub(super) fn name(task: NonNull<Header>) -> &'static str {
 pub(super) fn run(task: NonNull<Header>) {
     // SAFETY: it came out of a queue, where it was with a reference, and `run` is that of its type.
     unsafe { (task.as_ref().run)(task) }
+}
+
+/// Drops the future of a task that was taken out of a register, with its reference; unless it is in a queue, out of which
+/// whoever takes it does that, or is being polled.
+pub(super) fn end(task: NonNull<Header>) {
+    // SAFETY: it was in a register with a reference, and `end` is that of its type.
+    unsafe { (task.as_ref().end)(task) }
 }
 
 // Tasks of one processor that another has made -----------------------------------------------

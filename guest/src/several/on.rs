@@ -12,6 +12,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
+use slab::Slab;
 use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 use wakebox_abi::port;
 use wakebox_abi::wake::{self, Sleep};
@@ -19,7 +20,7 @@ use wakebox_abi::wake::{self, Sleep};
 use crate::executor::Executor;
 use crate::lock::Locked;
 use crate::machine;
-use crate::processor::{GlobalQueue, Header, LocalQueue, Sleepers};
+use crate::processor::{GlobalQueue, Header, LocalQueue, Register, Sleepers};
 use crate::runtime::{Runtime, try_runtime};
 
 /// How long, in nanoseconds, the end of a guest waits for what others have printed: a processor that computes may not
@@ -74,9 +75,21 @@ pub(crate) struct Seat {
     /// Tasks that others have made for it, and that have not begun.
     unborn: Locked<VecDeque<Birth>>,
     has_unborn: AtomicBool,
+    /// Tasks that any may run and that this one has made.
+    pub(crate) register: Register,
 }
 
 impl Seat {
+    /// Drops what others have made. Returns whether there was anything.
+    pub(crate) fn drop_unborn(&self) -> bool {
+        let unborn = {
+            let mut unborn = self.unborn.borrow_mut();
+            self.has_unborn.store(false, Ordering::Relaxed);
+            core::mem::take(&mut *unborn)
+        };
+        !unborn.is_empty()
+    }
+
     /// Begins what others have made.
     pub(crate) fn bear(&self, executor: &'static Executor) {
         while self.has_unborn.load(Ordering::Relaxed) {
@@ -124,6 +137,7 @@ impl Common {
                     queue: LocalQueue::new(),
                     unborn: Locked::new(VecDeque::new()),
                     has_unborn: AtomicBool::new(false),
+                    register: Locked::new(Slab::new()),
                 })
                 .collect(),
             global: GlobalQueue::new(),
@@ -133,6 +147,11 @@ impl Common {
             main_ended: AtomicBool::new(false),
             aside: AtomicU64::new(0),
         }
+    }
+
+    /// Whether main has ended.
+    pub(crate) fn has_main_ended(&self) -> bool {
+        self.main_ended.load(Ordering::Relaxed)
     }
 
     /// Has a processor look whether others have left something for it.
@@ -385,12 +404,21 @@ impl Runtime {
         }
     }
 
-    /// Has the others say their last words. If another ends the guest, this goes no further.
+    /// Has the others say their last words, and drops what nobody runs any more. If another ends the guest, this goes no
+    /// further.
     pub(crate) fn end_others(&'static self) {
-        let (here, common) = (&self.here, self.here.common);
-        if common.count == 1 {
-            return;
+        let common = self.here.common;
+        if common.count > 1 {
+            self.have_others_stand_aside();
         }
+        if common.has_main_ended() {
+            self.drop_shared();
+            self.flush_console();
+        }
+    }
+
+    fn have_others_stand_aside(&'static self) {
+        let (here, common) = (&self.here, self.here.common);
         let own = here.number + 1;
         let claimed = common
             .ending
@@ -413,7 +441,7 @@ impl Runtime {
     /// Says what there is to say and lets another end the guest.
     fn stand_aside(&'static self) {
         let common = self.here.common;
-        if common.main_ended.load(Ordering::Relaxed) {
+        if common.has_main_ended() {
             self.executor.abort_all();
         }
         self.flush_console();

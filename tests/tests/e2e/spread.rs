@@ -88,6 +88,33 @@ fn a_task_is_aborted_from_another_processor() {
 }
 
 #[kvm_test]
+fn what_any_may_run_sleeps_and_has_operations_done_wherever_it_is() {
+    every("stays", |processors, mode, ended| {
+        let ended = ended.success();
+        assert_eq!(ended.lines(), ["sum 1770"], "{processors} in {mode}");
+    });
+}
+
+#[kvm_test]
+fn what_is_left_when_main_ends_is_dropped_once_wherever_it_waits() {
+    every("drops", |processors, mode, ended| {
+        let ended = ended.success();
+        let mut lines = ended.lines();
+        lines.sort_unstable();
+        let expected = [
+            "what a destructor has made is dropped",
+            "what a destructor has made is dropped",
+            "what is of one is dropped",
+            "what is queued is dropped",
+            "what sleeps is dropped",
+            "what stays is dropped",
+            "what waits is dropped",
+        ];
+        assert_eq!(lines, expected, "{processors} in {mode}");
+    });
+}
+
+#[kvm_test]
 fn time_does_not_go_back_between_processors() {
     every("clock", |processors, mode, ended| {
         assert_eq!(

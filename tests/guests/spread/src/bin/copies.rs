@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_channel::{Receiver, Sender};
 use embassy_sync::once_lock::OnceLock;
-use wakebox_guest::time::{Duration, Instant, sleep};
+use wakebox_guest::time::{Duration, sleep};
 use wakebox_guest::{env, export, on_restore, println, processor, restored, snapshot, spawn};
 
 /// What each processor is asked for, and has seen.
@@ -110,10 +110,7 @@ async fn anywhere(tasks: u64) -> u64 {
     let tasks: Vec<_> = (0..tasks)
         .map(|task| {
             processor::spawn_anywhere(async move {
-                let later = Instant::now() + Duration::from_millis(task % 3);
-                while Instant::now() < later {
-                    wakebox_guest::task::yield_now().await;
-                }
+                processor::stay(move || sleep(Duration::from_millis(task % 3))).await;
                 task
             })
         })

@@ -204,6 +204,107 @@ async fn ends() {
     println!("ends");
 }
 
+/// What any may run sleeps and has files read, wherever it is, and goes on wherever there is time.
+async fn stays() {
+    let tasks: Vec<_> = (0..60_u64)
+        .map(|task| {
+            processor::spawn_anywhere(async move {
+                let slept = processor::stay(move || async move {
+                    // Neither may leave where it is.
+                    let own = Rc::new(processor::current());
+                    sleep(Duration::from_micros(task * 50)).await;
+                    assert!(*own == processor::current());
+                    task
+                });
+                let slept = slept.await;
+                yield_now().await;
+                let mut bytes = [0; 8];
+                let read = processor::stay(move || async move {
+                    wakebox_guest::random::fill(&mut bytes).await.is_ok()
+                });
+                if read.await { slept } else { 0 }
+            })
+        })
+        .collect();
+    let mut sum = 0;
+    for task in tasks {
+        sum += task.await.expect("nobody aborts it");
+    }
+    // What is dropped does not stay.
+    let gone = Arc::new(AtomicU32::new(0));
+    let seen = Counts(gone.clone());
+    let roams = processor::spawn_anywhere(processor::stay(move || async move {
+        let _seen = seen;
+        pending::<()>().await;
+    }));
+    sleep(Duration::from_millis(2)).await;
+    roams.abort();
+    assert!(roams.await.is_err());
+    while gone.load(Ordering::Acquire) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    println!("sum {sum}");
+}
+
+/// Adds to a count when it is dropped.
+struct Counts(Arc<AtomicU32>);
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Says so when it is dropped, and leaves others.
+struct Says(&'static str, u32);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        println!("{} is dropped", self.0);
+        if self.1 > 0 {
+            let next = Self("what a destructor has made", self.1 - 1);
+            drop(processor::spawn_anywhere(async move {
+                let _next = next;
+            }));
+        }
+    }
+}
+
+/// What is left when main ends is dropped, whatever it waits for.
+async fn drops() {
+    let waits = Says("what waits", 2);
+    drop(processor::spawn_anywhere(async move {
+        let _waits = waits;
+        pending::<()>().await;
+    }));
+    let sleeps = Says("what sleeps", 0);
+    drop(processor::spawn_anywhere(async move {
+        let _sleeps = sleeps;
+        processor::stay(|| sleep(Duration::from_secs(3_600))).await;
+    }));
+    let stays = Says("what stays", 0);
+    drop(processor::spawn_anywhere(processor::stay(
+        move || async move {
+            let _stays = stays;
+            pending::<()>().await;
+        },
+    )));
+    sleep(Duration::from_millis(3)).await;
+    let local = Says("what is of one", 0);
+    drop(processor::spawn_on(
+        processor::count() - 1,
+        move || async move {
+            let _local = local;
+            pending::<()>().await;
+        },
+    ));
+    let queued = Says("what is queued", 0);
+    drop(processor::spawn_anywhere(async move {
+        let _queued = queued;
+        pending::<()>().await;
+    }));
+}
+
 /// Time does not go back, whoever is asked.
 async fn clock() {
     let latest = Arc::new(AtomicU64::new(0));
@@ -256,6 +357,8 @@ async fn main() {
         Some("aborts") => aborts().await,
         Some("ends") => ends().await,
         Some("clock") => clock().await,
+        Some("stays") => stays().await,
+        Some("drops") => drops().await,
         Some("counts") => counts().await,
         Some("panics") => {
             let task =
