@@ -336,6 +336,30 @@ fn nonsense_from_all_at_once_ends_the_guest_and_nothing_else(mode: WakeMode) {
 }
 
 #[kvm_test]
+fn whoever_changes_where_anothers_upcall_goes_on_ends_the_guest_by_a_fault() {
+    // No address at all, one of no guest, and one where there is no code.
+    for high in [0x8000_0000_u32, 0xffff_8000, 1] {
+        let args = ["upcalls", &high.to_string()];
+        let ended = runtime_of(2).block_on(async {
+            let builder = processors(2, WakeMode::Irq, &args);
+            tokio::spawn(run_here(builder)).await.unwrap()
+        });
+        let Outcome::Fault(fault) = &ended.outcome else {
+            panic!("{high:#x}: {}", ended.outcome);
+        };
+        let expected: &[Cause] = match high {
+            0x8000_0000 => &[Cause::GeneralProtection],
+            // Some KVMs have memory of their own there.
+            _ => &[Cause::ExecutionOfData, Cause::NotMapped],
+        };
+        assert!(expected.contains(&fault.cause()), "{high:#x}: {fault}");
+        // Its machine serves another as if nothing had been.
+        let next = runtime().block_on(run_here(processors(2, WakeMode::Irq, &["turns"])));
+        next.success();
+    }
+}
+
+#[kvm_test]
 fn as_many_as_there_can_be_take_turns() {
     on_one_thread_and_on_several(
         || processors(64, WakeMode::Auto, &["operations"]),

@@ -62,7 +62,9 @@ global_asm!(
     "  iretq",
     ".balign 32",
     // The upcall (wakebox_abi::upcall): what was interrupted is kept, and what the host has named
-    // takes its place in the frame. The host injects it into ring 3 only.
+    // takes its place in the frame. The host injects it into ring 3 only. Another processor of the
+    // guest may write another address there meanwhile, of all 64 bits: `iretq` goes there in ring 3, or
+    // faults if nothing can be there, and the guest has ended by a fault.
     "  pop qword ptr [{interrupted}]",
     "  push qword ptr [{target}]",
     "  iretq",

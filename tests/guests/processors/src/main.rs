@@ -14,9 +14,9 @@ use wakebox_abi::boot::{Boot, Instance};
 use wakebox_abi::entry::Token;
 use wakebox_abi::memory::Word;
 use wakebox_abi::op::{Cancel, Deadline, Nop, Operation};
-use wakebox_abi::port;
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
+use wakebox_abi::{layout, port};
 
 use own::{Own, Program, boot, count, number, of, ring, set, start, start_at, word};
 
@@ -68,6 +68,7 @@ fn main() {
             }
         }
         "lies" => lies(&mut own),
+        "upcalls" => upcalls(&mut own),
         "nonsense" => nonsense(&mut own),
         other => panic!("no such case: {other}"),
     }
@@ -371,6 +372,45 @@ fn lies(own: &mut Own) {
 fn instance() -> u64 {
     // SAFETY: this is a guest.
     unsafe { Instance::get() }.mark()
+}
+
+core::arch::global_asm!(
+    ".pushsection .text.upcall,\"ax\",@progbits",
+    ".globl processors_upcall",
+    ".hidden processors_upcall",
+    // Goes back at once, masked.
+    "processors_upcall:",
+    "  lea rsp, [rsp - 128]",
+    "  push qword ptr [{interrupted}]",
+    "  ret 128",
+    ".popsection",
+    interrupted = const layout::CONTROL as i32 + Word::UpcallReturn.offset() as i32,
+);
+
+unsafe extern "C" {
+    static processors_upcall: u8;
+}
+
+/// `upcalls HIGH`: the first has one upcall come after the other, while the second writes so into what the host says of
+/// where they go on.
+fn upcalls(own: &mut Own) -> ! {
+    start(1, |_| {
+        let high: u32 = arg(1).parse().unwrap_or(0);
+        BEGUN.store(1, Ordering::SeqCst);
+        loop {
+            of(0, Word::UpcallTargetHigh).store(high, Ordering::Relaxed);
+        }
+    });
+    while BEGUN.load(Ordering::SeqCst) == 0 {
+        own.nap();
+    }
+    loop {
+        set(Word::Upcall, (&raw const processors_upcall) as u32);
+        own.submit(Nop {}.submission(token(0, 0)));
+        while own.take().is_none() {
+            spin_loop();
+        }
+    }
 }
 
 /// All write nonsense into all that others read of them, at once.
