@@ -61,6 +61,8 @@ use core::future::Future;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::executor::{Executor, Home};
+use crate::joint;
+pub use crate::joint::JoinHandle;
 use crate::mask::{self, MaskedCell};
 use crate::runtime::{Runtime, runtime};
 use crate::trace;
@@ -107,19 +109,20 @@ static UNBORN: [Unborn; HIGHEST as usize] = [
 /// the task itself; what it captures must be `Send`, and what it makes of that need not. The task begins
 /// before this returns, if it is more urgent than the caller and the caller is in no critical section.
 ///
-/// The task goes on until its future is ready or the guest ends: results travel through channels and the
-/// like. Inside it, [`crate::spawn`] makes tasks of the same priority.
+/// The handle gives its output to a task of any priority, and aborts it from there; dropped, it lets the task go on
+/// until its future is ready or the guest ends. Inside it, [`crate::spawn`] makes tasks of the same priority.
 ///
 /// # Panics
 ///
 /// Outside of a guest.
 #[track_caller]
-pub fn spawn<M, F>(priority: Priority, make: M)
+pub fn spawn<M, F>(priority: Priority, make: M) -> JoinHandle<F::Output>
 where
     M: FnOnce() -> F + Send + 'static,
-    F: Future<Output = ()> + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
 {
-    spawn_named(priority, core::any::type_name::<M>(), make);
+    spawn_named(priority, core::any::type_name::<M>(), make)
 }
 
 /// As [`spawn`], with a name for traces, panic messages and [`crate::task::name`].
@@ -128,20 +131,28 @@ where
 ///
 /// Outside of a guest.
 #[track_caller]
-pub fn spawn_named<M, F>(priority: Priority, name: impl Into<Cow<'static, str>>, make: M)
+pub fn spawn_named<M, F>(
+    priority: Priority,
+    name: impl Into<Cow<'static, str>>,
+    make: M,
+) -> JoinHandle<F::Output>
 where
     M: FnOnce() -> F + Send + 'static,
-    F: Future<Output = ()> + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
 {
     let _ = runtime();
     let name = name.into();
+    // What `make` does is the task's.
+    let (begin, handle) = joint::remote(move || async move { make().await });
     let birth: Birth = Box::new(move |executor| {
-        drop(executor.spawn(Some(name), async move { make().await }));
+        drop(executor.spawn(Some(name), begin()));
     });
     let level = priority as u8;
     let unborn = &UNBORN[usize::from(level) - 1];
     unborn.0.borrow_mut().push_back(birth);
     mask::woken(level);
+    handle
 }
 
 /// The executors of urgent tasks, the least urgent first.

@@ -110,6 +110,8 @@ mod export;
 mod generator;
 mod heap;
 mod idle;
+#[cfg(any(feature = "processors", feature = "interrupt", test))]
+mod joint;
 #[cfg(any(feature = "processors", test))]
 mod lock;
 #[cfg(feature = "log")]

@@ -76,8 +76,9 @@ use core::panic::Location;
 
 pub(crate) use self::queue::{GlobalQueue, LocalQueue};
 pub(crate) use self::sleepers::Sleepers;
-pub use self::task::JoinHandle;
 pub(crate) use self::task::{Header, Register};
+use crate::joint;
+pub use crate::joint::JoinHandle;
 use crate::runtime::runtime;
 use crate::trace;
 
@@ -120,7 +121,7 @@ where
         "there is no processor {processor}: this guest has {}, numbered from 0",
         count()
     );
-    let (begin, handle) = task::remote(make);
+    let (begin, handle) = joint::remote(make);
     let (by, location) = (trace::current(), Location::caller());
     let birth = Box::new(move |executor: &'static crate::executor::Executor| {
         let name = core::any::type_name::<M>().into();

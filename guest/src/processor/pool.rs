@@ -7,8 +7,9 @@ use core::future::Future;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-use super::task::{self, Header, JoinHandle};
+use super::task::{self, Header};
 use crate::executor::count;
+use crate::joint::JoinHandle;
 use crate::runtime::{Runtime, runtime};
 use crate::several::Common;
 use crate::trace;

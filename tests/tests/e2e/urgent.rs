@@ -1,8 +1,9 @@
 //! Urgent tasks: in mode `irq` they interrupt whatever computes, at any instruction, and nothing of it
 //! changes; in the other modes they have their turn first.
 
+use wakebox::template::{Open, When};
 use wakebox::trace::{Event, EventKind, Recording, TaskId};
-use wakebox::{Cause, Limits, Outcome, Sandbox, WakeMode};
+use wakebox::{Cause, Limits, Outcome, Sandbox, Template, WakeMode};
 use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run};
 
 /// Runs a test of the probe in each mode and in both builds. Where nothing interrupts, what computes
@@ -37,6 +38,41 @@ fn an_urgent_task_interrupts_a_computation_where_there_are_interrupts() {
         };
         assert_eq!(ended.success().lines(), expected, "{mode}");
     });
+}
+
+#[kvm_test]
+fn whoever_has_the_handle_of_an_urgent_task_has_its_output_and_its_end() {
+    every("joins", |mode, ended| {
+        let expected = ["Ok(11)", "Err(Aborted)", "Err(Aborted)", "3 dropped"];
+        assert_eq!(ended.success().lines(), expected, "{mode}");
+    });
+}
+
+#[kvm_test(modes)]
+async fn urgent_tasks_go_on_where_a_template_was_taken(mode: WakeMode) {
+    let awaiting = (mode != WakeMode::Irq).then_some("awaiting");
+    let args: Vec<_> = std::iter::once("copied").chain(awaiting).collect();
+    let builder = Sandbox::builder().guest(guest("urgent")).wake(mode);
+    let running = builder.args(args.iter().copied()).build().unwrap().start();
+    let handle = running.handle();
+    assert!(running.call::<_, u32>("computed", &()).await.unwrap() >= 5);
+    let template = handle.snapshot(When::Parked, Open::Refuse).await.unwrap();
+    let mut file = Vec::new();
+    template.save(&mut file).unwrap();
+    let loaded = Template::load(&mut &*file).unwrap();
+    let before: (u32, u32) = running.call("seen", &()).await.unwrap();
+    for template in [template, loaded] {
+        let copy = template.spawn().args(args.iter().copied());
+        let copy = copy.build().unwrap().start();
+        assert!(copy.call::<_, u32>("computed", &()).await.unwrap() >= 5);
+        let (ticks, restores) = copy.call::<_, (u32, u32)>("seen", &()).await.unwrap();
+        assert!(ticks >= 10, "{ticks} ticks, those of before included");
+        assert_eq!((before.1, restores), (0, 1), "{mode}");
+        let (outcome, stats) = copy.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0));
+        assert_eq!(stats.guest.upcalls > 0, mode == WakeMode::Irq, "{mode}");
+    }
+    running.close().await.unwrap();
 }
 
 #[kvm_test]

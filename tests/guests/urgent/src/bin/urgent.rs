@@ -60,12 +60,92 @@ async fn main() {
             .await
         }
         "exit" => ends(|| process::exit(7)).await,
+        "joins" => joins().await,
+        "copied" => copied().await,
         "deadlock" => {
-            interrupt::spawn(Priority::Urgent, async || core::future::pending().await);
+            drop(interrupt::spawn(Priority::Urgent, async || {
+                core::future::pending::<()>().await
+            }));
             core::future::pending::<()>().await;
         }
         other => panic!("there is no test `{other}`"),
     }
+}
+
+/// Says so when it is dropped.
+struct Dropped(&'static AtomicU32);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Outputs and ends come from any priority to any other.
+async fn joins() {
+    static GONE: AtomicU32 = AtomicU32::new(0);
+    // One that is over at once, and one that others wait for.
+    let at_once = interrupt::spawn(Priority::Critical, async || Box::new(1));
+    let sum = interrupt::spawn(Priority::Urgent, async move || {
+        let later = interrupt::spawn(Priority::Critical, async || {
+            time::sleep(Duration::from_millis(1)).await;
+            Box::new(10)
+        });
+        *at_once.await.unwrap_or_default() + *later.await.unwrap_or_default()
+    });
+    println!("{:?}", sum.await);
+    // What is aborted is dropped, whatever it waits for, and so is what nobody waits for any more.
+    let waits = |priority| {
+        interrupt::spawn(priority, async || {
+            let _dropped = Dropped(&GONE);
+            core::future::pending::<()>().await;
+        })
+    };
+    for priority in [Priority::Urgent, Priority::Critical] {
+        let waits = waits(priority);
+        time::sleep(Duration::from_millis(1)).await;
+        assert!(!waits.is_finished());
+        waits.abort();
+        println!("{:?}", waits.await);
+    }
+    drop(waits(Priority::Urgent));
+    drop(interrupt::spawn(Priority::Urgent, async || Dropped(&GONE)).await);
+    println!("{} dropped", GONE.load(Ordering::Relaxed));
+}
+
+static RESTORES: AtomicU32 = AtomicU32::new(0);
+
+/// How many ticks there were, and how many restores urgent tasks have seen.
+#[wakebox_guest::export]
+async fn seen() -> (u32, u32) {
+    (ticks(), RESTORES.load(Ordering::Relaxed))
+}
+
+/// Computes until there were more ticks, and says how many.
+#[wakebox_guest::export]
+async fn computed() -> u32 {
+    let before = ticks();
+    if is_awaiting() {
+        while ticks() < before + 5 {
+            give_way().await;
+        }
+    } else {
+        compute(before + 5);
+    }
+    ticks() - before
+}
+
+/// Serves calls, with urgent tasks.
+async fn copied() {
+    // Longer than a guest watches its ring in mode `poll`: it is to sleep.
+    tick(Priority::Urgent, Duration::from_millis(5));
+    drop(interrupt::spawn(Priority::Critical, async || {
+        loop {
+            wakebox_guest::restored().await;
+            RESTORES.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    wakebox_guest::serve().await;
 }
 
 /// Ticks every so often, for ever.
