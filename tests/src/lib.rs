@@ -44,6 +44,12 @@ pub fn patient(usual: Duration) -> Duration {
     usual * times.map_or(1, |times| times.parse().expect("WAKEBOX_PATIENCE"))
 }
 
+/// A limit of time that a guest reaches in the end, and not before it has done the little that a test
+/// wants of it first, on any machine. Where nothing is wanted first, a limit may be as short as it likes.
+pub fn ample() -> Duration {
+    patient(Duration::from_secs(1))
+}
+
 /// The path of a guest program, built with optimizations.
 ///
 /// # Panics

@@ -6,7 +6,7 @@ use wakebox::{FaultKind, Limit, Outcome, Sandbox};
 use wakebox_abi::layout;
 use wakebox_abi::port;
 use wakebox_tests::elf::{CODE, Elf, R, Segment, W, code};
-use wakebox_tests::{is_qemu, kvm_test, run};
+use wakebox_tests::{ample, is_qemu, kvm_test, run};
 
 /// Runs machine code, with a page of data behind it.
 fn outcome_of(machine_code: &[u8]) -> Outcome {
@@ -161,7 +161,7 @@ fn a_guest_that_never_ends_is_ended_by_its_time_limit() {
 #[kvm_test]
 fn disabling_interrupts_is_a_fault() {
     const CLI: u8 = 0xFA;
-    let limit = Duration::from_millis(50);
+    let limit = ample();
     let guest = Elf::guest(&[vec![CLI], code::spin()].concat()).to_bytes();
     match run(Sandbox::builder().guest(guest).timeout(limit)).outcome {
         Outcome::Fault(fault) => assert_eq!(fault.kind, FaultKind::GeneralProtection),

@@ -10,7 +10,7 @@ use wakebox::{
     Builder, Captured, Limit, Machines, Outcome, Output, Policy, Running, Sandbox, Template,
     WakeMode,
 };
-use wakebox_tests::{guest, kvm_test, runtime, runtime_of};
+use wakebox_tests::{ample, guest, kvm_test, runtime, runtime_of};
 
 use crate::templates::count;
 
@@ -191,7 +191,7 @@ async fn a_guest_without_a_machine_is_looked_at_copied_and_ended_as_any_other(mo
     assert_eq!(outcome, Outcome::Cancelled);
     assert!(stats.detached >= 2, "{}", stats.detached);
     // The time of another is over meanwhile.
-    let limit = Duration::from_millis(100);
+    let limit = ample();
     let mut timed = template
         .spawn()
         .timeout(limit)

@@ -481,7 +481,7 @@ fn gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped() {
         panicked.contains("SIGABRT") && panicked.contains("panic::fetch"),
         "{panicked}"
     );
-    let stopped = debugged(&guest("spin"), &["--timeout", "100ms"], &[], &["bt"]);
+    let stopped = debugged(&guest("spin"), &["--timeout", "1s"], &[], &["bt"]);
     assert!(stopped.contains("spin.rs:"), "{stopped}");
     let asleep = debugged(&guest("deadlock"), &["--wake", "irq"], &[], &["bt"]);
     assert!(
@@ -502,7 +502,7 @@ fn gdb_opens_what_is_left_of_a_guest_that_was_called() {
         "--crash-dump",
         &dump_name,
         "--timeout",
-        "100ms",
+        "1s",
         &guest_name,
         "sum",
     ]);

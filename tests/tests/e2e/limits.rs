@@ -15,7 +15,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Deadline, Operation};
 use wakebox_abi::status::Status;
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, kvm_test, run, runtime_of};
+use wakebox_tests::{ample, guest, kvm_test, run, runtime_of};
 
 /// The probe with a command, in a mode.
 fn quota(words: &[&str], mode: WakeMode) -> Builder {
@@ -83,11 +83,12 @@ fn processor_time_ends_a_guest_that_computes_and_not_one_that_sleeps() {
         slot: 0,
         generation: 1,
     };
-    let later = Deadline { at_ns: 60_000_000 }.submission(token);
+    let at_ns = (ample() + limit).as_nanos() as u64;
+    let later = Deadline { at_ns }.submission(token);
     let sleeps = [code::submit(&[later]), code::wait(0), code::exit(3)].concat();
     let builder = Sandbox::builder()
         .guest(Elf::guest(&sleeps).to_bytes())
-        .limits(Limits::new().cpu_time(limit));
+        .limits(Limits::new().cpu_time(ample()));
     assert_eq!(run(builder).outcome, Outcome::Exit(3));
 }
 
