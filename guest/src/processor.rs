@@ -44,7 +44,8 @@
 //!
 //! Files,
 //! which are numbers of the host, and what is made of atomics (`async-channel`, `embassy-sync` with its
-//! critical section, `Arc`) may go anywhere, and so may the [`JoinHandle`] of this module.
+//! critical section, `Arc`) may go anywhere, and so may the [`JoinHandle`] of this module. A connection goes to another
+//! processor as a [`Movable`](crate::net::Movable), while nothing of it is under way.
 //!
 //! Lines of text come whole and in the order of each processor, up to 8 KiB; those of different processors in any order. Standard input
 //! belongs to processor 0. Hooks of [`crate::on_restore`] run on the processor that gave them, before its tasks.

@@ -122,6 +122,11 @@ impl Reader {
         }
     }
 
+    /// Whether no read is under way and no byte is left.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.op.borrow().is_none() && !self.has_rest()
+    }
+
     fn has_rest(&self) -> bool {
         let rest = self.rest.borrow();
         rest.as_ref().is_some_and(|rest| self.at.get() < rest.len())

@@ -9,6 +9,7 @@ mod edge;
 mod embedded;
 mod listener;
 mod lookup;
+mod movable;
 #[cfg(feature = "embedded-nal-async")]
 mod nal;
 #[cfg(feature = "picoserve")]
@@ -30,6 +31,7 @@ use core::net::SocketAddr;
 pub use self::listener::Incoming;
 pub use self::listener::TcpListener;
 pub use self::lookup::lookup;
+pub use self::movable::Movable;
 pub use self::split::{NotOne, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 #[cfg(any(feature = "edge-nal", feature = "embedded-nal-async"))]
 pub use self::stack::Stack;

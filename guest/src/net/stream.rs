@@ -45,13 +45,22 @@ impl<K> fmt::Debug for Stream<K> {
 
 impl<K> Stream<K> {
     pub(super) fn new(handle: Handle) -> Self {
+        Self::of(OwnedHandle(handle))
+    }
+
+    pub(super) fn of(handle: OwnedHandle) -> Self {
         Self {
             reader: Reader::new(),
             #[cfg(feature = "picoserve")]
             outbox: OnceCell::new(),
-            handle: Rc::new(OwnedHandle(handle)),
+            handle: Rc::new(handle),
             kind: PhantomData,
         }
+    }
+
+    /// Whether nothing is under way, and nothing kept.
+    pub(super) fn is_idle(&self) -> bool {
+        self.reader.is_idle() && Rc::strong_count(&self.handle) == 1
     }
 
     /// Connects: the operation's value is the handle.

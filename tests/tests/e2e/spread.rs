@@ -1,7 +1,7 @@
 //! Guests with several processors: each runs what it is given, what any may run is shared, and no wake is lost
 //! between them, in every mode.
 
-use wakebox::{Limits, Sandbox, WakeMode};
+use wakebox::{Limits, Policy, Sandbox, WakeMode};
 use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run};
 
 /// Runs a test of the probe in each mode, with one processor and with several, in both builds.
@@ -18,7 +18,12 @@ fn every(test: &str, check: impl Fn(u32, WakeMode, Ended)) {
 
 fn probe(path: &std::path::Path, test: &str, mode: WakeMode, processors: u32) -> Ended {
     let limits = Limits::new().processors(processors);
-    let builder = Sandbox::builder().guest(path).wake(mode).limits(limits);
+    let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
+    let builder = Sandbox::builder()
+        .guest(path)
+        .wake(mode)
+        .limits(limits)
+        .policy(policy.allow_connect("127.0.0.0/8".parse().unwrap()));
     run(builder.processors(processors).args([test]))
 }
 
@@ -111,6 +116,17 @@ fn what_is_left_when_main_ends_is_dropped_once_wherever_it_waits() {
             "what waits is dropped",
         ];
         assert_eq!(lines, expected, "{processors} in {mode}");
+    });
+}
+
+#[kvm_test]
+fn a_connection_is_served_where_it_is_moved_to() {
+    every("connections", |processors, mode, ended| {
+        assert_eq!(
+            ended.success().lines(),
+            ["served"],
+            "{processors} in {mode}"
+        );
     });
 }
 

@@ -15,9 +15,10 @@ use core::task::{Poll, Waker};
 
 use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::task::yield_now;
 use wakebox_guest::time::{Duration, Instant, sleep};
-use wakebox_guest::{env, println, processor, stats};
+use wakebox_guest::{env, println, processor, spawn, stats};
 
 /// Each processor says its number, and is heard.
 async fn each() {
@@ -347,6 +348,59 @@ async fn counts() {
     println!("counted");
 }
 
+/// Connections are accepted on one processor and served on all, and moved once more in the middle.
+async fn connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().await.expect("an address");
+    let clients: Vec<_> = (0..8_u8)
+        .map(|client| {
+            spawn(async move {
+                let stream = TcpStream::connect(address).await.expect("a connection");
+                for round in 0..4 {
+                    let sent = [client, round];
+                    stream.write_all(&sent).await.expect("sent");
+                    let mut answer = [0; 3];
+                    stream.read_exact(&mut answer).await.expect("an answer");
+                    assert!(answer[..2] == sent, "{answer:?}");
+                    assert!(usize::from(answer[2]) == place(client, round), "{answer:?}");
+                }
+            })
+        })
+        .collect();
+    for _ in &clients {
+        let stream = listener.accept().await.expect("a connection");
+        // A byte that was read and not taken stays where it is.
+        stream.readable().await.expect("a byte");
+        let stream = stream.into_movable().expect_err("a byte is there");
+        let mut own = [0; 2];
+        stream.read_exact(&mut own).await.expect("a request");
+        serve(stream, own);
+    }
+    for client in clients {
+        client.await.expect("nobody aborts it");
+    }
+    println!("served");
+}
+
+fn place(client: u8, round: u8) -> usize {
+    usize::from(client + round) % processor::count()
+}
+
+/// Answers a request where it is to be answered, and takes the next one there.
+fn serve(stream: TcpStream, request: [u8; 2]) {
+    let movable = stream.into_movable().expect("all was taken");
+    let place = place(request[0], request[1]);
+    drop(processor::spawn_on(place, move || async move {
+        let stream = movable.into_stream();
+        let answer = [request[0], request[1], processor::current() as u8];
+        stream.write_all(&answer).await.expect("sent");
+        let mut next = [0; 2];
+        if stream.read_exact(&mut next).await.is_ok() {
+            serve(stream, next);
+        }
+    }));
+}
+
 #[wakebox_guest::main(processors = 4)]
 async fn main() {
     match env::args().next() {
@@ -360,6 +414,7 @@ async fn main() {
         Some("stays") => stays().await,
         Some("drops") => drops().await,
         Some("counts") => counts().await,
+        Some("connections") => connections().await,
         Some("panics") => {
             let task =
                 processor::spawn_on(processor::count() - 1, || async { panic!("on another") });
