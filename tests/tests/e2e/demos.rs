@@ -99,6 +99,18 @@ fn c10k_loses_nothing() {
 }
 
 #[kvm_test]
+fn cores_does_the_same_work_on_one_processor_and_on_two() {
+    let said = demo("cores", &[]);
+    // The guest itself checks that the results are the same.
+    for line in [
+        "256 tasks on one processor: ",
+        "256 tasks on 2 processors: ",
+    ] {
+        assert!(said.contains(line), "expected `{line}` in: {said}");
+    }
+}
+
+#[kvm_test]
 fn preempt_answers_in_the_middle_of_a_computation() {
     let said = demo("preempt", &["300"]);
     assert!(said.contains("in one poll"), "{said}");

@@ -13,6 +13,7 @@ mod limits;
 mod net;
 mod page;
 mod pairs;
+mod processors;
 mod run;
 mod size;
 mod table;
@@ -51,7 +52,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 19] = [
+    let steps: [Step<'_>; 20] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -63,6 +64,7 @@ fn run() -> Result<()> {
         ("limits", &|| limits::cost(&runtime)),
         ("kills", &limits::kills),
         ("upcalls", &urgent::measure),
+        ("processors", &|| processors::measure(&runtime)),
         ("worst turns", &worst::measure),
         ("tracing off", &|| trace::off(&runtime)),
         ("tracing on", &|| trace::on(&runtime)),

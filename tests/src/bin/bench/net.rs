@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use axum::extract::Path;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -20,9 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use wakebox::{Captured, Handle, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
-use wakebox_tests::guest;
+use wakebox::{Captured, Handle, Limits, Outcome, Output, Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::limits::allow_descriptors;
+use wakebox_tests::{guest, runtime_of};
 
 use crate::table::{Bar, Row, Unit, median};
 
@@ -57,6 +57,8 @@ enum Protocol {
 enum Server {
     Native,
     Guest(WakeMode),
+    /// In a guest that hashes 4 KiB for each request, on so many processors.
+    Hashing(u32),
 }
 
 const SERVERS: [Server; 3] = [
@@ -130,6 +132,23 @@ pub(crate) fn measure(client: &Runtime) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Two processors beside one: requests a second over a thousand connections, with 4 KiB to hash for each.
+pub(crate) fn hashing(client: &Runtime) -> Result<Row> {
+    allow_descriptors(DESCRIPTORS)?;
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (processors, rates) in [1, 2].into_iter().zip(&mut rates) {
+            let (asked, _) = round(client, Protocol::Echo, Server::Hashing(processors), 1000)?;
+            rates.push(asked.took.len() as f64 / COUNTED.as_secs_f64());
+        }
+    }
+    let [one, two] = rates.map(median);
+    let what = "TCP echo with 4 KiB hashed a request, 1,000 connections: 2 processors beside 1";
+    Ok(Row::new(what, Unit::PerSecond, two)
+        .floor(one)
+        .bar(Bar::RatioAtLeast(1.4)))
+}
+
 impl Seen {
     fn note(&mut self, asked: &Asked, exits: u64) -> Result<()> {
         let took = &asked.took;
@@ -158,8 +177,8 @@ fn round(
                 .map_err(|_| anyhow!("the server panicked"))??;
             Ok((asked, 0))
         }
-        Server::Guest(mode) => {
-            let (address, kill, server) = in_guest(protocol, mode, connections)?;
+        Server::Guest(_) | Server::Hashing(_) => {
+            let (address, kill, server) = in_guest(protocol, server, connections)?;
             let asked = client.block_on(ask(protocol, address, connections))?;
             let expected = match protocol {
                 // It ends with its last connection.
@@ -238,25 +257,38 @@ type Ended = wakebox::Result<(Outcome, Stats)>;
 /// The server in a guest, and what ends one that does not end with its last connection.
 fn in_guest(
     protocol: Protocol,
-    mode: WakeMode,
+    server: Server,
     connections: usize,
 ) -> Result<(SocketAddr, Handle, JoinHandle<Ended>)> {
     let stdout = Captured::new();
-    let (program, begin, end) = match protocol {
-        Protocol::Echo => ("echo", "listening on ", ""),
-        Protocol::Http => ("http", "http://", "/"),
+    let (mode, processors) = match server {
+        Server::Hashing(processors) => (WakeMode::Auto, processors),
+        Server::Guest(mode) => (mode, 1),
+        Server::Native => bail!("this one is in no guest"),
+    };
+    let (program, begin, end) = match (protocol, server) {
+        (_, Server::Hashing(_)) => ("poolbench", "listening on ", ""),
+        (Protocol::Echo, _) => ("echo", "listening on ", ""),
+        (Protocol::Http, _) => ("http", "http://", "/"),
     };
     let mut sandbox = Sandbox::builder()
         .guest(guest(program))
         .memory(256 << 20)
         .wake(mode)
+        .processors(processors)
+        .limits(Limits::new().processors(processors))
         .args(["127.0.0.1:0", "--once", &connections.to_string()])
         .policy(Policy::new().allow_listen("127.0.0.1:0".parse()?))
         .stdout(Output::Capture(stdout.clone()))
         .build()?;
     let kill = sandbox.handle();
     let server = thread::spawn(move || {
-        let outcome = wakebox_tests::runtime().block_on(sandbox.run())?;
+        // A thread for each processor.
+        let runtime = match processors {
+            1 => wakebox_tests::runtime(),
+            several => runtime_of(several as usize),
+        };
+        let outcome = runtime.block_on(sandbox.run())?;
         Ok((outcome, sandbox.stats()))
     });
     let started = Instant::now();
