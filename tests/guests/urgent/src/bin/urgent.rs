@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::hint::black_box;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::channel::Channel;
@@ -162,8 +162,12 @@ fn ticks() -> u32 {
     TICKS.load(Ordering::Relaxed)
 }
 
+/// Whether it computes.
+static COMPUTES: AtomicBool = AtomicBool::new(false);
+
 /// Computes, awaiting nothing, until there have been so many ticks, or for two seconds.
 fn compute(until: u32) {
+    COMPUTES.store(true, Ordering::Relaxed);
     let end = Instant::now() + Duration::from_secs(2);
     while ticks() < until && Instant::now() < end {
         core::hint::spin_loop();
@@ -372,10 +376,19 @@ async fn nests() {
     static SEEN: AtomicU32 = AtomicU32::new(0);
     static URGENT: AtomicU32 = AtomicU32::new(0);
     interrupt::spawn_named(Priority::Critical, "critical", async || {
+        let mut every = Duration::from_micros(200);
+        let (mut in_vain, mut last) = (0, 0);
         loop {
-            time::sleep(Duration::from_micros(200)).await;
+            time::sleep(every).await;
             SEEN.fetch_or(1 << DEPTH.load(Ordering::Relaxed), Ordering::Relaxed);
             TICKS.fetch_add(1, Ordering::Relaxed);
+            // Where an upcall takes longer than that, nothing else would get on.
+            let urgent = URGENT.load(Ordering::Relaxed);
+            in_vain = if urgent == last { in_vain + 1 } else { 0 };
+            last = urgent;
+            if in_vain == 16 {
+                (every, in_vain) = (every * 2, 0);
+            }
         }
     });
     interrupt::spawn_named(Priority::Urgent, "urgent", async || {
@@ -518,10 +531,14 @@ fn greedy() {
 /// Does something in an upcall, over a computation.
 async fn ends(how: fn()) {
     interrupt::spawn_named(Priority::Urgent, "the one that ends it", async move || {
-        time::sleep(Duration::from_millis(1)).await;
+        // The first time may be over before this function goes on.
+        while !COMPUTES.load(Ordering::Relaxed) {
+            time::sleep(Duration::from_millis(1)).await;
+        }
         how();
     });
     if is_awaiting() {
+        COMPUTES.store(true, Ordering::Relaxed);
         time::sleep(Duration::from_secs(1)).await;
     } else {
         compute(u32::MAX);
