@@ -35,20 +35,19 @@ const STATIC: [&str; 6] = [
 ];
 
 /// The tests of the short run, by the beginnings of their names. What differs between kinds of
-/// KVM is the start, the rights of memory, faults, interrupts, kicks, and waking; the jail is there
+/// KVM is the start, the rights of memory, faults, interrupts, kicks, and waking, by several processors too; the jail is there
 /// for a C library that is linked statically, and an older kernel.
 const SHORT: &[&str] = &[
     "boot::",
-    "ends::a_fault_names_its_cause",
     "ends::a_single_step",
     "ends::a_stack_overflow",
     "ends::the_command_shows",
-    "executor::faults_have_names",
     "hostile::lies",
     "hostile::memory",
     "hostile::ports",
     "hostile::processor",
     "hostile::state",
+    "hostile::upcalls",
     "jail::a_forbidden_call",
     "jail::a_call_that",
     "jail::ends_of_all_kinds",
@@ -63,8 +62,22 @@ const SHORT: &[&str] = &[
     "no_lost_wakeups::irq",
     "no_lost_wakeups::poll_ends",
     "ops::every_operation",
+    "processors::a_kill",
+    "processors::a_limit",
+    "processors::a_run",
+    "processors::one_that",
+    "processors::the_exit",
+    "processors::the_fault",
+    "processors::the_violation",
+    "processors::tokens",
     "shutdown::",
+    "spread::a_panic",
+    "spread::each_processor",
+    "spread::the_end",
     "timers::timers_fire_in_order_and_none_early::irq",
+    "urgent::a_",
+    "urgent::an_urgent_task_that",
+    "urgent::urgent_tasks_that",
 ];
 
 /// The same for Bochs, which is ten times slower: the start, ports as the bitmap of the TSS allows
@@ -239,7 +252,7 @@ impl Built {
             plan += &format!("filter {filter}\n");
         }
         let (patience, every) = match kind {
-            Kind::Amd => (5, 7),
+            Kind::Amd => (5, 13),
             Kind::Vtx => (30, 29),
         };
         plan += &format!("variable WAKEBOX_PATIENCE={patience}\n");
