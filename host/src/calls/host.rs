@@ -181,28 +181,31 @@ impl Functions {
     }
 }
 
-/// Which function a name is of: known without touching what is the embedder's.
-#[derive(Clone, Debug)]
+/// What is known of a function without touching what is the embedder's.
+#[derive(Debug)]
 struct Entry {
     name: Arc<str>,
-    index: usize,
     is_stream: bool,
-    signature: Arc<str>,
+    signature: String,
 }
 
 /// A function that was found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    entry: Entry,
-    functions: Arc<Embedded<Vec<Function>>>,
-    state: Arc<Embedded<State>>,
+    index: usize,
+    common: Arc<Common>,
 }
 
 /// The functions of a sandbox and the runtime in which they run.
 #[derive(Clone, Debug)]
-pub(crate) struct Callables {
-    names: Arc<HashMap<Arc<str>, Entry>>,
-    functions: Arc<Embedded<Vec<Function>>>,
+pub(crate) struct Callables(Arc<Common>);
+
+#[derive(Debug)]
+struct Common {
+    by_name: HashMap<Arc<str>, usize>,
+    entries: Vec<Entry>,
+    /// As the entries are.
+    functions: Embedded<Vec<Function>>,
     state: Arc<Embedded<State>>,
     /// How long a call may take.
     limit: Option<Duration>,
@@ -213,41 +216,35 @@ pub(crate) struct Callables {
 impl Callables {
     pub(crate) fn new(functions: Functions, limit: Option<Duration>, account: Account) -> Self {
         let home = Home::default();
-        let mut names = HashMap::new();
-        let mut all = Vec::new();
+        let (mut by_name, mut entries, mut all) = (HashMap::new(), Vec::new(), Vec::new());
         for (name, declared) in functions.by_name {
-            let entry = Entry {
-                name: name.clone(),
-                index: all.len(),
+            by_name.insert(name.clone(), all.len());
+            entries.push(Entry {
+                name,
                 is_stream: matches!(declared.function, Function::Stream(_)),
-                signature: declared.signature.into(),
-            };
-            names.insert(name, entry);
+                signature: declared.signature,
+            });
             all.push(declared.function);
         }
-        Self {
-            names: Arc::new(names),
-            functions: Arc::new(Embedded::new(all, home.clone())),
+        Self(Arc::new(Common {
+            by_name,
+            entries,
+            functions: Embedded::new(all, home.clone()),
             state: Arc::new(Embedded::new(functions.state, home.clone())),
             limit,
             home,
             account,
-        }
+        }))
     }
 
     /// Host functions run in this runtime from now on, in this span.
     pub(crate) fn enter(&self, runtime: Handle, span: Span) {
-        self.home.enter(runtime, span);
+        self.0.home.enter(runtime, span);
     }
 
     /// The runtime.
     pub(crate) fn home(&self) -> &Home {
-        &self.home
-    }
-
-    /// What messages are charged to.
-    pub(crate) fn account(&self) -> &Account {
-        &self.account
+        &self.0.home
     }
 
     /// The function of this name.
@@ -256,13 +253,37 @@ impl Callables {
     ///
     /// There is none, or none that gives a stream or does not, if that is asked for.
     pub(crate) fn find(&self, name: &str, is_stream: Option<bool>) -> Result<Found, Status> {
-        let entry = self.names.get(name);
-        let entry = entry.filter(|entry| is_stream.is_none_or(|is| is == entry.is_stream));
+        let index = *self.0.by_name.get(name).ok_or(Status::NotFound)?;
+        if is_stream.is_some_and(|is| is != self.0.entries[index].is_stream) {
+            return Err(Status::NotFound);
+        }
         Ok(Found {
-            entry: entry.ok_or(Status::NotFound)?.clone(),
-            functions: self.functions.clone(),
-            state: self.state.clone(),
+            index,
+            common: self.0.clone(),
         })
+    }
+}
+
+impl Found {
+    /// Its types, in words.
+    pub(crate) fn signature(&self) -> &str {
+        &self.common.entries[self.index].signature
+    }
+
+    /// What messages are charged to.
+    pub(crate) fn account(&self) -> &Account {
+        &self.common.account
+    }
+
+    fn function(&self, inside: Inside) -> &Function {
+        &self.common.functions.get(inside)[self.index]
+    }
+
+    fn context(&self) -> HostContext {
+        HostContext {
+            function: self.common.entries[self.index].name.clone(),
+            state: self.common.state.clone(),
+        }
     }
 
     /// Calls a function with these arguments. What is read from them is charged until the call ends: a
@@ -272,22 +293,16 @@ impl Callables {
     ///
     /// The sandbox does not run. What the call comes to, the task gives: the arguments may not be
     /// what the function takes, and it may panic.
-    pub(crate) async fn call(
-        &self,
-        found: Found,
-        input: Kept,
-        form: CallForm,
-    ) -> Result<Task<Kept>, Status> {
-        let account = self.account.clone();
-        let len = input.len();
+    pub(crate) async fn call(self, input: Kept, form: CallForm) -> Result<Task<Kept>, Status> {
+        let (common, len) = (self.common.clone(), input.len());
         let begin = move |inside: Inside| -> Result<Theirs<Kept>, Status> {
-            let Function::Call(function) = &found.functions.get(inside)[found.entry.index] else {
+            let Function::Call(function) = self.function(inside) else {
                 return Err(Status::NotFound);
             };
-            let call = function(found.context(), Message::of(form, &input), &account)?;
-            Ok(Box::pin(async move { account.keep(call.await?) }))
+            let call = function(self.context(), Message::of(form, &input), self.account())?;
+            Ok(Box::pin(async move { self.account().keep(call.await?) }))
         };
-        self.start(begin, len, self.limit).await
+        common.start(begin, len, common.limit).await
     }
 
     /// Opens a stream with these arguments. What is read from them is charged until it is closed.
@@ -295,22 +310,16 @@ impl Callables {
     /// # Errors
     ///
     /// As [`Self::call`].
-    pub(crate) async fn open(
-        &self,
-        found: Found,
-        input: Kept,
-        form: CallForm,
-    ) -> Result<ItemStream, Status> {
-        let account = self.account.clone();
-        let len = input.len();
+    pub(crate) async fn open(self, input: Kept, form: CallForm) -> Result<ItemStream, Status> {
+        let (common, len) = (self.common.clone(), input.len());
         let (tell, said) = mpsc::channel(1);
         let wanted = Arc::new(Notify::new());
         let asked = wanted.clone();
         let begin = move |inside: Inside| -> Result<Theirs<()>, Status> {
-            let Function::Stream(function) = &found.functions.get(inside)[found.entry.index] else {
+            let Function::Stream(function) = self.function(inside) else {
                 return Err(Status::NotFound);
             };
-            let mut items = function(found.context(), Message::of(form, &input), &account)?;
+            let mut items = function(self.context(), Message::of(form, &input), self.account())?;
             Ok(Box::pin(async move {
                 if tell.send(Said::Open).await.is_err() {
                     return Ok(());
@@ -320,7 +329,7 @@ impl Callables {
                     let Some(item) = items.next().await else {
                         return Ok(());
                     };
-                    let item = item.and_then(|item| account.keep(item));
+                    let item = item.and_then(|item| self.account().keep(item));
                     if tell.send(Said::Item(item)).await.is_err() {
                         return Ok(());
                     }
@@ -328,13 +337,15 @@ impl Callables {
             }))
         };
         Ok(ItemStream {
-            task: Some(self.start(begin, len, None).await?),
+            task: Some(common.start(begin, len, None).await?),
             said,
             wanted,
             is_asked: false,
         })
     }
+}
 
+impl Common {
     /// Starts a task that begins with reading `len` bytes.
     async fn start<T: Send + 'static>(
         &self,
@@ -348,20 +359,6 @@ impl Callables {
         } else {
             let room = self.home.room(len).await;
             self.home.run(room, begin, limit)
-        }
-    }
-}
-
-impl Found {
-    /// Its types, in words.
-    pub(crate) fn signature(&self) -> &str {
-        &self.entry.signature
-    }
-
-    fn context(&self) -> HostContext {
-        HostContext {
-            function: self.entry.name.clone(),
-            state: self.state.clone(),
         }
     }
 }

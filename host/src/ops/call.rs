@@ -61,7 +61,6 @@ impl Start for CallHost {
         let into = resources.slice(self.into)?;
         let is_stream = (self.form != CallForm::Signature).then_some(false);
         let (found, input) = function(resources, self.function, self.input, is_stream)?;
-        let callables = resources.callables.clone();
         let meter = resources.meter.clone();
         if self.form == CallForm::Signature {
             let text = resources.account.keep(found.signature().into())?;
@@ -71,8 +70,8 @@ impl Start for CallHost {
         }
         Ok(Started::pending(async move {
             let call = async {
-                let input = input.copy_out(callables.account()).await?;
-                callables.call(found, input, self.form).await?.await
+                let input = input.copy_out(found.account()).await?;
+                found.call(input, self.form).await?.await
             };
             match call.await {
                 Ok(reply) => deliver(reply, into, 0, &meter).await,
@@ -89,11 +88,10 @@ impl Start for OpenHostStream {
         }
         let (found, input) = function(resources, self.function, self.input, Some(true))?;
         let vacancy = resources.vacancy()?;
-        let callables = resources.callables.clone();
         Ok(Started::pending(async move {
             let opened = async {
-                let input = input.copy_out(callables.account()).await?;
-                let mut stream = callables.open(found, input, self.form).await?;
+                let input = input.copy_out(found.account()).await?;
+                let mut stream = found.open(input, self.form).await?;
                 stream.opened().await.map(|()| stream)
             };
             match opened.await {
