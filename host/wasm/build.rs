@@ -4,8 +4,12 @@ use std::path::Path;
 use std::process::{Command, exit};
 
 fn main() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = here.ancestors().nth(2).expect("the repository has a root");
+    // Where it is now: a target folder may have been copied with this program in it.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    let root = Path::new(&here)
+        .ancestors()
+        .nth(2)
+        .expect("the repository has a root");
     let runtime = root.join("guest/wasm");
     for path in ["guest", "abi"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
