@@ -163,7 +163,10 @@ impl CallQueue {
     /// The number of the next call, and how many are not answered.
     pub(crate) fn stand(&self) -> (u64, usize) {
         let state = self.lock();
-        (state.next_call, state.pending.len())
+        let entries = state.pending.values();
+        // One that is answered stays until its caller has come for it.
+        let waiting = entries.filter(|entry| matches!(entry.pending, Pending::Waiting { .. }));
+        (state.next_call, waiting.count())
     }
 
     /// Waits for a call; `None` when no more will come.

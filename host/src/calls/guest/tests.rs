@@ -55,6 +55,18 @@ fn the_guest_is_told_of_a_call_that_is_given_up_after_it_was_taken() {
 }
 
 #[test]
+fn a_call_whose_caller_has_not_come_for_the_answer_is_answered() {
+    let (caller, _) = call_queue(1 << 20);
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    assert_eq!(caller.call_queue.stand(), (1, 1));
+    answer(&caller, 0, ReplyKind::Result, b"x").unwrap();
+    assert_eq!(caller.call_queue.stand(), (1, 0));
+    assert!((&mut call).now_or_never().is_some());
+}
+
+#[test]
 fn calls_that_wait_are_charged_and_one_too_many_is_refused() {
     let (caller, account) = call_queue(10_000);
     let input = [0; 1_000];
