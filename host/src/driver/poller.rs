@@ -75,8 +75,8 @@ pub(crate) struct Poller<B: Backend> {
     has_several: bool,
     /// Where the embedder's tasks are.
     home: Home,
-    /// Makes the guest leave.
-    kick: Arc<VcpuKick>,
+    /// Each makes one of the guest's processors leave.
+    kicks: Vec<Arc<VcpuKick>>,
     /// Makes the thread's task look.
     notified: Notify,
     /// Whether the task that runs the guest waits for a completion, whatever the guest says of its sleep.
@@ -96,7 +96,7 @@ impl<B: Backend> Poller<B> {
         driver: Driver<B>,
         mode: Mode,
         home: Home,
-        kick: Arc<VcpuKick>,
+        kicks: Vec<Arc<VcpuKick>>,
     ) -> Result<Arc<Self>> {
         let poller = Arc::new(Self {
             place: Pollers::of_process()?.place()?,
@@ -106,7 +106,7 @@ impl<B: Backend> Poller<B> {
             claims: AtomicU32::new(0),
             mode,
             home,
-            kick,
+            kicks,
             notified: Notify::new(),
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -311,8 +311,8 @@ impl<B: Backend> DerefMut for Holds<'_, B> {
     }
 }
 
-/// Makes a guest leave while tasks of the embedder's wait to begin: at once if the guest is on the
-/// only thread of their runtime, else if no other thread has taken them for a while.
+/// Makes a guest's processors leave while tasks of the embedder's wait to begin: at once if one of them is on
+/// the only thread of their runtime, else if no other thread has taken them for a while.
 #[derive(Debug, Default)]
 struct Impatience {
     since: Option<Instant>,
@@ -320,13 +320,14 @@ struct Impatience {
 
 impl Impatience {
     fn look<B: Backend>(&mut self, poller: &Poller<B>) {
-        if !poller.home.has_waiting() || !poller.kick.is_in_guest() {
+        let inside = poller.kicks.iter().filter(|kick| kick.is_in_guest());
+        if !poller.home.has_waiting() || inside.clone().next().is_none() {
             self.since = None;
             return;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if poller.home.is_narrow() || since.elapsed() > WAITS {
-            poller.kick.kick(Reasons::QUANTUM);
+            inside.for_each(|kick| kick.kick(Reasons::QUANTUM));
             self.since = None;
         }
     }

@@ -382,7 +382,8 @@ impl Loaded {
             return Ok(Placement::Inline(Box::new(driver)));
         }
         let home = callables.home().clone();
-        let poller = Poller::new(driver, mode, home, kick.clone())?;
+        let kicks = self.machine.vcpus().map(|vcpu| vcpu.kick().clone());
+        let poller = Poller::new(driver, mode, home, kicks.collect())?;
         Ok(Placement::Poller(poller))
     }
 }

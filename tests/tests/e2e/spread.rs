@@ -1,8 +1,11 @@
 //! Guests with several processors: each runs what it is given, what any may run is shared, and no wake is lost
 //! between them, in every mode.
 
-use wakebox::{Limits, Policy, Sandbox, WakeMode};
-use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use wakebox::{Handle, Limits, Outcome, Policy, Sandbox, WakeMode};
+use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run, runtime};
 
 /// Runs a test of the probe in each mode, with one processor and with several, in both builds.
 #[track_caller]
@@ -128,6 +131,32 @@ fn a_connection_is_served_where_it_is_moved_to() {
             "{processors} in {mode}"
         );
     });
+}
+
+#[kvm_test]
+fn a_call_begins_though_the_processor_that_makes_it_computes_on_the_only_thread() {
+    for mode in WakeMode::ALL {
+        for processors in [1, 2] {
+            let handle = Arc::new(OnceLock::<Handle>::new());
+            let ends = handle.clone();
+            let builder = Sandbox::builder()
+                .guest(guest("spread"))
+                .args(["calls"])
+                .wake(mode)
+                .processors(processors)
+                .limits(Limits::new().processors(processors))
+                // Not by the end of a quantum.
+                .quantum(Duration::from_secs(3_600))
+                .host_fn("end", move |_, ()| {
+                    ends.get().expect("it runs").kill();
+                    async {}
+                });
+            let mut sandbox = builder.build().unwrap();
+            let _ = handle.set(sandbox.handle());
+            let outcome = runtime().block_on(sandbox.run()).unwrap();
+            assert_eq!(outcome, Outcome::Cancelled, "{processors} in {mode}");
+        }
+    }
 }
 
 #[kvm_test]

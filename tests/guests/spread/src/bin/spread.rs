@@ -18,7 +18,7 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::task::yield_now;
 use wakebox_guest::time::{Duration, Instant, sleep};
-use wakebox_guest::{env, println, processor, spawn, stats};
+use wakebox_guest::{env, host, println, processor, spawn, stats};
 
 /// Each processor says its number, and is heard.
 async fn each() {
@@ -401,6 +401,23 @@ fn serve(stream: TcpStream, request: [u8; 2]) {
     }));
 }
 
+/// The last one calls the host and computes for ever.
+async fn calls() {
+    let last = processor::count() - 1;
+    drop(processor::spawn_on(last, || async {
+        spawn(async {
+            let _ = host::call::<(), ()>("end", &()).await;
+        });
+        // So that the call is on its way.
+        yield_now().await;
+        yield_now().await;
+        loop {
+            black_box(0);
+        }
+    }));
+    pending::<()>().await;
+}
+
 #[wakebox_guest::main(processors = 4)]
 async fn main() {
     match env::args().next() {
@@ -415,6 +432,7 @@ async fn main() {
         Some("drops") => drops().await,
         Some("counts") => counts().await,
         Some("connections") => connections().await,
+        Some("calls") => calls().await,
         Some("panics") => {
             let task =
                 processor::spawn_on(processor::count() - 1, || async { panic!("on another") });
