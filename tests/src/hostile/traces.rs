@@ -12,8 +12,9 @@ use wakebox_hostile::Case;
 use crate::memory::heap_in_use;
 
 /// What all sinks together, and what waits for them, may take of the heap at once, in bytes. Without a
-/// bound on tasks they would take more for those that the cases make up.
-const HEAP: u64 = 128 << 20;
+/// bound on tasks they would take more for those that the cases make up: what woke a task, and on which processor, is
+/// known of 65,536 by each that draws.
+const HEAP: u64 = 144 << 20;
 /// The same when all tasks have names and locations of the longest: six sinks know 65,536 tasks each, of
 /// half a KiB with both, and a table that grows is there twice.
 const HEAP_OF_NAMES: u64 = 384 << 20;
