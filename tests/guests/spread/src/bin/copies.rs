@@ -143,7 +143,7 @@ async fn main() {
     let made = DESKS.init((0..processor::count()).map(|_| Desk::new()).collect());
     assert!(made.is_ok());
     let last = processor::count() - 1;
-    let all = || (0..processor::count() as u32).for_each(|number| attend_on(number));
+    let all = || (0..processor::count() as u32).for_each(attend_on);
     match env::args().next() {
         Some("alone") => attend_on(0),
         Some("computes") => {
