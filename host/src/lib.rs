@@ -115,6 +115,7 @@ mod later;
 mod limits;
 mod loader;
 mod meter;
+mod names;
 mod observe;
 mod ops;
 mod outcome;

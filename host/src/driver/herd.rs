@@ -12,7 +12,7 @@ use wakebox_vmm::memory::Shared;
 use wakebox_vmm::signal::{RunPage, VcpuKick};
 
 use super::member::Member;
-use super::rings::Names;
+use crate::names::Names;
 
 /// All processors of a guest.
 #[derive(Debug)]

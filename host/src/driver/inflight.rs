@@ -20,7 +20,7 @@ use wakebox_vmm::signal::RunPage;
 
 use super::Violation;
 use super::backend::Operation;
-use super::rings::Names;
+use crate::names::Names;
 use crate::observe::Recorder;
 
 /// The queue of operations that can go on, of a driver beside a vCPU of KVM.

@@ -40,7 +40,7 @@ pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;
 pub(crate) mod ready;
-pub(crate) mod rings;
+mod rings;
 
 use std::sync::Arc;
 use std::task::Context;

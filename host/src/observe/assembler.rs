@@ -2,7 +2,7 @@
 //! names and what a task is called.
 //!
 //! Processors of a guest call operations and timers as each likes. An operation goes by the name that the driver has
-//! for it (`driver/rings.rs`), a timer by its number and that of its processor.
+//! for it (`names.rs`), a timer by its number and that of its processor.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,7 @@ use wakebox_abi::trace::{self, Reason, Record, TEXT_MAX, Text, What};
 
 use super::clock::TraceClock;
 use super::recorder::{Batch, HostEvent, KEPT};
+use crate::names::Names;
 use crate::trace::{
     Awaited, Cause, Doorbell, Event, EventKind, Idle, OpId, OpKind, PollResult, Roused, Side,
     TaskId, TimerId,
@@ -48,8 +49,7 @@ pub(super) struct Assembler {
     clock: TraceClock,
     /// Slots of each ring.
     most: u32,
-    /// Bits of a slot's number that are the ring's.
-    ring_bits: u32,
+    names: Names,
     /// By slot; as many as the guest has used.
     slots: Vec<Slot>,
     operations: u64,
@@ -70,7 +70,7 @@ impl Assembler {
         Self {
             clock,
             most,
-            ring_bits: processors.next_power_of_two().trailing_zeros(),
+            names: Names::of(processors),
             slots: Vec::new(),
             operations: 0,
             held: Vec::new(),
@@ -213,17 +213,14 @@ impl Assembler {
 
     /// What the driver calls an operation that the processor which is being told of calls so.
     fn name_of(&self, token: Token) -> Token {
-        let slot = match token.slot < self.most {
-            true => token.slot << self.ring_bits | self.on,
+        match token.slot < self.most {
+            true => self.names.of_ring(self.on, token),
             // There is none.
-            false => u32::MAX,
-        };
-        Token { slot, ..token }
-    }
-
-    /// The processor whose operation it is.
-    fn processor_of(&self, slot: u32) -> u32 {
-        slot & ((1 << self.ring_bits) - 1)
+            false => Token {
+                slot: u32::MAX,
+                ..token
+            },
+        }
     }
 
     /// A timer of the processor which is being told of.
@@ -234,7 +231,7 @@ impl Assembler {
 
     /// The slot of a token, if there can be such a slot.
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
-        if token.slot >= self.most << self.ring_bits {
+        if self.names.in_ring(token).1.slot >= self.most {
             return None;
         }
         let index = token.slot as usize;
@@ -284,8 +281,8 @@ impl Assembler {
             | HostEvent::Resumed(on) => *on,
             HostEvent::Begins { token, .. }
             | HostEvent::Ends { token, .. }
-            | HostEvent::Written { token } => self.processor_of(token.slot),
-            HostEvent::Ready { slot } => self.processor_of(*slot),
+            | HostEvent::Written { token } => self.names.ring(token.slot),
+            HostEvent::Ready { slot } => self.names.ring(*slot),
             HostEvent::Detached | HostEvent::Attached => 0,
         };
         let kind = match event {

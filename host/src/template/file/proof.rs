@@ -19,8 +19,8 @@ use super::parts::hash;
 use super::write::{Parts, assemble};
 use super::{Content, FileOptions, read};
 use crate::driver::Stood;
-use crate::driver::rings::Names;
 use crate::loader::Image;
+use crate::names::Names;
 use crate::probe;
 use crate::template::{DriverStand, Left};
 

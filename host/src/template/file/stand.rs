@@ -10,8 +10,8 @@ use wakebox_vmm::x86_64::user::{LEGACY, UserState};
 use super::fields::{Bytes, Fields};
 use super::header::PROCESSOR;
 use crate::driver::Stood;
-use crate::driver::rings::Names;
 use crate::error::TemplateFileError as E;
+use crate::names::Names;
 use crate::template::DriverStand;
 
 /// Most bytes of a processor's state: more than XSAVE writes.
