@@ -12,7 +12,7 @@ use wakebox_guest::io::Status;
 pub(crate) type Result<T> = core::result::Result<T, Status>;
 
 /// Most bytes that one call reads or writes.
-const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 
 /// Something that is open.
 pub(crate) struct Open {

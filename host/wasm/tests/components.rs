@@ -1,5 +1,7 @@
 //! Components in sandboxes: what is awaited at once, what WASI gives, and what must be refused.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -7,30 +9,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Barrier;
-use wakebox::{Builder, Captured, HostContext, Input, Outcome, Output, Sandbox};
+use wakebox::{HostContext, Input, Outcome};
+
+use common::{end_of, sandbox};
 
 const HELLO: &str = include_str!("components/hello.wat");
 const MANY: &str = include_str!("components/many.wat");
 const CARRIES: &str = include_str!("components/carries.wat");
 const TALKS: &str = include_str!("components/talks.wat");
 const WAITS: &str = include_str!("components/waits.wat");
-
-/// A sandbox of a component, with 64 MiB, and what it says.
-fn sandbox(component: &str) -> (Builder, Captured, Captured) {
-    let image = wakebox_wasm::image(component.as_bytes()).unwrap();
-    let (out, err) = (Captured::new(), Captured::new());
-    let builder = Sandbox::builder()
-        .guest(image)
-        .memory(64 << 20)
-        .timeout(Duration::from_secs(60))
-        .stdout(Output::Capture(out.clone()))
-        .stderr(Output::Capture(err.clone()));
-    (builder, out, err)
-}
-
-async fn end_of(builder: Builder) -> Outcome {
-    builder.build().unwrap().run().await.unwrap()
-}
 
 async fn run(component: &str) -> (Outcome, String, String) {
     let (builder, out, err) = sandbox(component);

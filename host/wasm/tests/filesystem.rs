@@ -1,14 +1,17 @@
 //! Files as components see them: what is granted, what is done, and what is refused with which error.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use wakebox::{Captured, HostContext, Outcome, Output, Policy, Sandbox};
+use wakebox::{HostContext, Outcome, Policy};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
+
+use common::{end_of, sandbox, with_texts};
 
 const WORLD: &str = include_str!("components/files/world.wit");
 const LIBRARY: &str = include_str!("components/files/library.wat");
@@ -32,17 +35,7 @@ const ERRORS: [(i32, &str); 12] = [
 /// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
 /// length.
 fn component(program: &str) -> Vec<u8> {
-    let (mut body, mut data) = (String::new(), String::new());
-    let mut at = 4096;
-    for (index, part) in program.split(['<', '>']).enumerate() {
-        if index % 2 == 0 {
-            body += part;
-        } else {
-            body += &format!("(i32.const {at}) (i32.const {})", part.len());
-            data += &format!("(data (i32.const {at}) \"{part}\")");
-            at += part.len();
-        }
-    }
+    let (body, data) = with_texts(program);
     let module = format!(
         r#"(module {LIBRARY} {data} (func (export "wasi:cli/run@0.2.0#run") (result i32)
           (local $d i32) (local $f i32) (local $g i32) (local.set $d (call $root)) {body} (i32.const 0)))"#
@@ -64,13 +57,9 @@ async fn said_with(policy: Policy, program: &str) -> Vec<String> {
         move |text: &str| said.lock().unwrap().push(word(text))
     };
     let (number, text) = (say(str::to_owned), say(str::to_owned));
-    let err = Captured::new();
-    let outcome = Sandbox::builder()
-        .guest(wakebox_wasm::image(&component(program)).unwrap())
-        .memory(64 << 20)
-        .timeout(Duration::from_secs(60))
+    let (builder, _, err) = sandbox(component(program));
+    let builder = builder
         .policy(policy)
-        .stderr(Output::Capture(err.clone()))
         .host_fn(
             "wakebox:test/say.number",
             move |_: HostContext, (word,): (i32,)| {
@@ -85,9 +74,8 @@ async fn said_with(policy: Policy, program: &str) -> Vec<String> {
                 text(&word);
                 std::future::ready(())
             },
-        )
-        .build();
-    let outcome = outcome.unwrap().run().await.unwrap();
+        );
+    let outcome = end_of(builder).await;
     assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
     let said = said.lock().unwrap();
     said.clone()

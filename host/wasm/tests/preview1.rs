@@ -1,12 +1,15 @@
 //! Core modules with WASI preview 1: what a C compiler makes of a program.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use wakebox::{Builder, Captured, Input, Outcome, Output, Policy, Sandbox};
+use wakebox::{Input, Outcome, Policy};
+
+use common::{end_of, sandbox, with_texts};
 
 const HELLO: &str = include_str!("modules/hello.wat");
 const LIBRARY: &str = include_str!("modules/library.wat");
@@ -32,7 +35,7 @@ fn functions() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// A module that imports all functions, and runs these instructions with the library. `<text>` is a text:
 /// where it lies, and its length.
 fn module(program: &str) -> String {
-    let (mut body, mut data, mut imports) = (String::new(), String::new(), String::new());
+    let mut imports = String::new();
     for (name, parameters) in functions() {
         let parameters: String = parameters
             .chars()
@@ -42,41 +45,17 @@ fn module(program: &str) -> String {
             r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param{parameters}) (result i32)))"#
         );
     }
-    let mut at = 4096;
-    for (index, part) in program.split(['<', '>']).enumerate() {
-        if index % 2 == 0 {
-            body += part;
-        } else {
-            body += &format!("(i32.const {at}) (i32.const {})", part.len());
-            data += &format!("(data (i32.const {at}) \"{part}\")");
-            at += part.len();
-        }
-    }
+    let (body, data) = with_texts(program);
     format!(
         r#"(module {imports} (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
           {LIBRARY} {data} (func (export "_start") (local $f i32) (local $g i32) {body}))"#
     )
 }
 
-fn sandbox(module: &str) -> (Builder, Captured, Captured) {
-    let (out, err) = (Captured::new(), Captured::new());
-    let builder = Sandbox::builder()
-        .guest(wakebox_wasm::image(module.as_bytes()).unwrap())
-        .memory(64 << 20)
-        .timeout(Duration::from_secs(60))
-        .stdout(Output::Capture(out.clone()))
-        .stderr(Output::Capture(err.clone()));
-    (builder, out, err)
-}
-
-async fn end_of(builder: Builder) -> Outcome {
-    builder.build().unwrap().run().await.unwrap()
-}
-
 /// The lines of a program that has a directory as `/data`.
 async fn said(directory: &Path, end: &str, program: &str) -> Vec<String> {
     let grant = format!("{}:/data{end}", directory.display());
-    let (builder, out, err) = sandbox(&module(program));
+    let (builder, out, err) = sandbox(module(program));
     let builder = builder.policy(Policy::new().allow_dir(grant.parse().unwrap()));
     let outcome = end_of(builder).await;
     assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
@@ -126,7 +105,7 @@ async fn a_module_has_arguments_an_environment_input_and_an_exit_code() {
         (call $say (call $read (i32.const 0) (i32.const 50)))
         (call $say (call $read (i32.const 0) (i32.const 50)))
         (call $proc_exit (i32.const 7))";
-    let (builder, out, err) = sandbox(&module(program));
+    let (builder, out, err) = sandbox(module(program));
     let builder = builder
         .args(["and two"])
         .env("KEY", "value")
@@ -173,7 +152,7 @@ async fn a_poll_of_ten_clocks_is_one_park() {
         (call $say (call $poll_oneoff (i32.const 65536) (i32.const 2048) (i32.const 10) (i32.const 1024)))
         (call $say (i32.load (i32.const 1024)))
         (call $say (i32.load (i32.const 2048)))";
-    let (builder, out, err) = sandbox(&module(&program));
+    let (builder, out, err) = sandbox(module(&program));
     let mut sandbox = builder.build().unwrap();
     let handle = sandbox.handle();
     let outcome = sandbox.run().await.unwrap();
@@ -288,7 +267,7 @@ async fn pointers_and_descriptors_that_lead_nowhere_are_errors() {
     program += "(call $proc_exit (i32.const 5))";
     let folder = tempfile::tempdir().unwrap();
     let grant = format!("{}:/data", folder.path().display());
-    let (builder, _, err) = sandbox(&module(&program));
+    let (builder, _, err) = sandbox(module(&program));
     let builder = builder.policy(Policy::new().allow_dir(grant.parse().unwrap()));
     assert_eq!(
         (end_of(builder).await, &*err.text()),
@@ -317,7 +296,7 @@ async fn a_module_that_cannot_run_says_why() {
         assert_eq!(end_of(builder).await, Outcome::Exit(1), "{module}");
         assert!(err.text().contains(says), "{module}: {}", err.text());
     }
-    let (builder, _, err) = sandbox(HELLO.replace("64", "-1").as_str());
+    let (builder, _, err) = sandbox(HELLO.replace("64", "-1"));
     assert_eq!(end_of(builder).await, Outcome::Exit(1));
     assert!(err.text().contains("unreachable"), "{}", err.text());
 }

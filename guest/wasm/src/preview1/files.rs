@@ -8,12 +8,8 @@ use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::InputStream;
 
 use super::descriptors::{Descriptor, OpenFile};
-use super::memory::Piece;
 use super::{Errno, Outcome, Process};
-use crate::files::{Open, status};
-
-/// Most bytes that one call reads or writes.
-const CHUNK: usize = 256 << 10;
+use crate::files::{CHUNK, Open, status};
 
 /// What is written goes to the end.
 pub(super) const APPEND: u32 = 1;
@@ -196,9 +192,7 @@ impl Process<'_> {
     }
 
     pub(super) async fn fd_read(&mut self, fd: u32, list: u32, count: u32, into: u32) -> Outcome {
-        let pieces = self.pieces(list, count)?;
-        let read = self.read(fd, &pieces, At::Cursor).await?;
-        self.put_u32(into, read)
+        self.read(fd, list, count, At::Cursor, into).await
     }
 
     pub(super) async fn fd_pread(
@@ -209,12 +203,11 @@ impl Process<'_> {
         offset: u64,
         into: u32,
     ) -> Outcome {
-        let pieces = self.pieces(list, count)?;
-        let read = self.read(fd, &pieces, At::Offset(offset)).await?;
-        self.put_u32(into, read)
+        self.read(fd, list, count, At::Offset(offset), into).await
     }
 
-    async fn read(&mut self, fd: u32, pieces: &[Piece], at: At) -> Result<u32, Errno> {
+    async fn read(&mut self, fd: u32, list: u32, count: u32, at: At, into: u32) -> Outcome {
+        let pieces = self.pieces(list, count)?;
         let most = pieces
             .iter()
             .map(|(_, length)| *length as usize)
@@ -238,17 +231,15 @@ impl Process<'_> {
             (Descriptor::Input(_), At::Offset(_)) => return Err(Errno::Spipe),
             (Descriptor::Output(_), _) => return Err(Errno::Badf),
         };
-        self.scatter(pieces, &bytes)?;
+        self.scatter(&pieces, &bytes)?;
         if let (Descriptor::File(file), At::Cursor) = (self.descriptors().get(fd)?, at) {
             file.cursor += bytes.len() as u64;
         }
-        Ok(bytes.len() as u32)
+        self.put_u32(into, bytes.len() as u32)
     }
 
     pub(super) async fn fd_write(&mut self, fd: u32, list: u32, count: u32, into: u32) -> Outcome {
-        let pieces = self.pieces(list, count)?;
-        let written = self.write(fd, &pieces, At::Cursor).await?;
-        self.put_u32(into, written)
+        self.write(fd, list, count, At::Cursor, into).await
     }
 
     pub(super) async fn fd_pwrite(
@@ -259,17 +250,16 @@ impl Process<'_> {
         offset: u64,
         into: u32,
     ) -> Outcome {
-        let pieces = self.pieces(list, count)?;
-        let written = self.write(fd, &pieces, At::Offset(offset)).await?;
-        self.put_u32(into, written)
+        self.write(fd, list, count, At::Offset(offset), into).await
     }
 
-    async fn write(&mut self, fd: u32, pieces: &[Piece], at: At) -> Result<u32, Errno> {
-        let bytes = self.gather(pieces, CHUNK)?;
+    async fn write(&mut self, fd: u32, list: u32, count: u32, at: At, into: u32) -> Outcome {
+        let pieces = self.pieces(list, count)?;
+        let bytes = self.gather(&pieces, CHUNK)?;
         let (open, appends, offset) = match (self.descriptors().get(fd)?, &at) {
             (Descriptor::Output(write), At::Cursor) => {
                 write(&bytes);
-                return Ok(bytes.len() as u32);
+                return self.put_u32(into, bytes.len() as u32);
             }
             (Descriptor::File(file), At::Offset(offset)) => (file.open.clone(), false, *offset),
             (Descriptor::File(file), At::Cursor) => {
@@ -288,7 +278,7 @@ impl Process<'_> {
             };
             self.file(fd)?.cursor = cursor;
         }
-        Ok(count as u32)
+        self.put_u32(into, count as u32)
     }
 
     /// Entries from the cookie-th on, as many as there is room for: the last may be cut off, which

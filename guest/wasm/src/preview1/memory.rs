@@ -9,7 +9,7 @@ use super::{Errno, Outcome, Process};
 const PIECES: u32 = 1024;
 
 /// A piece of memory: where it lies, and its length.
-pub(super) type Piece = (u32, u32);
+type Piece = (u32, u32);
 
 impl Process<'_> {
     fn memory(&mut self) -> Result<&mut [u8], Errno> {

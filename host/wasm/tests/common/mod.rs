@@ -1,0 +1,40 @@
+//! What the tests of components and of core modules have in common.
+#![allow(dead_code, reason = "each program of tests takes what it needs")]
+
+use std::time::Duration;
+
+use wakebox::{Builder, Captured, Outcome, Output, Sandbox};
+
+/// A sandbox of a component or a core module, with 64 MiB, and what it says.
+pub fn sandbox(component: impl AsRef<[u8]>) -> (Builder, Captured, Captured) {
+    let image = wakebox_wasm::image(component.as_ref()).unwrap();
+    let (out, err) = (Captured::new(), Captured::new());
+    let builder = Sandbox::builder()
+        .guest(image)
+        .memory(64 << 20)
+        .timeout(Duration::from_secs(60))
+        .stdout(Output::Capture(out.clone()))
+        .stderr(Output::Capture(err.clone()));
+    (builder, out, err)
+}
+
+pub async fn end_of(builder: Builder) -> Outcome {
+    builder.build().unwrap().run().await.unwrap()
+}
+
+/// The instructions of a program, and the data of its texts, from address 4096 on. `<text>` in a program is a text:
+/// where it lies, and its length.
+pub fn with_texts(program: &str) -> (String, String) {
+    let (mut body, mut data) = (String::new(), String::new());
+    let mut at = 4096;
+    for (index, part) in program.split(['<', '>']).enumerate() {
+        if index % 2 == 0 {
+            body += part;
+        } else {
+            body += &format!("(i32.const {at}) (i32.const {})", part.len());
+            data += &format!("(data (i32.const {at}) \"{part}\")");
+            at += part.len();
+        }
+    }
+    (body, data)
+}
