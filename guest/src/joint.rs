@@ -29,6 +29,18 @@ pub(crate) const ABORTED: u32 = 1 << 4;
 /// Somebody waits for its end.
 const JOINED: u32 = 1 << 5;
 
+/// Leaves a waker, unless one that does the same is there. What was there is dropped when nobody has the cell.
+fn leave(cell: &SharedCell<Option<Waker>>, waker: &Waker) {
+    let old = {
+        let mut left = cell.borrow_mut();
+        match &*left {
+            Some(own) if own.will_wake(waker) => None,
+            _ => left.replace(waker.clone()),
+        }
+    };
+    drop(old);
+}
+
 /// Where a task's output is left for somebody elsewhere.
 pub(crate) struct Joint<T> {
     pub(crate) state: AtomicU32,
@@ -74,14 +86,7 @@ impl<T> Joint<T> {
     /// The output, once it is there; else `waker` is woken then. For the one handle.
     fn poll(&self, waker: &Waker) -> Poll<Result<T, JoinError>> {
         if !self.has(DONE) {
-            let old = {
-                let mut joiner = self.joiner.borrow_mut();
-                match &*joiner {
-                    Some(own) if own.will_wake(waker) => None,
-                    _ => joiner.replace(waker.clone()),
-                }
-            };
-            drop(old);
+            leave(&self.joiner, waker);
             // Whichever of this and the addition in `complete` is second sees the other.
             if self.state.fetch_or(JOINED, Ordering::AcqRel) & DONE == 0 {
                 return Poll::Pending;
@@ -239,14 +244,7 @@ where
         let Some(remote) = completes.as_ref().map(|completes| &completes.0) else {
             return Poll::Ready(());
         };
-        let old = {
-            let mut task = remote.task.borrow_mut();
-            match &*task {
-                Some(own) if own.will_wake(cx.waker()) => None,
-                _ => task.replace(cx.waker().clone()),
-            }
-        };
-        drop(old);
+        leave(&remote.task, cx.waker());
         // After the waker is there: whoever sets the bit later finds it.
         if remote.joint.has(ABORTED) {
             return Poll::Ready(());

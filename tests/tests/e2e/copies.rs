@@ -1,7 +1,6 @@
 //! Templates of guests with several processors, and such guests that sleep without a machine.
 
 use std::process::Command;
-use std::time::Duration;
 
 use wakebox::template::{Open, When};
 use wakebox::{
@@ -9,6 +8,8 @@ use wakebox::{
     WakeMode,
 };
 use wakebox_tests::{guest, kvm_test, runtime, runtime_of};
+
+use crate::detached::{close, lent};
 
 /// As many as the probe asks for.
 const PROCESSORS: u32 = 3;
@@ -54,11 +55,6 @@ async fn restores(running: &Running) -> Vec<(u64, u64)> {
     // After a turn of each.
     counts(running).await;
     running.call("restores", &()).await.unwrap()
-}
-
-async fn close(running: Running) {
-    let (outcome, _) = running.close().await.unwrap();
-    assert_eq!(outcome, Outcome::Exit(0));
 }
 
 /// Does this on one thread, and on several.
@@ -232,9 +228,7 @@ fn guests_with_several_processors_share_a_machine_while_all_of_theirs_sleep(mode
             for running in &tenants {
                 assert_eq!(counts(running).await, [round; 3]);
             }
-            while machines.lent() > 1 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            lent(&machines, 1).await;
         }
         // Numbers of one without a machine are those that it had, and a template of it has what it has done.
         assert!(tenants[0].handle().stats().guest.polls > 0);
@@ -266,9 +260,7 @@ fn a_guest_of_whose_processors_one_computes_keeps_its_machine_until_that_sleeps(
         assert_eq!(machines.lent(), 2);
         // Nothing but the sleep of its last processor tells the others of it.
         gives.call::<_, ()>("release", &()).await.unwrap();
-        while machines.lent() > 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        lent(&machines, 1).await;
         assert_eq!(keeps.handle().stats().detached, 0);
         assert!(gives.handle().stats().detached > 0);
         assert_eq!(counts(&gives).await, [2, 2, 1]);

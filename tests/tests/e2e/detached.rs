@@ -34,7 +34,7 @@ async fn template(mode: WakeMode) -> Template {
 }
 
 /// Waits until guests that sleep have given away all machines but so many.
-async fn lent(machines: &Machines, most: usize) {
+pub(crate) async fn lent(machines: &Machines, most: usize) {
     while machines.lent() > most {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -49,7 +49,7 @@ async fn keeper(machines: &Machines) -> Running {
     keeper
 }
 
-async fn close(running: Running) {
+pub(crate) async fn close(running: Running) {
     let (outcome, _) = running.close().await.unwrap();
     assert_eq!(outcome, Outcome::Exit(0));
 }

@@ -6,18 +6,14 @@ extern crate alloc;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
-use core::future::poll_fn;
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicU64, Ordering};
-use core::task::{Poll, Waker};
 
-use embassy_sync::blocking_mutex::Mutex;
-use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use wakebox_guest::io::{IoBuf, Result};
 use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::time::Instant;
 use wakebox_guest::{env, eprintln, println, processor, spawn};
+use wakebox_spread::Mailbox;
 
 const TASKS: u64 = 1_000;
 const ROUNDS: u64 = 100;
@@ -80,41 +76,10 @@ async fn thefts() -> f64 {
     median(rounds)
 }
 
-/// Something that one puts down and another takes.
-struct Place(Mutex<CriticalSectionRawMutex, (Cell<bool>, Cell<Option<Waker>>)>);
-
-impl Place {
-    const fn new() -> Self {
-        Self(Mutex::new((Cell::new(false), Cell::new(None))))
-    }
-
-    fn put(&self) {
-        let waker = self.0.lock(|(full, waker)| {
-            full.set(true);
-            waker.take()
-        });
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    async fn take(&self) {
-        poll_fn(|context| {
-            let waker = context.waker().clone();
-            let (taken, _old) = self.0.lock(|(full, waiting)| match full.replace(false) {
-                true => (Poll::Ready(()), None),
-                false => (Poll::Pending, waiting.replace(Some(waker))),
-            });
-            taken
-        })
-        .await;
-    }
-}
-
 /// Nanoseconds from a wake on one processor until the task on the other is polled.
 async fn wakes() -> f64 {
-    static THERE: Place = Place::new();
-    static BACK: Place = Place::new();
+    static THERE: Mailbox = Mailbox::new();
+    static BACK: Mailbox = Mailbox::new();
     let other = processor::spawn_on(processor::count() - 1, || async {
         for _ in 0..WAKES {
             THERE.take().await;

@@ -7,18 +7,15 @@ extern crate alloc;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
-use core::future::{pending, poll_fn};
+use core::future::pending;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use core::task::{Poll, Waker};
 
-use embassy_sync::blocking_mutex::Mutex;
-use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::task::yield_now;
 use wakebox_guest::time::{Duration, Instant, sleep};
 use wakebox_guest::{env, host, println, processor, spawn, stats};
+use wakebox_spread::Mailbox;
 
 /// Each processor says its number, and is heard.
 async fn each() {
@@ -88,40 +85,6 @@ async fn channel() {
         sum += value;
     }
     println!("sum {sum}");
-}
-
-/// Where a task waits for tokens.
-struct Mailbox(Mutex<CriticalSectionRawMutex, RefCell<(u32, Option<Waker>)>>);
-
-impl Mailbox {
-    fn new() -> Self {
-        Self(Mutex::new(RefCell::new((0, None))))
-    }
-
-    fn put(&self) {
-        let waker = self.0.lock(|tokens| {
-            let mut tokens = tokens.borrow_mut();
-            tokens.0 += 1;
-            tokens.1.take()
-        });
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    async fn take(&self) {
-        poll_fn(|context| {
-            let waker = context.waker().clone();
-            let (taken, _old) = self.0.lock(|tokens| {
-                let mut tokens = tokens.borrow_mut();
-                if tokens.0 > 0 {
-                    tokens.0 -= 1;
-                    return (Poll::Ready(()), None);
-                }
-                (Poll::Pending, tokens.1.replace(waker))
-            });
-            taken
-        })
-        .await;
-    }
 }
 
 struct Game {
