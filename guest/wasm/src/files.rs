@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use wakebox_guest::fs::{self, File, FileKind, Metadata, OpenOptions};
 use wakebox_guest::io::Status;
 
-pub(crate) type Result<T> = core::result::Result<T, Status>;
+pub(crate) use crate::flight::Result;
 
 /// Most bytes that one call reads or writes.
 pub(crate) const CHUNK: usize = 256 << 10;

@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod files;
+mod flight;
 mod head;
 mod image;
 mod imports;

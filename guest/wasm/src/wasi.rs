@@ -1,18 +1,21 @@
-//! WASI 0.2: `cli`, `clocks`, `filesystem`, `io` and `random`. A function that is not provided ends the component with
+//! WASI 0.2: `cli`, `clocks`, `filesystem`, `io`, `random` and `sockets`. A function that is not provided ends the component with
 //! its name when it is called, as many are imported that are never called.
 
 mod cli;
 mod clocks;
 mod filesystem;
 mod random;
+mod sockets;
 
 pub(crate) use self::cli::Input;
 
 use alloc::vec::Vec;
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, Linker, LinkerInstance, ResourceTable, ResourceType};
-use wasmtime::{Engine, Result, format_err};
+use wasmtime::component::{
+    Component, Linker, LinkerInstance, Resource, ResourceTable, ResourceType,
+};
+use wasmtime::{Engine, Result, StoreContextMut, format_err};
 use wasmtime_wasi_io::IoView;
 
 /// What belongs to one instance.
@@ -85,9 +88,24 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
         filesystem::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("random/") {
         random::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("sockets/") {
+        sockets::provide(instance, name)
     } else {
         Ok(())
     }
+}
+
+/// Defines a resource that lies in the table.
+fn resource<T: Send + 'static>(instance: &mut LinkerInstance<'_, State>, name: &str) -> Result<()> {
+    instance.resource(
+        name,
+        ResourceType::host::<T>(),
+        |mut cx: StoreContextMut<'_, State>, index| {
+            let table = &mut cx.data_mut().table;
+            table.delete(Resource::<T>::new_own(index))?;
+            Ok(())
+        },
+    )
 }
 
 /// Defines a function that only fails; one that is defined stays.

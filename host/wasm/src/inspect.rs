@@ -12,7 +12,7 @@ use crate::compile::{Kind, binary};
 
 /// The interfaces of WASI 0.2 that the runtime guest provides, and the option of `wakebox run` without which
 /// there is nothing behind one.
-const PROVIDED: [(&str, &str); 20] = [
+const PROVIDED: [(&str, &str); 27] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
     ("wasi:cli/stderr", ""),
@@ -33,6 +33,19 @@ const PROVIDED: [(&str, &str); 20] = [
     ("wasi:random/insecure", ""),
     ("wasi:random/insecure-seed", ""),
     ("wasi:random/random", ""),
+    ("wasi:sockets/instance-network", ""),
+    ("wasi:sockets/ip-name-lookup", "--allow-resolve NAME"),
+    ("wasi:sockets/network", ""),
+    (
+        "wasi:sockets/tcp",
+        "--allow-connect HOST:PORT or --allow-listen ADDR:PORT",
+    ),
+    ("wasi:sockets/tcp-create-socket", ""),
+    (
+        "wasi:sockets/udp",
+        "--allow-udp HOST:PORT and --allow-udp-bind ADDR:PORT",
+    ),
+    ("wasi:sockets/udp-create-socket", ""),
 ];
 
 /// The functions of preview 1, all of which it provides.

@@ -5,16 +5,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use wakebox::{HostContext, Outcome, Policy};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wakebox::Policy;
 
-use common::{end_of, sandbox, with_texts};
-
-const WORLD: &str = include_str!("components/files/world.wit");
-const LIBRARY: &str = include_str!("components/files/library.wat");
+use common::programs::Kind;
 
 /// The errors of `wasi:filesystem`, as far as tests await them.
 const ERRORS: [(i32, &str); 12] = [
@@ -32,53 +26,18 @@ const ERRORS: [(i32, &str); 12] = [
     (36, "cross-device"),
 ];
 
-/// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
-/// length.
-fn component(program: &str) -> Vec<u8> {
-    let (body, data) = with_texts(program);
-    let module = format!(
-        r#"(module {LIBRARY} {data} (func (export "wasi:cli/run@0.2.0#run") (result i32)
-          (local $d i32) (local $f i32) (local $g i32) (local.set $d (call $root)) {body} (i32.const 0)))"#
-    );
-    let mut module = wat::parse_str(module).unwrap();
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("world.wit", WORLD).unwrap();
-    let world = resolve.select_world(&[package], None).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    let encoder = ComponentEncoder::default().module(&module).unwrap();
-    encoder.validate(true).encode().unwrap()
-}
+const FILES: Kind = Kind {
+    world: include_str!("components/files/world.wit"),
+    library: include_str!("components/files/library.wat"),
+    errors: &ERRORS,
+};
+
+/// `$d` of programs is the first directory that is granted.
+const BEGIN: &str = "(local.set $d (call $root))";
 
 /// What a program says, with a policy.
 async fn said_with(policy: Policy, program: &str) -> Vec<String> {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let say = |word: fn(&str) -> String| {
-        let said = said.clone();
-        move |text: &str| said.lock().unwrap().push(word(text))
-    };
-    let (number, text) = (say(str::to_owned), say(str::to_owned));
-    let (builder, _, err) = sandbox(component(program));
-    let builder = builder
-        .policy(policy)
-        .host_fn(
-            "wakebox:test/say.number",
-            move |_: HostContext, (word,): (i32,)| {
-                let error = ERRORS.iter().find(|(code, _)| *code == -1 - word);
-                number(&error.map_or_else(|| word.to_string(), |(_, name)| (*name).into()));
-                std::future::ready(())
-            },
-        )
-        .host_fn(
-            "wakebox:test/say.text",
-            move |_: HostContext, (word,): (String,)| {
-                text(&word);
-                std::future::ready(())
-            },
-        );
-    let outcome = end_of(builder).await;
-    assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
-    let said = said.lock().unwrap();
-    said.clone()
+    FILES.said_with(policy, &format!("{BEGIN} {program}")).await
 }
 
 fn granting(directory: &Path, end: &str) -> Policy {
@@ -93,15 +52,9 @@ async fn said(directory: &Path, program: &str) -> Vec<String> {
 
 /// Expects an answer to each instruction that gives a number.
 async fn answers(directory: &Path, end: &str, dialogue: &[(&str, &str)]) {
-    let program: String = dialogue
-        .iter()
-        .map(|(instruction, _)| format!("(call $say {instruction})"))
-        .collect();
-    let said = said_with(granting(directory, end), &program).await;
-    for ((instruction, expected), answer) in dialogue.iter().zip(&said) {
-        assert_eq!(answer, expected, "{instruction}");
-    }
-    assert_eq!(said.len(), dialogue.len());
+    FILES
+        .answers(granting(directory, end), BEGIN, dialogue)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,14 +50,16 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
         r#"(component
           (import "wasi:cli/environment@0.2.3" (instance
             (export "initial-cwd" (func (result (option string))))))
-          (import "wasi:sockets/network@0.2.0" (instance (export "f" (func))))
+          (import "wasi:sockets/ip-name-lookup@0.2.0" (instance (export "f" (func))))
+          (import "wasi:http/types@0.2.0" (instance (export "f" (func))))
           (import "wasi:clocks/wall-clock@0.3.0" (instance (export "now" (func (result u64))))))"#,
     );
     assert_eq!(
         below("imports", &said),
         [
             "wasi:cli/environment@0.2.3: provided; what is there, --env NAME=VALUE grants",
-            "wasi:sockets/network@0.2.0: not provided: whoever calls it is ended",
+            "wasi:sockets/ip-name-lookup@0.2.0: provided; what is there, --allow-resolve NAME grants",
+            "wasi:http/types@0.2.0: not provided: whoever calls it is ended",
             "wasi:clocks/wall-clock@0.3.0: not provided: whoever calls it is ended",
         ]
     );
@@ -65,7 +67,7 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
         below("missing for `wakebox run`", &said),
         [
             "wasi:cli/run@0.2, or a function `run`: there is no program",
-            "wasi:sockets/network@0.2.0",
+            "wasi:http/types@0.2.0",
             "wasi:clocks/wall-clock@0.3.0",
         ]
     );

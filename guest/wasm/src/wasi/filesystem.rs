@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use wakebox_guest::fs::ReadDir;
 use wakebox_guest::io::Status;
-use wasmtime::component::{LinkerInstance, Resource, ResourceType};
+use wasmtime::component::{LinkerInstance, Resource};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error as IoError};
 
@@ -20,7 +20,7 @@ use self::types::{
     Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode,
     MetadataHash, NewTimestamp, OpenFlags, PathFlags,
 };
-use super::State;
+use super::{State, resource};
 use crate::files::{self, Open};
 use crate::platform::OneThread;
 
@@ -76,15 +76,6 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
         }),
         _ => Ok(()),
     }
-}
-
-/// Defines a resource that lies in the table.
-fn resource<T: Send + 'static>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
-    instance.resource(name, ResourceType::host::<T>(), |mut cx: Cx<'_>, index| {
-        let table = &mut cx.data_mut().table;
-        table.delete(Resource::<T>::new_own(index))?;
-        Ok(())
-    })
 }
 
 /// Defines a method of descriptors that awaits operations.

@@ -1,6 +1,8 @@
 //! What the tests of components and of core modules have in common.
 #![allow(dead_code, reason = "each program of tests takes what it needs")]
 
+pub mod programs;
+
 use std::time::Duration;
 
 use wakebox::{Builder, Captured, Outcome, Output, Sandbox};

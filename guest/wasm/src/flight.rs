@@ -1,0 +1,132 @@
+//! What is asked of the host and stays in flight while nobody waits for it, so that a pollable may be looked
+//! at as often as one likes.
+
+use alloc::boxed::Box;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use wakebox_guest::io::Status;
+use wasmtime_wasi_io::streams::{StreamError, StreamResult};
+
+use crate::platform::OneThread;
+
+pub(crate) type Result<T> = core::result::Result<T, Status>;
+
+/// Something that is in flight, and its outcome when it has one.
+pub(crate) enum Flight<T> {
+    Nothing,
+    Under(Pin<Box<dyn Future<Output = Result<T>> + Send + Sync>>),
+    Landed(Result<T>),
+}
+
+impl<T> Flight<T> {
+    pub(crate) fn start(act: impl Future<Output = Result<T>> + 'static) -> Self {
+        let mut flight = Self::Under(Box::pin(OneThread(act)));
+        // Submits it.
+        flight.look();
+        flight
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Under(act) = self {
+            let Poll::Ready(outcome) = act.as_mut().poll(cx) else {
+                return Poll::Pending;
+            };
+            *self = Self::Landed(outcome);
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether nothing is in flight.
+    fn look(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    pub(crate) async fn landed(&mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// The outcome, if there is one that nobody has taken.
+    pub(crate) fn take(&mut self) -> Option<Result<T>> {
+        self.look();
+        match core::mem::replace(self, Self::Nothing) {
+            Self::Landed(outcome) => Some(outcome),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+/// The error of a stream whose operation has ended with this.
+pub(crate) fn failed(status: Status) -> StreamError {
+    StreamError::LastOperationFailed(status.into())
+}
+
+/// Bytes that may be written at once.
+const CHUNK: usize = 64 << 10;
+
+/// What is written to something: one write is in flight at a time.
+pub(crate) struct Writes {
+    write: Flight<()>,
+    is_closed: bool,
+}
+
+impl Writes {
+    pub(crate) fn new() -> Self {
+        Self {
+            write: Flight::Nothing,
+            is_closed: false,
+        }
+    }
+
+    /// How many bytes may be written now.
+    pub(crate) fn check(&mut self) -> StreamResult<usize> {
+        match self.write.take() {
+            Some(Err(status)) => {
+                self.is_closed = true;
+                Err(failed(status))
+            }
+            _ if self.is_closed => Err(StreamError::Closed),
+            _ if self.write.is_nothing() => Ok(CHUNK),
+            _ => Ok(0),
+        }
+    }
+
+    /// Writes so many bytes.
+    pub(crate) fn begin(
+        &mut self,
+        bytes: usize,
+        write: impl Future<Output = Result<()>> + 'static,
+    ) -> StreamResult<()> {
+        if self.check()? < bytes {
+            return Err(StreamError::trap("more is written than check-write allows"));
+        }
+        self.write = Flight::start(write);
+        Ok(())
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write.poll(cx)
+    }
+
+    /// Lets nobody write any more.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// What is in flight, for whoever sees to it that it lands.
+    pub(crate) fn leave(&mut self) -> Option<Flight<()>> {
+        match self.write.look() {
+            true => None,
+            false => Some(core::mem::replace(&mut self.write, Flight::Nothing)),
+        }
+    }
+}

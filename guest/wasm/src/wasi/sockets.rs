@@ -1,0 +1,234 @@
+//! `wasi:sockets`: what the policy grants can be reached, and what is not granted is `access-denied`. What a
+//! socket waits for is an operation in flight, so waiting for any number of them is one park.
+
+mod streams;
+mod tcp;
+mod types;
+mod udp;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::IntoIter;
+use core::net::IpAddr;
+use core::pin::Pin;
+
+use wakebox_guest::io::Status;
+use wakebox_guest::net;
+use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, Resource};
+use wasmtime::{Result, StoreContextMut};
+use wasmtime_wasi_io::async_trait;
+use wasmtime_wasi_io::poll::{Pollable, subscribe};
+use wasmtime_wasi_io::streams::Error as IoError;
+
+use self::types::{ErrorCode, IpAddress};
+use super::{State, resource};
+use crate::files::status;
+use crate::flight::Flight;
+use crate::platform::OneThread;
+
+type Cx<'a> = StoreContextMut<'a, State>;
+type Linker<'a> = LinkerInstance<'a, State>;
+type Outcome<T> = core::result::Result<T, ErrorCode>;
+
+/// What all sockets of an instance are of.
+struct Network;
+
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
+    match interface {
+        "network" => {
+            resource::<Network>(instance, "network")?;
+            instance.func_wrap(
+                "network-error-code",
+                |cx: Cx<'_>, (error,): (Resource<IoError>,)| {
+                    let error = cx.data().table.get(&error)?;
+                    Ok((error.downcast_ref::<Status>().copied().map(ErrorCode::from),))
+                },
+            )
+        }
+        "instance-network" => instance.func_wrap("instance-network", |mut cx: Cx<'_>, ()| {
+            Ok((cx.data_mut().table.push(Network)?,))
+        }),
+        "ip-name-lookup" => names(instance),
+        "tcp" => tcp::provide(instance),
+        "tcp-create-socket" => tcp::create(instance),
+        "udp" => udp::provide(instance),
+        "udp-create-socket" => udp::create(instance),
+        _ => Ok(()),
+    }
+}
+
+/// What may be a resource, and be looked at by whoever has the table.
+trait Held: Send + 'static {}
+impl<T: Send + 'static> Held for T {}
+/// What a component may be given.
+trait Given: ComponentType + Lower + Send + 'static {}
+impl<T: ComponentType + Lower + Send + 'static> Given for T {}
+/// What a component may give.
+trait Taken: ComponentType + Lift + Send + 'static {}
+impl<T: ComponentType + Lift + Send + 'static> Taken for T {}
+
+// One piece of code for each set of types, and not for each function: `act` is a pointer.
+
+/// Defines a method without arguments.
+fn method<T: Held, R: Given>(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: fn(&mut T) -> R,
+) -> Result<()> {
+    instance.func_wrap(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+        Ok((act(cx.data_mut().table.get_mut(&this)?),))
+    })
+}
+
+/// Defines a method with an argument.
+fn method_of<T: Held, A: Taken, R: Given>(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: fn(&mut T, A) -> Outcome<R>,
+) -> Result<()> {
+    instance.func_wrap(
+        name,
+        move |mut cx: Cx<'_>, (this, argument): (Resource<T>, A)| {
+            Ok((act(cx.data_mut().table.get_mut(&this)?, argument),))
+        },
+    )
+}
+
+/// Defines a method that is given the network and an address.
+fn method_with<T: Held, A: Taken>(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: fn(&mut T, A) -> Outcome<()>,
+) -> Result<()> {
+    instance.func_wrap(
+        name,
+        move |mut cx: Cx<'_>, (this, _, argument): (Resource<T>, Resource<Network>, A)| {
+            Ok((act(cx.data_mut().table.get_mut(&this)?, argument),))
+        },
+    )
+}
+
+/// What a method awaits: operations that the host does at once.
+type Acting<R> = Pin<Box<dyn Future<Output = Outcome<R>>>>;
+
+/// Defines a method that awaits operations.
+fn acting<T: Held, A: Taken, R: Given>(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: fn(&mut T, A) -> Outcome<Acting<R>>,
+) -> Result<()> {
+    instance.func_wrap_async(
+        name,
+        move |mut cx: Cx<'_>, (this, argument): (Resource<T>, A)| {
+            let begun = cx.data_mut().table.get_mut(&this);
+            let begun = begun.map(|this| act(this, argument).map(OneThread));
+            Box::new(OneThread(async move {
+                Ok((match begun? {
+                    Ok(acting) => acting.await,
+                    Err(code) => Err(code),
+                },))
+            }))
+        },
+    )
+}
+
+/// As that, without arguments.
+fn asking<T: Held, R: Given>(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: fn(&mut T) -> Outcome<Acting<R>>,
+) -> Result<()> {
+    instance.func_wrap_async(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+        let begun = cx.data_mut().table.get_mut(&this);
+        let begun = begun.map(|this| act(this).map(OneThread));
+        Box::new(OneThread(async move {
+            Ok((match begun? {
+                Ok(acting) => acting.await,
+                Err(code) => Err(code),
+            },))
+        }))
+    })
+}
+
+/// Defines `subscribe` of a resource.
+fn pollable<T: Pollable>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
+    instance.func_wrap(name, |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+        Ok((subscribe(&mut cx.data_mut().table, this)?,))
+    })
+}
+
+/// What the host has no operation for: a setting that can be neither read nor made.
+fn no_setting<T: Held, V: Given + Taken + Default + PartialEq>(
+    instance: &mut Linker<'_>,
+    resource: &str,
+    name: &str,
+) -> Result<()> {
+    method::<T, Outcome<V>>(
+        instance,
+        &alloc::format!("[method]{resource}.{name}"),
+        |_| Err(ErrorCode::NotSupported),
+    )?;
+    method_of::<T, V, ()>(
+        instance,
+        &alloc::format!("[method]{resource}.set-{name}"),
+        |_, value| {
+            Err(match value == V::default() {
+                true => ErrorCode::InvalidArgument,
+                false => ErrorCode::NotSupported,
+            })
+        },
+    )
+}
+
+/// The addresses of a name.
+struct Lookup {
+    answer: Flight<IntoIter<IpAddr>>,
+    addresses: IntoIter<IpAddr>,
+}
+
+impl Lookup {
+    fn of(name: String) -> Self {
+        let answer = Flight::start(async move {
+            let mut addresses = net::lookup(&name).await.map_err(status)?;
+            addresses.retain(|ip| !matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()));
+            Ok(addresses.into_iter())
+        });
+        let addresses = alloc::vec::Vec::new().into_iter();
+        Self { answer, addresses }
+    }
+
+    fn next_address(&mut self) -> Outcome<Option<IpAddress>> {
+        match self.answer.take() {
+            Some(answer) => self.addresses = answer?,
+            None if !self.answer.is_nothing() => return Err(ErrorCode::WouldBlock),
+            None => {}
+        }
+        Ok(self.addresses.next().map(IpAddress::from))
+    }
+}
+
+#[async_trait]
+impl Pollable for Lookup {
+    async fn ready(&mut self) {
+        self.answer.landed().await;
+    }
+}
+
+fn names(instance: &mut Linker<'_>) -> Result<()> {
+    resource::<Lookup>(instance, "resolve-address-stream")?;
+    instance.func_wrap(
+        "resolve-addresses",
+        |mut cx: Cx<'_>, (_, name): (Resource<Network>, String)| {
+            if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Ok((Err(ErrorCode::InvalidArgument),));
+            }
+            Ok((Outcome::Ok(cx.data_mut().table.push(Lookup::of(name))?),))
+        },
+    )?;
+    method(
+        instance,
+        "[method]resolve-address-stream.resolve-next-address",
+        Lookup::next_address,
+    )?;
+    pollable::<Lookup>(instance, "[method]resolve-address-stream.subscribe")
+}

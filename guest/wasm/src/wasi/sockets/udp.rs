@@ -1,0 +1,330 @@
+//! UDP sockets. A receive is in flight while anybody waits; what is sent the host takes at once.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::net::SocketAddr;
+
+use wakebox_guest::net::UdpSocket;
+use wasmtime::component::{ComponentType, Lift, Lower, Resource};
+use wasmtime::{Result, ensure};
+use wasmtime_wasi_io::async_trait;
+use wasmtime_wasi_io::poll::Pollable;
+
+use super::types::{ErrorCode, Family, IpSocketAddress};
+use super::{
+    Acting, Cx, Linker, Outcome, asking, method, method_with, no_setting, pollable, resource,
+};
+use crate::files::status;
+use crate::flight::Flight;
+use crate::platform::OneThread;
+
+/// Most bytes of a datagram.
+const DATAGRAM: usize = 64 << 10;
+
+/// Datagrams that may be sent by one call.
+const SENDS: u64 = 16;
+
+#[derive(ComponentType, Lower, Lift)]
+#[component(record)]
+struct IncomingDatagram {
+    data: Vec<u8>,
+    #[component(name = "remote-address")]
+    remote_address: IpSocketAddress,
+}
+
+#[derive(ComponentType, Lower, Lift)]
+#[component(record)]
+struct OutgoingDatagram {
+    data: Vec<u8>,
+    #[component(name = "remote-address")]
+    remote_address: Option<IpSocketAddress>,
+}
+
+struct Socket {
+    family: Family,
+    stage: Stage,
+    /// To whom it is connected.
+    peer: Option<SocketAddr>,
+}
+
+enum Stage {
+    Unbound,
+    Binding(Flight<UdpSocket>),
+    Bound(Rc<UdpSocket>),
+}
+
+/// One in the table.
+type Udp = OneThread<Socket>;
+
+impl Socket {
+    fn start_bind(&mut self, address: IpSocketAddress) -> Outcome<()> {
+        let address = self.family.local(address)?;
+        match self.stage {
+            Stage::Unbound => {}
+            Stage::Binding(_) => return Err(ErrorCode::ConcurrencyConflict),
+            Stage::Bound(_) => return Err(ErrorCode::InvalidState),
+        }
+        self.stage = Stage::Binding(Flight::start(async move {
+            UdpSocket::bind(address).await.map_err(status)
+        }));
+        Ok(())
+    }
+
+    fn finish_bind(&mut self) -> Outcome<()> {
+        let Stage::Binding(flight) = &mut self.stage else {
+            return Err(ErrorCode::NotInProgress);
+        };
+        let outcome = flight.take().ok_or(ErrorCode::WouldBlock)?;
+        self.stage = Stage::Unbound;
+        self.stage = Stage::Bound(Rc::new(outcome?));
+        Ok(())
+    }
+
+    fn bound(&self) -> Outcome<Rc<UdpSocket>> {
+        match &self.stage {
+            Stage::Bound(socket) => Ok(socket.clone()),
+            _ => Err(ErrorCode::InvalidState),
+        }
+    }
+
+    fn local_address(&mut self) -> Outcome<Acting<IpSocketAddress>> {
+        let socket = self.bound()?;
+        Ok(Box::pin(
+            async move { Ok(socket.local_addr().await?.into()) },
+        ))
+    }
+
+    fn streams(&self) -> Outcome<(Incoming, Outgoing)> {
+        let socket = self.bound()?;
+        let incoming = Incoming {
+            socket: socket.clone(),
+            receive: Flight::Nothing,
+        };
+        let outgoing = Outgoing {
+            socket,
+            family: self.family,
+            peer: self.peer,
+            permits: Cell::new(0),
+        };
+        Ok((incoming, outgoing))
+    }
+}
+
+#[async_trait]
+impl Pollable for Udp {
+    async fn ready(&mut self) {
+        if let Stage::Binding(flight) = &mut self.0.stage {
+            OneThread(flight.landed()).await;
+        }
+    }
+}
+
+struct Incoming {
+    socket: Rc<UdpSocket>,
+    receive: Flight<(Vec<u8>, SocketAddr)>,
+}
+
+impl Incoming {
+    /// Sees to it that a receive is in flight.
+    fn ask(&mut self) {
+        if self.receive.is_nothing() {
+            let socket = self.socket.clone();
+            self.receive = Flight::start(async move {
+                let mut data = alloc::vec![0; DATAGRAM];
+                let (count, from) = socket.recv_from(&mut data).await.map_err(status)?;
+                data.truncate(count);
+                Ok((data, from))
+            });
+        }
+    }
+
+    fn receive(&mut self, most: u64) -> Outcome<Vec<IncomingDatagram>> {
+        let mut received = Vec::new();
+        if most > 0 {
+            self.ask();
+            if let Some(outcome) = self.receive.take() {
+                let (data, from) = outcome?;
+                received.push(IncomingDatagram {
+                    data,
+                    remote_address: from.into(),
+                });
+            }
+        }
+        Ok(received)
+    }
+}
+
+#[async_trait]
+impl Pollable for OneThread<Incoming> {
+    async fn ready(&mut self) {
+        self.0.ask();
+        OneThread(self.0.receive.landed()).await;
+    }
+}
+
+struct Outgoing {
+    socket: Rc<UdpSocket>,
+    family: Family,
+    peer: Option<SocketAddr>,
+    permits: Cell<u64>,
+}
+
+impl Outgoing {
+    /// To whom a datagram goes; nobody, if that is the socket's peer.
+    fn addressee(&self, to: Option<IpSocketAddress>) -> Outcome<Option<SocketAddr>> {
+        let to = to.map(|to| self.family.remote(to)).transpose()?;
+        match (to, self.peer) {
+            (None, None) => Err(ErrorCode::InvalidArgument),
+            (Some(to), Some(peer)) if to != peer => Err(ErrorCode::InvalidArgument),
+            (_, Some(_)) => Ok(None),
+            (to, None) => Ok(to),
+        }
+    }
+
+    async fn send(self, datagrams: Vec<OutgoingDatagram>) -> Outcome<u64> {
+        let mut count = 0;
+        for OutgoingDatagram {
+            data,
+            remote_address,
+        } in datagrams
+        {
+            let sent = match self.addressee(remote_address) {
+                Ok(None) => self.socket.send(&data).await.map_err(ErrorCode::from),
+                Ok(Some(to)) => {
+                    let sent = self.socket.send_to(&data, to).await;
+                    sent.map_err(ErrorCode::from)
+                }
+                Err(code) => Err(code),
+            };
+            match sent {
+                Ok(_) => count += 1,
+                Err(code) if count == 0 => return Err(code),
+                Err(_) => break,
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[async_trait]
+impl Pollable for OneThread<Outgoing> {
+    async fn ready(&mut self) {}
+}
+
+pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
+    instance.func_wrap(
+        "create-udp-socket",
+        |mut cx: Cx<'_>, (family,): (Family,)| {
+            let socket = OneThread(Socket {
+                family,
+                stage: Stage::Unbound,
+                peer: None,
+            });
+            Ok((Outcome::Ok(cx.data_mut().table.push(socket)?),))
+        },
+    )
+}
+
+pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
+    resource::<Udp>(instance, "udp-socket")?;
+    resource::<OneThread<Incoming>>(instance, "incoming-datagram-stream")?;
+    resource::<OneThread<Outgoing>>(instance, "outgoing-datagram-stream")?;
+    method_with::<Udp, _>(instance, "[method]udp-socket.start-bind", |socket, at| {
+        socket.0.start_bind(at)
+    })?;
+    method::<Udp, _>(instance, "[method]udp-socket.finish-bind", |socket| {
+        socket.0.finish_bind()
+    })?;
+    asking::<Udp, _>(instance, "[method]udp-socket.local-address", |socket| {
+        socket.0.local_address()
+    })?;
+    let name = "[method]udp-socket.remote-address";
+    method::<Udp, Outcome<IpSocketAddress>>(instance, name, |socket| {
+        let peer = socket.0.peer.map(IpSocketAddress::from);
+        peer.ok_or(ErrorCode::InvalidState)
+    })?;
+    method::<Udp, Family>(instance, "[method]udp-socket.address-family", |socket| {
+        socket.0.family
+    })?;
+    no_setting::<Udp, u8>(instance, "udp-socket", "unicast-hop-limit")?;
+    no_setting::<Udp, u64>(instance, "udp-socket", "receive-buffer-size")?;
+    no_setting::<Udp, u64>(instance, "udp-socket", "send-buffer-size")?;
+    pollable::<Udp>(instance, "[method]udp-socket.subscribe")?;
+    streams(instance)?;
+    datagrams(instance)
+}
+
+/// What gives the streams of a socket.
+fn streams(instance: &mut Linker<'_>) -> Result<()> {
+    instance.func_wrap_async(
+        "[method]udp-socket.stream",
+        |mut cx: Cx<'_>, (this, to): (Resource<Udp>, Option<IpSocketAddress>)| {
+            Box::new(OneThread(async move {
+                let socket = &mut cx.data_mut().table.get_mut(&this)?.0;
+                if let Err(code) = connect(socket, to).await {
+                    return Ok((Err(code),));
+                }
+                let (incoming, outgoing) = match socket.streams() {
+                    Ok(streams) => streams,
+                    Err(code) => return Ok((Err(code),)),
+                };
+                let table = &mut cx.data_mut().table;
+                let incoming = table.push(OneThread(incoming))?;
+                let outgoing = table.push(OneThread(outgoing))?;
+                Ok((Outcome::Ok((incoming, outgoing)),))
+            }))
+        },
+    )
+}
+
+/// Gives a socket a peer, or none.
+async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()> {
+    let bound = socket.bound()?;
+    let Some(to) = to else {
+        // The host has no operation that takes a peer away.
+        return match socket.peer {
+            None => Ok(()),
+            Some(_) => Err(ErrorCode::NotSupported),
+        };
+    };
+    let to = socket.family.remote(to)?;
+    bound.connect(to).await?;
+    socket.peer = Some(to);
+    Ok(())
+}
+
+fn datagrams(instance: &mut Linker<'_>) -> Result<()> {
+    let name = "[method]incoming-datagram-stream.receive";
+    super::method_of::<OneThread<Incoming>, u64, _>(instance, name, |incoming, most| {
+        incoming.0.receive(most)
+    })?;
+    let name = "[method]incoming-datagram-stream.subscribe";
+    pollable::<OneThread<Incoming>>(instance, name)?;
+    let name = "[method]outgoing-datagram-stream.check-send";
+    method::<OneThread<Outgoing>, Outcome<u64>>(instance, name, |outgoing| {
+        outgoing.0.permits.set(SENDS);
+        Ok(SENDS)
+    })?;
+    let name = "[method]outgoing-datagram-stream.subscribe";
+    pollable::<OneThread<Outgoing>>(instance, name)?;
+    instance.func_wrap_async(
+        "[method]outgoing-datagram-stream.send",
+        |cx: Cx<'_>, (this, datagrams): (Resource<OneThread<Outgoing>>, Vec<OutgoingDatagram>)| {
+            Box::new(OneThread(async move {
+                let outgoing = &cx.data().table.get(&this)?.0;
+                ensure!(
+                    datagrams.len() as u64 <= outgoing.permits.take(),
+                    "more datagrams are sent than check-send allows"
+                );
+                let outgoing = Outgoing {
+                    socket: outgoing.socket.clone(),
+                    permits: Cell::new(0),
+                    ..*outgoing
+                };
+                Ok((outgoing.send(datagrams).await,))
+            }))
+        },
+    )
+}

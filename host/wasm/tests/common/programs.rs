@@ -1,0 +1,94 @@
+//! Components that a test writes as instructions: what they import is described in WIT, functions that they
+//! have are in a library, and what they say goes to the test.
+
+use std::sync::{Arc, Mutex};
+
+use wakebox::{HostContext, Outcome, Policy, Stats};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use super::{sandbox, with_texts};
+
+/// What programs of a kind have in common.
+pub struct Kind {
+    /// Their world, the first of its package.
+    pub world: &'static str,
+    pub library: &'static str,
+    /// Errors, as numbers below zero say them: -1 is 0.
+    pub errors: &'static [(i32, &'static str)],
+}
+
+impl Kind {
+    /// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
+    /// length.
+    pub fn component(&self, program: &str) -> Vec<u8> {
+        let (body, data) = with_texts(program);
+        let library = self.library;
+        let module = format!(
+            r#"(module {library} {data} (func (export "wasi:cli/run@0.2.0#run") (result i32)
+              (local $d i32) (local $f i32) (local $g i32) {body} (i32.const 0)))"#
+        );
+        let mut module = wat::parse_str(module).unwrap();
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("world.wit", self.world).unwrap();
+        let world = resolve.select_world(&[package], None).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        let encoder = ComponentEncoder::default().module(&module).unwrap();
+        encoder.validate(true).encode().unwrap()
+    }
+
+    /// What a program says, with a policy.
+    pub async fn said_with(&self, policy: Policy, program: &str) -> Vec<String> {
+        self.said(policy, program, |_| ()).await.0
+    }
+
+    /// As that, and what the sandbox has done; `hears` is told of each number, before the program goes on.
+    pub async fn said(
+        &self,
+        policy: Policy,
+        program: &str,
+        hears: impl Fn(i32) + Send + Sync + 'static,
+    ) -> (Vec<String>, Stats) {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let errors = self.errors;
+        let (number, text) = (said.clone(), said.clone());
+        let (builder, _, err) = sandbox(self.component(program));
+        let builder = builder
+            .policy(policy)
+            .host_fn(
+                "wakebox:test/say.number",
+                move |_: HostContext, (word,): (i32,)| {
+                    let error = errors.iter().find(|(code, _)| *code == -1 - word);
+                    let said = error.map_or_else(|| word.to_string(), |(_, name)| (*name).into());
+                    number.lock().unwrap().push(said);
+                    hears(word);
+                    std::future::ready(())
+                },
+            )
+            .host_fn(
+                "wakebox:test/say.text",
+                move |_: HostContext, (word,): (String,)| {
+                    text.lock().unwrap().push(word);
+                    std::future::ready(())
+                },
+            );
+        let mut sandbox = builder.build().unwrap();
+        let outcome = sandbox.run().await.unwrap();
+        assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
+        let said = said.lock().unwrap();
+        (said.clone(), sandbox.stats())
+    }
+
+    /// Expects an answer to each instruction that gives a number.
+    pub async fn answers(&self, policy: Policy, before: &str, dialogue: &[(&str, &str)]) {
+        let program: String = dialogue
+            .iter()
+            .map(|(instruction, _)| format!("(call $say {instruction})"))
+            .collect();
+        let said = self.said_with(policy, &format!("{before} {program}")).await;
+        for ((instruction, expected), answer) in dialogue.iter().zip(&said) {
+            assert_eq!(answer, expected, "{instruction}");
+        }
+        assert_eq!(said.len(), dialogue.len());
+    }
+}
