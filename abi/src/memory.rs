@@ -44,6 +44,10 @@ pub enum Word {
     /// Guest: the number of the processor that it means when it rings [`crate::port::START`] or
     /// [`crate::port::NUDGE`].
     Target = 0xA4,
+    /// Guest: the lower half of the address where more of its tasks are found, a [`crate::task::List`], or zero.
+    MoreTasks = 0xA8,
+    /// Guest: the upper half.
+    MoreTasksHigh = 0xAC,
     /// Guest, written by the ring-0 stub: interrupts taken, but for those that were upcalls.
     Interrupts = 0xC0,
     /// Guest, written by the ring-0 stub: eight bytes, what an upcall has interrupted.
@@ -77,7 +81,7 @@ pub enum Word {
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -90,6 +94,8 @@ impl Word {
         Self::LocalHigh,
         Self::PostsSeen,
         Self::Target,
+        Self::MoreTasks,
+        Self::MoreTasksHigh,
         Self::Interrupts,
         Self::UpcallReturn,
         Self::CompletionTail,

@@ -2,7 +2,22 @@
 //! learns what that waits for. Nobody writes for it: it is read of a guest that stands still.
 //!
 //! [`Word::Tasks`](crate::memory::Word::Tasks) and `TasksHigh` hold the address of a word with the address
-//! of the oldest task's entry; each entry has that of the next. All of it is the guest's own statement.
+//! of the oldest task's entry; each entry has that of the next. Where a processor has tasks in more than one list (those
+//! that any processor may run, urgent ones), [`Word::MoreTasks`](crate::memory::Word::MoreTasks) and `MoreTasksHigh`
+//! hold the address of a [`List`]. All of it is the guest's own statement.
+
+/// Tasks that are found by themselves, and not from those that the processor's executor has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct List {
+    /// Address of the oldest task's [`Entry`]; zero if there is none.
+    pub oldest: u64,
+    /// Address of another list; zero if there is none.
+    pub next: u64,
+}
+
+/// Most [`List`]s that a host looks at: a guest has no more, unless it says that they stand in a circle.
+pub const LISTS_MAX: usize = 4;
 
 /// A task that has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

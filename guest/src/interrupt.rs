@@ -49,8 +49,6 @@
 //! allocation and each call of the runtime masks upcalls, which is two loads and a store; without it,
 //! nothing of this is in the guest. Every completion interrupts a guest in mode `irq`, also that of
 //! an ordinary task's operation: that one is then woken, and polled when its turn comes.
-//!
-//! What a report says of the tasks of a guest that was stopped leaves urgent ones out.
 
 mod upcall;
 
@@ -58,6 +56,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::future::Future;
+use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::executor::{Executor, Home};
@@ -122,7 +121,7 @@ where
     F: Future + 'static,
     F::Output: Send + 'static,
 {
-    spawn_named(priority, core::any::type_name::<M>(), make)
+    spawn_as(priority, None, make)
 }
 
 /// As [`spawn`], with a name for traces, panic messages and [`crate::task::name`].
@@ -141,12 +140,27 @@ where
     F: Future + 'static,
     F::Output: Send + 'static,
 {
+    spawn_as(priority, Some(name.into()), make)
+}
+
+#[track_caller]
+fn spawn_as<M, F>(
+    priority: Priority,
+    name: Option<Cow<'static, str>>,
+    make: M,
+) -> JoinHandle<F::Output>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
     let _ = runtime();
-    let name = name.into();
+    let made = (trace::current(), Location::caller());
     // What `make` does is the task's.
     let (begin, handle) = joint::remote(move || async move { make().await });
     let birth: Birth = Box::new(move |executor| {
-        drop(executor.spawn(Some(name), begin()));
+        let names = (name, core::any::type_name::<M>());
+        drop(executor.spawn_from_afar(made, names, begin()));
     });
     let level = priority as u8;
     let unborn = &UNBORN[usize::from(level) - 1];

@@ -10,7 +10,7 @@ use core::fmt;
 use core::future::Future;
 use core::mem::ManuallyDrop;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
 #[cfg(not(any(feature = "processors", test)))]
@@ -19,6 +19,7 @@ use crate::executor::JoinError;
 #[cfg(any(feature = "processors", test))]
 use crate::lock::Locked as SharedCell;
 use crate::trace::{self, Reason};
+use crate::word::SharedWord;
 
 /// It has no future any more.
 pub(crate) const DONE: u32 = 1 << 2;
@@ -43,7 +44,7 @@ fn leave(cell: &SharedCell<Option<Waker>>, waker: &Waker) {
 
 /// Where a task's output is left for somebody elsewhere.
 pub(crate) struct Joint<T> {
-    pub(crate) state: AtomicU32,
+    pub(crate) state: SharedWord,
     joiner: SharedCell<Option<Waker>>,
     /// Written before DONE, by the task; then the handle's.
     output: UnsafeCell<Option<T>>,
@@ -56,7 +57,7 @@ unsafe impl<T: Send> Sync for Joint<T> {}
 impl<T> Joint<T> {
     pub(crate) fn new(state: u32) -> Self {
         Self {
-            state: AtomicU32::new(state),
+            state: SharedWord::new(state),
             joiner: SharedCell::new(None),
             output: UnsafeCell::new(None),
         }

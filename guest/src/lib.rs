@@ -131,9 +131,12 @@ mod tests;
 #[cfg(feature = "embassy-time")]
 mod time_driver;
 mod timers;
+mod told;
 mod trace;
 mod turns;
 mod wait_queue;
+#[cfg(any(feature = "processors", feature = "interrupt", test))]
+mod word;
 
 pub mod env;
 pub mod fs;

@@ -15,6 +15,7 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine;
+use crate::word::SharedWord;
 
 /// Looks at a lock before the host is told; some ten microseconds.
 const LOOKS: u32 = 1 << 10;
@@ -22,14 +23,14 @@ const LOOKS: u32 = 1 << 10;
 /// A lock without a value.
 #[derive(Debug)]
 pub(crate) struct RawLock {
-    next: AtomicU32,
+    next: SharedWord,
     served: AtomicU32,
 }
 
 impl RawLock {
     pub(crate) const fn new() -> Self {
         Self {
-            next: AtomicU32::new(0),
+            next: SharedWord::new(0),
             served: AtomicU32::new(0),
         }
     }

@@ -77,7 +77,7 @@ use core::panic::Location;
 
 pub(crate) use self::queue::{GlobalQueue, LocalQueue};
 pub(crate) use self::sleepers::Sleepers;
-pub(crate) use self::task::{Header, Register};
+pub(crate) use self::task::{Header, Register, tell_of_tasks};
 use crate::joint;
 pub use crate::joint::JoinHandle;
 use crate::runtime::runtime;
@@ -123,10 +123,10 @@ where
         count()
     );
     let (begin, handle) = joint::remote(make);
-    let (by, location) = (trace::current(), Location::caller());
+    let made = (trace::current(), Location::caller());
     let birth = Box::new(move |executor: &'static crate::executor::Executor| {
-        let name = core::any::type_name::<M>().into();
-        drop(executor.spawn_from_afar(by, location, Some(name), begin()));
+        let names = (None, core::any::type_name::<M>());
+        drop(executor.spawn_from_afar(made, names, begin()));
     });
     let common = runtime.here.common;
     common.give(runtime, processor as u32, birth);

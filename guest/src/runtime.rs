@@ -25,6 +25,7 @@ use wakebox_abi::layout;
 use wakebox_abi::memory::{Control, Counter, MappedControl, MappedSlots, Word};
 use wakebox_abi::op::Deadline;
 use wakebox_abi::port;
+use wakebox_abi::task::State;
 
 use crate::buf::Arena;
 use crate::console::Console;
@@ -174,11 +175,20 @@ impl Runtime {
 
     /// Tells the host where it finds the tasks.
     pub(crate) fn show_tasks(&self) {
-        let tasks = self.executor.tasks_address() as u64;
-        self.control
-            .store(Word::Tasks, tasks as u32, Ordering::Relaxed);
-        self.control
-            .store(Word::TasksHigh, (tasks >> 32) as u32, Ordering::Relaxed);
+        let mut more = self.here.tasks_of_all();
+        for executor in mask::urgent_executors() {
+            executor.tasks().is_followed_by(more);
+            more = executor.tasks().address();
+        }
+        let tasks = self.executor.tasks().address();
+        for (low, high, address) in [
+            (Word::Tasks, Word::TasksHigh, tasks),
+            (Word::MoreTasks, Word::MoreTasksHigh, more),
+        ] {
+            self.control.store(low, address as u32, Ordering::Relaxed);
+            let upper = (address as u64 >> 32) as u32;
+            self.control.store(high, upper, Ordering::Relaxed);
+        }
     }
 
     /// Runs tasks until `done` says so, which is asked after each turn.
@@ -235,8 +245,17 @@ impl Runtime {
     /// Calls `f` with the name of the task that is being polled, if one is.
     pub(crate) fn with_current_name<R>(&'static self, f: impl FnOnce(Option<&str>) -> R) -> R {
         match self.here.polled() {
-            Some(name) => f(Some(name)),
+            Some((_, name)) => f(Some(name)),
             None => self.executor().with_current_name(f),
+        }
+    }
+
+    /// Notes what the task that is being polled will wait for.
+    #[inline(always)]
+    pub(crate) fn waits_for(&'static self, what: State, detail: u64) {
+        match self.here.polled() {
+            Some((told, _)) => told.wait(what, detail),
+            None => self.executor().waits_for(what, detail),
         }
     }
 
@@ -246,6 +265,7 @@ impl Runtime {
         for executor in mask::urgent_executors() {
             executor.tell_of_tasks();
         }
+        self.here.tell_of_tasks();
     }
 
     /// Reads all completions and fires all timers that are due. Upcalls are masked.

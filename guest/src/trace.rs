@@ -55,6 +55,6 @@ pub(crate) fn waits_for_timer(at_ns: u64, number: impl FnOnce() -> u64) {
 #[inline(always)]
 fn note(state: State, detail: u64) {
     if let Some(runtime) = try_runtime() {
-        runtime.executor().waits_for(state, detail);
+        runtime.waits_for(state, detail);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use wakebox_abi::entry::Token;
-use wakebox_abi::task::{Entry, State, TYPE_NAME, short_name};
+use wakebox_abi::task::{Entry, LISTS_MAX, State, TYPE_NAME, short_name};
 use wakebox_trace::units;
 use wakebox_vmm::memory::View;
 
@@ -106,18 +106,48 @@ impl fmt::Display for Waits {
     }
 }
 
-/// Reads the tasks of a guest that stands still. `head` is where it says that they are, `now_ns` the time
-/// of its clock, and `in_flight` tells of an operation, if it is.
+/// Reads the tasks of a processor that stands still. `own` is where it says that those of its executor
+/// are, `more` where it has lists of others, or zero, `now_ns` the time of its clock, and `in_flight` tells of an
+/// operation, if it is.
 pub(crate) fn read(
     view: &View,
-    head: u64,
+    own: u64,
+    more: u64,
     now_ns: u64,
     mut in_flight: impl FnMut(Token) -> Option<(String, Duration)>,
 ) -> Vec<Task> {
     let mut tasks = Vec::new();
-    let Some([mut next]) = words(view, head) else {
-        return tasks;
-    };
+    if let Some([oldest]) = words(view, own) {
+        read_list(view, oldest, now_ns, &mut in_flight, &mut tasks);
+    }
+    let mut next = more;
+    for _ in 0..LISTS_MAX {
+        let list = (next != 0).then(|| words(view, next)).flatten();
+        let Some([oldest, another]) = list else {
+            break;
+        };
+        read_list(view, oldest, now_ns, &mut in_flight, &mut tasks);
+        next = another;
+    }
+    tasks
+}
+
+/// The oldest of tasks, in their order, as many as are told of.
+pub(crate) fn oldest(mut tasks: Vec<Task>) -> Vec<Task> {
+    tasks.sort_by_key(|task| task.number);
+    tasks.truncate(MOST);
+    tasks
+}
+
+/// Reads the tasks from the oldest of a list on, until there are [`MOST`].
+fn read_list(
+    view: &View,
+    oldest: u64,
+    now_ns: u64,
+    in_flight: &mut impl FnMut(Token) -> Option<(String, Duration)>,
+    tasks: &mut Vec<Task>,
+) {
+    let mut next = oldest;
     while next != 0 && tasks.len() < MOST {
         let Some(entry) = words(view, next).map(Entry::from_words) else {
             break;
@@ -152,7 +182,6 @@ pub(crate) fn read(
         });
         next = entry.next;
     }
-    tasks
 }
 
 fn name(view: &View, entry: &Entry) -> String {

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats};
+use wakebox::{Builder, Captured, Outcome, Output, Sandbox, Stats, Task};
 pub use wakebox_tests_macros::kvm_test;
 
 /// A sandbox that has not ended by then never will. Far beyond what any takes.
@@ -124,6 +124,8 @@ pub struct Ended {
     pub stderr: String,
     /// What it did, in numbers.
     pub stats: Stats,
+    /// What there was of tasks when it was stopped.
+    pub tasks: Vec<Task>,
 }
 
 impl Ended {
@@ -234,6 +236,7 @@ impl Watched {
             stdout: self.stdout.text(),
             stderr: self.stderr.text(),
             stats: self.sandbox.stats(),
+            tasks: self.sandbox.tasks().to_vec(),
         }
     }
 }

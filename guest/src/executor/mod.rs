@@ -33,10 +33,11 @@ use core::panic::Location;
 use wakebox_abi::task::State;
 
 pub use self::join::{JoinError, JoinHandle};
-use self::queue::{Inbox, RunQueue, TaskList};
+use self::queue::{Inbox, RunQueue};
 use self::task::{Flags, TaskRef};
 use crate::mask;
 use crate::several::Whereabouts;
+use crate::told::Tasks;
 use crate::trace::{self, Reason, What};
 
 /// The stack that marks home: code whose stack pointer lies in it runs at home.
@@ -128,7 +129,7 @@ pub(crate) struct Executor {
     inbox: Inbox,
     // All that follows is touched at home only.
     ready: RunQueue,
-    tasks: TaskList,
+    tasks: Tasks,
     current: Cell<Option<TaskRef>>,
     counts: Counts,
 }
@@ -145,7 +146,7 @@ impl Executor {
             home,
             inbox: Inbox::new(),
             ready: RunQueue::new(),
-            tasks: TaskList::new(),
+            tasks: Tasks::new(),
             current: Cell::new(None),
             counts: Counts {
                 turns: Cell::new(0),
@@ -170,19 +171,20 @@ impl Executor {
         let location = Location::caller();
         // What no task has made is the runtime's, and its location says nothing.
         let place = self.current.get().map(|_| location);
-        self.spawn_by(trace::current(), place, location, name, future)
+        let names = (name, core::any::type_name::<F>());
+        self.spawn_by(trace::current(), place, location, names, future)
     }
 
-    /// The same of a task of another processor, which made it there.
-    #[cfg(any(feature = "processors", test))]
+    /// The same of a task that was made elsewhere, of something of that type: on another processor, or of another
+    /// priority.
+    #[cfg(any(feature = "processors", feature = "interrupt", test))]
     pub(crate) fn spawn_from_afar<F: Future + 'static>(
         &'static self,
-        by: u32,
-        location: &'static Location<'static>,
-        name: Option<Cow<'static, str>>,
+        (by, location): (u32, &'static Location<'static>),
+        names: (Option<Cow<'static, str>>, &'static str),
         future: F,
     ) -> JoinHandle<F::Output> {
-        self.spawn_by(by, Some(location), location, name, future)
+        self.spawn_by(by, Some(location), location, names, future)
     }
 
     #[inline(always)]
@@ -191,7 +193,7 @@ impl Executor {
         by: u32,
         place: Option<&'static Location<'static>>,
         location: &'static Location<'static>,
-        name: Option<Cow<'static, str>>,
+        names: (Option<Cow<'static, str>>, &'static str),
         future: F,
     ) -> JoinHandle<F::Output> {
         count(&self.counts.spawned);
@@ -199,18 +201,25 @@ impl Executor {
             .home
             .place
             .number(mask::number(self.counts.spawned.get()));
-        let task = task::allocate(self, number, name, place, future);
+        let task = task::allocate(self, number, names, place, future);
         if trace::is_on() {
             trace::spawned(number, by, task.given_name(), task.name(), location);
         }
-        self.tasks.add(task);
+        // SAFETY: it is new, and not freed before `end` has removed it.
+        unsafe { self.tasks.add(task.listed()) };
         self.ready.push(task);
         JoinHandle::new(task)
     }
 
-    /// The address by which the host finds the tasks ([`wakebox_abi::task`]).
-    pub(crate) fn tasks_address(&self) -> usize {
-        self.tasks.address()
+    /// Those that have not ended.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    fn each_task(&self) -> impl Iterator<Item = TaskRef> + use<> {
+        // SAFETY: `spawn` has put it there, and `end`, which takes it out, comes before it is freed.
+        let task = |told| unsafe { TaskRef::from_listed(told) };
+        self.tasks.iter().map(task)
     }
 
     /// Notes what the task that is being polled will wait for.
@@ -224,7 +233,7 @@ impl Executor {
     /// Tells of all tasks whoever watches from now on.
     #[cold]
     pub(crate) fn tell_of_tasks(&self) {
-        for task in self.tasks.iter() {
+        for task in self.each_task() {
             trace::lives(task.number(), task.given_name(), task.name());
         }
     }
@@ -255,7 +264,7 @@ impl Executor {
     ///
     /// Call it outside of a turn.
     pub(crate) fn abort_all(&self) {
-        while let Some(task) = self.tasks.first() {
+        while let Some(task) = self.each_task().next() {
             self.abort(task);
         }
         self.open_inbox();
@@ -322,7 +331,8 @@ impl Executor {
     #[inline]
     fn end(&self, task: TaskRef, aborted: bool) {
         count(&self.counts.completed);
-        self.tasks.remove(task);
+        // SAFETY: it is there, and in no other list.
+        unsafe { self.tasks.remove(task.listed()) };
         let task_number = task.number();
         trace::write(move |_| What::Ended {
             task: task_number,

@@ -1,5 +1,5 @@
-//! The three lists that tasks are threaded on: the run queue, the inbox and the list of
-//! all. They are intrusive, so that neither a wake nor a spawn allocates for them.
+//! Two of the lists that tasks are threaded on: the run queue and the inbox; that of all is [`crate::told`]'s.
+//! They are intrusive, so that no wake allocates for them.
 
 use core::cell::Cell;
 use core::ptr;
@@ -14,9 +14,6 @@ pub(super) struct Links {
     queued: Cell<Option<TaskRef>>,
     /// Beneath it in the inbox.
     posted: AtomicPtr<()>,
-    /// Its neighbour among all tasks; the other one is where the host finds it, in
-    /// [`Told`](super::task::Told).
-    older: Cell<Option<TaskRef>>,
 }
 
 impl Links {
@@ -24,7 +21,6 @@ impl Links {
         Self {
             queued: Cell::new(None),
             posted: AtomicPtr::new(ptr::null_mut()),
-            older: Cell::new(None),
         }
     }
 }
@@ -138,60 +134,5 @@ impl Inbox {
             task.unpost();
             Some(task)
         })
-    }
-}
-
-/// All tasks that have not ended, oldest first.
-#[derive(Debug)]
-pub(super) struct TaskList {
-    oldest: Cell<Option<TaskRef>>,
-    newest: Cell<Option<TaskRef>>,
-}
-
-impl TaskList {
-    pub(super) const fn new() -> Self {
-        Self {
-            oldest: Cell::new(None),
-            newest: Cell::new(None),
-        }
-    }
-
-    /// Where the address of the oldest is.
-    pub(super) fn address(&self) -> usize {
-        (&raw const self.oldest).addr()
-    }
-
-    pub(super) fn first(&self) -> Option<TaskRef> {
-        self.oldest.get()
-    }
-
-    /// All of them. None may be removed meanwhile.
-    pub(super) fn iter(&self) -> impl Iterator<Item = TaskRef> + use<> {
-        core::iter::successors(self.first(), |task| task.told().newer.get())
-    }
-
-    #[inline(always)]
-    pub(super) fn add(&self, task: TaskRef) {
-        let newest = self.newest.replace(Some(task));
-        task.links().older.set(newest);
-        match newest {
-            Some(newest) => newest.told().newer.set(Some(task)),
-            None => self.oldest.set(Some(task)),
-        }
-    }
-
-    /// Removes a task that is in the list.
-    #[inline(always)]
-    pub(super) fn remove(&self, task: TaskRef) {
-        let older = task.links().older.take();
-        let newer = task.told().newer.take();
-        match older {
-            Some(older) => older.told().newer.set(newer),
-            None => self.oldest.set(newer),
-        }
-        match newer {
-            Some(newer) => newer.links().older.set(older),
-            None => self.newest.set(older),
-        }
     }
 }

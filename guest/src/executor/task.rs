@@ -42,11 +42,10 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use core::task::{Context, Poll, Waker};
 
-use wakebox_abi::task::{MORE_SHIFT, State, TYPE_NAME};
-
 use super::queue::Links;
 use super::{Executor, count, waker};
 use crate::mask;
+use crate::told::Told;
 use crate::trace::{self, Reason};
 
 /// What home knows about a task, as bits.
@@ -65,111 +64,15 @@ impl Flags {
     pub(super) const OUTPUT: u8 = 1 << 4;
 }
 
-/// What the host reads of a task when it looks what a guest waits for: laid out as an
-/// [`Entry`](wakebox_abi::task::Entry).
-#[repr(C)]
-pub(super) struct Told {
-    /// The neighbour among all tasks.
-    pub(super) newer: Cell<Option<TaskRef>>,
-    /// The name, until (8), and the file: what they point to outlives the task's time among all.
-    name: *const u8,
-    file: *const u8,
-    detail: Cell<u64>,
-    name_len: u32,
-    file_len: u32,
-    line: u32,
-    column: u32,
-    /// Counts from 1, in the order of spawns.
-    number: u32,
-    state: Cell<u32>,
-}
-
-const _: () = {
-    use core::mem::offset_of;
-    use wakebox_abi::task::Entry;
-    assert!(
-        size_of::<Told>() == Entry::SIZE
-            && offset_of!(Told, newer) == offset_of!(Entry, next)
-            && offset_of!(Told, name) == offset_of!(Entry, name)
-            && offset_of!(Told, file) == offset_of!(Entry, file)
-            && offset_of!(Told, detail) == offset_of!(Entry, detail)
-            && offset_of!(Told, name_len) == offset_of!(Entry, name_len)
-            && offset_of!(Told, file_len) == offset_of!(Entry, file_len)
-            && offset_of!(Told, line) == offset_of!(Entry, line)
-            && offset_of!(Told, column) == offset_of!(Entry, column)
-            && offset_of!(Told, number) == offset_of!(Entry, number)
-            && offset_of!(Told, state) == offset_of!(Entry, state),
-        "the host reads a task as abi/src/task.rs says"
-    );
-    assert!(
-        offset_of!(Header, told) == 0 && size_of::<Option<TaskRef>>() == 8,
-        "the list of tasks is one of entries"
-    );
-};
-
-impl Told {
-    /// Of a task that is made there, by a task or, without a place, by the runtime.
-    #[inline(always)]
-    fn new(
-        number: u32,
-        name: Option<&str>,
-        type_name: &'static str,
-        place: Option<&'static Location<'static>>,
-    ) -> Self {
-        let (name, state) = match name {
-            Some(name) => (name, 0),
-            None => (type_name, TYPE_NAME),
-        };
-        let (file, line, column) = match place {
-            Some(place) => (place.file(), place.line(), place.column()),
-            None => ("", 0, 0),
-        };
-        Self {
-            newer: Cell::new(None),
-            name: name.as_ptr(),
-            file: file.as_ptr(),
-            detail: Cell::new(0),
-            name_len: name.len() as u32,
-            file_len: file.len() as u32,
-            line,
-            column,
-            number,
-            state: Cell::new(state),
-        }
-    }
-
-    /// Notes what it waits for. The first thing stays, and others are counted.
-    #[inline(always)]
-    pub(super) fn wait(&self, what: State, detail: u64) {
-        let state = self.state.get();
-        if state as u8 == State::Polled as u8 {
-            self.state.set(state & TYPE_NAME | what as u32);
-            self.detail.set(detail);
-        } else {
-            let most = u32::MAX << MORE_SHIFT;
-            let more = (state & most).saturating_add(1 << MORE_SHIFT) & most;
-            self.state.set(state & !most | more);
-        }
-    }
-
-    #[inline(always)]
-    fn poll_begins(&self) {
-        let state = self.state.get();
-        self.state.set(state & TYPE_NAME | State::Polled as u32);
-    }
-
-    #[inline(always)]
-    fn poll_ends(&self) {
-        let state = self.state.get();
-        if state as u8 == State::Polled as u8 {
-            self.state.set(state & TYPE_NAME);
-        }
-    }
-}
+const _: () = assert!(
+    core::mem::offset_of!(Header, told) == 0,
+    "what is in a list of tasks begins with what it tells"
+);
 
 /// The part of a task that does not depend on the future's type.
 #[repr(C)]
 pub(super) struct Header {
+    /// The name, until (8).
     told: Told,
     // Never changes, read from everywhere.
     executor: &'static Executor,
@@ -207,7 +110,6 @@ struct VTable {
     drop_output: unsafe fn(NonNull<Header>),
     output: unsafe fn(NonNull<Header>) -> NonNull<()>,
     layout: Layout,
-    name: fn() -> &'static str,
 }
 
 impl<F: Future + 'static> Task<F> {
@@ -217,7 +119,6 @@ impl<F: Future + 'static> Task<F> {
         drop_output: Self::drop_output,
         output: Self::output,
         layout: Layout::new::<Self>(),
-        name: core::any::type_name::<F>,
     };
 
     /// Polls the future; if it is ready, drops it and puts the output in its place.
@@ -280,7 +181,7 @@ impl<F: Future + 'static> Task<F> {
 pub(super) fn allocate<F: Future + 'static>(
     executor: &'static Executor,
     number: u32,
-    name: Option<Cow<'static, str>>,
+    (name, type_name): (Option<Cow<'static, str>>, &'static str),
     place: Option<&'static Location<'static>>,
     future: F,
 ) -> TaskRef {
@@ -290,7 +191,6 @@ pub(super) fn allocate<F: Future + 'static>(
     let Some(task) = NonNull::new(memory.cast::<Task<F>>()) else {
         handle_alloc_error(layout);
     };
-    let type_name = core::any::type_name::<F>();
     let header = Header {
         told: Told::new(number, name.as_deref(), type_name, place),
         executor,
@@ -341,6 +241,22 @@ impl TaskRef {
         unsafe { self.0.as_ref() }
     }
 
+    /// The task as it is in a list of all.
+    #[inline(always)]
+    pub(super) fn listed(self) -> NonNull<Told> {
+        self.0.cast()
+    }
+
+    /// The task that is in a list of all.
+    ///
+    /// # Safety
+    ///
+    /// It is from [`Self::listed`], of a task that is still there.
+    #[inline(always)]
+    pub(super) unsafe fn from_listed(told: NonNull<Told>) -> Self {
+        Self(told.cast())
+    }
+
     /// What the host reads of it.
     #[inline(always)]
     pub(super) fn told(&self) -> &Told {
@@ -361,7 +277,7 @@ impl TaskRef {
     /// Its number.
     #[inline(always)]
     pub(super) fn number(self) -> u32 {
-        self.header().told.number
+        self.header().told.number()
     }
 
     /// The name that it was given.
@@ -374,7 +290,7 @@ impl TaskRef {
     pub(super) fn name(&self) -> &str {
         match self.given_name() {
             Some(name) => name,
-            None => (self.header().vtable.name)(),
+            None => self.told().type_name().unwrap_or_default(),
         }
     }
 

@@ -7,7 +7,7 @@ use core::future::Future;
 use core::panic::Location;
 use core::ptr::NonNull;
 
-use super::task::{self, Header};
+use super::task::{self, Header, Register};
 use crate::executor::count;
 use crate::joint::JoinHandle;
 use crate::runtime::{Runtime, runtime};
@@ -16,6 +16,10 @@ use crate::trace;
 
 /// Tasks that are polled before the runtime looks at the rings and at its own tasks again.
 const BATCH: u32 = 64;
+
+/// Tasks that are polled together, whatever else is ready meanwhile: who awaits them one after the other is polled for
+/// so many, and not for each.
+const TOGETHER: u32 = 2;
 
 /// Once in so many tasks the common queue comes first, so that nothing in it waits for ever. A prime, so that it
 /// is no multiple of what a program does in turns.
@@ -32,16 +36,12 @@ where
     let spawned = &runtime.executor.counts().spawned;
     count(spawned);
     let number = runtime.here.whereabouts().number(spawned.get() as u32);
+    let location = Location::caller();
     let register = (runtime.here.number, &runtime.here.seat().register);
-    let (task, handle) = task::allocate(number, register, future);
+    let (task, handle) = task::allocate(number, location, register, future);
     if trace::is_on() {
-        trace::spawned(
-            number,
-            trace::current(),
-            None,
-            task::name(task),
-            Location::caller(),
-        );
+        let name = core::any::type_name::<F>();
+        trace::spawned(number, trace::current(), None, name, location);
     }
     runtime.push_shared(task);
     runtime.here.common.call_one(runtime);
@@ -71,16 +71,9 @@ pub(super) fn is_over() -> bool {
     runtime().here.common.has_main_ended()
 }
 
-/// Takes a task out that has ended. Returns whether it was there.
-pub(super) fn strike_out(register: u32, key: u32, task: NonNull<Header>) -> bool {
-    let seat = &runtime().here.common.seats[register as usize];
-    let mut register = seat.register.borrow_mut();
-    // Another may have its place, once the end has emptied the register.
-    let was_there = register.get(key as usize) == Some(&task);
-    if was_there {
-        register.remove(key as usize);
-    }
-    was_there
+/// The register of a processor.
+pub(super) fn register(processor: u32) -> &'static Register {
+    &runtime().here.common.seats[processor as usize].register
 }
 
 impl Runtime {
@@ -94,20 +87,22 @@ impl Runtime {
     /// until something else wants to be looked at.
     pub(crate) fn turn_of_shared(&'static self) {
         self.here.seat().bear(&self.executor);
-        for _ in 0..BATCH {
+        for polled in 1..=BATCH {
             let Some(task) = self.next_shared() else {
                 return;
             };
             count(&self.executor.counts().polls);
             self.run_shared(task);
-            if self.executor.has_ready() || self.reactor.has_news() {
+            if polled.is_multiple_of(TOGETHER)
+                && (self.executor.has_ready() || self.reactor.has_news())
+            {
                 return;
             }
         }
     }
 
     fn run_shared(&self, task: NonNull<Header>) {
-        let outer = self.here.polled.replace(Some(task::name(task)));
+        let outer = self.here.polled.replace(Some(task));
         task::run(task);
         self.here.polled.set(outer);
     }
@@ -119,8 +114,7 @@ impl Runtime {
             let mut has_any = false;
             for seat in &self.here.common.seats {
                 has_any |= seat.drop_unborn();
-                let registered = core::mem::take(&mut *seat.register.borrow_mut());
-                for (_, task) in registered {
+                while let Some(task) = task::take_first(&seat.register) {
                     has_any = true;
                     task::end(task);
                 }

@@ -21,16 +21,16 @@ use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::future::Future;
 use core::mem::ManuallyDrop;
+use core::panic::Location;
 use core::pin::Pin;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
-
-use slab::Slab;
 
 use super::{pool, waker};
 use crate::joint::{ABORTED, DONE, JoinHandle, Joinable, Joint};
 use crate::lock::Locked;
+use crate::told::{Tasks, Told};
 use crate::trace::{self, Reason, What};
 
 /// It is in a queue, or will be when its poll ends.
@@ -40,17 +40,37 @@ const RUNNING: u32 = 1 << 1;
 /// The part of a task that does not depend on the future's type.
 #[repr(C)]
 pub(crate) struct Header {
+    /// What the host reads of it: its place in the list under the lock of the register, what it waits for by whoever has set
+    /// RUNNING.
+    told: Told,
+    vtable: &'static VTable,
+    /// The processor in whose register it is.
+    register: u32,
+}
+
+const _: () = assert!(
+    core::mem::offset_of!(Header, told) == 0,
+    "what is in a list of tasks begins with what it tells"
+);
+
+/// The part of the code that depends on the future's type.
+struct VTable {
     run: unsafe fn(NonNull<Header>),
     end: unsafe fn(NonNull<Header>),
-    name: fn() -> &'static str,
-    number: u32,
-    /// The processor in whose register it is, and where there; written before it is in a queue.
-    register: u32,
-    key: AtomicU32,
+}
+
+impl Header {
+    pub(crate) const fn told(&self) -> &Told {
+        &self.told
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.told.type_name().unwrap_or_default()
+    }
 }
 
 /// Tasks that a processor has made and that have not ended, each with a reference.
-pub(crate) type Register = Locked<Slab<NonNull<Header>>>;
+pub(crate) type Register = Locked<Tasks>;
 
 #[repr(C)]
 pub(super) struct Task<F: Future> {
@@ -60,7 +80,8 @@ pub(super) struct Task<F: Future> {
     future: UnsafeCell<ManuallyDrop<F>>,
 }
 
-// SAFETY: the future is used by whoever has set RUNNING, one at a time, and may move between processors.
+// SAFETY: the future is used by whoever has set RUNNING, one at a time, and may move between processors; the header as it
+// says.
 unsafe impl<F: Future + Send> Sync for Task<F> where F::Output: Send {}
 // SAFETY: as above.
 unsafe impl<F: Future + Send> Send for Task<F> where F::Output: Send {}
@@ -70,6 +91,11 @@ where
     F: Future + Send + 'static,
     F::Output: Send,
 {
+    const VTABLE: VTable = VTable {
+        run: Self::run,
+        end: Self::end,
+    };
+
     /// Into a queue. QUEUED is set, and this is the one who has set it.
     fn enqueue(self: Arc<Self>) -> NonNull<Header> {
         // SAFETY: a pointer into an allocation is not null.
@@ -96,7 +122,7 @@ where
             let queued = before & (QUEUED | DONE) == 0;
             if told != Some(queued) {
                 // If the state changes meanwhile, it may be told of twice. The waker is used up once.
-                trace::woken(self.header.number, queued, consumed && told.is_none());
+                trace::woken(self.number(), queued, consumed && told.is_none());
                 told = Some(queued);
             }
             // As above.
@@ -109,7 +135,7 @@ where
     }
 
     pub(super) const fn number(&self) -> u32 {
-        self.header.number
+        self.header.told.number()
     }
 
     /// A waker of it was called, and is used up.
@@ -147,11 +173,13 @@ where
             // SAFETY: a task never moves.
             let pinned = unsafe { Pin::new_unchecked(&mut **future) };
             if told {
-                trace::poll_begin(task.header.number);
+                trace::poll_begin(task.number());
             }
+            task.header.told.poll_begins();
             let polled = pinned.poll(&mut Context::from_waker(&waker));
+            task.header.told.poll_ends();
             if told {
-                trace::poll_end(task.header.number, polled.is_ready());
+                trace::poll_end(task.number(), polled.is_ready());
             }
             match polled {
                 Poll::Ready(output) => Some(output),
@@ -165,14 +193,12 @@ where
                 }
             }
         };
-        let (number, aborted) = (task.header.number, output.is_none());
+        let (number, aborted) = (task.number(), output.is_none());
         // SAFETY: RUNNING is set, and DONE follows: nobody uses the future any more.
         unsafe { ManuallyDrop::drop(future) };
-        if pool::strike_out(
-            task.header.register,
-            task.header.key.load(Ordering::Relaxed),
-            header,
-        ) {
+        let register = pool::register(task.header.register);
+        // SAFETY: it is there, and in no other list.
+        if unsafe { register.borrow_mut().remove(header.cast()) } {
             // SAFETY: it was in the register with a reference.
             drop(unsafe { Arc::from_raw(header.cast::<Self>().as_ptr()) });
         }
@@ -215,7 +241,7 @@ where
     }
 
     fn number(&self) -> Option<u32> {
-        Some(self.header.number)
+        Some(Self::number(self))
     }
 
     fn abort(self: Arc<Self>) {
@@ -238,6 +264,7 @@ impl<F: Future> Drop for Task<F> {
 /// queue.
 pub(super) fn allocate<F>(
     number: u32,
+    place: &'static Location<'static>,
     (processor, register): (u32, &Register),
     future: F,
 ) -> (NonNull<Header>, JoinHandle<F::Output>)
@@ -247,36 +274,46 @@ where
 {
     let task = Arc::new(Task {
         header: Header {
-            run: Task::<F>::run,
-            end: Task::<F>::end,
-            name: core::any::type_name::<F>,
-            number,
+            told: Told::new(number, None, core::any::type_name::<F>(), Some(place)),
+            vtable: const { &Task::<F>::VTABLE },
             register: processor,
-            key: AtomicU32::new(0),
         },
         joint: Joint::new(QUEUED),
         future: UnsafeCell::new(ManuallyDrop::new(future)),
     });
-    let key = register.borrow_mut().insert(task.clone().enqueue());
-    task.header.key.store(key as u32, Ordering::Relaxed);
+    let listed = task.clone().enqueue();
+    // SAFETY: it is new, and has a reference until it is removed.
+    unsafe { register.borrow_mut().add(listed.cast()) };
     (task.clone().enqueue(), JoinHandle(task))
 }
 
-/// What a task that is in a queue, or is being polled, is called.
-pub(super) fn name(task: NonNull<Header>) -> &'static str {
-    // SAFETY: what is in a queue is a task, which is there with a reference.
-    (unsafe { task.as_ref().name })()
+/// Takes the oldest task out of a register, with its reference.
+pub(super) fn take_first(register: &Register) -> Option<NonNull<Header>> {
+    let tasks = register.borrow_mut();
+    let first = tasks.first()?;
+    // SAFETY: it is in the list, so that it is there.
+    unsafe { tasks.remove(first) };
+    Some(first.cast())
+}
+
+/// Tells of all tasks of a register whoever watches from now on.
+pub(crate) fn tell_of_tasks(register: &Register) {
+    for task in register.borrow().iter() {
+        // SAFETY: it is in the list, so that it is there, and what is in a register is a task's header.
+        let header = unsafe { task.cast::<Header>().as_ref() };
+        trace::lives(header.told.number(), None, header.name());
+    }
 }
 
 /// Polls a task that came out of a queue, with its reference.
 pub(super) fn run(task: NonNull<Header>) {
     // SAFETY: it came out of a queue, where it was with a reference, and `run` is that of its type.
-    unsafe { (task.as_ref().run)(task) }
+    unsafe { (task.as_ref().vtable.run)(task) }
 }
 
 /// Drops the future of a task that was taken out of a register, with its reference; unless it is in a queue, out of which
 /// whoever takes it does that, or is being polled.
 pub(super) fn end(task: NonNull<Header>) {
     // SAFETY: it was in a register with a reference, and `end` is that of its type.
-    unsafe { (task.as_ref().end)(task) }
+    unsafe { (task.as_ref().vtable.end)(task) }
 }

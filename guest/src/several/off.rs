@@ -6,6 +6,7 @@ use wakebox_abi::memory::{Counter, MappedControl};
 use wakebox_abi::wake::{self, Sleep};
 
 use crate::runtime::Runtime;
+use crate::told::Told;
 
 /// What all processors have in common, of which there is one.
 pub(crate) type Shared<T> = T;
@@ -98,9 +99,17 @@ impl Here {
     }
 
     #[inline(always)]
-    pub(crate) const fn polled(&self) -> Option<&'static str> {
+    pub(crate) const fn polled(&self) -> Option<(&Told, &'static str)> {
         None
     }
+
+    #[inline(always)]
+    pub(crate) const fn tasks_of_all(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn tell_of_tasks(&self) {}
 
     #[inline(always)]
     pub(crate) const fn main_ended(&self) {}

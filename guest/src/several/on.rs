@@ -9,10 +9,10 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::cell::Cell;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
-use slab::Slab;
 use wakebox_abi::memory::{Control, Counter, MappedControl, Word};
 use wakebox_abi::port;
 use wakebox_abi::wake::{self, Sleep};
@@ -20,8 +20,11 @@ use wakebox_abi::wake::{self, Sleep};
 use crate::executor::Executor;
 use crate::lock::Locked;
 use crate::machine;
+use crate::processor;
 use crate::processor::{GlobalQueue, Header, LocalQueue, Register, Sleepers};
 use crate::runtime::{Runtime, try_runtime};
+use crate::told::{Tasks, Told};
+use crate::word;
 
 /// How long, in nanoseconds, the end of a guest waits for what others have printed: a processor that computes may not
 /// listen at all.
@@ -137,7 +140,7 @@ impl Common {
                     queue: LocalQueue::new(),
                     unborn: Locked::new(VecDeque::new()),
                     has_unborn: AtomicBool::new(false),
-                    register: Locked::new(Slab::new()),
+                    register: Register::new(Tasks::new()),
                 })
                 .collect(),
             global: GlobalQueue::new(),
@@ -185,6 +188,7 @@ impl Common {
         {
             return;
         }
+        word::others_begin();
         let control = &self.seats[processor as usize].control;
         let entry = machine::entry_of_others() as u64;
         control.store(Word::StartEntry, entry as u32, Ordering::Relaxed);
@@ -257,8 +261,8 @@ pub(crate) struct Here {
     posts: Cell<u32>,
     /// Tasks of all that were looked for.
     pub(crate) ticks: Cell<u32>,
-    /// The name of the task of all that is being polled.
-    pub(crate) polled: Cell<Option<&'static str>>,
+    /// The task of all that is being polled.
+    pub(crate) polled: Cell<Option<NonNull<Header>>>,
 }
 
 impl core::fmt::Debug for Here {
@@ -323,8 +327,22 @@ impl Here {
         others.map(counted).sum()
     }
 
-    pub(crate) fn polled(&self) -> Option<&'static str> {
-        self.polled.get()
+    /// What the task of all that is being polled tells, and its name.
+    pub(crate) fn polled(&self) -> Option<(&Told, &'static str)> {
+        let task = self.polled.get()?;
+        // SAFETY: it is set while the task is being polled, by who has a reference of it.
+        let header = unsafe { task.as_ref() };
+        Some((header.told(), header.name()))
+    }
+
+    /// Where the host finds the tasks of all that this processor has made.
+    pub(crate) fn tasks_of_all(&self) -> usize {
+        self.seat().register.borrow().address()
+    }
+
+    /// Tells of them whoever watches from now on.
+    pub(crate) fn tell_of_tasks(&self) {
+        processor::tell_of_tasks(&self.seat().register);
     }
 
     pub(crate) fn main_ended(&self) {

@@ -1,9 +1,10 @@
 //! The trace ring of one processor, as whoever runs that drains it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use wakebox_abi::memory::{MappedControl, MappedSlots};
+use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Word};
 use wakebox_abi::ring::{self, TraceConsumer};
 use wakebox_abi::trace::Record;
 use wakebox_vmm::memory::{GuestMemory, Shared};
@@ -26,14 +27,10 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Of a processor's ring, of which so many records have been taken.
-    pub(crate) fn new(
-        recorder: &Recorder,
-        memory: &Arc<GuestMemory>,
-        processor: u32,
-        taken: u32,
-    ) -> Self {
+    /// Of a processor's ring, from where it was emptied to: before it begins, or where another sandbox stood.
+    pub(crate) fn new(recorder: &Recorder, memory: &Arc<GuestMemory>, processor: u32) -> Self {
         let (control, records) = (memory.control_of(processor), memory.trace_of(processor));
+        let taken = control.load(Word::TraceHead, Ordering::Relaxed);
         // Of a guest that was not watched when it began, the host's side is seen.
         let ring =
             records.map(|records| TraceConsumer::starting_at(control, records, ring::TRACE, taken));

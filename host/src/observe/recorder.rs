@@ -332,8 +332,7 @@ pub(crate) struct Tracing {
 }
 
 impl Tracing {
-    /// Begins a trace. `restored` is of a guest that goes on where another stood: how many of its records
-    /// had been taken.
+    /// Begins a trace, of a guest that goes on where another stood, or of one that begins at its entry.
     ///
     /// # Errors
     ///
@@ -344,7 +343,7 @@ impl Tracing {
         mode: String,
         guest: Option<String>,
         sinks: Sinks,
-        restored: Option<u32>,
+        is_restored: bool,
     ) -> Result<Self> {
         let (clock, plan) = (TraceClock::new(clocks), memory.plan());
         let processors = plan.processors();
@@ -363,7 +362,7 @@ impl Tracing {
                 guest,
                 processors,
             });
-            if restored.is_some() {
+            if is_restored {
                 first(EventKind::Restored { clock: clock.guest });
             }
             give_out(&buffer.0, &mut assembler, &mut sinks);
@@ -372,7 +371,7 @@ impl Tracing {
         const NAME: &str = "wakebox-trace";
         signals::spawn(NAME, None, body).map_err(|source| Error::Thread { name: NAME, source })?;
         Ok(Self {
-            drain: Drain::new(&recorder, memory, 0, restored.unwrap_or(0)),
+            drain: Drain::new(&recorder, memory, 0),
             recorder,
             memory: memory.clone(),
             ended: false,

@@ -20,7 +20,7 @@ use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::instance::Instance;
 use super::processors::{Processors, Setup};
-use super::snapshot::{Resume, as_it_stands, unwatched};
+use super::snapshot::{Resume, as_it_stands};
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
@@ -93,7 +93,6 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         Some(stand) => {
             let settled = (builder.arena, builder.stack, builder.processors);
             as_it_stands(stand, builder.mode, settled, &limits)?;
-            unwatched(stand, &builder.sinks)?;
             Loaded::standing(image.clone(), stand, trace_records, &machines)?
         }
     };
@@ -109,8 +108,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         _ => builder.quantum.min(QUANTUM),
     };
     let telemetry = Telemetry::new(name.as_deref(), mode);
-    let restored = stood.map(|stood| stood.traced);
-    let tracing = loaded.watched_by(builder.sinks, name.clone(), restored)?;
+    let tracing = loaded.watched_by(builder.sinks, name.clone(), stood.is_some())?;
     let stood = stood.cloned().unwrap_or_default();
     let stop = Arc::new(Stop::new(loaded.machine.vcpu().kick().clone()));
     let host = Host::new(
@@ -334,13 +332,13 @@ impl Loaded {
         &self,
         sinks: Sinks,
         guest: Option<String>,
-        restored: Option<u32>,
+        is_restored: bool,
     ) -> Result<Option<Tracing>> {
         if sinks.0.is_empty() {
             return Ok(None);
         }
         let mode = self.mode.to_string();
-        let tracing = Tracing::new(&self.memory, &self.clocks, mode, guest, sinks, restored)?;
+        let tracing = Tracing::new(&self.memory, &self.clocks, mode, guest, sinks, is_restored)?;
         Ok(Some(tracing))
     }
 

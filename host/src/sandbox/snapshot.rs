@@ -2,11 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::op::Request;
 use wakebox_abi::wake::Mode;
 
@@ -14,7 +12,6 @@ use super::{Handle, Sandbox};
 use crate::driver::{Driver, Violation};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
-use crate::observe::Sinks;
 use crate::template::{DriverStand, Left, Open, OpenList, SnapshotError, Stand, Template, When};
 use crate::{ops, units};
 
@@ -80,17 +77,6 @@ pub(super) fn as_it_stands(
     Ok(())
 }
 
-/// Sees that nobody watches a guest that goes on with several processors.
-pub(super) fn unwatched(stand: &Stand, sinks: &Sinks) -> Result<()> {
-    let processors = stand.memory.plan().processors();
-    match processors > 1 && !sinks.0.is_empty() {
-        true => Err(Error::Setting(format!(
-            "a sandbox of a template with {processors} processors cannot be watched: trace one that begins at its entry"
-        ))),
-        false => Ok(()),
-    }
-}
-
 /// What stands between a parked guest and a template of it.
 struct Quiet {
     /// Whether the guest asks for one.
@@ -120,7 +106,6 @@ impl Sandbox {
     /// `None` while something is in flight that ends by itself soon.
     fn quiet(&mut self) -> Option<Quiet> {
         let call_queue = self.call_queue.clone();
-        let traced = self.control.load(Word::TraceHead, Ordering::Relaxed);
         self.placement.with(|driver| {
             let mut open = Vec::new();
             for what in driver.backend.handles.open_kinds() {
@@ -144,7 +129,6 @@ impl Sandbox {
                 open,
                 stand: DriverStand {
                     rings: driver.stood(),
-                    traced,
                     in_flight: driver.inflight.requests().collect(),
                     handles: driver.backend.handles.uses(),
                     next_call,

@@ -132,20 +132,18 @@ impl Sandbox {
     fn look_at_tasks(&mut self) -> Vec<Task> {
         let processors = self.memory.plan().processors();
         let all = (0..processors).flat_map(|processor| self.look_at_tasks_of(processor));
-        all.collect()
+        tasks::oldest(all.collect())
     }
 
     fn look_at_tasks_of(&mut self, processor: u32) -> Vec<Task> {
         let control = self.memory.control_of(processor);
         let half = |word| u64::from(control.load(word, Ordering::Relaxed));
-        let head = half(Word::TasksHigh) << 32 | half(Word::Tasks);
-        if head == 0 {
-            return Vec::new();
-        }
+        let own = half(Word::TasksHigh) << 32 | half(Word::Tasks);
+        let more = half(Word::MoreTasksHigh) << 32 | half(Word::MoreTasks);
         let now = monotonic_ns(self.clocks.start(), Instant::now());
         let view = self.memory.view_of(processor);
         self.placement.with(|driver| {
-            tasks::read(&view, head, now, |token| {
+            tasks::read(&view, own, more, now, |token| {
                 driver.describe(driver.name_of(processor, token)?)
             })
         })

@@ -85,8 +85,6 @@ pub(crate) struct Stand {
 pub(crate) struct DriverStand {
     /// Where the rings of each processor stood.
     pub(crate) rings: Vec<Stood>,
-    /// Free-running count of trace records taken.
-    pub(crate) traced: u32,
     /// What was in flight.
     pub(crate) in_flight: Vec<(Token, Request)>,
     /// By index, how often each place of the handle table has been used.

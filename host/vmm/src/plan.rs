@@ -173,12 +173,19 @@ fn trace_behind(heap: Region, slots: u32) -> Region {
     }
 }
 
-/// Bytes of RAM to map.
-fn ram(heap: Region, trace: Region) -> u64 {
-    match trace.len {
-        0 => heap.offset + heap.len,
-        len => trace.offset + len,
+/// Lays a trace ring of so many slots for each processor behind the heap. Gives that of the first, and the bytes of RAM
+/// to map.
+fn lay_traces(heap: Region, others: &mut [Own], slots: u32) -> (Region, u64) {
+    if slots == 0 {
+        return (Region::default(), heap.offset + heap.len);
     }
+    let first = trace_behind(heap, slots);
+    let mut last = first;
+    for other in others {
+        last = trace_behind(last, slots);
+        other.trace = last;
+    }
+    (first, last.offset + last.len)
 }
 
 /// Guest-physical address of so much RAM.
@@ -271,13 +278,7 @@ impl Plan {
             offset: (arena.offset + arena.len).next_multiple_of(LARGE_PAGE_SIZE),
             len: heap_len,
         };
-        let trace = trace_behind(heap, sizes.trace_records);
-        let mut last = trace;
-        for other in others.iter_mut().filter(|_| trace.len > 0) {
-            last = trace_behind(last, sizes.trace_records);
-            other.trace = last;
-        }
-        let ram = ram(heap, last);
+        let (trace, ram) = lay_traces(heap, &mut others, sizes.trace_records);
         Ok(Self {
             memory: sizes.memory,
             ram,
@@ -308,18 +309,20 @@ impl Plan {
         })
     }
 
-    /// The same with a trace ring of so many slots behind all else; `None` if that is none, if there is a
-    /// ring already, if all else would have other addresses for it, or if there are several processors.
+    /// The same with a trace ring of so many slots for each processor behind all else; `None` if that is none, if there
+    /// is a ring already, or if all else would have other addresses for it.
     #[must_use]
     pub fn with_trace(&self, slots: u32) -> Option<Self> {
-        let trace = trace_behind(self.heap, slots);
-        let ram = ram(self.heap, trace);
-        let is_alone = self.others.is_empty();
-        let can_be = is_alone && self.trace.len == 0 && trace.len > 0 && base(ram) == self.base;
-        can_be.then(|| Self {
+        if slots == 0 || self.trace.len > 0 {
+            return None;
+        }
+        let mut others = self.others.to_vec();
+        let (trace, ram) = lay_traces(self.heap, &mut others, slots);
+        (base(ram) == self.base).then(|| Self {
             ram,
             trace,
             trace_records: slots,
+            others: others.into(),
             ..self.clone()
         })
     }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use wakebox::template::{Open, When};
+use wakebox::trace::{EventKind, Recording, Summary};
 use wakebox::{
     Builder, Captured, Limits, Machines, Outcome, Output, Running, Sandbox, Template, Violation,
     WakeMode,
@@ -90,6 +91,58 @@ fn each_processor_of_a_copy_goes_on_where_it_stood_and_for_itself(mode: WakeMode
         assert_eq!(counts(&again).await, [4, 5, 4]);
         for running in [running, one, two, again] {
             close(running).await;
+        }
+    });
+}
+
+/// Sees that a trace shows what each processor does after a restore, and why, from its first poll on.
+fn shows_each(recording: &Recording) {
+    let events = recording.events();
+    let mut summary = Summary::new();
+    let mut alive = [0; PROCESSORS as usize];
+    let mut polls = alive;
+    for event in &events {
+        summary.count(event);
+        let on = event.processor as usize;
+        match event.kind {
+            EventKind::Lives { .. } => alive[on] += 1,
+            EventKind::PollBegin { .. } => {
+                assert!(alive[on] > 0, "a poll on {on} before its tasks are known");
+                polls[on] += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(polls.iter().all(|polls| *polls > 0), "{polls:?}");
+    assert_eq!((summary.lost, summary.malformed), (0, 0));
+    assert_eq!(summary.uncaused, 0, "polls without a cause");
+}
+
+#[kvm_test(modes)]
+fn whoever_watches_a_copy_sees_all_processors_whether_or_not_the_template_was_watched(
+    mode: WakeMode,
+) {
+    on_one_thread_and_on_several(move || async move {
+        let running = copies("serve", mode).build().unwrap().start();
+        assert_eq!(counts(&running).await, [1; 3]);
+        let mut template = parked(&running).await;
+        close(running).await;
+        for round in 2..=5 {
+            // In turns: who is not watched in between has nobody that empties the rings.
+            let recording = Recording::new();
+            let granted = Limits::new().processors(PROCESSORS);
+            let builder = template.spawn().limits(granted);
+            let builder = match round % 2 {
+                0 => builder.trace(recording.clone()),
+                _ => builder,
+            };
+            let running = builder.build().unwrap().start();
+            assert_eq!(counts(&running).await, [round; 3]);
+            template = parked(&running).await;
+            close(running).await;
+            if round % 2 == 0 {
+                shows_each(&recording);
+            }
         }
     });
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wakebox::{Handle, Limits, Outcome, Policy, Sandbox, WakeMode};
+use wakebox::{Handle, Limits, Outcome, Policy, Sandbox, Waits, WakeMode};
 use wakebox_tests::{Ended, guest, guest_debug, kvm_test, run, runtime};
 
 /// Runs a test of the probe in each mode, with one processor and with several, in both builds.
@@ -119,6 +119,28 @@ fn what_is_left_when_main_ends_is_dropped_once_wherever_it_waits() {
             "what waits is dropped",
         ];
         assert_eq!(lines, expected, "{processors} in {mode}");
+    });
+}
+
+#[kvm_test]
+fn a_deadlock_of_several_processors_names_the_tasks_that_any_may_run() {
+    every("stuck", |processors, mode, ended| {
+        assert_eq!(ended.outcome, Outcome::Deadlock, "{processors} in {mode}");
+        let tasks = &ended.tasks;
+        let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!(names.len(), 4, "{tasks:#?}");
+        let named = |name: &str| {
+            let task = tasks.iter().find(|task| task.name == name);
+            task.unwrap_or_else(|| panic!("no `{name}` in {names:?}"))
+        };
+        let lost = named("lost");
+        assert_eq!(lost.waits, Waits::Other);
+        let location = lost.location.as_deref().unwrap_or_default();
+        assert!(location.contains("bin/spread.rs:"), "{location}");
+        let number = lost.number;
+        assert_eq!(named("joins").waits, Waits::Task { number });
+        // One of `spawn_on` is called as what makes its future is.
+        assert_eq!(named("stuck::{async}").waits, Waits::Other);
     });
 }
 

@@ -188,12 +188,17 @@ fn a_guest_may_end_in_an_upcall() {
 }
 
 #[kvm_test]
-fn urgent_tasks_that_wait_for_nothing_are_a_deadlock() {
-    every("deadlock", |_, ended| {
-        assert!(
-            matches!(ended.outcome, Outcome::Deadlock),
-            "{}",
-            ended.outcome
+fn urgent_tasks_that_wait_for_nothing_are_a_deadlock_that_names_them() {
+    every("deadlock", |mode, ended| {
+        assert_eq!(ended.outcome, Outcome::Deadlock, "{mode}");
+        let names: Vec<_> = ended.tasks.iter().map(|task| &task.name[..]).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        assert_eq!(
+            sorted,
+            ["critical", "main", "main::{async}"],
+            "{mode}: {:?}",
+            ended.tasks
         );
     });
 }

@@ -60,7 +60,7 @@ impl Processor {
             drain: all
                 .recorder
                 .as_ref()
-                .map(|recorder| Drain::new(recorder, &all.memory, number, 0)),
+                .map(|recorder| Drain::new(recorder, &all.memory, number)),
             all,
             number,
             turn_began: Instant::now(),

@@ -121,7 +121,8 @@ pub(super) fn write_driver(stand: &DriverStand) -> Vec<u8> {
     let others = stand.rings.get(1..).unwrap_or_default();
     to.u32(first.taken);
     to.u32(first.published);
-    to.u32(stand.traced);
+    // How many trace records had been taken, which the control page says.
+    to.u32(0);
     to.u64(stand.next_call);
     to.count(stand.in_flight.len());
     for (token, request) in &stand.in_flight {
@@ -151,7 +152,7 @@ fn read_ring(fields: &mut Fields<'_>) -> Result<Stood, E> {
 pub(super) fn read_driver(bytes: &[u8], processors: u32, slots: u32) -> Result<DriverStand, E> {
     let mut fields = Fields::new("what was in flight", bytes);
     let mut rings = vec![read_ring(&mut fields)?];
-    let traced = fields.u32()?;
+    let _ = fields.u32()?;
     let next_call = fields.u64()?;
     if next_call > MOST_CALLS {
         return Err(fields.damaged("counts more calls than were ever made"));
@@ -195,7 +196,6 @@ pub(super) fn read_driver(bytes: &[u8], processors: u32, slots: u32) -> Result<D
     fields.end()?;
     Ok(DriverStand {
         rings,
-        traced,
         in_flight,
         handles,
         next_call,
@@ -222,7 +222,6 @@ mod tests {
         let buf = wakebox_abi::op::Buf { offset: 1, len: 2 };
         let stand = DriverStand {
             rings: vec![stood(1, u32::MAX)],
-            traced: 3,
             in_flight: vec![
                 (token(63), Request::Nop(Nop {})),
                 (

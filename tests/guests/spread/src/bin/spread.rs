@@ -364,6 +364,24 @@ fn serve(stream: TcpStream, request: [u8; 2]) {
     }));
 }
 
+/// Tasks that any may run wait: for nothing that anybody knows of, and for each other's end.
+async fn stuck() {
+    async fn lost() {
+        pending().await
+    }
+    async fn joins(other: processor::JoinHandle<()>) {
+        let _ = other.await;
+    }
+    let lost = processor::spawn_anywhere(lost()); // MARK lost
+    let stays = processor::spawn_on(processor::count() - 1, || lost_there());
+    drop(processor::spawn_anywhere(joins(lost)));
+    let _ = stays.await;
+}
+
+async fn lost_there() {
+    pending().await
+}
+
 /// The last one calls the host and computes for ever.
 async fn calls() {
     let last = processor::count() - 1;
@@ -399,6 +417,7 @@ async fn main() {
         Some("drops") => drops().await,
         Some("counts") => counts().await,
         Some("connections") => connections().await,
+        Some("stuck") => stuck().await,
         Some("calls") => calls().await,
         Some("panics") => {
             let task =

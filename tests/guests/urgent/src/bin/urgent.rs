@@ -66,6 +66,11 @@ async fn main() {
             drop(interrupt::spawn(Priority::Urgent, async || {
                 core::future::pending::<()>().await
             }));
+            drop(interrupt::spawn_named(
+                Priority::Critical,
+                "critical",
+                async || core::future::pending::<()>().await,
+            ));
             core::future::pending::<()>().await;
         }
         other => panic!("there is no test `{other}`"),
