@@ -81,6 +81,7 @@ statuses! {
     32 TooManyLinks "there are too many symbolic links on the way",
     33 QuotaExceeded "a quota of the sandbox is used up",
     34 Restored "the sandbox was restored from a template: what this belonged to does not exist here",
+    35 WantsJson "the function takes JSON, and nothing else",
     0xFFFF Other "the host reported an error of another kind",
 }
 

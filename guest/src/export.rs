@@ -31,9 +31,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, NextCall, Reply, ReplyKind};
 use wakebox_abi::status::Status;
-use wakebox_typed::{Typed, signature};
+use wakebox_typed::signature;
 
 use crate::buf::IoBuf;
+use crate::format::{Format, Unread};
 use crate::host::receive;
 use crate::op::Op;
 use crate::task::{JoinHandle, spawn, spawn_named};
@@ -49,60 +50,6 @@ const PART: usize = 64 << 10;
 
 /// A call that has been read and not begun: it gives the serialized result.
 type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
-
-/// Why arguments cannot be read, if the format has words for it.
-type Unread = Option<String>;
-
-/// How arguments and results are written.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug)]
-pub enum Format {
-    /// Postcard, a tuple of the arguments.
-    Postcard,
-    /// The same, with the record of its types behind it.
-    Typed,
-    /// JSON, an array of several arguments, one by itself, anything for none.
-    #[cfg(feature = "json")]
-    Json,
-}
-
-impl Format {
-    fn of(kind: CallKind) -> Option<Self> {
-        match kind {
-            CallKind::Call => Some(Self::Postcard),
-            CallKind::Typed => Some(Self::Typed),
-            #[cfg(feature = "json")]
-            CallKind::Json => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    fn read<T: DeserializeOwned>(self, input: &[u8]) -> Result<T, Unread> {
-        match self {
-            Self::Postcard => crate::host::read(input).ok_or(None),
-            Self::Typed => crate::host::read_typed(input).ok_or(None),
-            #[cfg(feature = "json")]
-            Self::Json => serde_json::from_slice(input).map_err(|error| Some(error.to_string())),
-        }
-    }
-
-    fn write<T: Serialize>(self, result: &T) -> Option<Vec<u8>> {
-        match self {
-            Self::Postcard => postcard::to_allocvec(result).ok(),
-            Self::Typed => postcard::to_allocvec(&Typed(result)).ok(),
-            #[cfg(feature = "json")]
-            Self::Json => serde_json::to_vec(result).ok(),
-        }
-    }
-
-    /// What a result in it is to the host.
-    fn reply(self) -> ReplyKind {
-        match self {
-            Self::Typed => ReplyKind::Typed,
-            _ => ReplyKind::Result,
-        }
-    }
-}
 
 /// A function that the host may call by its name. Made by `#[wakebox_guest::export]`.
 #[doc(hidden)]

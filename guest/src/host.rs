@@ -26,9 +26,10 @@ use wakebox_abi::op::{
     Buf, CallForm, CallHost, Handle, NextItem, OVERFLOW, OpenHostStream, ReadMessage,
 };
 use wakebox_abi::status::Status;
-use wakebox_typed::{Record, Typed, Watched, signature};
+use wakebox_typed::{Typed, signature};
 
 use crate::buf::IoBuf;
+use crate::format::{Format, Unread, read_typed, read_typed_with};
 use crate::io::{Error, Result};
 use crate::net::OwnedHandle;
 use crate::op::Op;
@@ -56,7 +57,7 @@ where
     R: DeserializeOwned,
 {
     let here = || Some(signature::<A, R>().to_string());
-    call_reading(function, input, here, Message::decode).await
+    call_reading(function, input, here, Format::read).await
 }
 
 /// As [`call`], for a result whose type is known only when the program runs: `seed` reads it.
@@ -69,8 +70,34 @@ where
     A: Serialize + ?Sized,
     S: for<'de> DeserializeSeed<'de, Value = R>,
 {
-    let read = |reply: &Message| read_typed_with(reply.bytes(), seed);
+    let read = |format, reply: &[u8]| match format {
+        #[cfg(feature = "json")]
+        Format::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(reply);
+            let value = seed.deserialize(&mut reader);
+            let value = value.and_then(|value| reader.end().map(|()| value));
+            value.map_err(|error| Some(error.to_string()))
+        }
+        _ => read_typed_with(reply, seed).ok_or(None),
+    };
     call_reading(function, input, || None, read).await
+}
+
+/// Calls a function of the host that takes bytes and gives bytes (`Builder::host_fn_bytes`): for formats of
+/// one's own.
+///
+/// # Errors
+///
+/// As [`call`]; `InvalidData` if the function takes something else.
+pub async fn call_bytes(function: &str, input: &[u8]) -> Result<Vec<u8>> {
+    let what = || alloc::format!("call `{function}`");
+    let sent = sent(function, input).await?;
+    match carry(CallForm::Bytes, sent).await? {
+        Ok(Message::Short(buf)) => Ok(buf.to_vec()),
+        Ok(Message::Long(bytes)) => Ok(bytes),
+        Err(Status::InvalidData) => Err(Telling::begin(what(), function, None).await),
+        Err(status) => Err(Error::new(status, what())),
+    }
 }
 
 /// Calls, and has `read` make a result of the reply; `here` are the types on this side, if they are known.
@@ -78,32 +105,59 @@ async fn call_reading<A, R>(
     function: &str,
     input: &A,
     here: impl FnOnce() -> Option<String>,
-    read: impl FnOnce(&Message) -> Option<R>,
+    read: impl FnOnce(Format, &[u8]) -> core::result::Result<R, Unread>,
 ) -> Result<R>
 where
     A: Serialize + ?Sized,
 {
     let what = || alloc::format!("call `{function}`");
-    let (buf, name, input) = encode(function, input).await?;
+    let sent = encode(function, input).await?;
+    let (format, carried) = match carry(CallForm::Typed, sent).await? {
+        #[cfg(feature = "json")]
+        Err(Status::WantsJson) => {
+            let json = serde_json::to_vec(input);
+            let json = json.map_err(|_| Error::new(Status::InvalidData, "serialize arguments"))?;
+            let sent = self::sent(function, &json).await?;
+            (Format::Json, carry(CallForm::Json, sent).await?)
+        }
+        carried => (Format::Typed, carried),
+    };
+    let unread = match carried {
+        Ok(reply) => match read(format, reply.bytes()) {
+            Ok(result) => return Ok(result),
+            Err(unread) => unread,
+        },
+        Err(Status::InvalidData) => None,
+        Err(status) => return Err(Error::new(status, what())),
+    };
+    Err(match unread {
+        Some(why) => {
+            let here = here().map_or(String::new(), |here| alloc::format!(", as `{here}`"));
+            let what = alloc::format!("{}{here}, gave JSON of something else: {why}", what());
+            Error::new(Status::InvalidData, what)
+        }
+        None => Telling::begin(what(), function, here()).await,
+    })
+}
+
+/// Calls with what [`encode`] or [`sent`] gave. What the host says is a result of the inner kind, what keeps it
+/// from arriving one of the outer.
+async fn carry(
+    form: CallForm,
+    (buf, function, input): (IoBuf, Buf, Buf),
+) -> Result<core::result::Result<Message, Status>> {
     let into = buf.whole();
     let request = CallHost {
-        function: name,
+        function,
         input,
         into,
-        form: CallForm::Typed,
+        form,
     };
     let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
-    let status = match outcome {
-        Ok(value) => match read(&receive(value, value as usize, buf).await?) {
-            Some(result) => return Ok(result),
-            None => Status::InvalidData,
-        },
-        Err(status) => status,
-    };
-    if status != Status::InvalidData {
-        return Err(Error::new(status, what()));
-    }
-    Err(Telling::begin(what(), function, here()).await)
+    Ok(match outcome {
+        Ok(value) => Ok(receive(value, value as usize, buf).await?),
+        Err(status) => Err(status),
+    })
 }
 
 /// What the host says of the types of a function of its own, in words.
@@ -151,18 +205,8 @@ impl Future for Telling {
 
 /// The types of a function of the host, in its words.
 async fn host_types(function: &str) -> Result<String> {
-    let mut buf = IoBuf::with_capacity(REPLY.max(function.len())).await?;
-    buf.extend_from_slice(function.as_bytes());
-    let name = buf.filled();
-    let request = CallHost {
-        function: name,
-        input: Buf { len: 0, ..name },
-        into: buf.whole(),
-        form: CallForm::Signature,
-    };
-    let (outcome, buf) = Op::with_buf(request, buf).giving_message().await;
-    let value = outcome?;
-    let words = receive(value, value as usize, buf).await?;
+    let asked = sent(function, &[]).await?;
+    let words = carry(CallForm::Signature, asked).await??;
     Ok(String::from_utf8_lossy(words.bytes()).into_owned())
 }
 
@@ -219,13 +263,24 @@ async fn encode<A: Serialize + ?Sized>(function: &str, input: &A) -> Result<(IoB
         Err(postcard::Error::SerializeBufferFull) => {
             let bytes = postcard::to_allocvec(&Typed(input)).map_err(|_| Status::InvalidData)?;
             drop(buf);
-            buf = IoBuf::with_capacity(name_len + bytes.len()).await?;
-            buf.extend_from_slice(function.as_bytes());
-            buf.extend_from_slice(&bytes);
-            bytes.len()
+            return sent(function, &bytes).await;
         }
         Err(_) => return Err(Error::new(Status::InvalidData, "serialize arguments")),
     };
+    Ok(parts(buf, name_len, input_len))
+}
+
+/// A buffer with the function's name and what it is given.
+async fn sent(function: &str, input: &[u8]) -> Result<(IoBuf, Buf, Buf)> {
+    let len = function.len() + input.len();
+    let mut buf = IoBuf::with_capacity(REPLY.max(len)).await?;
+    buf.extend_from_slice(function.as_bytes());
+    buf.extend_from_slice(input);
+    Ok(parts(buf, function.len(), input.len()))
+}
+
+/// A buffer, and where the name and the input lie in it.
+fn parts(buf: IoBuf, name_len: usize, input_len: usize) -> (IoBuf, Buf, Buf) {
     let start = buf.filled().offset;
     let name = Buf {
         offset: start,
@@ -235,7 +290,7 @@ async fn encode<A: Serialize + ?Sized>(function: &str, input: &A) -> Result<(IoB
         offset: start + name_len as u32,
         len: input_len as u32,
     };
-    Ok((buf, name, input))
+    (buf, name, input)
 }
 
 /// A message from the host: in the buffer that it came in, or whole from several.
@@ -257,32 +312,6 @@ impl Message {
     fn decode<T: DeserializeOwned>(&self) -> Option<T> {
         read_typed(self.bytes())
     }
-}
-
-/// Reads a value, and nothing else: bytes behind it say that the value is of another type.
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Some(value),
-        _ => None,
-    }
-}
-
-/// Reads a typed value, whose record says whether it is of this type.
-pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    read_typed_with(bytes, PhantomData::<T>)
-}
-
-/// As [`read_typed`], for a type that `seed` knows.
-fn read_typed_with<S, T>(bytes: &[u8], seed: S) -> Option<T>
-where
-    S: for<'de> DeserializeSeed<'de, Value = T>,
-{
-    let (bytes, said) = Record::split(bytes)?;
-    let mut reader = postcard::Deserializer::from_bytes(bytes);
-    let record = Record::new();
-    let value = seed.deserialize(Watched::new(&mut reader, &record)).ok()?;
-    let is_read = matches!(reader.finalize(), Ok([]));
-    (is_read && record.to_bytes() == said).then_some(value)
 }
 
 /// Takes delivery of a message of `len` bytes, or of one that did not fit.
@@ -470,64 +499,4 @@ macro_rules! host_fns {
             $crate::host::call($function, &($($parameter),*)).await
         }
     )*};
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn typed(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
-        postcard::to_allocvec(&Typed(value)).expect("a value without end is none of these")
-    }
-
-    #[test]
-    fn a_typed_value_is_read_as_what_it_was_written_as() {
-        let value = (vec![Some(7_u16), None], "text".to_string(), -1_i64);
-        let bytes = typed(&value);
-        assert_eq!(read_typed(&bytes), Some(value));
-        assert_eq!(read_typed::<()>(&typed(&())), Some(()));
-    }
-
-    #[test]
-    fn what_was_written_as_another_type_is_not_read() {
-        // As bytes it is the number 1 and the byte of "7".
-        assert_eq!(read_typed::<(u8, u8)>(&typed("7")), None);
-        assert_eq!(read_typed::<u32>(&typed(&7_i32)), None);
-        assert_eq!(read_typed::<Vec<u8>>(&typed("7")), None);
-        assert_eq!(read_typed::<Option<u8>>(&typed(&(1_u8, 7_u8))), None);
-    }
-
-    #[test]
-    fn a_record_that_is_forged_or_cut_off_is_refused() {
-        let right = typed(&7_u8);
-        assert_eq!(read_typed::<u8>(&right), Some(7));
-        for at in 1..right.len() {
-            for bit in 0..8 {
-                let mut forged = right.clone();
-                forged[at] ^= 1 << bit;
-                assert_eq!(read_typed::<u8>(&forged), None, "byte {at}, bit {bit}");
-            }
-        }
-        for len in 0..right.len() {
-            assert_eq!(read_typed::<u8>(&right[..len]), None);
-        }
-        // Without a record, with two, and with something before it.
-        assert_eq!(read_typed::<u8>(&[7]), None);
-        let twice = [&right[..], &right[1..]].concat();
-        assert_eq!(read_typed::<u8>(&twice), None);
-        let more = [&right[..1], &[0], &right[1..]].concat();
-        assert_eq!(read_typed::<u8>(&more), None);
-    }
-
-    #[test]
-    fn a_length_that_reaches_into_the_record_or_beyond_is_refused() {
-        let mut bytes = typed(&vec![7_u8; 3]);
-        for len in [2, 4, 7, 8, 127] {
-            bytes[0] = len;
-            assert_eq!(read_typed::<Vec<u8>>(&bytes), None, "{len}");
-        }
-        bytes[0] = 3;
-        assert_eq!(read_typed(&bytes), Some(vec![7_u8; 3]));
-    }
 }

@@ -106,6 +106,8 @@ mod entry;
 mod executor;
 #[cfg(feature = "calls")]
 mod export;
+#[cfg(feature = "calls")]
+mod format;
 #[cfg(feature = "getrandom")]
 mod generator;
 mod heap;

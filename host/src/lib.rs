@@ -131,6 +131,7 @@ mod pulse;
 mod sandbox;
 mod signals;
 mod stats;
+mod status;
 mod stdio;
 mod stop;
 mod tasks;

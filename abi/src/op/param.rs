@@ -245,6 +245,11 @@ param_enum! {
         Typed = 1,
         /// Nothing: the result is to be the types of the function, in words.
         Signature = 2,
+        /// JSON text, and so is the result. A function that takes nothing else answers the other forms with
+        /// [`Status::WantsJson`](crate::status::Status::WantsJson).
+        Json = 3,
+        /// Bytes that mean something to the two sides alone, and so is the result.
+        Bytes = 4,
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use wakebox::template::FileOptions;
 use wakebox::{Builder, Output, Sandbox, WakeMode};
 
+use super::host_fn::{self, HostFn};
 use super::jail::JailArgs;
 use super::policy::{Grants, LimitArgs};
 use super::project::Project;
@@ -47,6 +48,16 @@ pub(super) struct GuestArgs {
 
     #[command(flatten)]
     grants: Grants,
+
+    /// Let the guest call a function NAME, which COMMAND is: a line of JSON on its standard input for each
+    /// call (several arguments as an array, none as `null`), and a line with the result, in the same order, on
+    /// its standard output. The shell runs it, outside of the jail
+    #[arg(
+        long,
+        value_name = "NAME=COMMAND",
+        help_heading = "Grants (a guest reaches nothing else)"
+    )]
+    host_fn: Vec<HostFn>,
 }
 
 impl GuestArgs {
@@ -88,7 +99,7 @@ impl GuestArgs {
     /// these settings and this process's output, and how template files are read and written. To be
     /// called before there is another thread.
     pub(super) fn into_jailed_builder(
-        self,
+        mut self,
         key_of: KeyOf,
         symbols: Option<&Path>,
     ) -> Result<(Builder, FileOptions)> {
@@ -97,6 +108,8 @@ impl GuestArgs {
         let options = self.key.options(&limits)?;
         let is_wasm = wasm::is_wasm(&self.guest);
         let compiled = is_wasm.then(|| wasm::compiled(&self.guest)).transpose()?;
+        let commands = host_fn::start(&self.host_fn)?;
+        self.jail.children = !commands.is_empty();
         self.jail.enter(&policy, &self.guest, symbols)?;
         let guest = self.key.guest(self.guest, &options, key_of)?;
         let mut builder = Sandbox::builder()
@@ -111,6 +124,9 @@ impl GuestArgs {
         }
         if let Some(processors) = self.processors {
             builder = builder.processors(processors);
+        }
+        for command in commands {
+            builder = command.given_to(builder);
         }
         Ok((builder, options))
     }

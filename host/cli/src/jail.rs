@@ -26,6 +26,10 @@ pub(super) struct JailArgs {
     /// Whether the command sets the modes of its terminal later, and asks for its size.
     #[arg(skip)]
     pub(super) terminal: bool,
+
+    /// Whether the command asks how programs ended that it has started before.
+    #[arg(skip)]
+    pub(super) children: bool,
 }
 
 impl JailArgs {
@@ -61,6 +65,9 @@ impl JailArgs {
         let mut jail = Jail::for_policy(policy);
         if self.terminal {
             jail = jail.may_use_terminal();
+        }
+        if self.children {
+            jail = jail.may_call(libc::SYS_wait4);
         }
         let held = reads
             .into_iter()

@@ -7,6 +7,7 @@ mod check;
 mod doctor;
 mod explain;
 mod guest;
+mod host_fn;
 mod inspect;
 mod jail;
 mod keeper;

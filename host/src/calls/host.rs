@@ -6,13 +6,14 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::Span;
@@ -23,6 +24,7 @@ use wakebox_typed::{Typed, signature};
 use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Kept};
 use crate::embedded::{Embedded, Home, Inside, Task, Theirs};
+use crate::status::status_of;
 
 /// A message longer than this takes a while to be read: that is done where it keeps nobody.
 const LONG: usize = 64 << 10;
@@ -33,8 +35,10 @@ type Call = Theirs<Vec<u8>>;
 /// The stream of one call: its serialized items.
 type Items = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
-type CallFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Call, Status> + Send + Sync;
-type StreamFn = dyn Fn(HostContext, Message<'_>, &Account) -> Result<Items, Status> + Send + Sync;
+/// Begins with arguments in a form, which may not be that of the function.
+type Begin<T> = dyn Fn(HostContext, CallForm, &[u8], &Account) -> Result<T, Status> + Send + Sync;
+type CallFn = Begin<Call>;
+type StreamFn = Begin<Items>;
 
 /// Shared by the sandboxes that have it.
 #[derive(Clone)]
@@ -115,12 +119,54 @@ fn serialize<T: Serialize>(value: &T, is_typed: bool) -> Result<Vec<u8>, Status>
         true => postcard::to_stdvec(&Typed(value)),
         false => postcard::to_stdvec(value),
     };
-    let bytes = bytes.map_err(|_| Status::InvalidData)?;
+    bounded(bytes.map_err(|_| Status::InvalidData)?)
+}
+
+/// A message, if it is none that is too long.
+fn bounded(bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
     if bytes.len() > MESSAGE_MAX {
         Err(Status::MessageTooLarge)
     } else {
         Ok(bytes)
     }
+}
+
+/// A form of arguments and results that says nothing of their types.
+#[derive(Debug)]
+pub(crate) struct Whole<I> {
+    form: CallForm,
+    /// What a guest is told that gives arguments in another one.
+    refusal: Status,
+    signature: &'static str,
+    take: fn(&[u8]) -> Result<I, Status>,
+}
+
+impl Whole<Vec<u8>> {
+    /// Bytes.
+    pub(crate) const BYTES: Self = Self {
+        form: CallForm::Bytes,
+        refusal: Status::InvalidData,
+        signature: "bytes -> bytes",
+        take: |bytes| Ok(bytes.to_vec()),
+    };
+}
+
+impl Whole<String> {
+    /// JSON text.
+    pub(crate) const JSON: Self = Self {
+        form: CallForm::Json,
+        refusal: Status::WantsJson,
+        signature: "JSON -> JSON",
+        take: json_line,
+    };
+}
+
+/// JSON text of a guest's, on one line: so it stays one message where a line is one.
+fn json_line(bytes: &[u8]) -> Result<String, Status> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Status::InvalidData)?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|_| Status::InvalidData)?;
+    // In texts a line end is escaped, and elsewhere it is a space.
+    Ok(text.replace(['\n', '\r'], " "))
 }
 
 impl Functions {
@@ -138,7 +184,8 @@ impl Functions {
         F: Fn(HostContext, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = R> + Send + 'static,
     {
-        let call = move |context: HostContext, input: Message<'_>, account: &Account| {
+        let call = move |context: HostContext, form, input: &[u8], account: &Account| {
+            let input = Message::of(form, input)?;
             let is_typed = input.is_typed;
             let (input, charge) = read::<A>(input, account)?.split();
             let future = function(context, input);
@@ -155,6 +202,38 @@ impl Functions {
         self.by_name.insert(name.into(), declared);
     }
 
+    /// Adds a function whose arguments and result are of one form as a whole, whatever is in them, in place of
+    /// one of the same name.
+    pub(crate) fn add_whole<I, O, F, Fut>(
+        &mut self,
+        name: &str,
+        form: &'static Whole<I>,
+        function: F,
+    ) where
+        I: Send + 'static,
+        O: Into<Vec<u8>>,
+        F: Fn(HostContext, I) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<O>> + Send + 'static,
+    {
+        let call = move |context: HostContext, given, input: &[u8], account: &Account| {
+            if given != form.form {
+                return Err(form.refusal);
+            }
+            let charge = account.charge(input.len())?;
+            let future = function(context, (form.take)(input)?);
+            Ok(Box::pin(async move {
+                let _charge = charge;
+                let result = future.await.map_err(|error| status_of(&error))?;
+                bounded(result.into())
+            }) as Call)
+        };
+        let declared = Declared {
+            function: Function::Call(Arc::new(call)),
+            signature: form.signature.into(),
+        };
+        self.by_name.insert(name.into(), declared);
+    }
+
     /// Adds a function that gives a stream, in place of one of the same name.
     pub(crate) fn add_stream<A, T, F, S>(&mut self, name: &str, function: F)
     where
@@ -163,7 +242,8 @@ impl Functions {
         F: Fn(HostContext, A) -> S + Send + Sync + 'static,
         S: Stream<Item = T> + Send + 'static,
     {
-        let open = move |context: HostContext, input: Message<'_>, account: &Account| {
+        let open = move |context: HostContext, form, input: &[u8], account: &Account| {
+            let input = Message::of(form, input)?;
             let is_typed = input.is_typed;
             let (input, charge) = read::<A>(input, account)?.split();
             let items = function(context, input).map(move |item| {
@@ -299,7 +379,7 @@ impl Found {
             let Function::Call(function) = self.function(inside) else {
                 return Err(Status::NotFound);
             };
-            let call = function(self.context(), Message::of(form, &input), self.account())?;
+            let call = function(self.context(), form, &input, self.account())?;
             Ok(Box::pin(async move { self.account().keep(call.await?) }))
         };
         common.start(begin, len, common.limit).await
@@ -319,7 +399,7 @@ impl Found {
             let Function::Stream(function) = self.function(inside) else {
                 return Err(Status::NotFound);
             };
-            let mut items = function(self.context(), Message::of(form, &input), self.account())?;
+            let mut items = function(self.context(), form, &input, self.account())?;
             Ok(Box::pin(async move {
                 if tell.send(Said::Open).await.is_err() {
                     return Ok(());
@@ -431,5 +511,23 @@ impl ItemStream {
         let ended = task.await;
         self.task = None;
         ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_of_a_guest_is_one_line_or_is_refused() {
+        let line = |text: &str| json_line(text.as_bytes());
+        assert_eq!(line("[1,\n2]\r\n"), Ok("[1, 2]  ".to_owned()));
+        assert_eq!(line(r#""a\nb""#), Ok(r#""a\nb""#.to_owned()));
+        let deep = "[".repeat(1 << 20) + &"]".repeat(1 << 20);
+        assert_eq!(line(&deep), Ok(deep.clone()));
+        for wrong in ["", "1\n2", "\"a\nb\"", "{\"a\n\": 1}", "[1", "tru"] {
+            assert_eq!(line(wrong), Err(Status::InvalidData), "{wrong:?}");
+        }
+        assert_eq!(json_line(b"\"\xff\""), Err(Status::InvalidData));
     }
 }

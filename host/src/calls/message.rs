@@ -8,7 +8,7 @@
 use std::cell::Cell;
 
 use postcard::de_flavors::Flavor;
-use postcard::{Deserializer, Error, Result};
+use postcard::{Deserializer, Error};
 use serde::de::DeserializeOwned;
 use wakebox_abi::op::CallForm;
 use wakebox_abi::status::Status;
@@ -31,9 +31,19 @@ pub(super) struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// The arguments of a host function.
-    pub(super) fn of(form: CallForm, bytes: &'a [u8]) -> Self {
-        let is_typed = form == CallForm::Typed;
-        Self { bytes, is_typed }
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if they are in none of the forms that say what serde has written.
+    pub(super) fn of(form: CallForm, bytes: &'a [u8]) -> Result<Self, Status> {
+        let is_typed = match form {
+            CallForm::Plain => false,
+            CallForm::Typed => true,
+            CallForm::Signature | CallForm::Json | CallForm::Bytes => {
+                return Err(Status::InvalidData);
+            }
+        };
+        Ok(Self { bytes, is_typed })
     }
 }
 
@@ -48,7 +58,7 @@ impl<'a> Message<'a> {
 pub(super) fn read<T: DeserializeOwned>(
     message: Message<'_>,
     account: &Account,
-) -> std::result::Result<Charged<T>, Status> {
+) -> Result<Charged<T>, Status> {
     let (bytes, record) = match message.is_typed {
         true => {
             let (bytes, record) = Record::split(message.bytes).ok_or(Status::InvalidData)?;
@@ -93,7 +103,7 @@ fn stack_at() -> usize {
 
 impl<'de> Bounded<'de, '_> {
     /// Every level of nesting reads at least one byte: how else would it know to end?
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> postcard::Result<()> {
         if self.began_at.abs_diff(stack_at()) > STACK_MAX {
             return Err(Error::SerdeDeCustom);
         }
@@ -110,7 +120,7 @@ impl<'de, 'c: 'de> Flavor<'de> for Bounded<'de, 'c> {
     type Remainder = &'de [u8];
     type Source = &'de [u8];
 
-    fn pop(&mut self) -> Result<u8> {
+    fn pop(&mut self) -> postcard::Result<u8> {
         self.check()?;
         let (first, rest) = self
             .rest
@@ -124,7 +134,7 @@ impl<'de, 'c: 'de> Flavor<'de> for Bounded<'de, 'c> {
         Some(self.rest.len())
     }
 
-    fn try_take_n(&mut self, count: usize) -> Result<&'de [u8]> {
+    fn try_take_n(&mut self, count: usize) -> postcard::Result<&'de [u8]> {
         self.check()?;
         let (taken, rest) = self
             .rest
@@ -134,7 +144,7 @@ impl<'de, 'c: 'de> Flavor<'de> for Bounded<'de, 'c> {
         Ok(taken)
     }
 
-    fn finalize(self) -> Result<Self::Remainder> {
+    fn finalize(self) -> postcard::Result<Self::Remainder> {
         Ok(self.rest)
     }
 }
@@ -144,10 +154,7 @@ mod tests {
     use super::*;
     use serde::{Deserialize, Serialize};
 
-    fn read<T: DeserializeOwned>(
-        bytes: &[u8],
-        account: &Account,
-    ) -> std::result::Result<Charged<T>, Status> {
+    fn read<T: DeserializeOwned>(bytes: &[u8], account: &Account) -> Result<Charged<T>, Status> {
         let is_typed = false;
         super::read(Message { bytes, is_typed }, account)
     }

@@ -1,12 +1,13 @@
 //! Functions of the embedding program as a value that many sandboxes are given.
 
 use std::future::Future;
+use std::io;
 
 use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::host::{Functions, HostContext};
+use super::host::{Functions, HostContext, Whole};
 
 /// Host functions and what they share, for many sandboxes: clones are about the same functions and the same
 /// values, however many sandboxes are given them with [`Builder::functions`](crate::Builder::functions).
@@ -41,6 +42,30 @@ impl HostFunctions {
         Fut: Future<Output = R> + Send + 'static,
     {
         self.0.add_call(name, function);
+        self
+    }
+
+    /// Adds a function of JSON: see [`Builder::host_fn_json`](crate::Builder::host_fn_json).
+    #[must_use]
+    pub fn host_fn_json<R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        R: Into<Vec<u8>>,
+        F: Fn(HostContext, String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<R>> + Send + 'static,
+    {
+        self.0.add_whole(name, &Whole::JSON, function);
+        self
+    }
+
+    /// Adds a function of bytes: see [`Builder::host_fn_bytes`](crate::Builder::host_fn_bytes).
+    #[must_use]
+    pub fn host_fn_bytes<R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        R: Into<Vec<u8>>,
+        F: Fn(HostContext, Vec<u8>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<R>> + Send + 'static,
+    {
+        self.0.add_whole(name, &Whole::BYTES, function);
         self
     }
 

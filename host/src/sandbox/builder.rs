@@ -1,5 +1,6 @@
 //! What a sandbox is built with.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use wakebox_vmm::machines::Machines;
 
 use super::{QUANTUM, Sandbox, create};
 use crate::calls::HostFunctions;
-use crate::calls::host::{Functions, HostContext};
+use crate::calls::host::{Functions, HostContext, Whole};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
@@ -326,6 +327,54 @@ impl Builder {
         Fut: Future<Output = R> + Send + 'static,
     {
         self.functions.add_call(name, function);
+        self
+    }
+
+    /// Gives the guest a function of JSON: for programs that do not know its types. The guest calls it as any
+    /// other, and if it is built with the feature `json` of `wakebox-guest`, which is on by default, writes
+    /// its arguments and reads the result in JSON: several arguments as an array, none as `null`. What the function
+    /// gets is JSON, and on one line; what it returns has to be JSON. An error arrives as the status of its
+    /// kind. Otherwise as [`Self::host_fn`].
+    ///
+    /// ```
+    /// # use wakebox::{HostContext, Sandbox};
+    /// let builder = Sandbox::builder()
+    ///     .host_fn_json("price", async |_: HostContext, article: String| {
+    ///         Ok(if article == "\"bolt\"" { "12" } else { "null" })
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn host_fn_json<R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        R: Into<Vec<u8>>,
+        F: Fn(HostContext, String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<R>> + Send + 'static,
+    {
+        self.functions.add_whole(name, &Whole::JSON, function);
+        self
+    }
+
+    /// Gives the guest a function of bytes, which mean something to the two sides alone: for programs that
+    /// learn of their functions only when they run, bindings to other languages, formats of one's own. The
+    /// guest calls it with `wakebox_guest::host::call_bytes`. An error arrives as the status of its kind.
+    /// Otherwise as [`Self::host_fn`].
+    ///
+    /// ```
+    /// # use wakebox::{HostContext, Sandbox};
+    /// let builder = Sandbox::builder()
+    ///     .host_fn_bytes("reverse", async |_: HostContext, mut bytes: Vec<u8>| {
+    ///         bytes.reverse();
+    ///         Ok(bytes)
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn host_fn_bytes<R, F, Fut>(mut self, name: &str, function: F) -> Self
+    where
+        R: Into<Vec<u8>>,
+        F: Fn(HostContext, Vec<u8>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<R>> + Send + 'static,
+    {
+        self.functions.add_whole(name, &Whole::BYTES, function);
         self
     }
 

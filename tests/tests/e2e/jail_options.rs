@@ -78,6 +78,7 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         ],
         "env" => one("KEY=value"),
         "allow-fn" => one("kv.*"),
+        "host-fn" => one("price=cat"),
         "at" => ["parked", "call:sum=[40, 2]"]
             .map(|when| Some(when.into()))
             .into(),

@@ -20,6 +20,7 @@ mod ends;
 mod executor;
 mod files;
 mod grants;
+mod host_fns;
 mod interfaces;
 mod jail;
 mod jail_options;

@@ -87,7 +87,13 @@ fn call(guest: &mut Guest, [which, ..]: Args) {
 fn open(guest: &mut Guest, [form, record, ..]: Args) {
     let function = guest.arena(0x1000, b"numbers");
     let input = guest.arena(0x2000, &(record as u32).to_le_bytes());
-    let form = [CallForm::Plain, CallForm::Typed, CallForm::Signature][form as usize];
+    let form = [
+        CallForm::Plain,
+        CallForm::Typed,
+        CallForm::Signature,
+        CallForm::Json,
+        CallForm::Bytes,
+    ][form as usize];
     let open = op::OpenHostStream {
         form,
         function,
@@ -266,6 +272,8 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         ("typed-forged", 1, 1, Status::InvalidData),
         ("typed-as-plain", 0, 0, Status::InvalidData),
         ("signature", 2, 0, Status::InvalidInput),
+        ("json", 3, 0, Status::InvalidData),
+        ("bytes", 4, 0, Status::InvalidData),
     ] {
         let case = Case::new("calls", format_args!("open-{name}"), open, status);
         visit(case.with([form, record, 0, 0]));

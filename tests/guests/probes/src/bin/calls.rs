@@ -2,7 +2,7 @@
 //!
 //! `serve` answers calls of the host until there are no more; `call` calls the host; `large` has it
 //! send more than fits into the arena, and tries the same; `busy` is `call` beside a task that never
-//! rests; `mismatch` calls it with other types; `hold` has two calls under way for ever.
+//! rests; `mismatch` calls it with other types; `untyped` calls functions of JSON and of bytes; `hold` has two calls under way for ever.
 #![no_std]
 #![no_main]
 
@@ -125,6 +125,7 @@ async fn main() {
             core::future::pending::<()>().await;
         }
         Some("mismatch") => mismatch().await,
+        Some("untyped") => untyped().await,
         Some("large") => {
             let bytes = large(5_000_000).await.expect("the bytes");
             let same = bytes
@@ -134,7 +135,7 @@ async fn main() {
             println!("large {} {same}", bytes.len());
             println!("echo {:?}", echo(&bytes).await.map(|back| back.len()));
         }
-        other => panic!("serve, call, mismatch, large, busy or hold, not {other:?}"),
+        other => panic!("serve, call, mismatch, untyped, large, busy or hold, not {other:?}"),
     }
     println!("end");
 }
@@ -150,6 +151,37 @@ async fn mismatch() {
         .expect("a stream");
     println!("{:?}", items.next().await);
     println!("after the end {:?}", items.next().await.is_none());
+}
+
+/// Calls functions that do not know their types.
+async fn untyped() {
+    println!("add {:?}", add(2, 3).await);
+    println!("divide {:?}", divide(7, 2).await);
+    println!("divide by zero {:?}", divide(7, 0).await);
+    println!("page {:?}", page("\n7\\n").await);
+    println!("title {:?}", title(7).await);
+    println!("no answer {:?}", never().await);
+    println!("other {:?}", one_of_two(1).await);
+    let bytes: Vec<u8> = (0..3000).map(|at: u32| (at % 251) as u8).collect();
+    println!("large {:?}", echo(&bytes).await.map(|back| back == bytes));
+    let calls: Vec<_> = (0..500).map(|n| spawn(add(n, 1))).collect();
+    let mut sum = 0;
+    for call in calls {
+        sum += call.await.expect("not aborted").expect("added");
+    }
+    println!("five hundred {sum}");
+
+    println!("bytes {:?}", host::call_bytes("reverse", b"abc").await);
+    let back = host::call_bytes("reverse", &bytes).await;
+    println!(
+        "many bytes {:?}",
+        back.map(|back| back.iter().rev().eq(&bytes))
+    );
+    println!("no bytes {:?}", host::call_bytes("add", b"[1,2]").await);
+    println!("typed {:?}", host::call::<_, u64>("reverse", &7_u64).await);
+    println!("absent {:?}", host::call_bytes("absent", b"").await);
+    let opened = host::stream::<_, u64>("add", &(1_u64, 2_u64)).await;
+    println!("stream {:?}", opened.map(drop));
 }
 
 async fn call() {
