@@ -16,7 +16,7 @@ pub struct Rung {
     pub next: &'static str,
     /// How its guest sleeps.
     pub wake: WakeMode,
-    /// How many processors it has. With several there is no trace.
+    /// How many processors it has.
     pub processors: u32,
 }
 
@@ -63,7 +63,7 @@ pub const RUNGS: [Rung; 10] = [
 ];
 
 impl Rung {
-    /// Runs it, optimized, and gives what happened, of which nothing is known with several processors.
+    /// Runs it, optimized, and gives what happened.
     ///
     /// # Panics
     ///
@@ -89,10 +89,7 @@ impl Rung {
             .wake(mode)
             .policy(policy)
             .limits(Limits::new().processors(self.processors));
-        let ended = run(match self.processors {
-            1 => builder.trace(recording.clone()),
-            _ => builder,
-        });
+        let ended = run(builder.trace(recording.clone()));
         (ended, recording.events())
     }
 }

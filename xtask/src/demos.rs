@@ -279,7 +279,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 pub(crate) fn list() -> String {
     let ladder = (
         "ladder",
-        "an async runtime from nothing, in ten guests; `ladder/3` is one",
+        "an async runtime from nothing, in ten guests, with exercises; `ladder/3` is one",
     );
     let demos = DEMOS.iter().map(|demo| (demo.name, demo.shows));
     demos

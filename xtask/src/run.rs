@@ -26,7 +26,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let name = args.positional();
     args.done()?;
     if let Some(rung) = name.as_deref().and_then(rung) {
-        return ladder(rung);
+        return ladder(rung, is_timeline);
     }
     let demo = demos::find(name.as_deref().unwrap_or(demos::DEFAULT))?;
 
@@ -76,9 +76,13 @@ fn watch(
     command.arg("--").args(granted.args);
     let status = process::status(&mut command)?;
     if is_timeline {
-        eprintln!("The timeline is {}: open it in a browser.", page.display());
+        tell_of(&page);
     }
     Ok(process::exit_code(status))
+}
+
+fn tell_of(page: &Path) {
+    eprintln!("The timeline is {}: open it in a browser.", page.display());
 }
 
 /// The rung of `ladder/3`; empty for the whole `ladder`.
@@ -88,13 +92,24 @@ fn rung(name: &str) -> Option<&str> {
 }
 
 /// Runs one rung or all, which chooses its wake mode and grants itself.
-fn ladder(rung: &str) -> Result<ExitCode> {
+fn ladder(rung: &str, is_timeline: bool) -> Result<ExitCode> {
+    if is_timeline && rung.is_empty() {
+        bail!("a timeline is of one rung: `cargo xtask run ladder/3 --timeline`");
+    }
     guests::build(Profile::Release)?;
     let mut command = process::cargo();
     command.args(["run", "--release", "--package", "wakebox-tests"]);
     command.args(["--bin", "ladder", "--"]);
     command.args((!rung.is_empty()).then_some(rung));
-    Ok(process::exit_code(process::status(&mut command)?))
+    let page = workspace::target()?.join(format!("ladder-{rung}.html"));
+    if is_timeline {
+        command.arg("--timeline").arg(&page);
+    }
+    let status = process::status(&mut command)?;
+    if is_timeline && status.success() {
+        tell_of(&page);
+    }
+    Ok(process::exit_code(status))
 }
 
 /// How a demo is built.

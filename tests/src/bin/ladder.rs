@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use wakebox::trace::Summary;
+use wakebox::trace::{Event, Sink as _, Summary, timeline};
 use wakebox_tests::ladder::{RUNGS, Rung};
 
 fn main() -> ExitCode {
@@ -12,12 +12,21 @@ fn main() -> ExitCode {
 }
 
 fn climb() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let rungs = match args.next() {
-        None => RUNGS.to_vec(),
-        Some(number) => vec![find(&number)?],
+    let mut args: Vec<_> = std::env::args().skip(1).collect();
+    let page = match args.iter().position(|arg| arg == "--timeline") {
+        Some(at) if at + 1 < args.len() => args.drain(at..at + 2).next_back(),
+        Some(_) => bail!("--timeline wants a file"),
+        None => None,
     };
-    ensure!(args.next().is_none(), "one rung at a time, or all");
+    let rungs = match &args[..] {
+        [] => RUNGS.to_vec(),
+        [number] => vec![find(number)?],
+        _ => bail!("one rung at a time, or all"),
+    };
+    ensure!(
+        page.is_none() || rungs.len() == 1,
+        "a timeline is of one rung: `ladder/3 --timeline`"
+    );
     wakebox_tests::require_kvm();
     let mut rows = Vec::new();
     for rung in rungs {
@@ -27,9 +36,8 @@ fn climb() -> Result<()> {
             println!("   {line}");
         }
         println!("   Next: {}", rung.next);
-        if rung.processors > 1 {
-            println!("   (two processors: there is no trace, and no line in the table)");
-            continue;
+        if let Some(page) = &page {
+            write(page, &events)?;
         }
         let mut summary = Summary::new();
         events.iter().for_each(|event| summary.count(event));
@@ -39,6 +47,15 @@ fn climb() -> Result<()> {
         table(&rows);
     }
     Ok(())
+}
+
+/// The page of a run.
+fn write(page: &str, events: &[Event]) -> Result<()> {
+    let mut writer = timeline::Writer::create(page).with_context(|| page.to_owned())?;
+    for event in events {
+        writer.event(event)?;
+    }
+    Ok(writer.end()?)
 }
 
 fn find(number: &str) -> Result<Rung> {

@@ -84,6 +84,63 @@ fn rung_1_both_futures_are_polled_alike() {
     assert_eq!(story(1), expected);
 }
 
+/// What a rung prints.
+fn said(number: usize) -> Vec<String> {
+    let (ended, _) = RUNGS[number - 1].climb();
+    let ended = ended.success();
+    ended.lines().into_iter().map(str::to_owned).collect()
+}
+
+#[kvm_test]
+fn rung_1_what_points_into_itself_does_not_once_it_is_moved() {
+    assert_eq!(
+        said(1)[8..],
+        [
+            "it points into itself: true",
+            "moved, it points into itself: false",
+            "pinned, it points into itself: true",
+        ]
+    );
+}
+
+#[kvm_test]
+fn rung_3_a_waker_is_two_words_and_none_is_left() {
+    assert_eq!(said(3)[1], "a waker is 16 bytes; 0 of them are left");
+}
+
+#[kvm_test]
+fn rung_4_who_never_rests_is_polled_no_more_often_than_who_is_ready() {
+    let polls = story(4);
+    let polls = polls.iter().filter_map(|words| words.strip_prefix("poll "));
+    let polls: Vec<_> = polls.collect();
+    let restless: Vec<_> = (0..polls.len()).filter(|at| polls[*at] == "3").collect();
+    assert!(restless.len() > 5, "{polls:?}");
+    for turn in restless.windows(2) {
+        let others = &polls[turn[0] + 1..turn[1]];
+        // Ping or pong is always ready, and nobody comes twice.
+        assert!(!others.is_empty(), "{polls:?}");
+        for other in others {
+            let times = others.iter().filter(|who| *who == other).count();
+            assert_eq!(times, 1, "{polls:?}");
+        }
+    }
+}
+
+#[kvm_test]
+fn rung_6_results_that_come_together_cost_one_sleep() {
+    let last = said(6).pop().unwrap();
+    let numbers: Vec<u32> = last
+        .split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let [sleeps, operations] = numbers[..] else {
+        panic!("{last}");
+    };
+    // Sixteen clients and their echoes: connect, accept, and twice a read and a write.
+    assert_eq!(operations, 16 * 6);
+    assert!(sleeps < operations / 2, "{last}");
+}
+
 #[kvm_test]
 fn rung_2_polls_in_vain_until_the_last() {
     let story = story(2);
@@ -119,18 +176,28 @@ fn rung_3_sleeps_once_and_polls_twice() {
 fn rung_4_the_tasks_wake_each_other_and_nobody_sleeps() {
     let story = story(4);
     // Pong has nothing to do at first; then each hit wakes the other side.
-    let begin = ["1 is ping", "2 is pong", "poll 1", "pending", "poll 2"];
-    assert_eq!(story[..5], begin, "{story:#?}");
-    let wakes: Vec<_> = story
-        .iter()
-        .filter(|words| words.contains("wakes"))
-        .collect();
+    let begin = ["1 is ping", "2 is pong", "3 is restless", "4 is umpire"];
+    assert_eq!(story[..4], begin, "{story:#?}");
+    let is_hit = |words: &&String| ["2 wakes 1", "1 wakes 2"].contains(&words.as_str());
+    let wakes: Vec<_> = story.iter().filter(is_hit).collect();
     assert!(wakes.len() >= 9, "{wakes:?}");
     for pair in wakes.windows(2) {
         assert_ne!(pair[0], pair[1], "they take turns: {wakes:?}");
     }
-    assert_eq!(count(&story, "ready"), 2);
+    assert_eq!(count(&story, "ready"), 4);
     assert_eq!(count(&story, "sleeps"), 0);
+}
+
+#[kvm_test]
+fn rung_4_the_end_of_a_task_wakes_who_holds_its_handle() {
+    let story = story(4);
+    // The umpire awaits ping, and finds pong's result there or is woken for it.
+    let wakes = count(&story, "1 wakes 4") + count(&story, "2 wakes 4");
+    assert!((1..=2).contains(&wakes), "{story:#?}");
+    assert_eq!(
+        said(4),
+        ["the ball was hit 5 and 5 times, without one exit"]
+    );
 }
 
 #[kvm_test]
@@ -264,7 +331,14 @@ fn rung_9_a_task_is_polled_in_the_middle_of_another_ones_poll() {
 #[kvm_test]
 fn rung_10_two_processors_poll_tasks_at_the_same_time() {
     let rung = RUNGS[9];
-    let (ended, _) = rung.climb();
+    let (ended, events) = rung.climb();
+    // Each processor says of its own polls.
+    for processor in 0..2 {
+        let here = |event: &&Event| event.processor == processor;
+        let polls = events.iter().filter(here);
+        let polls = polls.filter(|event| matches!(event.kind, EventKind::PollBegin { .. }));
+        assert!(polls.count() > 0, "processor {processor}");
+    }
     assert_eq!(
         ended.success().lines(),
         [

@@ -101,9 +101,11 @@ struct Ground {
     control: MappedControl,
     submissions: SubmissionProducer<MappedControl, MappedSlots<8>>,
     completions: CompletionConsumer<MappedControl, MappedSlots<2>>,
-    trace: Trace,
     said: String,
 }
+
+/// Those of the processors, of which each has a ring of its own.
+static TRACES: [Local<RefCell<Trace>>; 2] = [const { Local(RefCell::new(Trace::OFF)) }; 2];
 
 static GROUND: Local<RefCell<Option<Ground>>> = Local(RefCell::new(None));
 
@@ -130,13 +132,13 @@ pub fn run(rung: fn()) -> ! {
             control,
             submissions: SubmissionProducer::new(control, submissions, SUBMISSION),
             completions: CompletionConsumer::new(control, completions, COMPLETION),
-            trace: Trace::of_guest(boot),
             said: String::new(),
         };
         (boot, ground)
     };
     HEAP.set((boot.heap.start as usize, boot.heap.end() as usize));
     *GROUND.0.borrow_mut() = Some(ground);
+    begin_trace();
     rung();
     print();
     trace(What::Doorbell { port: port::EXIT });
@@ -147,12 +149,23 @@ pub fn run(rung: fn()) -> ! {
 
 /// Writes down for the trace what happens now. Costs a load and a branch if nobody watches.
 pub fn trace(what: What) {
-    ground().trace.write(what);
+    own_trace().write(what);
+}
+
+/// Lets this processor write to the trace, if somebody watches. To be called once on each.
+pub fn begin_trace() {
+    // SAFETY: this is a guest, and the first and only value on this processor.
+    *own_trace() = unsafe { Trace::of_guest(Boot::get()) };
+}
+
+/// That of this processor.
+fn own_trace() -> RefMut<'static, Trace> {
+    TRACES[processor() as usize].0.borrow_mut()
 }
 
 /// Gives a task a name, for the trace.
 pub fn spawned(task: u32, by: u32, name: &str) {
-    ground().trace.spawned(task, by, name);
+    own_trace().spawned(task, by, name);
 }
 
 /// For the trace: a poll of a task begins.
@@ -301,15 +314,19 @@ pub fn called() -> u32 {
 pub fn leave_unless_called(calls: u32) {
     let control = control_at(layout::CONTROL);
     let seen = control.load(Word::CompletionTail, Ordering::Relaxed);
+    trace(What::Sleeps { how: Idle::Out });
     if wake::guest_may_sleep_after(&control, Sleep::Out, seen, calls) {
+        trace(What::Doorbell { port: port::WAIT });
         // SAFETY: this is a guest, and it has announced its sleep.
         unsafe { port::ring(port::WAIT) };
         wake::guest_is_awake(&control);
     }
+    trace(What::Awake { by: Roused::Out });
 }
 
 fn ring_for(processor: u32, port: u16) {
     control_at(layout::CONTROL).store(Word::Target, processor, Ordering::Relaxed);
+    trace(What::Doorbell { port });
     // SAFETY: this is a guest, and it waits for nothing.
     unsafe { port::ring(port) };
 }

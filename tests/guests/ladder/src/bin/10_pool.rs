@@ -8,6 +8,9 @@
 //! Where does a wake go? A processor that sleeps does not look at the queue. Whoever pushes calls it: a
 //! count in its control page, and an exit only if it sleeps.
 //!
+//! Elsewhere: Tokio's multi-threaded runtime, `async-executor` on several threads, Rayon; their queues are in
+//! `crossbeam-deque`.
+//!
 //! Next: the library wakebox-guest.
 #![no_std]
 #![no_main]
@@ -17,7 +20,7 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 use ground::prelude::*;
-use ground::{call, called, leave_unless_called, processor, start};
+use ground::{begin_trace, call, called, leave_unless_called, processor, start};
 
 ground::rung!(rung, 2);
 
@@ -26,6 +29,7 @@ const PASSED: u32 = 6;
 const ROUNDS: u32 = 100;
 
 struct Task {
+    number: u32,
     /// Who has popped the task polls it, and nobody else until it is pushed again.
     future: Local<RefCell<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     /// Wakes since the last poll began. The first one pushes.
@@ -56,16 +60,20 @@ fn push(task: Arc<Task>) {
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
+        // Before the push, after which the other processor may poll. Here a task is woken by itself alone.
+        woken(self.number, Reason::Task(self.number), true);
         if self.wakes.fetch_add(1, AcqRel) == 0 {
             push(self);
         }
     }
 }
 
-fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+fn spawn(number: u32, name: &str, future: impl Future<Output = ()> + Send + 'static) {
+    spawned(number, 0, name);
     LEFT.fetch_add(1, AcqRel);
     ready(|queue| {
         queue.push_back(Arc::new(Task {
+            number,
             future: Local(RefCell::new(Box::pin(future))),
             wakes: AtomicU32::new(1),
         }));
@@ -90,7 +98,9 @@ fn poll(task: Arc<Task>) {
     let wakes = task.wakes.load(Acquire);
     let waker = Waker::from(task.clone());
     let mut context = Context::from_waker(&waker);
+    poll_begins(task.number);
     let polled = task.future.0.borrow_mut().as_mut().poll(&mut context);
+    poll_ends(task.number, polled.is_ready(), None);
     if polled.is_ready() {
         // Its wakes are never taken down: nobody pushes it again.
         LEFT.fetch_sub(1, AcqRel);
@@ -133,6 +143,7 @@ extern "C" fn second() -> ! {
 }
 
 extern "C" fn help() -> ! {
+    begin_trace();
     loop {
         run();
         leave_unless_called(called());
@@ -142,9 +153,9 @@ extern "C" fn help() -> ! {
 fn rung() {
     // Nothing is allocated from here on but on this processor, and the queue never grows.
     ready(|queue| queue.reserve(2 + PASSED as usize));
-    spawn(meet());
-    spawn(meet());
-    (0..PASSED).for_each(|_| spawn(pass()));
+    spawn(1, "meets", meet());
+    spawn(2, "meets", meet());
+    (0..PASSED).for_each(|more| spawn(3 + more, "passed on", pass()));
     start(1, second);
     run();
     let [here, there] = POLLS.each_ref().map(|polls| polls.load(Acquire));

@@ -5,6 +5,14 @@
 //! next point that is not ready, and returns. Here is one such function twice: as the compiler
 //! writes it, and as one would write it by hand. Both are polled by hand, as often as they want.
 //!
+//! Why does `poll` want a `Pin`? What lives across an `.await` may be a reference to something else that does: then
+//! the value points into itself, and moving it, which copies its bytes and nothing else, would leave that pointer
+//! behind. `Pin` is the promise that it is moved no more; it begins with the first poll, before which there is no
+//! such reference.
+//!
+//! Elsewhere: the compiler's own transformation of `async fn` and of coroutines; by hand, most of the
+//! futures in `tokio` and `hyper`, with `pin-project` for the reaching in.
+//!
 //! Next: who calls `poll`, and when?
 #![no_std]
 #![no_main]
@@ -101,7 +109,53 @@ fn drive(task: u32, name: &str, future: impl Future<Output = u32>) {
     }
 }
 
+/// What such a function is after its first poll: digits, and a reference to one of them.
+struct PointsIntoItself {
+    digits: [u32; 2],
+    last: *const u32,
+}
+
+impl PointsIntoItself {
+    fn does(&self) -> bool {
+        self.digits.as_ptr_range().contains(&self.last)
+    }
+}
+
+/// Moves one by hand, as safe code may do with any value that is not pinned.
+fn move_what_points_into_itself() {
+    let mut here = Box::new(PointsIntoItself {
+        digits: [4, 2],
+        last: core::ptr::null(),
+    });
+    here.last = &raw const here.digits[1];
+    say!("it points into itself: {}", here.does());
+    let there = Box::new(*here);
+    say!("moved, it points into itself: {}", there.does());
+}
+
+/// The same as the compiler writes it. Tells where the reference leads.
+async fn points_into_itself(leads_to: &Cell<*const u32>) {
+    let digits = [4, 2];
+    let last = &digits[1];
+    later(0).await;
+    leads_to.set(last);
+}
+
+/// Polls it where it is pinned. The compiler would refuse `let moved = *future;`.
+fn poll_what_points_into_itself() {
+    let leads_to = Cell::new(core::ptr::null());
+    let mut future = Box::pin(points_into_itself(&leads_to));
+    let start = (&raw const *future).cast::<u8>();
+    let place = start..start.wrapping_add(size_of_val(&*future));
+    let mut context = Context::from_waker(Waker::noop());
+    while future.as_mut().poll(&mut context).is_pending() {}
+    let does = place.contains(&leads_to.get().cast());
+    say!("pinned, it points into itself: {does}");
+}
+
 fn rung() {
     drive(1, "by hand", ByHand::Start { a: 4, b: 2 });
     drive(2, "async fn", by_compiler(4, 2));
+    move_what_points_into_itself();
+    poll_what_points_into_itself();
 }

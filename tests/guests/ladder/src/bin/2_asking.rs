@@ -5,6 +5,8 @@
 //! when five milliseconds are over. Each time round, the guest leaves to let the host look, finds
 //! nothing, and polls in vain. The table at the end of the ladder shows what that costs.
 //!
+//! Elsewhere: `embassy_futures::block_on` is this loop, and so are drivers written for `nb`.
+//!
 //! Next: poll only when there is a reason to.
 #![no_std]
 #![no_main]

@@ -5,9 +5,18 @@
 //! boundary. `out` leaves the guest, the host parks the whole machine, and `out` returns
 //! when a completion stands in the ring. The completion finds the waker; the waker says "poll".
 //!
+//! And what is it? A pointer and a table of four functions that know what it points to: clone, wake, wake without
+//! giving the waker up, drop. That is all that a future and an executor have in common, so that each can be
+//! anybody's. The table stands here by hand; from the next rung on `Wake` for an `Arc` writes it.
+//!
+//! Elsewhere: `pollster`, and `futures::executor::block_on`, which park a thread where this parks a machine.
+//!
 //! Next: more than one future.
 #![no_std]
 #![no_main]
+
+use core::sync::atomic::AtomicU32;
+use core::task::{RawWaker, RawWakerVTable};
 
 use ground::prelude::*;
 use ground::{completion, leave, now_ns};
@@ -35,7 +44,6 @@ impl Future for Until {
         }
         // The waker of *this* poll: a future may have moved to another task since the last one.
         *WAITS.0.borrow_mut() = Some(context.waker().clone());
-        cloned(MAIN);
         if !self.submitted {
             self.submitted = true;
             submit(Deadline { at_ns: self.at_ns }, TOKEN, MAIN);
@@ -44,24 +52,61 @@ impl Future for Until {
     }
 }
 
-/// The other end of the waker: whether there is a reason to poll.
-struct Reasonable(AtomicBool);
+/// The other end of the waker: whether there is a reason to poll. The first poll needs none.
+struct Reasonable {
+    any: AtomicBool,
+    /// Wakers that point here: how an `Arc` would know when to free it.
+    wakers: AtomicU32,
+}
 
-impl Wake for Reasonable {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-        woken(MAIN, Reason::Operation(TOKEN), true);
-    }
+static REASON: Reasonable = Reasonable {
+    any: AtomicBool::new(true),
+    wakers: AtomicU32::new(0),
+};
+
+static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
+
+/// What all four get is the pointer that `clone` or `waker` has put into the waker.
+fn reason(data: *const ()) -> &'static Reasonable {
+    // SAFETY: only `waker` makes the first one, of `REASON`, and `clone` hands on what it was given.
+    unsafe { &*data.cast() }
+}
+
+fn waker(of: &'static Reasonable) -> Waker {
+    of.wakers.fetch_add(1, Ordering::Relaxed);
+    let data = (&raw const *of).cast();
+    // SAFETY: the functions of the table keep `RawWaker`'s contract: they may be called on any thread, for what they
+    // point to is atomic and lasts for ever.
+    unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) }
+}
+
+fn clone(data: *const ()) -> RawWaker {
+    reason(data).wakers.fetch_add(1, Ordering::Relaxed);
+    cloned(MAIN);
+    RawWaker::new(data, &TABLE)
+}
+
+/// Takes the waker with it.
+fn wake(data: *const ()) {
+    wake_by_ref(data);
+    drop(data);
+}
+
+fn wake_by_ref(data: *const ()) {
+    reason(data).any.store(true, Ordering::Relaxed);
+    woken(MAIN, Reason::Operation(TOKEN), true);
+}
+
+fn drop(data: *const ()) {
+    reason(data).wakers.fetch_sub(1, Ordering::Relaxed);
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> (T, u32) {
     let mut future = pin!(future);
-    // The first poll needs no reason.
-    let reason = Arc::new(Reasonable(AtomicBool::new(true)));
-    let waker = Waker::from(reason.clone());
+    let waker = waker(&REASON);
     let mut polls = 0;
     loop {
-        while !reason.0.swap(false, Ordering::Relaxed) {
+        while !REASON.any.swap(false, Ordering::Relaxed) {
             leave();
             while let Some(done) = completion() {
                 OVER.store(done.token == TOKEN, Ordering::Relaxed);
@@ -85,4 +130,9 @@ fn rung() {
     let submitted = false;
     let ((), polls) = block_on(Until { at_ns, submitted });
     say!("5 ms took {polls} polls and one sleep at the boundary");
+    let left = REASON.wakers.load(Ordering::Relaxed);
+    say!(
+        "a waker is {} bytes; {left} of them are left",
+        size_of::<Waker>()
+    );
 }

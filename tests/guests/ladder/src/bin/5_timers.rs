@@ -6,6 +6,8 @@
 //!
 //! The queue of tasks is that of rung 4.
 //!
+//! Elsewhere: Tokio has a wheel of times, `async-io` a tree as here, Embassy a list (`embassy-time-queue-utils`).
+//!
 //! Next: what if the waiting is not for a time but for sockets?
 #![no_std]
 #![no_main]

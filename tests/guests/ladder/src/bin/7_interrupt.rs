@@ -6,6 +6,8 @@
 //! computes, another waits; no poll of the first and no exit by the guest's own will tells of the
 //! completion. When nothing is ready the processor halts, and an interrupt ends that, too.
 //!
+//! Elsewhere: Embassy's drivers, whose interrupt handlers call wakers (`AtomicWaker`), and its executor's `wfe`.
+//!
 //! Next: what if nobody wants the result any more?
 #![no_std]
 #![no_main]

@@ -5,6 +5,9 @@
 //! its end, or the bug of this rung appears: a read that timed out and was forgotten goes on, takes the
 //! bytes that come later, and gives them to nobody. The next read waits in vain.
 //!
+//! Elsewhere: `join!` and `select!` of `futures` and of Tokio; for the buffer of a dropped operation,
+//! `tokio-uring` and `compio`, which keep it until the kernel is done.
+//!
 //! What mends it stands at `Drop`. The rest of the way is the library `wakebox-guest`.
 #![no_std]
 #![no_main]

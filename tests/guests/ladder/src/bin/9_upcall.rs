@@ -5,6 +5,8 @@
 //! and returns. Neither the compiler nor who computes knows of it, as with threads: what both
 //! use is used with upcalls masked, or changes in one instruction.
 //!
+//! Elsewhere: Embassy's `InterruptExecutor`, RTIC; the upcalls of Tock.
+//!
 //! Next: a second processor.
 #![no_std]
 #![no_main]
