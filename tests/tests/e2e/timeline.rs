@@ -752,3 +752,40 @@ fn the_chain_of_a_timer_goes_over_the_boundary_and_is_there_on_opening() {
         assert!(times.is_sorted(), "{times:?}");
     });
 }
+
+#[kvm_test]
+fn idle_time_can_be_squeezed_and_everything_is_where_it_is_drawn() {
+    runtime().block_on(async {
+        let browser = Browser::start(1200, 800).await;
+        let _page = page_of_concurrent(&browser).await;
+        let client = &browser.client;
+        // Which part of the width is time parked.
+        let parked = "(() => { const { chart, model } = wakebox; return model.vcpus[0].parked.reduce( \
+            (sum, part) => sum + chart.x(part.end) - chart.x(part.begin), 0) / (chart.width - chart.gutter); })()";
+        let share = async || browser.eval(parked).await.as_f64().unwrap();
+        assert!(share().await > 0.8, "five waits, half a second the longest");
+        press(client, "0i").await;
+        let squeeze = client.find(Locator::Id("squeeze")).await.unwrap();
+        assert_eq!(squeeze.attr("aria-pressed").await.unwrap().unwrap(), "true");
+        assert!(share().await < 0.6, "{}", share().await);
+        // Later is further to the right, and what is drawn at a place is found there.
+        let places = "wakebox.model.polls.map((poll) => wakebox.chart.x(poll.begin))";
+        let places: Vec<f64> = serde_json::from_value(browser.eval(places).await).unwrap();
+        assert!(places.is_sorted() && places.len() > 10, "{places:?}");
+        let off = "Math.max(...wakebox.model.polls.map((poll) => \
+            Math.abs(wakebox.chart.time(wakebox.chart.x(poll.begin)) - poll.begin)))";
+        assert!(browser.eval(off).await.as_f64().unwrap() < 1.0);
+        pointer_to(&browser, 6, true).await;
+        let selected = text(client, "#selected").await;
+        assert!(selected.starts_with("wait #"), "{selected}");
+        // Zoomed and panned it stays within the run.
+        press(client, "+++").await;
+        for _ in 0..50 {
+            press(client, "\u{e014}").await;
+        }
+        let end = browser.eval("wakebox.chart.to - wakebox.model.end").await;
+        assert!(end.as_f64().unwrap().abs() < 1.0, "{end}");
+        squeeze.click().await.unwrap();
+        assert_eq!(browser.eval("wakebox.chart.scale").await, serde_json::Value::Null);
+    });
+}

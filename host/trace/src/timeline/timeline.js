@@ -223,6 +223,53 @@
     }
   }
 
+  // ---- Time that is squeezed -----------------------------------------------------------------
+
+  /**
+   * A scale on which idle time is short: where nothing is inside of the guest and nothing happens, no gap is longer
+   * than all that is not idle, shared among the gaps. `at[i]` of time is drawn at `on[i]`, linear between them.
+   */
+  function squeezed(model) {
+    const busy = [];
+    const add = (begin, end = begin) => { if (begin !== null && begin !== undefined) busy.push([begin, end]); };
+    for (const vcpu of model.vcpus) for (const part of vcpu.inside) add(part.begin, part.end);
+    for (const poll of model.polls) add(poll.begin, poll.end);
+    for (const op of model.ops.values()) for (const time of [op.submitted, op.begin, op.end, op.written, ...op.ready]) add(time);
+    for (const list of [model.wakes, model.holes]) for (const { time } of list) add(time);
+    busy.sort((a, b) => a[0] - b[0]);
+    const gaps = [];
+    let until = model.start;
+    for (const [begin, end] of [...busy, [model.end, model.end]]) {
+      if (begin > until) gaps.push([until, begin]);
+      until = Math.max(until, end);
+    }
+    const idle = gaps.reduce((sum, [begin, end]) => sum + (end - begin), 0);
+    const most = Math.max(1, (model.end - model.start - idle) / Math.max(1, gaps.length));
+    const scale = { at: [model.start], on: [0], gaps: [] };
+    const mark = (time, length) => { scale.at.push(time); scale.on.push(scale.on[scale.on.length - 1] + length); };
+    for (const [begin, end] of gaps) {
+      if (end - begin <= most) continue;
+      mark(begin, begin - scale.at[scale.at.length - 1]);
+      mark(end, most);
+      scale.gaps.push({ begin, end });
+    }
+    mark(model.end, model.end - scale.at[scale.at.length - 1]);
+    return scale;
+  }
+
+  /** What stands in `to` where `value` stands in `from`, both sorted. */
+  function between(value, from, to) {
+    let low = 0;
+    let high = from.length - 1;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (from[middle] <= value) low = middle;
+      else high = middle;
+    }
+    const length = from[high] - from[low];
+    return to[low] + (length ? ((value - from[low]) / length) * (to[high] - to[low]) : 0);
+  }
+
   // ---- Words -------------------------------------------------------------------------------
 
   function span(ns) {
@@ -466,6 +513,8 @@
       this.lit = new Set();
       this.density = null;
       this.waiting = false;
+      /** How idle time is squeezed, if it is. */
+      this.scale = null;
       const lanes = Math.max(1, model.lanes.length + (model.crowd.list.length ? 1 : 0));
       let top = AXIS;
       const row = (height) => { const at = { top, height }; top += height + 4; return at; };
@@ -518,8 +567,21 @@
       });
     }
 
-    x(time) { return this.gutter + ((time - this.from) / (this.to - this.from)) * (this.width - this.gutter); }
-    time(x) { return this.from + ((x - this.gutter) / (this.width - this.gutter)) * (this.to - this.from); }
+    /** Where a time is on the scale, and back. */
+    on(time) { return this.scale ? between(time, this.scale.at, this.scale.on) : time; }
+    off(place) { return this.scale ? between(place, this.scale.on, this.scale.at) : place; }
+    x(time) {
+      const from = this.on(this.from);
+      return this.gutter + ((this.on(time) - from) / (this.on(this.to) - from)) * (this.width - this.gutter);
+    }
+    time(x) {
+      const from = this.on(this.from);
+      return this.off(from + ((x - this.gutter) / (this.width - this.gutter)) * (this.on(this.to) - from));
+    }
+    squeeze(is) {
+      this.scale = is ? squeezed(this.model) : null;
+      this.ask();
+    }
     rowTop(task) { return this.head + this.first + task.row * ROW - this.scroll; }
     /** Where the row of a processor begins. */
     top(row) { return row.top - (this.model.several ? this.scroll : 0); }
@@ -534,8 +596,22 @@
       this.ask();
     }
 
-    zoom(factor, at = (this.from + this.to) / 2) { this.show(at - (at - this.from) * factor, at + (this.to - at) * factor); }
-    pan(share) { const by = (this.to - this.from) * share; this.show(this.from + by, this.to + by); }
+    /** As `show`, between two places on the scale, which may lie beyond its ends. */
+    showOn(from, to) {
+      const [first, last] = [this.on(this.model.start), this.on(this.model.end)];
+      const length = Math.min(to - from, last - first);
+      const begin = Math.min(Math.max((from + to - length) / 2, first), last - length);
+      this.show(this.off(begin), this.off(begin + length));
+    }
+
+    zoom(factor, at = this.time((this.gutter + this.width) / 2)) {
+      const [from, to, fixed] = [this.from, this.to, at].map((time) => this.on(time));
+      this.showOn(fixed - (fixed - from) * factor, fixed + (to - fixed) * factor);
+    }
+    pan(share) {
+      const [from, to] = [this.on(this.from), this.on(this.to)];
+      this.showOn(from + (to - from) * share, to + (to - from) * share);
+    }
     fit() { this.show(this.model.start, this.model.end); }
 
     scrollTo(at) {
@@ -600,11 +676,11 @@
 
     /** Marks at points of time, so many pixels apart at least. */
     points(list, key, mark, apart = 1) {
-      const step = ((this.to - this.from) / (this.width - this.gutter)) * apart;
       let index = lower(list, this.from, key);
       while (index < list.length && list[index][key] <= this.to) {
-        mark(this.x(list[index][key]), list[index]);
-        index = lower(list, list[index][key] + step, key, index + 1);
+        const x = this.x(list[index][key]);
+        mark(x, list[index]);
+        index = lower(list, this.time(x + apart), key, index + 1);
       }
     }
 
@@ -659,6 +735,7 @@
     /** The labels of the axis, which it draws. */
     drawAxis() {
       const { pen, colours } = this;
+      if (this.scale) return this.drawSqueezedAxis();
       const labels = [];
       const wanted = (this.to - this.from) / Math.max(2, (this.width - this.gutter) / 110);
       const power = 10 ** Math.floor(Math.log10(wanted));
@@ -670,6 +747,30 @@
         pen.fillRect(x, AXIS - 4, 1, this.height);
         pen.globalAlpha = 1;
         labels.push(moment(at, step));
+        pen.fillText(labels[labels.length - 1], x + 3, 10);
+      }
+      return labels;
+    }
+
+    /** The same where idle time is squeezed: the gaps are shaded, and where one label ends the next begins. */
+    drawSqueezedAxis() {
+      const { pen, colours } = this;
+      const labels = [];
+      pen.fillStyle = colours.sleeps;
+      pen.globalAlpha = 0.25;
+      for (const gap of this.scale.gaps) {
+        const left = Math.max(this.x(gap.begin), this.gutter);
+        const right = Math.min(this.x(gap.end), this.width);
+        if (right - left >= 1) pen.fillRect(left, AXIS - 4, right - left, this.height);
+      }
+      pen.fillStyle = colours.faint;
+      for (let x = this.gutter; x < this.width; x += 110) {
+        const time = this.time(x) - this.model.start;
+        const step = Math.max(1, this.time(x + 11) - this.time(x));
+        pen.globalAlpha = 0.25;
+        pen.fillRect(x, AXIS - 4, 1, this.height);
+        pen.globalAlpha = 1;
+        labels.push(moment(time, step));
         pen.fillText(labels[labels.length - 1], x + 3, 10);
       }
       return labels;
@@ -1102,12 +1203,17 @@
       chart.resize();
     };
 
+    const squeeze = () => {
+      chart.squeeze(!chart.scale);
+      byId("squeeze").setAttribute("aria-pressed", String(!!chart.scale));
+    };
+
     const keys = {
       ArrowLeft: (shift) => chart.pan(shift ? -1 : -0.15), ArrowRight: (shift) => chart.pan(shift ? 1 : 0.15),
       ArrowUp: () => chart.scrollTo(chart.scroll - ROW), ArrowDown: () => chart.scrollTo(chart.scroll + ROW),
       PageUp: () => chart.scrollTo(chart.scroll - chart.height / 2), PageDown: () => chart.scrollTo(chart.scroll + chart.height / 2),
       "+": () => chart.zoom(0.6), "=": () => chart.zoom(0.6), "-": () => chart.zoom(1 / 0.6), 0: () => chart.fit(), Home: () => chart.fit(),
-      n: () => step(1), p: () => step(-1), j: () => sibling(1), k: () => sibling(-1), c: asked, f: frame,
+      n: () => step(1), p: () => step(-1), j: () => sibling(1), k: () => sibling(-1), c: asked, f: frame, i: squeeze,
       "/": () => byId("find").focus(), "?": toggleLegend, Escape: () => { past.length = 0; select(null); },
     };
     document.addEventListener("keydown", (event) => {
@@ -1128,6 +1234,7 @@
     byId("zoom-in").addEventListener("click", () => chart.zoom(0.6));
     byId("zoom-out").addEventListener("click", () => chart.zoom(1 / 0.6));
     byId("fit").addEventListener("click", () => chart.fit());
+    byId("squeeze").addEventListener("click", squeeze);
     byId("next").addEventListener("click", () => step(1));
     byId("previous").addEventListener("click", () => step(-1));
     byId("help").addEventListener("click", toggleLegend);
@@ -1157,8 +1264,9 @@
         if (drag.moved) {
           canvas.classList.add("dragging");
           tip.hidden = true;
-          const by = ((drag.x - at.x) / (chart.width - chart.gutter)) * (drag.to - drag.from);
-          chart.show(drag.from + by, drag.to + by);
+          const [from, to] = [chart.on(drag.from), chart.on(drag.to)];
+          const by = ((drag.x - at.x) / (chart.width - chart.gutter)) * (to - from);
+          chart.showOn(from + by, to + by);
           chart.scrollTo(drag.scroll + drag.y - at.y);
         }
         return;
