@@ -40,6 +40,7 @@ pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;
 pub(crate) mod ready;
+mod rest;
 mod rings;
 
 use std::sync::Arc;

@@ -143,7 +143,7 @@ impl<B: Backend> Placement<B> {
         // After a long turn the next is likely to be long, too. The guest would leave before a
         // poller has done it: no exit is saved, and the thread has to be woken. What a turn has left
         // wants another.
-        let pays = goes_on && (mode == Mode::Poll || began.elapsed() < LONG);
+        let pays = goes_on && !poller.rests() && (mode == Mode::Poll || began.elapsed() < LONG);
         if turn.is_ok() && (pays || left) {
             poller.notify();
         }
@@ -163,7 +163,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn unparked(&self, waited: Option<Duration>, pended: bool) {
         let Self::Poller(poller) = self else { return };
         poller.set_parked(false);
-        if !pended && waited.is_some_and(|waited| waited < DENSE) {
+        if !pended && waited.is_some_and(|waited| waited < DENSE) && !poller.rests() {
             poller.notify();
         }
     }

@@ -35,6 +35,7 @@ use super::backend::Backend;
 use super::inflight::Ready;
 use super::notify::Notify;
 use super::pollers::{Place, Pollers};
+use super::rest::{Rest, Watching};
 use super::{Driver, Ended, Turn, Violation};
 use crate::calls::help::{Errand, Help};
 use crate::embedded::Home;
@@ -81,6 +82,8 @@ pub(crate) struct Poller<B: Backend> {
     notified: Notify,
     /// Whether the task that runs the guest waits for a completion, whatever the guest says of its sleep.
     parked: AtomicBool,
+    /// In mode `auto`, whether the rings are left alone for a while.
+    rest: Rest,
     stop: AtomicBool,
     /// Its task, until somebody waits for it.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -109,6 +112,7 @@ impl<B: Backend> Poller<B> {
             kicks,
             notified: Notify::new(),
             parked: AtomicBool::new(false),
+            rest: Rest::default(),
             stop: AtomicBool::new(false),
             task: Mutex::default(),
         });
@@ -166,9 +170,15 @@ impl<B: Backend> Poller<B> {
             return;
         }
         self.parked.store(parked, Ordering::Relaxed);
-        if self.mode == Mode::Auto {
+        // While it rests, the thread wakes the runner once for all that the reactor has at once.
+        if self.mode == Mode::Auto && !(parked && self.rests()) {
             self.ready.set_parked(parked);
         }
+    }
+
+    /// Whether the rings are left alone for a while, and the task that runs the guest takes the turns.
+    pub(crate) fn rests(&self) -> bool {
+        self.mode == Mode::Auto && self.rest.is_on()
     }
 
     /// Whether the task that runs the guest is to be woken after a turn: for a completion, or because the
@@ -345,42 +355,31 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     let (least, most) = patience(poller.mode);
     let mut patience = least;
     let mut notified = false;
+    let mut watching = Watching::new();
     while !poller.stop.load(Ordering::Acquire) {
-        // Look for as long as it pays.
-        if poller.try_driver().map(|driver| driver.polls()).is_none() {
+        // Look for as long as it pays; while it rests, as long as there is something.
+        let rests = poller.rests();
+        let look = |driver: Holds<'_, B>| {
+            if !rests {
+                driver.polls();
+            }
+        };
+        if poller.try_driver().map(look).is_none() {
             give_way().await;
             continue;
         }
-        let mut active_at = Instant::now();
-        let mut paid = false;
-        let quiet = if notified {
-            patience.max(NOTIFIED)
-        } else {
-            patience
+        let quiet = match (rests, notified) {
+            (true, _) => Duration::ZERO,
+            (false, true) => patience.max(NOTIFIED),
+            (false, false) => patience,
         };
-        let mut impatience = Impatience::default();
-        loop {
-            let Some(turn) = poller.try_turn(None)? else {
-                if poller.stop.load(Ordering::Acquire) {
-                    break;
-                }
-                give_way().await;
-                continue;
-            };
-            if turn.ended == Ended::Stopped {
-                // Who runs the guest was woken to end it.
-                return Ok(());
-            }
-            if turn.is_active() {
-                active_at = Instant::now();
-                paid = true;
-            } else if active_at.elapsed() > quiet || poller.stop.load(Ordering::Acquire) {
-                break;
-            }
-            impatience.look(poller);
-            watch(poller);
-            // Lets the reactor and the other sandboxes on this thread have their turn.
-            tokio::task::yield_now().await;
+        watching.begins();
+        let Some(paid) = look_until_quiet(poller, quiet).await? else {
+            // Who runs the guest was woken to end it.
+            return Ok(());
+        };
+        if !rests {
+            watching.ends(&poller.rest);
         }
         patience = if paid {
             (patience * 2).min(most)
@@ -401,12 +400,54 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     Ok(())
 }
 
+/// Takes turns until there was nothing to do for so long. Returns whether there was anything; `None` if the sandbox is to
+/// end.
+async fn look_until_quiet<B: Backend>(
+    poller: &Poller<B>,
+    quiet: Duration,
+) -> Result<Option<bool>, Violation> {
+    let mut active_at = Instant::now();
+    let mut paid = false;
+    let mut impatience = Impatience::default();
+    loop {
+        let Some(turn) = poller.try_turn(None)? else {
+            if poller.stop.load(Ordering::Acquire) {
+                return Ok(Some(paid));
+            }
+            give_way().await;
+            continue;
+        };
+        if turn.ended == Ended::Stopped {
+            return Ok(None);
+        }
+        if turn.is_active() {
+            active_at = Instant::now();
+            paid = true;
+        } else if active_at.elapsed() > quiet || poller.stop.load(Ordering::Acquire) {
+            return Ok(Some(paid));
+        }
+        impatience.look(poller);
+        watch(poller);
+        // Lets the reactor and the other sandboxes on this thread have their turn.
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Waits until somebody notifies the task, or an operation can go on or has. Returns whether it was
 /// notified.
 async fn sleep<B: Backend>(poller: &Poller<B>) -> Result<bool, Violation> {
     std::future::poll_fn(|context| {
         if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
             return Poll::Ready(Ok(true));
+        }
+        if poller.rests() && !poller.has_several {
+            // The task that runs the guest takes the turns: it is woken once for all that the reactor had at once, if the
+            // guest is parked, and else looks when the guest has left. Registered, then looked.
+            poller.ready.register(context.waker());
+            if poller.ready.is_some() && poller.parked.load(Ordering::Relaxed) {
+                poller.wake_runner();
+            }
+            return Poll::Pending;
         }
         match poller.try_turn(Some(context)) {
             // An operation went on, or will: its guest will want more.
