@@ -1,12 +1,12 @@
 //! `--no-jail`, and what the command itself keeps when it enters its jail.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::say::note;
+use super::streams::{bounded_text, regular};
 use wakebox::Policy;
 use wakebox::jail::Jail;
 
@@ -93,16 +93,10 @@ const SOURCES: usize = 4096;
 fn sources_of(guest: &Path) -> Vec<PathBuf> {
     let mut name = guest.as_os_str().to_owned();
     name.push(".d");
-    let mut list = String::new();
-    let read = fs::metadata(&name)
-        .and_then(|metadata| match metadata.is_file() {
-            true => File::open(&name),
-            false => Err(std::io::ErrorKind::InvalidInput.into()),
-        })
-        .and_then(|file| file.take(LONGEST_LIST).read_to_string(&mut list));
-    if read.is_err() {
+    let list = regular(Path::new(&name)).and_then(|file| bounded_text(file, LONGEST_LIST));
+    let Ok(list) = list else {
         return Vec::new();
-    }
+    };
     let sources = listed(&list).into_iter().take(SOURCES);
     let sources = sources.filter_map(|source| fs::canonicalize(source).ok());
     let is_source = |path: &PathBuf| {

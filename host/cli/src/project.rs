@@ -5,7 +5,7 @@
 //! something is to be one that somebody meant.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::say::remark;
+use super::streams::{bounded_text, regular};
 use super::style::Style;
 
 /// Its name.
@@ -48,7 +49,7 @@ impl Project {
     pub(super) fn in_folder(folder: &Path) -> Result<Self> {
         let file = folder.join(FILE);
         let said = || file.display().to_string();
-        let mut open = match File::open(&file) {
+        let open = match regular(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
                 "{} is a directory without a `{FILE}`: name a GUEST, which is a file that cargo has built",
                 folder.display()
@@ -63,11 +64,7 @@ impl Project {
                 file.display()
             );
         }
-        let mut text = String::new();
-        let read = open.by_ref().take(LONGEST + 1).read_to_string(&mut text);
-        if read.with_context(said)? as u64 > LONGEST {
-            bail!("{} is longer than 1 MiB", file.display());
-        }
+        let text = bounded_text(open, LONGEST).with_context(said)?;
         let lines: Lines = toml::from_str(&text).with_context(said)?;
         let project = Self {
             guest: folder.join(lines.guest),

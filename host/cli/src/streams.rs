@@ -1,12 +1,12 @@
 //! `-` where a file is named: standard input for what is read, standard output for what is written.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use wakebox::Policy;
+use anyhow::{Context as _, Result};
 use wakebox::trace::json::{ReadError, Reader};
+use wakebox::{Policy, units};
 
 /// Longest policy that is read from standard input, in bytes.
 const LONGEST_POLICY: u64 = 16 << 20;
@@ -22,12 +22,58 @@ const START: u64 = 8;
 /// The first bytes of a regular file, if it can be read. What is none is read but once, by who uses it.
 pub(super) fn start_of(path: &Path) -> Option<Vec<u8>> {
     let mut start = Vec::new();
-    let file = File::open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+    let file = regular(path).ok()?;
     file.take(START).read_to_end(&mut start).ok()?;
     Some(start)
+}
+
+/// A regular file, opened without waiting: a FIFO has nobody who writes, and a device has effects.
+///
+/// # Errors
+///
+/// What opening it says; it is something else than a file.
+pub(super) fn regular(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    // Looked at first, for opening a device may have effects; and once more, for it may have been replaced.
+    let what_it_is = |is_file: bool| match is_file {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    };
+    what_it_is(std::fs::metadata(path)?.is_file())?;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    what_it_is(file.metadata()?.is_file())?;
+    Ok(file)
+}
+
+/// All of it, unless it has more than so many bytes.
+///
+/// # Errors
+///
+/// What reading it says; it is longer.
+pub(super) fn bounded(from: impl Read, longest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(longest + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > longest {
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {}", units::bytes(longest)),
+        )),
+        false => Ok(bytes),
+    }
+}
+
+/// As [`bounded`], for a text.
+///
+/// # Errors
+///
+/// As there; it is not UTF-8.
+pub(super) fn bounded_text(from: impl Read, longest: u64) -> io::Result<String> {
+    let bytes = bounded(from, longest)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// A trace.
@@ -52,12 +98,7 @@ pub(super) fn policy(path: &Path) -> Result<Policy> {
     if !is_standard(path) {
         return Ok(Policy::from_file(path)?);
     }
-    let mut text = String::new();
-    let read = io::stdin()
-        .take(LONGEST_POLICY + 1)
-        .read_to_string(&mut text);
-    if read.context("cannot read the policy from standard input")? as u64 > LONGEST_POLICY {
-        bail!("the policy on standard input is longer than 16 MiB");
-    }
+    let text = bounded_text(io::stdin(), LONGEST_POLICY)
+        .context("cannot read the policy from standard input")?;
     Ok(Policy::from_toml(&text, path)?)
 }

@@ -1,14 +1,13 @@
 //! Guests that are template files, and `--key`.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use wakebox::template::FileOptions;
 use wakebox::{Guest, LimitKind, Limits, Template};
 
-use super::streams::start_of;
+use super::streams::{bounded, start_of};
 
 /// Longest key that is read, in bytes.
 const LONGEST_KEY: u64 = 4096;
@@ -52,14 +51,8 @@ impl KeyArgs {
             return Ok(options);
         };
         let unread = || format!("cannot read the key {}", path.display());
-        let mut key = Vec::new();
         let file = File::open(path).with_context(unread)?;
-        file.take(LONGEST_KEY + 1)
-            .read_to_end(&mut key)
-            .with_context(unread)?;
-        if key.len() as u64 > LONGEST_KEY {
-            bail!("{}: it has more than {LONGEST_KEY} bytes", unread());
-        }
+        let key = bounded(file, LONGEST_KEY).with_context(unread)?;
         options.key(key).with_context(unread)
     }
 

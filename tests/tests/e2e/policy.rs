@@ -197,6 +197,31 @@ fn a_folders_file_that_others_can_write_grants_nothing() {
 }
 
 #[test]
+fn a_folders_file_that_is_none_or_has_no_end_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, file) = (dir.path(), dir.path().join("wakebox.toml"));
+    // Nobody ever writes to it.
+    let made = Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    fails(
+        &in_folder(dir, &[]),
+        &["wakebox.toml", "not a regular file"],
+    );
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    fails(
+        &in_folder(dir, &[]),
+        &["wakebox.toml", "not a regular file"],
+    );
+    fs::remove_file(&file).unwrap();
+    let long = format!("guest = '{}'", "a".repeat(1 << 20));
+    fails(
+        &project(dir, &long, &[]),
+        &["wakebox.toml", "longer than 1 MiB"],
+    );
+}
+
+#[test]
 fn check_finds_what_cannot_be_granted() {
     let (_dir, file) = written("dirs = ['missing:/data']\nenv = ['WAKEBOX_NO_SUCH_VARIABLE']");
     fails(
