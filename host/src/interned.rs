@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A file's length, so that only those of equal length are compared, and its bytes.
-type Known = (usize, Weak<[u8]>);
+type Known = (usize, Weak<Vec<u8>>);
 
 /// Most files of the same length with which another is compared, the newest. There are more if
 /// somebody makes them to differ in the last byte: then they are held apart.
@@ -12,8 +12,8 @@ const MOST_COMPARED: usize = 8;
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 /// These bytes, shared with all who hold equal ones.
-pub(crate) fn interned(bytes: Vec<u8>) -> Arc<[u8]> {
-    let of_equal_length: Vec<Arc<[u8]>> = {
+pub(crate) fn interned(bytes: Vec<u8>) -> Arc<Vec<u8>> {
+    let of_equal_length: Vec<Arc<Vec<u8>>> = {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(_, held)| held.strong_count() > 0);
         let equal = known.iter().rev().filter(|(len, _)| *len == bytes.len());
@@ -24,7 +24,7 @@ pub(crate) fn interned(bytes: Vec<u8>) -> Arc<[u8]> {
     if let Some(equal) = of_equal_length.into_iter().find(|held| **held == *bytes) {
         return equal;
     }
-    let bytes: Arc<[u8]> = bytes.into();
+    let bytes = Arc::new(bytes);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.push((bytes.len(), Arc::downgrade(&bytes)));
     bytes

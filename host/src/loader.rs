@@ -55,7 +55,7 @@ pub struct Segment {
 /// A guest, parsed and checked, ready to be loaded any number of times.
 #[derive(Clone)]
 pub struct Image {
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
     name: Arc<str>,
     segments: Arc<[Segment]>,
     read_only_after: Range<u64>,
@@ -132,7 +132,7 @@ impl Image {
     }
 
     /// The file.
-    pub(crate) fn file(&self) -> &Arc<[u8]> {
+    pub(crate) fn file(&self) -> &Arc<Vec<u8>> {
         &self.bytes
     }
 

@@ -46,7 +46,7 @@ Look
                          turns; `--rounds N` is how often
 
 Check
-  test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, wasm,
+  test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, wasm, languages,
                          hw
       --install          fetch what `hw` needs first, as `hw-test --install` does
   hw-test [-- NAMES]     the end-to-end tests on AMD-V, emulated by QEMU; only those with

@@ -34,7 +34,7 @@ enum When {
     Beside,
 }
 
-const PARTS: [&str; 6] = ["lint", "doc", "unit", "e2e", "wasm", "hw"];
+const PARTS: [&str; 7] = ["lint", "doc", "unit", "e2e", "wasm", "languages", "hw"];
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let part = args.positional();
@@ -278,6 +278,18 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             when: When::InTurn,
         },
         Step {
+            part: "languages",
+            name: "WebAssembly of other languages",
+            needs: compilers_are_here,
+            commands: vec![with(
+                cargo(),
+                // A compiler that is compiled without optimizations takes minutes for Python.
+                "test --locked --release --manifest-path host/wasm/Cargo.toml --target-dir target \
+                 --test languages -- --ignored",
+            )],
+            when: When::InTurn,
+        },
+        Step {
             part: "doc",
             name: "documentation",
             needs: nothing,
@@ -304,6 +316,16 @@ fn steps(install: bool) -> Result<Vec<Step>> {
 
 fn skips_kvm() -> bool {
     std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1")
+}
+
+/// What `tests/guests/wasm` names, which nobody has to have.
+fn compilers_are_here() -> Result<()> {
+    kvm_is_not_skipped()?;
+    for program in ["componentize-py", "clang", "wasm-ld"] {
+        let found = Command::new(program).arg("--version").output();
+        found.with_context(|| format!("there is no {program}; see tests/guests/wasm"))?;
+    }
+    Ok(())
 }
 
 fn kvm_is_not_skipped() -> Result<()> {

@@ -71,6 +71,11 @@ impl Stacks {
         Ok(Self { head, free })
     }
 
+    /// How many there are.
+    pub(crate) fn count() -> Result<usize> {
+        Ok(read_head()?.stack_count as usize)
+    }
+
     /// Bytes of each.
     pub(crate) fn size(&self) -> usize {
         self.head.stack_size as usize

@@ -13,11 +13,14 @@ extern crate alloc;
 mod files;
 mod flight;
 mod head;
+mod http;
 mod image;
 mod imports;
 mod module;
 mod platform;
 mod preview1;
+mod serve;
+mod turns;
 mod values;
 mod wasi;
 
@@ -35,6 +38,9 @@ use self::wasi::State;
 
 /// Bytes of a fiber's stack that are WebAssembly's; the rest is for functions that it calls.
 const WASM_STACK: usize = 256 << 10;
+
+/// What the interface of a program is called, up to the version.
+const RUN: &str = "wasi:cli/run@0.2.";
 
 #[wakebox_guest::main]
 async fn main() -> i32 {
@@ -76,10 +82,22 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
             missing.join("\n  ")
         );
     }
+    let is_program = export(engine, component, RUN).is_some();
+    if let Some(handler) = export(engine, component, serve::HANDLER).filter(|_| !is_program) {
+        let most = image::Stacks::count()?;
+        return serve::run(engine, component, &linker, &handler, most).await;
+    }
     let mut store = Store::new(engine, State::default());
     let instance = linker.instantiate_async(&mut store, component).await?;
     let run = entry(engine, component, &instance, &mut store)?;
     call(&mut store, run).await
+}
+
+/// The export whose name begins so.
+fn export(engine: &Engine, component: &Component, start: &str) -> Option<String> {
+    let ty = component.component_type();
+    let mut names = ty.exports(engine).map(|(name, _)| name);
+    names.find(|name| name.starts_with(start)).map(String::from)
 }
 
 fn engine() -> Result<Engine> {
@@ -103,18 +121,14 @@ fn entry(
     instance: &Instance,
     store: &mut Store<State>,
 ) -> Result<Func> {
-    let exports: Vec<String> = component
-        .component_type()
-        .exports(engine)
-        .map(|(name, _)| name.into())
-        .collect();
-    let interface = exports
-        .iter()
-        .find(|name| name.starts_with("wasi:cli/run@0.2."));
-    let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, name));
+    let interface = export(engine, component, RUN);
+    let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, &name));
     let Some(run) = instance.get_export_index(&mut *store, interface.as_ref(), "run") else {
+        let exports = component.component_type();
+        let exports: Vec<_> = exports.exports(engine).map(|(name, _)| name).collect();
         bail!(
-            "the component exports neither wasi:cli/run@0.2 nor a function `run`, but {exports:?}"
+            "the component exports neither wasi:cli/run@0.2, nor a function `run`, nor \
+             wasi:http/incoming-handler@0.2, but {exports:?}"
         );
     };
     let Some(run) = instance.get_func(&mut *store, run) else {

@@ -1,9 +1,11 @@
-//! WASI 0.2: `cli`, `clocks`, `filesystem`, `io`, `random` and `sockets`. A function that is not provided ends the component with
+//! WASI 0.2: `cli`, `clocks`, `filesystem`, `http`, `io`, `random` and `sockets`. A function that is not provided ends the component with
 //! its name when it is called, as many are imported that are never called.
 
 mod cli;
 mod clocks;
+mod define;
 mod filesystem;
+pub(crate) mod http;
 mod random;
 mod sockets;
 
@@ -15,7 +17,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, Linker, LinkerInstance, Resource, ResourceTable, ResourceType,
 };
-use wasmtime::{Engine, Result, StoreContextMut, format_err};
+use wasmtime::{Engine, Result, format_err};
 use wasmtime_wasi_io::IoView;
 
 /// What belongs to one instance.
@@ -23,6 +25,13 @@ use wasmtime_wasi_io::IoView;
 pub(crate) struct State {
     table: ResourceTable,
     input: cli::Input,
+}
+
+impl State {
+    /// Puts something into the table that a component is to be given.
+    pub(crate) fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>> {
+        Ok(self.table.push(value)?)
+    }
 }
 
 impl IoView for State {
@@ -86,6 +95,8 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
         clocks::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("filesystem/") {
         filesystem::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("http/") {
+        http::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("random/") {
         random::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("sockets/") {
@@ -93,19 +104,6 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
     } else {
         Ok(())
     }
-}
-
-/// Defines a resource that lies in the table.
-fn resource<T: Send + 'static>(instance: &mut LinkerInstance<'_, State>, name: &str) -> Result<()> {
-    instance.resource(
-        name,
-        ResourceType::host::<T>(),
-        |mut cx: StoreContextMut<'_, State>, index| {
-            let table = &mut cx.data_mut().table;
-            table.delete(Resource::<T>::new_own(index))?;
-            Ok(())
-        },
-    )
 }
 
 /// Defines a function that only fails; one that is defined stays.

@@ -66,6 +66,11 @@ impl GuestArgs {
         &self.guest
     }
 
+    /// Where the guest may listen, as the options say.
+    pub(super) fn listens(&self) -> Vec<String> {
+        self.grants.listens()
+    }
+
     /// Puts what a folder's file says into the place of the folder. To be called before anything else.
     ///
     /// # Errors

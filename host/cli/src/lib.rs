@@ -23,6 +23,7 @@ mod refusals;
 mod run;
 mod runner;
 mod say;
+mod serve;
 mod signals;
 mod snapshot;
 mod streams;
@@ -80,6 +81,8 @@ enum Command {
     /// For cargo's `runner`: run a guest as `run` does, and what is no guest, as a test, on this host
     #[command(hide = true, name = "cargo-runner")]
     Runner(Box<run::Args>),
+    /// Let a WebAssembly component with `wasi:http/incoming-handler` answer HTTP requests
+    Serve(Box<serve::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),
     /// Run a guest until it is ready, and write a template from which others go on
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         say::be_quiet();
     }
     let result = match cli.command {
+        Command::Serve(args) => serve::run(*args),
         Command::Run(args) => run::run(*args),
         Command::Runner(args) => runner::run(*args),
         Command::Call(args) => call::run(*args),

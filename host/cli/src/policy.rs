@@ -74,6 +74,11 @@ impl Grants {
         self.policy.iter().map(PathBuf::as_path)
     }
 
+    /// Where the guest may listen, as the options say.
+    pub(super) fn listens(&self) -> Vec<String> {
+        self.allow_listen.iter().map(ToString::to_string).collect()
+    }
+
     /// Further policy files.
     pub(super) fn add_files(&mut self, files: Vec<PathBuf>) {
         self.policy.extend(files);

@@ -127,6 +127,11 @@ impl SandboxArgs {
         self.guest.path()
     }
 
+    /// As [`GuestArgs::listens`].
+    pub(super) fn listens(&self) -> Vec<String> {
+        self.guest.listens()
+    }
+
     /// As [`GuestArgs::settle`].
     ///
     /// # Errors
@@ -204,13 +209,21 @@ impl SandboxArgs {
     }
 }
 
-pub(super) fn run(mut args: Args) -> Result<ExitCode> {
-    args.sandbox.settle()?;
-    let mut wishes = args.sandbox.wishes(Stdout::Free)?;
-    let builder = args
-        .sandbox
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    run_with(args.sandbox, args.args)
+}
+
+/// Runs a guest with arguments to its end.
+///
+/// # Errors
+///
+/// It cannot be run.
+pub(super) fn run_with(mut sandbox: SandboxArgs, args: Vec<String>) -> Result<ExitCode> {
+    sandbox.settle()?;
+    let mut wishes = sandbox.wishes(Stdout::Free)?;
+    let builder = sandbox
         .into_jailed_builder(&mut wishes)?
-        .args(args.args)
+        .args(args)
         .stdin(Input::Inherit);
     let (sandbox, outcome, ()) = run_told(builder, std::future::pending(), |sandbox| {
         tasks::tell_if_it_serves(sandbox);

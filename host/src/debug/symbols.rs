@@ -27,8 +27,8 @@ const MOST_FRAMES: usize = 2048;
 /// Where the names of a guest's functions are found.
 pub(crate) struct Symbols {
     /// The guest's ELF file, and a file of its own for the debug information.
-    image: Arc<[u8]>,
-    separate: Option<Arc<[u8]>>,
+    image: Arc<Vec<u8>>,
+    separate: Option<Arc<Vec<u8>>>,
     /// How far above its link-time addresses the guest is loaded.
     bias: u64,
 }
@@ -85,7 +85,7 @@ impl Symbols {
     /// The same, with so much fuel.
     pub(crate) fn resolve_with(&self, fuel: &Fuel, addresses: &[u64]) -> Vec<Vec<Frame>> {
         let image = self.elf();
-        let separate = self.separate.as_deref().and_then(Elf::parse);
+        let separate = self.separate.as_ref().and_then(|file| Elf::parse(file));
         let source = separate.as_ref().or(image.as_ref());
         let linked = |address: u64| address.wrapping_sub(self.bias);
         // All but the first are return addresses: the call lies before them.
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn ones_own_lines_are_found() {
-        let file: Arc<[u8]> = std::fs::read("/proc/self/exe").unwrap().into();
+        let file = Arc::new(std::fs::read("/proc/self/exe").unwrap());
         let elf = Elf::parse(&file).unwrap();
         let own = elf.functions().find(|symbol| {
             demangle(&String::from_utf8_lossy(symbol.name())).ends_with("debug::symbols::demangle")

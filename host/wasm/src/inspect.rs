@@ -12,7 +12,7 @@ use crate::compile::{Kind, binary};
 
 /// The interfaces of WASI 0.2 that the runtime guest provides, and the option of `wakebox run` without which
 /// there is nothing behind one.
-const PROVIDED: [(&str, &str); 27] = [
+const PROVIDED: [(&str, &str); 29] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
     ("wasi:cli/stderr", ""),
@@ -27,6 +27,8 @@ const PROVIDED: [(&str, &str); 27] = [
     ("wasi:clocks/wall-clock", ""),
     ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
     ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
+    ("wasi:http/outgoing-handler", "--allow-connect HOST:PORT"),
+    ("wasi:http/types", ""),
     ("wasi:io/error", ""),
     ("wasi:io/poll", ""),
     ("wasi:io/streams", ""),
@@ -120,8 +122,13 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
         let name = resolve.name_world_key(key);
         let runs = name.starts_with("wasi:cli/run@0.2.")
             || matches!(item, WorldItem::Function(function) if function.name == "run");
-        has_run |= runs;
-        let what = if runs { ": the program" } else { "" };
+        let serves = name.starts_with("wasi:http/incoming-handler@0.2.");
+        has_run |= runs || serves;
+        let what = match (runs, serves) {
+            (true, _) => ": the program",
+            (_, true) => ": for `wakebox serve`",
+            _ => "",
+        };
         writeln!(report.exports, "  {name}{what}")?;
     }
     if !has_run {

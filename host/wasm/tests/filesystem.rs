@@ -8,7 +8,7 @@ use std::path::Path;
 
 use wakebox::Policy;
 
-use common::programs::Kind;
+use common::programs::{Kind, RUN};
 
 /// The errors of `wasi:filesystem`, as far as tests await them.
 const ERRORS: [(i32, &str); 12] = [
@@ -27,8 +27,10 @@ const ERRORS: [(i32, &str); 12] = [
 ];
 
 const FILES: Kind = Kind {
-    world: include_str!("components/files/world.wit"),
+    wit: include_str!("components/files/world.wit"),
+    world: None,
     library: include_str!("components/files/library.wat"),
+    function: RUN,
     errors: &ERRORS,
 };
 

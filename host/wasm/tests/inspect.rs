@@ -51,7 +51,7 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
           (import "wasi:cli/environment@0.2.3" (instance
             (export "initial-cwd" (func (result (option string))))))
           (import "wasi:sockets/ip-name-lookup@0.2.0" (instance (export "f" (func))))
-          (import "wasi:http/types@0.2.0" (instance (export "f" (func))))
+          (import "wasi:http/other@0.2.0" (instance (export "f" (func))))
           (import "wasi:clocks/wall-clock@0.3.0" (instance (export "now" (func (result u64))))))"#,
     );
     assert_eq!(
@@ -59,7 +59,7 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
         [
             "wasi:cli/environment@0.2.3: provided; what is there, --env NAME=VALUE grants",
             "wasi:sockets/ip-name-lookup@0.2.0: provided; what is there, --allow-resolve NAME grants",
-            "wasi:http/types@0.2.0: not provided: whoever calls it is ended",
+            "wasi:http/other@0.2.0: not provided: whoever calls it is ended",
             "wasi:clocks/wall-clock@0.3.0: not provided: whoever calls it is ended",
         ]
     );
@@ -67,10 +67,26 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
         below("missing for `wakebox run`", &said),
         [
             "wasi:cli/run@0.2, or a function `run`: there is no program",
-            "wasi:http/types@0.2.0",
+            "wasi:http/other@0.2.0",
             "wasi:clocks/wall-clock@0.3.0",
         ]
     );
+}
+
+#[test]
+fn a_component_that_answers_requests_is_to_be_served() {
+    let said = said(
+        r#"(component
+          (core module $m (func (export "f")))
+          (core instance $m (instantiate $m))
+          (func $f (canon lift (core func $m "f")))
+          (instance (export "wasi:http/incoming-handler@0.2.0") (export "handle" (func $f))))"#,
+    );
+    assert_eq!(
+        below("exports", &said),
+        ["wasi:http/incoming-handler@0.2.0: for `wakebox serve`"]
+    );
+    assert_eq!(below("missing for `wakebox run`", &said), ["nothing"]);
 }
 
 #[test]

@@ -9,11 +9,13 @@ use std::thread::{JoinHandle, spawn};
 
 use wakebox::Policy;
 
-use common::programs::Kind;
+use common::programs::{Kind, RUN};
 
 const SOCKETS: Kind = Kind {
-    world: include_str!("components/sockets/world.wit"),
+    wit: include_str!("components/sockets/world.wit"),
+    world: None,
     library: include_str!("components/sockets/library.wat"),
+    function: RUN,
     errors: &[
         (1, "access-denied"),
         (2, "not-supported"),

@@ -20,7 +20,8 @@ use self::types::{
     Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode,
     MetadataHash, NewTimestamp, OpenFlags, PathFlags,
 };
-use super::{State, resource};
+use super::State;
+use super::define::resource;
 use crate::files::{self, Open};
 use crate::platform::OneThread;
 

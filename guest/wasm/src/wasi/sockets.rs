@@ -14,14 +14,15 @@ use core::pin::Pin;
 
 use wakebox_guest::io::Status;
 use wakebox_guest::net;
-use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, Resource};
+use wasmtime::component::{LinkerInstance, Resource};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi_io::async_trait;
-use wasmtime_wasi_io::poll::{Pollable, subscribe};
+use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::Error as IoError;
 
 use self::types::{ErrorCode, IpAddress};
-use super::{State, resource};
+use super::State;
+use super::define::{Given, Held, Taken, method, method_of, pollable, resource};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -55,43 +56,6 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
         "udp-create-socket" => udp::create(instance),
         _ => Ok(()),
     }
-}
-
-/// What may be a resource, and be looked at by whoever has the table.
-trait Held: Send + 'static {}
-impl<T: Send + 'static> Held for T {}
-/// What a component may be given.
-trait Given: ComponentType + Lower + Send + 'static {}
-impl<T: ComponentType + Lower + Send + 'static> Given for T {}
-/// What a component may give.
-trait Taken: ComponentType + Lift + Send + 'static {}
-impl<T: ComponentType + Lift + Send + 'static> Taken for T {}
-
-// One piece of code for each set of types, and not for each function: `act` is a pointer.
-
-/// Defines a method without arguments.
-fn method<T: Held, R: Given>(
-    instance: &mut Linker<'_>,
-    name: &str,
-    act: fn(&mut T) -> R,
-) -> Result<()> {
-    instance.func_wrap(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
-        Ok((act(cx.data_mut().table.get_mut(&this)?),))
-    })
-}
-
-/// Defines a method with an argument.
-fn method_of<T: Held, A: Taken, R: Given>(
-    instance: &mut Linker<'_>,
-    name: &str,
-    act: fn(&mut T, A) -> Outcome<R>,
-) -> Result<()> {
-    instance.func_wrap(
-        name,
-        move |mut cx: Cx<'_>, (this, argument): (Resource<T>, A)| {
-            Ok((act(cx.data_mut().table.get_mut(&this)?, argument),))
-        },
-    )
 }
 
 /// Defines a method that is given the network and an address.
@@ -150,13 +114,6 @@ fn asking<T: Held, R: Given>(
     })
 }
 
-/// Defines `subscribe` of a resource.
-fn pollable<T: Pollable>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
-    instance.func_wrap(name, |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
-        Ok((subscribe(&mut cx.data_mut().table, this)?,))
-    })
-}
-
 /// What the host has no operation for: a setting that can be neither read nor made.
 fn no_setting<T: Held, V: Given + Taken + Default + PartialEq>(
     instance: &mut Linker<'_>,
@@ -168,7 +125,7 @@ fn no_setting<T: Held, V: Given + Taken + Default + PartialEq>(
         &alloc::format!("[method]{resource}.{name}"),
         |_| Err(ErrorCode::NotSupported),
     )?;
-    method_of::<T, V, ()>(
+    method_of::<T, V, Outcome<()>>(
         instance,
         &alloc::format!("[method]{resource}.set-{name}"),
         |_, value| {

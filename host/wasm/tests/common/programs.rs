@@ -11,27 +11,34 @@ use super::{sandbox, with_texts};
 
 /// What programs of a kind have in common.
 pub struct Kind {
-    /// Their world, the first of its package.
-    pub world: &'static str,
+    /// WIT, and in it their world, if there are several.
+    pub wit: &'static str,
+    pub world: Option<&'static str>,
     pub library: &'static str,
+    /// The function that they are: what stands before and behind their instructions.
+    pub function: (&'static str, &'static str),
     /// Errors, as numbers below zero say them: -1 is 0.
     pub errors: &'static [(i32, &'static str)],
 }
+
+/// The program of a component.
+pub const RUN: (&str, &str) = (
+    r#"(export "wasi:cli/run@0.2.0#run") (result i32)
+      (local $d i32) (local $f i32) (local $g i32)"#,
+    "(i32.const 0)",
+);
 
 impl Kind {
     /// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
     /// length.
     pub fn component(&self, program: &str) -> Vec<u8> {
         let (body, data) = with_texts(program);
-        let library = self.library;
-        let module = format!(
-            r#"(module {library} {data} (func (export "wasi:cli/run@0.2.0#run") (result i32)
-              (local $d i32) (local $f i32) (local $g i32) {body} (i32.const 0)))"#
-        );
+        let (library, (head, end)) = (self.library, self.function);
+        let module = format!("(module {library} {data} (func {head} {body} {end}))");
         let mut module = wat::parse_str(module).unwrap();
         let mut resolve = Resolve::default();
-        let package = resolve.push_str("world.wit", self.world).unwrap();
-        let world = resolve.select_world(&[package], None).unwrap();
+        let package = resolve.push_str("world.wit", self.wit).unwrap();
+        let world = resolve.select_world(&[package], self.world).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         let encoder = ComponentEncoder::default().module(&module).unwrap();
         encoder.validate(true).encode().unwrap()

@@ -17,12 +17,10 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream};
 
+use super::super::define::{method, method_of, pollable, resource};
 use super::streams::Connection;
 use super::types::{ErrorCode, Family, IpSocketAddress, Shutdown};
-use super::{
-    Acting, Cx, Linker, Outcome, acting, asking, method, method_of, method_with, no_setting,
-    pollable, resource,
-};
+use super::{Acting, Cx, Linker, Outcome, acting, asking, method_with, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -370,7 +368,7 @@ fn settings(instance: &mut Linker<'_>) -> Result<()> {
         socket.0.family
     })?;
     let name = "[method]tcp-socket.set-listen-backlog-size";
-    method_of::<Tcp, u64, ()>(instance, name, |socket, size| socket.0.set_backlog(size))?;
+    method_of::<Tcp, u64, Outcome<()>>(instance, name, |socket, size| socket.0.set_backlog(size))?;
     let name = "[method]tcp-socket.keep-alive-enabled";
     method::<Tcp, Outcome<bool>>(instance, name, |socket| Ok(socket.0.keep_alive.is_enabled))?;
     let name = "[method]tcp-socket.set-keep-alive-enabled";
@@ -391,7 +389,7 @@ fn settings(instance: &mut Linker<'_>) -> Result<()> {
     let name = "[method]tcp-socket.set-keep-alive-idle-time";
     acting::<Tcp, u64, ()>(instance, name, |socket, time| socket.0.set_idle_time(time))?;
     let name = "[method]tcp-socket.set-keep-alive-interval";
-    method_of::<Tcp, u64, ()>(instance, name, |_, time| match time {
+    method_of::<Tcp, u64, Outcome<()>>(instance, name, |_, time| match time {
         0 => Err(ErrorCode::InvalidArgument),
         _ => Ok(()),
     })?;

@@ -12,10 +12,9 @@ use wasmtime::{Result, ensure};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 
+use super::super::define::{method, method_of, pollable, resource};
 use super::types::{ErrorCode, Family, IpSocketAddress};
-use super::{
-    Acting, Cx, Linker, Outcome, asking, method, method_with, no_setting, pollable, resource,
-};
+use super::{Acting, Cx, Linker, Outcome, asking, method_with, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -297,7 +296,7 @@ async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()
 
 fn datagrams(instance: &mut Linker<'_>) -> Result<()> {
     let name = "[method]incoming-datagram-stream.receive";
-    super::method_of::<OneThread<Incoming>, u64, _>(instance, name, |incoming, most| {
+    method_of::<OneThread<Incoming>, u64, _>(instance, name, |incoming, most| {
         incoming.0.receive(most)
     })?;
     let name = "[method]incoming-datagram-stream.subscribe";

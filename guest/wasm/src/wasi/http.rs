@@ -1,0 +1,45 @@
+//! `wasi:http`: requests that come (`incoming-handler`, see `serve`), and requests that are made
+//! (`outgoing-handler`), over TCP and without TLS.
+
+mod bodies;
+mod fields;
+mod incoming;
+mod outgoing;
+mod types;
+
+pub(crate) use self::incoming::{IncomingRequest, Outparam, Request, ResponseOutparam, Slot};
+
+use self::types::ErrorCode;
+
+use wakebox_guest::io::Status;
+use wasmtime::component::{LinkerInstance, Resource};
+use wasmtime::{Result, StoreContextMut};
+use wasmtime_wasi_io::streams::Error as IoError;
+
+use super::State;
+
+type Cx<'a> = StoreContextMut<'a, State>;
+type Linker<'a> = LinkerInstance<'a, State>;
+/// A `result` without an error's type.
+type Done<T> = core::result::Result<T, ()>;
+type Outcome<T> = core::result::Result<T, ErrorCode>;
+
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
+    match interface {
+        "types" => {
+            fields::provide(instance)?;
+            incoming::provide(instance)?;
+            outgoing::provide(instance)?;
+            bodies::provide(instance)?;
+            instance.func_wrap(
+                "http-error-code",
+                |cx: Cx<'_>, (error,): (Resource<IoError>,)| {
+                    let error = cx.data().table.get(&error)?;
+                    Ok((error.downcast_ref::<Status>().copied().map(ErrorCode::from),))
+                },
+            )
+        }
+        "outgoing-handler" => outgoing::handler(instance),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,385 @@
+//! Responses that a component makes; requests that it makes, and what comes back.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use core::future::Future;
+use core::time::Duration;
+
+use wakebox_guest::io::Status;
+use wakebox_guest::net::TcpStream;
+use wakebox_guest::task::spawn_named;
+use wakebox_guest::time::timeout;
+use wasmtime::Result;
+use wasmtime::component::Resource;
+use wasmtime_wasi_io::async_trait;
+use wasmtime_wasi_io::poll::Pollable;
+
+use super::super::define::{
+    Given, Held, Taken, method, method_of, part, part_if, pollable, resource,
+};
+use super::bodies::{Incoming, IncomingBody, Outgoing, OutgoingBody};
+use super::fields::Fields;
+use super::types::{Method, Scheme};
+use super::{Cx, Done, ErrorCode, Linker, Outcome};
+use crate::files::status;
+use crate::flight::{self, Flight};
+use crate::http::{self, Body, Pipe, ResponseHead, Wire};
+use crate::platform::OneThread;
+
+/// A body that has been asked for, or may be.
+#[derive(Default)]
+pub(crate) struct Sent {
+    pipe: Rc<Pipe>,
+    is_taken: bool,
+}
+
+impl Sent {
+    fn body(&mut self) -> Option<OutgoingBody> {
+        let is_first = !core::mem::replace(&mut self.is_taken, true);
+        is_first.then(|| Outgoing::new(self.pipe.clone()))
+    }
+
+    /// What is written. A body that nobody has asked for is empty.
+    pub(crate) fn into_pipe(self) -> Rc<Pipe> {
+        if !self.is_taken {
+            self.pipe.finish(http::Fields::new());
+        }
+        self.pipe
+    }
+}
+
+/// A response that is to be sent.
+pub(crate) struct Response {
+    status: u16,
+    fields: Fields,
+    body: Sent,
+}
+
+pub(crate) type OutgoingResponse = OneThread<Response>;
+
+impl Response {
+    pub(crate) fn into_parts(self) -> (ResponseHead, Sent) {
+        let head = ResponseHead {
+            status: self.status,
+            fields: self.fields.entries,
+        };
+        (head, self.body)
+    }
+}
+
+struct Request {
+    method: Method,
+    target: Option<String>,
+    scheme: Option<Scheme>,
+    authority: Option<String>,
+    fields: Fields,
+    body: Sent,
+}
+
+type OutgoingRequest = OneThread<Request>;
+
+/// In nanoseconds.
+#[derive(Clone, Copy, Default)]
+struct Options {
+    connect: Option<u64>,
+    first_byte: Option<u64>,
+    between_bytes: Option<u64>,
+}
+
+/// What has come back.
+struct Answer {
+    status: u16,
+    fields: Fields,
+    body: Option<Rc<Body>>,
+}
+
+type IncomingResponse = OneThread<Answer>;
+
+struct Promise {
+    answer: Flight<OneThread<Answer>>,
+    is_taken: bool,
+}
+
+type FutureResponse = OneThread<Promise>;
+
+#[async_trait]
+impl Pollable for FutureResponse {
+    async fn ready(&mut self) {
+        OneThread(self.0.answer.landed()).await;
+    }
+}
+
+/// Whether a text may stand in the first line of a request.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl Request {
+    /// Makes the request; gives what will come back.
+    fn send(self, options: Options) -> Outcome<FutureResponse> {
+        if !matches!(self.scheme, None | Some(Scheme::Http)) {
+            return Err(ErrorCode::TlsProtocolError);
+        }
+        let authority = self.authority.filter(|authority| is_word(authority));
+        let authority = authority.ok_or(ErrorCode::HttpRequestUriInvalid)?;
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = match has_port {
+            true => authority.clone(),
+            false => format!("{authority}:80"),
+        };
+        let target = self.target.unwrap_or_else(|| "/".into());
+        let method = self.method.name().to_string();
+        let has_body = self.body.is_taken;
+        let encoded =
+            http::encode_request(&method, &target, &authority, &self.fields.entries, has_body);
+        let (head, framing) = encoded?;
+        let pipe = self.body.into_pipe();
+        let answer = async move {
+            let connected = TcpStream::connect(&address);
+            let stream = within(options.connect, async { connected.await.map_err(status) }).await?;
+            let _ = stream.set_nodelay(true).await;
+            let wire = Wire::new(stream);
+            let sends = wire.clone();
+            drop(spawn_named("request", async move {
+                // What goes wrong there, the answer tells.
+                let _ = http::send_body(&sends, head, framing, &pipe).await;
+                pipe.leave();
+            }));
+            within(options.first_byte, receive(wire, method)).await
+        };
+        Ok(OneThread(Promise {
+            answer: Flight::start(answer),
+            is_taken: false,
+        }))
+    }
+}
+
+async fn within<T>(
+    nanoseconds: Option<u64>,
+    act: impl Future<Output = flight::Result<T>>,
+) -> flight::Result<T> {
+    match nanoseconds {
+        None => act.await,
+        Some(time) => match timeout(Duration::from_nanos(time), act).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Status::TimedOut),
+        },
+    }
+}
+
+async fn receive(wire: Rc<Wire>, method: String) -> flight::Result<OneThread<Answer>> {
+    loop {
+        let head = wire.head(ResponseHead::parse).await?;
+        let head = head.ok_or(Status::UnexpectedEof)?;
+        // Those come before the answer.
+        if matches!(head.status, 100 | 102 | 103) {
+            continue;
+        }
+        let framing = head.framing(&method)?;
+        return Ok(OneThread(Answer {
+            status: head.status,
+            fields: Fields::fixed(head.fields),
+            body: Some(Body::new(wire, framing)),
+        }));
+    }
+}
+
+pub(super) fn handler(instance: &mut Linker<'_>) -> Result<()> {
+    instance.func_wrap(
+        "handle",
+        |mut cx: Cx<'_>,
+         (request, options): (Resource<OutgoingRequest>, Option<Resource<Options>>)| {
+            let table = &mut cx.data_mut().table;
+            let request = table.delete(request)?.0;
+            let options = options.map(|options| table.delete(options)).transpose()?;
+            Ok((match request.send(options.unwrap_or_default()) {
+                Ok(future) => Ok(table.push(future)?),
+                Err(code) => Err(code),
+            },))
+        },
+    )
+}
+
+/// Defines a pair of methods that get and set a part.
+fn property<T: Held, V: Given + Taken>(
+    instance: &mut Linker<'_>,
+    resource: &str,
+    name: &str,
+    get: fn(&mut T) -> V,
+    set: fn(&mut T, V) -> Done<()>,
+) -> Result<()> {
+    method(instance, &format!("[method]{resource}.{name}"), get)?;
+    method_of(instance, &format!("[method]{resource}.set-{name}"), set)
+}
+
+pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
+    resource::<OutgoingResponse>(instance, "outgoing-response")?;
+    resource::<OutgoingRequest>(instance, "outgoing-request")?;
+    resource::<Options>(instance, "request-options")?;
+    resource::<FutureResponse>(instance, "future-incoming-response")?;
+    resource::<IncomingResponse>(instance, "incoming-response")?;
+    responses(instance)?;
+    requests(instance)?;
+    options(instance)?;
+    answers(instance)
+}
+
+fn responses(instance: &mut Linker<'_>) -> Result<()> {
+    instance.func_wrap(
+        "[constructor]outgoing-response",
+        |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
+            let table = &mut cx.data_mut().table;
+            let response = Response {
+                status: 200,
+                fields: table.delete(fields)?,
+                body: Sent::default(),
+            };
+            Ok((table.push(OneThread(response))?,))
+        },
+    )?;
+    property::<OutgoingResponse, u16>(
+        instance,
+        "outgoing-response",
+        "status-code",
+        |response| response.0.status,
+        |response, status| match status {
+            100..=999 => {
+                response.0.status = status;
+                Ok(())
+            }
+            _ => Err(()),
+        },
+    )?;
+    let name = "[method]outgoing-response.headers";
+    part::<OutgoingResponse, Fields>(instance, name, |response| {
+        Fields::fixed(response.0.fields.entries.clone())
+    })?;
+    let name = "[method]outgoing-response.body";
+    part_if::<OutgoingResponse, OutgoingBody>(instance, name, |response| response.0.body.body())
+}
+
+fn requests(instance: &mut Linker<'_>) -> Result<()> {
+    const NAME: &str = "outgoing-request";
+    instance.func_wrap(
+        "[constructor]outgoing-request",
+        |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
+            let table = &mut cx.data_mut().table;
+            let request = Request {
+                method: Method::Get,
+                target: None,
+                scheme: None,
+                authority: None,
+                fields: table.delete(fields)?,
+                body: Sent::default(),
+            };
+            Ok((table.push(OneThread(request))?,))
+        },
+    )?;
+    property::<OutgoingRequest, Method>(
+        instance,
+        NAME,
+        "method",
+        |request| request.0.method.clone(),
+        |request, method| {
+            let is_method = is_word(method.name());
+            request.0.method = method;
+            is_method.then_some(()).ok_or(())
+        },
+    )?;
+    property::<OutgoingRequest, Option<String>>(
+        instance,
+        NAME,
+        "path-with-query",
+        |request| request.0.target.clone(),
+        |request, target| {
+            let is_target = target.as_deref().is_none_or(is_word);
+            request.0.target = target.filter(|_| is_target);
+            is_target.then_some(()).ok_or(())
+        },
+    )?;
+    property::<OutgoingRequest, Option<Scheme>>(
+        instance,
+        NAME,
+        "scheme",
+        |request| request.0.scheme.clone(),
+        |request, scheme| {
+            request.0.scheme = scheme;
+            Ok(())
+        },
+    )?;
+    property::<OutgoingRequest, Option<String>>(
+        instance,
+        NAME,
+        "authority",
+        |request| request.0.authority.clone(),
+        |request, authority| {
+            let is_authority = authority.as_deref().is_none_or(is_word);
+            request.0.authority = authority.filter(|_| is_authority);
+            is_authority.then_some(()).ok_or(())
+        },
+    )?;
+    part::<OutgoingRequest, Fields>(instance, "[method]outgoing-request.headers", |request| {
+        Fields::fixed(request.0.fields.entries.clone())
+    })?;
+    part_if::<OutgoingRequest, OutgoingBody>(instance, "[method]outgoing-request.body", |request| {
+        request.0.body.body()
+    })
+}
+
+fn options(instance: &mut Linker<'_>) -> Result<()> {
+    const NAME: &str = "request-options";
+    instance.func_wrap("[constructor]request-options", |mut cx: Cx<'_>, ()| {
+        Ok((cx.data_mut().table.push(Options::default())?,))
+    })?;
+    macro_rules! time {
+        ($name:literal, $field:ident) => {
+            property::<Options, Option<u64>>(
+                instance,
+                NAME,
+                $name,
+                |options| options.$field,
+                |options, time| {
+                    options.$field = time;
+                    Ok(())
+                },
+            )
+        };
+    }
+    time!("connect-timeout", connect)?;
+    time!("first-byte-timeout", first_byte)?;
+    time!("between-bytes-timeout", between_bytes)
+}
+
+fn answers(instance: &mut Linker<'_>) -> Result<()> {
+    pollable::<FutureResponse>(instance, "[method]future-incoming-response.subscribe")?;
+    instance.func_wrap(
+        "[method]future-incoming-response.get",
+        |mut cx: Cx<'_>, (this,): (Resource<FutureResponse>,)| {
+            let table = &mut cx.data_mut().table;
+            let future = &mut table.get_mut(&this)?.0;
+            if future.is_taken {
+                return Ok((Some(Done::<Outcome<Resource<IncomingResponse>>>::Err(())),));
+            }
+            let Some(answer) = future.answer.take() else {
+                return Ok((None,));
+            };
+            future.is_taken = true;
+            Ok((Some(Ok(match answer {
+                Ok(answer) => Ok(table.push(answer)?),
+                Err(status) => Err(status.into()),
+            })),))
+        },
+    )?;
+    let name = "[method]incoming-response.status";
+    method::<IncomingResponse, u16>(instance, name, |answer| answer.0.status)?;
+    let name = "[method]incoming-response.headers";
+    part::<IncomingResponse, Fields>(instance, name, |answer| answer.0.fields.clone())?;
+    let name = "[method]incoming-response.consume";
+    part_if::<IncomingResponse, IncomingBody>(instance, name, |answer| {
+        answer.0.body.take().map(Incoming::new)
+    })
+}

@@ -1,0 +1,392 @@
+//! Components that answer HTTP, and components that ask.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::spawn;
+
+use tokio::io::{AsyncBufReadExt, duplex};
+use tokio::task::JoinHandle;
+use wakebox::{Handle, Outcome, Output, Policy};
+
+use common::programs::{Kind, RUN};
+use common::sandbox;
+
+const SERVER: Kind = Kind {
+    wit: include_str!("components/http/world.wit"),
+    world: Some("server"),
+    library: include_str!("components/http/server.wat"),
+    function: (
+        r#"(export "wasi:http/incoming-handler@0.2.0#handle") (param $request i32) (param $to i32)"#,
+        "",
+    ),
+    errors: &[],
+};
+
+const CLIENT: Kind = Kind {
+    wit: include_str!("components/http/world.wit"),
+    world: Some("client"),
+    library: include_str!("components/http/client.wat"),
+    function: RUN,
+    errors: &[
+        (2, "destination-not-found"),
+        (6, "connection-refused"),
+        (12, "TLS-protocol-error"),
+        (15, "HTTP-request-denied"),
+        (19, "HTTP-request-URI-invalid"),
+        (25, "HTTP-response-incomplete"),
+        (35, "HTTP-protocol-error"),
+        (100, "invalid-syntax"),
+        (101, "forbidden"),
+    ],
+};
+
+/// A component that serves, until it is killed.
+struct Serving {
+    port: u16,
+    handle: Handle,
+    run: JoinHandle<(Outcome, Vec<String>)>,
+}
+
+impl Serving {
+    async fn start(program: &str, args: &[&str]) -> Self {
+        let (builder, ..) = sandbox(SERVER.component(program));
+        let (said, hears) = duplex(1 << 16);
+        let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
+        let builder = builder.policy(policy).stderr(Output::writer(said));
+        let mut sandbox = builder
+            .args(args.iter().copied().chain(["127.0.0.1:0"]))
+            .build()
+            .unwrap();
+        let handle = sandbox.handle();
+        let mut lines = tokio::io::BufReader::new(hears).lines();
+        let run = tokio::spawn(async move { sandbox.run().await.unwrap() });
+        let first = lines.next_line().await.unwrap().unwrap();
+        let port = first.strip_prefix("serving on http://127.0.0.1:").unwrap();
+        let port = port.parse().unwrap();
+        let run = tokio::spawn(async move {
+            let mut said = Vec::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                said.push(line);
+            }
+            (run.await.unwrap(), said)
+        });
+        Self { port, handle, run }
+    }
+
+    /// A conversation with it, on a thread of its own.
+    async fn talk<T: Send + 'static>(&self, talk: impl FnOnce(u16) -> T + Send + 'static) -> T {
+        let port = self.port;
+        tokio::task::spawn_blocking(move || talk(port))
+            .await
+            .unwrap()
+    }
+
+    /// What it has said.
+    async fn end(self) -> Vec<String> {
+        self.handle.kill();
+        let (outcome, said) = self.run.await.unwrap();
+        assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
+        said
+    }
+}
+
+/// A connection on which requests are made.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn to(port: u16) -> Self {
+        Self(BufReader::new(
+            TcpStream::connect(("127.0.0.1", port)).unwrap(),
+        ))
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().into()
+    }
+
+    /// The lines of a head.
+    fn head(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.line() {
+                line if line.is_empty() => return lines,
+                line => lines.push(line),
+            }
+        }
+    }
+
+    /// The next chunk of a body; an empty one is its end.
+    fn chunk(&mut self) -> String {
+        let length = usize::from_str_radix(&self.line(), 16).unwrap();
+        let mut bytes = vec![0; length];
+        self.0.read_exact(&mut bytes).unwrap();
+        assert_eq!(self.line(), "");
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Asks, and gives the status line and the body in chunks.
+    fn ask(&mut self, request: &str) -> (String, String) {
+        self.send(request);
+        let head = self.head();
+        let mut body = String::new();
+        loop {
+            match self.chunk() {
+                chunk if chunk.is_empty() => return (head[0].clone(), body),
+                chunk => body += &chunk,
+            }
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+const COUNTS: &str = "
+    (call $header <x-kind> <test>)
+    (call $begin (local.get $to) (i32.const 201))
+    (call $put-path (local.get $request))
+    (call $put < >)
+    (call $put-header (local.get $request) <X-Mine>)
+    (call $put-count)
+    (call $finish)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_answers_and_each_request_has_an_instance_of_its_own() {
+    let serving = Serving::start(COUNTS, &[]).await;
+    let heard = serving
+        .talk(|port| {
+            let mut client = Client::to(port);
+            client.send("GET /a?b HTTP/1.1\r\nHost: x\r\nx-mine: yes\r\n\r\n");
+            let head = client.head();
+            let body = [client.chunk(), client.chunk()].concat();
+            let again = client.ask("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+            client.send("GET /d HTTP/1.0\r\n\r\n");
+            (head, body, again, client.rest())
+        })
+        .await;
+    let (head, body, again, last) = heard;
+    assert_eq!(head[0], "HTTP/1.1 201 Created");
+    assert!(head.contains(&"x-kind: test".into()), "{head:?}");
+    assert_eq!(body, "/a?b yes0");
+    assert_eq!(again, ("HTTP/1.1 201 Created".into(), "/c 0".into()));
+    let (head, body) = last.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("connection: close"), "{head}");
+    assert_eq!(body, "/d 0");
+    assert!(serving.end().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_may_answer_several_requests() {
+    let serving = Serving::start(COUNTS, &["--reuse", "2"]).await;
+    let heard = serving
+        .talk(|port| {
+            let mut client = Client::to(port);
+            [(); 3].map(|()| client.ask("GET / HTTP/1.1\r\n\r\n").1)
+        })
+        .await;
+    assert_eq!(heard, ["/ 0", "/ 1", "/ 0"]);
+    serving.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_streamed_and_requests_go_on_at_once() {
+    let echo = "
+        (call $begin (local.get $to) (i32.const 200))
+        (call $echo (local.get $request))
+        (call $finish)";
+    let serving = Serving::start(echo, &[]).await;
+    let heard = serving
+        .talk(|port| {
+            let mut clients: Vec<_> = (0..6).map(|_| Client::to(port)).collect();
+            // Each has answered a part of a body that has not ended.
+            for client in &mut clients {
+                client.send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n");
+                client.head();
+                assert_eq!(client.chunk(), "one");
+            }
+            let end = |client: &mut Client| {
+                client.send("5\r\n, two\r\n0\r\nx-trailer: 1\r\n\r\n");
+                let chunk = client.chunk();
+                assert_eq!(client.chunk(), "");
+                // And the connection has another.
+                client.send("POST / HTTP/1.1\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+                assert_eq!(client.head(), ["HTTP/1.1 100 Continue"]);
+                client.send("more");
+                client.head();
+                chunk + &client.chunk()
+            };
+            clients.iter_mut().rev().map(end).collect::<Vec<_>>()
+        })
+        .await;
+    assert_eq!(heard, [", twomore"; 6]);
+    assert!(serving.end().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_harms_one_request_and_what_is_no_request_is_refused() {
+    let serving = Serving::start("(unreachable)", &[]).await;
+    let heard = serving
+        .talk(|port| {
+            let requests = [
+                "GET /trap HTTP/1.1\r\n\r\n",
+                "nonsense\r\n\r\n",
+                "GET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+                "GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+                "GET / HTTP/1.1\r\ncontent-length: +1\r\n\r\n",
+            ];
+            requests.map(|request| {
+                let mut client = Client::to(port);
+                client.send(request);
+                client.rest().lines().next().unwrap_or_default().to_owned()
+            })
+        })
+        .await;
+    let bad = "HTTP/1.1 400 Bad Request";
+    let expected = ["HTTP/1.1 500 Internal Server Error", bad, bad, bad, bad];
+    assert_eq!(heard, expected);
+    let said = serving.end().await;
+    assert!(said[0].starts_with("error: GET /trap: "), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.contains("unreachable")),
+        "{said:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_wants_to_know_where() {
+    let (builder, _, err) = sandbox(SERVER.component(COUNTS));
+    assert_eq!(common::end_of(builder).await, Outcome::Exit(1));
+    assert!(
+        err.text().contains("wakebox serve app.wasm --allow-listen"),
+        "{}",
+        err.text()
+    );
+}
+
+/// A server that gives these answers, each to a connection, and tells what it was asked.
+fn answering(answers: &'static [&'static str]) -> (u16, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = spawn(move || {
+        let answer = |answer: &&str| {
+            let mut peer = BufReader::new(listener.accept().unwrap().0);
+            let mut asked = String::new();
+            while !asked.ends_with("\r\n\r\n") {
+                peer.read_line(&mut asked).unwrap();
+            }
+            if asked.contains("chunked") {
+                while !asked.ends_with("\r\n0\r\n\r\n") {
+                    peer.read_line(&mut asked).unwrap();
+                }
+            }
+            peer.get_mut().write_all(answer.as_bytes()).unwrap();
+            asked
+        };
+        answers.iter().map(answer).collect()
+    });
+    (port, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_asks_and_hears_what_is_answered() {
+    let (port, server) = answering(&[
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n3\r\nno \r\n4\r\npage\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\nto the end",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "something else\r\n\r\n",
+    ]);
+    let fetch = |scheme: u32, method: u32| {
+        format!(
+            "(call $say (call $fetch (call $send (call $to <127.0.0.1:{port}> (i32.const {scheme}) (i32.const {method})))))"
+        )
+    };
+    let program = format!(
+        "{} (local.set $f (call $send (call $with (call $to <127.0.0.1:{port}> (i32.const 0) (i32.const 2)))))
+        (call $put <a body>) (call $finish) (call $say (call $fetch (local.get $f)))
+        {} {} {} {} {}
+        (call $say (call $fetch (call $send (call $to <> (i32.const 0) (i32.const 0)))))
+        (call $say (call $header <Host> <x>))
+        (call $say (call $header <a b> <x>))",
+        fetch(0, 0), fetch(0, 0), fetch(0, 1), fetch(0, 0), fetch(0, 0), fetch(1, 0)
+    );
+    let policy = Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap());
+    let said = CLIENT.said_with(policy, &program).await;
+    let expected = [
+        "hello",
+        "200",
+        "no page",
+        "404",
+        "to the end",
+        "200",
+        "200",
+        "HTTP-response-incomplete",
+        "HTTP-protocol-error",
+        "TLS-protocol-error",
+        "HTTP-request-URI-invalid",
+        "forbidden",
+        "invalid-syntax",
+    ];
+    // What is read at once is said at once, or in parts.
+    let words = |said: &[String]| said.concat();
+    assert_eq!(words(&said), expected.concat());
+    let asked = server.join().unwrap();
+    assert!(
+        asked[0].starts_with(&format!("GET /p HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n")),
+        "{asked:?}"
+    );
+    assert!(asked[1].starts_with("POST /p HTTP/1.1\r\n"), "{asked:?}");
+    assert!(
+        asked[1].ends_with("\r\n\r\n6\r\na body\r\n0\r\n\r\n"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_component_may_not_ask_it_does_not() {
+    let program = "(call $say (call $fetch (call $send (call $to <127.0.0.1:9> (i32.const 0) (i32.const 0)))))";
+    let said = CLIENT.said_with(Policy::new(), program).await;
+    assert_eq!(said, ["HTTP-request-denied"]);
+}
+
+#[test]
+fn the_command_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = folder.path().join("app.wasm");
+    std::fs::write(&app, SERVER.component(COUNTS)).unwrap();
+    let wakebox = Path::new(env!("CARGO_BIN_EXE_wakebox-wasm")).with_file_name("wakebox");
+    let serve = |options: &[&str]| {
+        let mut command = Command::new(&wakebox);
+        command.arg("serve").arg(&app).args(options);
+        command.env("XDG_CACHE_HOME", folder.path());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let said = serve(&[]).wait_with_output().unwrap().stderr;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("--allow-listen 127.0.0.1:8080"), "{said}");
+    let mut serving = serve(&["--allow-listen", "127.0.0.1:0", "--reuse", "5"]);
+    let mut line = String::new();
+    let mut said = BufReader::new(serving.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let port = line.trim_end().rsplit(':').next().unwrap().parse().unwrap();
+    let mut client = Client::to(port);
+    let bodies = [(); 2].map(|()| client.ask("GET /x HTTP/1.1\r\n\r\n").1);
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    assert_eq!(bodies, ["/x 0", "/x 1"]);
+}
