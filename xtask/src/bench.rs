@@ -14,7 +14,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let against = args.option::<PathBuf>("--against")?;
     let rounds = args.option::<usize>("--rounds")?;
     args.done()?;
-    guests::build_untraced()?;
+    guests::build_for_bench()?;
     let mut command = process::cargo();
     command.args(["run", "--quiet", "--release", "--package", "wakebox-tests"]);
     command.args(["--bin", "bench", "--"]);

@@ -83,15 +83,18 @@ pub(crate) fn build_as_tested(profile: Profile, package: &str, name: &str) -> Re
     process::check(&mut command)
 }
 
-/// Builds the guest that the benchmark compares those that can be watched with.
+/// Builds the guests that the benchmark alone runs: one that cannot be watched, and one with other executors.
 ///
 /// # Errors
 ///
 /// If cargo fails.
-pub(crate) fn build_untraced() -> Result<()> {
-    let mut command = cargo("build");
-    command.args(["--quiet", "--release", "--package", "wakebox-untraced"]);
-    process::check(&mut command)
+pub(crate) fn build_for_bench() -> Result<()> {
+    for package in ["wakebox-untraced", "wakebox-peers"] {
+        let mut command = cargo("build");
+        command.args(["--quiet", "--release", "--package", package]);
+        process::check(&mut command)?;
+    }
+    Ok(())
 }
 
 /// `cargo SUBCOMMAND` in the guests' own workspace, which lies beside ours.

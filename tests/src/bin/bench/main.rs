@@ -7,6 +7,7 @@ mod against;
 mod calls;
 mod cold;
 mod exchange;
+mod executors;
 mod files;
 mod footprint;
 mod limits;
@@ -52,7 +53,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 20] = [
+    let steps: [Step<'_>; 21] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -61,6 +62,7 @@ fn run() -> Result<()> {
         ("exits and operations", &|| {
             exchange::measure(&floor, &runtime)
         }),
+        ("executors", &|| executors::measure(&runtime)),
         ("limits", &|| limits::cost(&runtime)),
         ("kills", &limits::kills),
         ("upcalls", &urgent::measure),
