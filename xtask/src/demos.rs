@@ -26,6 +26,8 @@ pub(crate) enum Host {
     Command(fn(&[String]) -> Granted),
     /// The program of the same name in `host/examples`.
     Example,
+    /// The same, with the guest of another demo.
+    ExampleOf(&'static str),
 }
 
 /// What `wakebox run` must be told.
@@ -49,7 +51,7 @@ const PREEMPT: &str = "preempt";
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 16] = [
+pub(crate) const DEMOS: [Demo; 17] = [
     Demo {
         name: "sequential",
         package: "wakebox-demos-first",
@@ -135,6 +137,13 @@ pub(crate) const DEMOS: [Demo; 16] = [
         stats: false,
     },
     Demo {
+        name: "requests",
+        package: "wakebox-demos-first",
+        shows: "a web service of axum that takes a sandbox of a pool for each request",
+        host: Host::ExampleOf("callme"),
+        stats: false,
+    },
+    Demo {
         name: "c10k",
         package: "wakebox-demos-tasks",
         shows: "10,000 connections to one guest, and how long each waits; `-- COUNT SECONDS`",
@@ -165,6 +174,14 @@ pub(crate) const DEMOS: [Demo; 16] = [
 ];
 
 impl Demo {
+    /// The name of its guest.
+    pub(crate) fn guest(&self) -> &'static str {
+        match self.host {
+            Host::ExampleOf(guest) => guest,
+            Host::Command(_) | Host::Example => self.name,
+        }
+    }
+
     /// How its guest sleeps, unless an option says otherwise.
     pub(crate) fn wake(&self) -> &'static str {
         match self.name {

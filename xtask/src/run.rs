@@ -34,7 +34,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     if selftest && !["echo", "grep"].contains(&demo.name) {
         bail!("only `echo` and `grep` have a self-test");
     }
-    if is_timeline && matches!(demo.host, Host::Example) {
+    if is_timeline && !matches!(demo.host, Host::Command(_)) {
         bail!(
             "`{}` is run by a program of its own, which draws no timeline",
             demo.name
@@ -43,7 +43,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let guest = host.guest(&demo, is_debug)?;
     let wake = wake.as_deref().unwrap_or(demo.wake());
     let grant = match demo.host {
-        Host::Example => {
+        Host::Example | Host::ExampleOf(_) => {
             let mut command = host.example(demo.name)?;
             command.arg(guest).arg(wake).args(&args.rest);
             return Ok(process::exit_code(process::status(&mut command)?));
@@ -137,12 +137,12 @@ impl Built {
         };
         match self {
             Self::Demo => {
-                eprintln!("Building the guest `{}` ...", demo.name);
-                guests::build_one(profile, demo.package, demo.name)?;
+                eprintln!("Building the guest `{}` ...", demo.guest());
+                guests::build_one(profile, demo.package, demo.guest())?;
             }
-            Self::Dev => guests::build_as_tested(profile, demo.package, demo.name)?,
+            Self::Dev => guests::build_as_tested(profile, demo.package, demo.guest())?,
         }
-        guests::path(profile, demo.name)
+        guests::path(profile, demo.guest())
     }
 
     /// `wakebox run GUEST --wake MODE`, to which options may be added.

@@ -21,6 +21,7 @@ use wakebox_abi::op::CallForm;
 use wakebox_abi::status::Status;
 use wakebox_typed::{Typed, signature};
 
+use super::context::{Said, Slot};
 use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Kept};
 use crate::embedded::{Embedded, Home, Inside, Task, Theirs};
@@ -52,6 +53,7 @@ enum Function {
 pub struct HostContext {
     function: Arc<str>,
     state: Arc<Embedded<State>>,
+    context: Option<Said>,
 }
 
 impl HostContext {
@@ -76,6 +78,13 @@ impl HostContext {
                 std::any::type_name::<T>()
             )
         })
+    }
+
+    /// What the sandbox is used for, as [`Handle::set_context`](crate::Handle::set_context) was told last before
+    /// this call began: a request's number, a tenant. `None` if nothing, or something of another type.
+    #[must_use]
+    pub fn context<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.context.as_ref()?.theirs().downcast_ref()
     }
 }
 
@@ -287,6 +296,7 @@ struct Common {
     /// As the entries are.
     functions: Embedded<Vec<Function>>,
     state: Arc<Embedded<State>>,
+    context: Arc<Slot>,
     /// How long a call may take.
     limit: Option<Duration>,
     home: Home,
@@ -311,6 +321,7 @@ impl Callables {
             entries,
             functions: Embedded::new(all, home.clone()),
             state: Arc::new(Embedded::new(functions.state, home.clone())),
+            context: Arc::new(Slot::new(home.clone())),
             limit,
             home,
             account,
@@ -320,6 +331,11 @@ impl Callables {
     /// Host functions run in this runtime from now on, in this span.
     pub(crate) fn enter(&self, runtime: Handle, span: Span) {
         self.0.home.enter(runtime, span);
+    }
+
+    /// What whoever uses the sandbox says of itself.
+    pub(crate) fn context(&self) -> &Arc<Slot> {
+        &self.0.context
     }
 
     /// The runtime.
@@ -363,6 +379,7 @@ impl Found {
         HostContext {
             function: self.common.entries[self.index].name.clone(),
             state: self.common.state.clone(),
+            context: self.common.context.get(),
         }
     }
 
@@ -401,7 +418,7 @@ impl Found {
             };
             let mut items = function(self.context(), form, &input, self.account())?;
             Ok(Box::pin(async move {
-                if tell.send(Said::Open).await.is_err() {
+                if tell.send(Heard::Open).await.is_err() {
                     return Ok(());
                 }
                 loop {
@@ -410,7 +427,7 @@ impl Found {
                         return Ok(());
                     };
                     let item = item.and_then(|item| self.account().keep(item));
-                    if tell.send(Said::Item(item)).await.is_err() {
+                    if tell.send(Heard::Item(item)).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -444,7 +461,7 @@ impl Common {
 }
 
 /// What the task of a stream says.
-enum Said {
+enum Heard {
     /// The function has given a stream.
     Open,
     /// What the stream has given.
@@ -455,7 +472,7 @@ enum Said {
 pub(crate) struct ItemStream {
     /// None after the end.
     task: Option<Task<()>>,
-    said: mpsc::Receiver<Said>,
+    said: mpsc::Receiver<Heard>,
     wanted: Arc<Notify>,
     /// Whether an item was asked for and has not been taken.
     is_asked: bool,
@@ -475,8 +492,8 @@ impl ItemStream {
     /// The arguments are not what it takes, or it panicked.
     pub(crate) async fn opened(&mut self) -> Result<(), Status> {
         match self.hear().await {
-            Some(Said::Open) => Ok(()),
-            Some(Said::Item(item)) => item.map(drop),
+            Some(Heard::Open) => Ok(()),
+            Some(Heard::Item(item)) => item.map(drop),
             None => self.ended().await,
         }
     }
@@ -489,8 +506,8 @@ impl ItemStream {
         }
         loop {
             match self.hear().await {
-                Some(Said::Open) => {}
-                Some(Said::Item(item)) => {
+                Some(Heard::Open) => {}
+                Some(Heard::Item(item)) => {
                     self.is_asked = false;
                     return Some(item);
                 }
@@ -499,7 +516,7 @@ impl ItemStream {
         }
     }
 
-    async fn hear(&mut self) -> Option<Said> {
+    async fn hear(&mut self) -> Option<Heard> {
         self.said.recv().await
     }
 

@@ -5,6 +5,7 @@
 //! own errors are part of its result and arrive typed; what goes wrong with the call itself
 //! is a status.
 
+mod context;
 mod counted;
 pub(crate) mod guest;
 pub(crate) mod help;
@@ -14,6 +15,7 @@ mod set;
 #[cfg(test)]
 mod types;
 
+pub(crate) use self::context::Slot;
 use self::message::{Message, read};
 pub use self::set::HostFunctions;
 

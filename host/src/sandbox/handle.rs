@@ -9,6 +9,7 @@ use wakebox_vmm::signal::RunPage;
 use super::Sandbox;
 use super::tasks::Asked;
 use crate::account::Account;
+use crate::calls::Slot;
 use crate::calls::guest::Caller;
 use crate::meter::Meter;
 use crate::observe::OpCounts;
@@ -123,6 +124,8 @@ fn counted_by_guest(memory: &GuestMemory) -> GuestCounts {
 pub struct Handle {
     pub(super) live: Arc<Live>,
     caller: Caller,
+    /// Weak: the value is the sandbox's.
+    context: Weak<Slot>,
 }
 
 impl Handle {
@@ -145,6 +148,15 @@ impl Handle {
         self.live.stats()
     }
 
+    /// Says what the sandbox is used for from now on, in place of what was said before: a request's number, a
+    /// tenant. Host functions find it by its type with [`HostContext::context`](crate::HostContext::context), if
+    /// their call begins later; the guest learns nothing of it. Dropped with the sandbox; does nothing after that.
+    pub fn set_context<T: Send + Sync + 'static>(&self, value: T) {
+        if let Some(context) = self.context.upgrade() {
+            context.set(value);
+        }
+    }
+
     /// What calls functions that the guest exports.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -159,6 +171,7 @@ impl Sandbox {
         Handle {
             live: self.live.clone(),
             caller: self.caller(),
+            context: Arc::downgrade(self.callables.context()),
         }
     }
 

@@ -148,3 +148,22 @@ fn fork_has_clones_and_a_pool_answer_without_the_memory_of_a_cold_start() {
         assert!(kib < cold / 4, "{said}");
     }
 }
+
+#[kvm_test]
+fn requests_take_a_sandbox_each_whose_host_functions_know_the_tenant() {
+    let said = demo("requests", &["--once"]);
+    let expected = [
+        "plain/ann/tea: 200 ann: 250",
+        "plain/bob/tea: 200 bob: 250",
+        "plain/ann/hat: 404 hat",
+        // Who serves many at once does not know for whom.
+        "warm/ann/tea: 200 ann: 250",
+        "warm/bob/tea: 200 bob: 250",
+        "warm/ann/hat: 404 hat",
+        // And of the one before nothing is left.
+        "pooled/ann/tea: 200 ann: 200",
+        "pooled/bob/tea: 200 bob: 250",
+        "pooled/ann/hat: 404 hat",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}

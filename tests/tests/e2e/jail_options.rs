@@ -78,7 +78,9 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         ],
         "env" => one("KEY=value"),
         "allow-fn" => one("kv.*"),
-        "host-fn" => one("price=cat"),
+        // What is tried is the jail; there may be no shell.
+        "host-fn" if Path::new("/bin/sh").exists() => one("price=cat"),
+        "host-fn" => Vec::new(),
         "at" => ["parked", "call:sum=[40, 2]"]
             .map(|when| Some(when.into()))
             .into(),

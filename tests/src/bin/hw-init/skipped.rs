@@ -49,6 +49,15 @@ const SKIPPED: &[(&str, &str)] = &[
         "ends::gdb_opens_what_is_left_of_a_guest_that_was_called",
         NO_GDB,
     ),
+    ("host_fns::a_program_answers_a_guests_calls", NO_SHELL),
+    (
+        "host_fns::a_program_that_ends_or_answers_nonsense_is_named",
+        NO_SHELL,
+    ),
+    (
+        "host_fns::a_program_has_the_end_of_its_input_when_the_command_ends",
+        NO_SHELL,
+    ),
     ("names::", NO_SHELL),
     (
         "outside::a_new_guest_is_run_and_tested_as_the_readme_says",
