@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
 use wakebox_abi::memory::{Control, Word};
@@ -16,11 +16,11 @@ use wakebox_vmm::plan::{Plan, Sizes};
 use wakebox_vmm::system::System;
 
 use super::builder::{Builder, Guest};
-use super::cpu_time::CpuTime;
 use super::handle::Live;
 use super::instance::Instance;
 use super::processors::{Processors, Setup};
 use super::snapshot::{Resume, as_it_stands};
+use super::turns::Turns;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
@@ -185,10 +185,8 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         shares: 0,
         ended: false,
         keeps_machine: false,
-        computed: limits.time(LimitKind::CpuTime).map(|_| CpuTime::default()),
         limits,
-        left_at: None,
-        turn_began: Instant::now(),
+        turns: Turns::new(&limits),
         callables: host.callables,
         call_queue: host.call_queue,
         console: host.console,

@@ -22,9 +22,10 @@ mod serve;
 mod snapshot;
 mod tasks;
 mod termination;
+mod turns;
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wakebox_abi::memory::MappedControl;
 use wakebox_abi::wake::Mode;
@@ -33,12 +34,12 @@ use wakebox_vmm::machines::Lent;
 use wakebox_vmm::memory::{GuestMemory, Shared};
 
 pub use self::builder::{Builder, Guest};
-use self::cpu_time::CpuTime;
 pub use self::handle::Handle;
 use self::handle::Live;
 use self::processors::Processors;
 pub use self::running::Running;
 use self::snapshot::Resume;
+use self::turns::Turns;
 use crate::calls::guest::{CallQueue, Caller};
 use crate::calls::help::Help;
 use crate::calls::host::Callables;
@@ -98,12 +99,8 @@ pub struct Sandbox {
     ended: bool,
     /// Whether the guest could not give its machine away when it slept last.
     keeps_machine: bool,
-    /// Time on a processor in the guest, if that is limited.
-    computed: Option<CpuTime>,
-    /// When the guest was left last.
-    left_at: Option<Instant>,
-    /// When others on this thread had a turn last.
-    turn_began: Instant,
+    /// Those of the first processor.
+    turns: Turns,
     live: Arc<Live>,
     callables: Callables,
     call_queue: Arc<CallQueue>,

@@ -226,6 +226,11 @@ impl Processors {
         self.used.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    /// When the sandbox has begun to run.
+    fn began(&self) -> Instant {
+        self.run.get().map_or_else(Instant::now, |run| run.began)
+    }
+
     /// Keeps the clock page up to date, which all of them read.
     pub(super) fn refresh_clock(&self) {
         // Who finds another at it need not.

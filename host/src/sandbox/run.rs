@@ -183,24 +183,12 @@ impl Sandbox {
         } else if let Some(moment) = self.clocks.refresh() {
             self.memory.write_clock(&moment);
         }
-        let entered = Instant::now();
-        if let Some(left) = self.left_at {
-            self.live.run.in_host.add(entered - left);
-        }
-        if let Some(computed) = &mut self.computed {
-            computed.enter(entered);
-        }
+        let entered = self.turns.enters(&self.live.run);
         let exit = self.enter_vcpu(most);
-        let left = Instant::now();
-        if let Some(computed) = &mut self.computed {
-            let before = computed.used();
-            computed.leave(entered, left);
-            if let Some(processors) = &self.processors {
-                processors.has_used(computed.used() - before);
-            }
+        let used = self.turns.leaves(entered, &self.live.run);
+        if let Some(processors) = &self.processors {
+            processors.has_used(used);
         }
-        self.live.run.in_guest.add(left - entered);
-        self.left_at = Some(left);
         self.exited(&exit);
         exit
     }
@@ -243,32 +231,15 @@ impl Sandbox {
     ///
     /// The limit that is reached.
     fn turn_length(&self, began: Instant) -> Result<Duration, Limit> {
-        let mut most = self.quantum();
-        if let (Some(limit), Some(computed)) =
-            (self.limits.time(LimitKind::CpuTime), &self.computed)
-        {
-            let used = match &self.processors {
-                None => computed.used(),
-                Some(processors) => processors.used(),
-            };
-            match limit.checked_sub(used) {
-                None | Some(Duration::ZERO) => return Err(Limit::CpuTime(limit)),
-                Some(left) => most = most.min(left),
-            }
-        }
-        if let Some(limit) = self.limits.time(LimitKind::WallClock) {
-            let now = self.left_at.unwrap_or(began);
-            match limit.checked_sub(now - began) {
-                None | Some(Duration::ZERO) => return Err(Limit::WallClock(limit)),
-                Some(left) => most = most.min(left),
-            }
-        }
-        Ok(most)
+        let used = match &self.processors {
+            None => self.turns.used(),
+            Some(processors) => processors.used(),
+        };
+        self.turns.length(&self.limits, self.quantum(), used, began)
     }
 
     async fn drive(&mut self) -> Result<Outcome> {
-        let began = Instant::now();
-        self.turn_began = began;
+        let began = self.turns.begin();
         if let Some(resume) = self.resume.take()
             && let Err(violation) = self.resume(resume)
         {
@@ -382,7 +353,7 @@ impl Sandbox {
     /// was left meanwhile, and whether it was the guest that took the time or its driver.
     pub(super) async fn let_others_run(&mut self, after: Duration) {
         // Limits of time are looked at in between, so a long quantum is no excuse on this side.
-        if self.turn_began.elapsed() >= self.quantum().min(after) {
+        if self.turns.is_long(self.quantum().min(after)) {
             self.give_way().await;
         }
     }
@@ -399,8 +370,7 @@ impl Sandbox {
     async fn give_way(&mut self) {
         let gave = Instant::now();
         tokio::task::yield_now().await;
-        self.turn_began = Instant::now();
-        self.shares = match self.turn_began - gave > NOBODY {
+        self.shares = match self.turns.begin() - gave > NOBODY {
             true => SHARED_TURNS,
             false => self.shares.saturating_sub(1),
         };

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wakebox_abi::wake::Mode;
 
@@ -67,13 +67,13 @@ impl Sandbox {
         if !self.callables.home().let_begin().await {
             return Ok(());
         }
-        self.turn_began = Instant::now();
+        self.turns.begin();
         self.serve(false).await
     }
 
     /// Waits until there is a completion that the guest has not seen. Pending without a thread.
     pub(super) async fn park(&mut self, left: Left) -> Parked {
-        let asleep_since = self.left_at;
+        let asleep_since = self.turns.left_at();
         let mut pended = false;
         self.placement.parked();
         let parked = loop {
@@ -102,16 +102,13 @@ impl Sandbox {
                 parked => break parked,
             }
         };
-        let now = Instant::now();
-        let waited = asleep_since.map(|since| now - since);
+        let waited = asleep_since.map(|since| since.elapsed());
         self.placement.unparked(waited, pended);
         if pended {
             if let Some(drain) = self.drain() {
                 drain.resumed();
             }
-            self.live.run.parked.add(waited.unwrap_or_default());
-            self.left_at = Some(now);
-            self.turn_began = now;
+            self.turns.was_parked(&self.live.run);
         }
         parked
     }

@@ -3,21 +3,19 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wakebox_vmm::kick::Reasons;
 use wakebox_vmm::vcpu::{End, Exit};
 
-use super::super::cpu_time::CpuTime;
+use super::super::turns::Turns;
 use super::super::{DRIVER_QUANTUM, QUANTUM};
 use super::{Ending, Processors, lock};
 use crate::driver::placement::Placement;
 use crate::driver::{Ended, Violation};
 use crate::error::{Error, Result};
-use crate::limits::LimitKind;
 use crate::observe::{Drain, exit_reason};
 use crate::ops::TokioBackend;
-use crate::outcome::Limit;
 use crate::telemetry::{ExitTelemetry, Telemetry};
 use crate::template::Left;
 use crate::trace::ExitReason;
@@ -27,14 +25,10 @@ pub(super) struct Processor {
     all: Arc<Processors>,
     number: u32,
     placement: Placement<TokioBackend>,
-    computed: Option<CpuTime>,
     exits: ExitTelemetry,
     /// If somebody watches.
     drain: Option<Drain>,
-    /// When others on this thread had a turn last.
-    turn_began: Instant,
-    /// When the guest was left last.
-    left_at: Option<Instant>,
+    turns: Turns,
     /// Whether its task has come to an end of its own.
     has_ended: bool,
 }
@@ -51,20 +45,17 @@ impl Drop for Processor {
 
 impl Processor {
     pub(super) fn new(all: Arc<Processors>, number: u32) -> Self {
-        let limited = all.limits.time(LimitKind::CpuTime).is_some();
         let placement = lock(&all.placement).share();
         Self {
             placement: placement.expect("several processors share theirs"),
-            computed: limited.then(CpuTime::default),
             exits: Telemetry::exits(number),
             drain: all
                 .recorder
                 .as_ref()
                 .map(|recorder| Drain::new(recorder, &all.memory, number)),
+            turns: Turns::new(&all.limits),
             all,
             number,
-            turn_began: Instant::now(),
-            left_at: None,
             has_ended: false,
         }
     }
@@ -90,7 +81,10 @@ impl Processor {
             }
             self.let_sinks_catch_up().await;
             self.let_others_run(QUANTUM).await;
-            let most = self.turn_length().map_err(Ending::Limit)?;
+            let (limits, used) = (&self.all.limits, self.all.used());
+            let began = self.all.began();
+            let most = self.turns.length(limits, self.all.quantum, used, began);
+            let most = most.map_err(Ending::Limit)?;
             let Some(exit) = self.enter(most) else {
                 return Ok(());
             };
@@ -99,30 +93,6 @@ impl Processor {
             }
             self.let_tasks_begin().await.map_err(Ending::Violation)?;
         }
-    }
-
-    /// How long the guest may stay in its next turn.
-    fn turn_length(&self) -> Result<Duration, Limit> {
-        let mut most = self.all.quantum;
-        let began = self.all.run.get().map_or(self.turn_began, |run| run.began);
-        let limits = [
-            (
-                LimitKind::CpuTime,
-                self.all.used(),
-                Limit::CpuTime as fn(Duration) -> Limit,
-            ),
-            (LimitKind::WallClock, began.elapsed(), Limit::WallClock),
-        ];
-        for (kind, used, reached) in limits {
-            let Some(limit) = self.all.limits.time(kind) else {
-                continue;
-            };
-            match limit.checked_sub(used) {
-                None | Some(Duration::ZERO) => return Err(reached(limit)),
-                Some(left) => most = most.min(left),
-            }
-        }
-        Ok(most)
     }
 
     /// Enters the guest, unless all are stopped.
@@ -135,13 +105,7 @@ impl Processor {
         }
         let vcpu = place.vcpu.as_mut()?;
         let counts = all.live.of_other(self.number);
-        let entered = Instant::now();
-        if let Some(left) = self.left_at {
-            counts.in_host.add(entered - left);
-        }
-        if let Some(computed) = &mut self.computed {
-            computed.enter(entered);
-        }
+        let entered = self.turns.enters(counts);
         if all.herd.enters(self.number) {
             vcpu.interrupt();
         }
@@ -155,14 +119,7 @@ impl Processor {
             vcpu.enter(most)
         });
         all.herd.left(self.number);
-        let left = Instant::now();
-        if let Some(computed) = &mut self.computed {
-            let before = computed.used();
-            computed.leave(entered, left);
-            all.has_used(computed.used() - before);
-        }
-        counts.in_guest.add(left - entered);
-        self.left_at = Some(left);
+        all.has_used(self.turns.leaves(entered, counts));
         let reason = exit.as_ref().ok().map(exit_reason);
         if let Some(reason) = reason {
             counts.exited(reason);
@@ -230,7 +187,7 @@ impl Processor {
         if !self.all.home.let_begin().await {
             return Ok(());
         }
-        self.turn_began = Instant::now();
+        self.turns.begin();
         self.serve(false).await
     }
 
@@ -238,7 +195,6 @@ impl Processor {
     /// all are stopped.
     async fn park(&mut self, left: Left) -> Result<bool, Ending> {
         self.all.place(self.number).left = Some(left);
-        let asleep_since = self.left_at;
         let mut pended = false;
         let goes_on = loop {
             match poll_fn(|context| self.poll_sleep(context, &mut pended)).await? {
@@ -250,13 +206,7 @@ impl Processor {
         if let (true, Some(drain)) = (pended, &self.drain) {
             drain.resumed();
         }
-        let now = Instant::now();
-        if let Some(since) = asleep_since {
-            let counts = self.all.live.of_other(self.number);
-            counts.parked.add(now - since);
-        }
-        self.left_at = Some(now);
-        self.turn_began = now;
+        self.turns.was_parked(self.all.live.of_other(self.number));
         Ok(goes_on)
     }
 
@@ -309,13 +259,13 @@ impl Processor {
     }
 
     async fn let_others_run(&mut self, after: Duration) {
-        if self.turn_began.elapsed() >= self.all.quantum.min(after) {
+        if self.turns.is_long(self.all.quantum.min(after)) {
             self.give_way().await;
         }
     }
 
     async fn give_way(&mut self) {
         tokio::task::yield_now().await;
-        self.turn_began = Instant::now();
+        self.turns.begin();
     }
 }
