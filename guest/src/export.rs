@@ -48,8 +48,25 @@ const CALL: usize = 1024;
 /// Bytes of a reply that are sent at once.
 const PART: usize = 64 << 10;
 
-/// A call that has been read and not begun: it gives the serialized result.
-type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
+/// A call that has been read and not begun: it gives the serialized result, or nothing if that cannot be
+/// serialized.
+pub type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
+
+/// Functions that a guest finds out when it runs; see [`serve_with`].
+pub trait Functions {
+    /// All of them, in lines: name, colon, and types in words.
+    fn list(&self) -> String;
+
+    /// The types of one, in words, if there is one of that name.
+    fn signature(&self, name: &str) -> Option<String>;
+
+    /// Reads the arguments of a call, if there is a function of that name, and makes its future.
+    ///
+    /// # Errors
+    ///
+    /// They are others.
+    fn begin(&self, name: &str, format: Format, input: &[u8]) -> Option<Result<Call, Unread>>;
+}
 
 /// A function that the host may call by its name. Made by `#[wakebox_guest::export]`.
 #[doc(hidden)]
@@ -105,16 +122,28 @@ impl Export {
         })
     }
 
-    fn find(name: &[u8]) -> Option<&'static Self> {
-        Self::all().find(|export| export.name.as_bytes() == name)
+    fn find(name: &str) -> Option<&'static Self> {
+        Self::all().find(|export| export.name == name)
     }
+}
 
-    /// A line for each: its name and its types.
-    fn list() -> String {
-        let line = |export: &Self| format!("{}: {}", export.name, (export.signature)());
-        let mut lines: Vec<_> = Self::all().map(line).collect();
+/// The functions with `#[wakebox_guest::export]`.
+struct Own;
+
+impl Functions for Own {
+    fn list(&self) -> String {
+        let line = |export: &Export| format!("{}: {}", export.name, (export.signature)());
+        let mut lines: Vec<_> = Export::all().map(line).collect();
         lines.sort_unstable();
         lines.join("\n")
+    }
+
+    fn signature(&self, name: &str) -> Option<String> {
+        Export::find(name).map(|export| (export.signature)())
+    }
+
+    fn begin(&self, name: &str, format: Format, input: &[u8]) -> Option<Result<Call, Unread>> {
+        Export::find(name).map(|export| (export.begin)(format, input))
     }
 }
 
@@ -187,9 +216,18 @@ type UnderWay = Rc<RefCell<BTreeMap<u64, JoinHandle<()>>>>;
 ///
 /// Outside of a guest.
 pub async fn serve() {
+    serve_with(Rc::new(Own)).await;
+}
+
+/// As [`serve`], for functions that are known only when the guest runs.
+///
+/// # Panics
+///
+/// Outside of a guest.
+pub async fn serve_with(functions: Rc<dyn Functions>) {
     let under_way = UnderWay::default();
     let tasks: Vec<_> = (0..TASKS)
-        .map(|_| spawn_named("serve", take_calls(under_way.clone())))
+        .map(|_| spawn_named("serve", take_calls(functions.clone(), under_way.clone())))
         .collect();
     for task in tasks {
         let _ = task.await;
@@ -204,7 +242,7 @@ pub async fn serve() {
     }
 }
 
-async fn take_calls(under_way: UnderWay) {
+async fn take_calls(functions: Rc<dyn Functions>, under_way: UnderWay) {
     loop {
         let Ok(buf) = IoBuf::with_capacity(CALL).await else {
             return;
@@ -221,7 +259,7 @@ async fn take_calls(under_way: UnderWay) {
         match header.kind {
             CallKind::Call | CallKind::Json | CallKind::Typed | CallKind::Signature => {
                 let (name, input) = rest.split_at(rest.len().min(header.name_len as usize));
-                begin(header, name, input, &under_way);
+                begin(&functions, header, name, input, &under_way);
             }
             CallKind::Cancel => {
                 if let Some(call) = under_way.borrow_mut().remove(&header.call) {
@@ -233,48 +271,49 @@ async fn take_calls(under_way: UnderWay) {
 }
 
 /// Makes a task of a call.
-fn begin(header: CallHeader, name: &[u8], input: &[u8], under_way: &UnderWay) {
+fn begin(
+    functions: &Rc<dyn Functions>,
+    header: CallHeader,
+    name: &[u8],
+    input: &[u8],
+    under_way: &UnderWay,
+) {
     let call = header.call;
+    let reply = |kind, words: String| drop(spawn(answer(call, kind, words.into_bytes())));
     // No function is called so: they are all asked for.
     if header.kind == CallKind::Signature && name.is_empty() {
-        let words = Export::list().into_bytes();
-        drop(spawn(answer(call, ReplyKind::Result, words)));
-        return;
+        return reply(ReplyKind::Result, functions.list());
     }
-    let Some(export) = Export::find(name) else {
-        drop(spawn(answer(call, ReplyKind::NoSuchFunction, Vec::new())));
-        return;
+    let name = core::str::from_utf8(name).unwrap_or_default();
+    let Some(format) = Format::of(header.kind) else {
+        return match functions.signature(name) {
+            None => reply(ReplyKind::NoSuchFunction, String::new()),
+            Some(types) if header.kind == CallKind::Signature => reply(ReplyKind::Result, types),
+            Some(types) => reply(ReplyKind::BadInput, types),
+        };
     };
-    if header.kind == CallKind::Signature {
-        let words = (export.signature)().into_bytes();
-        drop(spawn(answer(call, ReplyKind::Result, words)));
-        return;
-    }
-    let format = Format::of(header.kind);
-    let reply = format.map_or(ReplyKind::Result, Format::reply);
-    let begun = match format {
-        Some(format) => (export.begin)(format, input),
-        None => Err(None),
-    };
-    let future = match begun {
-        Ok(future) => future,
-        Err(why) => {
+    let future = match functions.begin(name, format, input) {
+        None => return reply(ReplyKind::NoSuchFunction, String::new()),
+        Some(Ok(future)) => future,
+        Some(Err(why)) => {
             // The types, and behind a line end the reason.
-            let mut words = (export.signature)();
+            let mut words = functions.signature(name).unwrap_or_default();
             for part in why.iter().flat_map(|why| ["\n", why]) {
                 words.push_str(part);
             }
-            let answer = answer(call, ReplyKind::BadInput, words.into_bytes());
-            drop(spawn_named(export.name, answer));
-            return;
+            return reply(ReplyKind::BadInput, words);
         }
     };
+    let (functions, name) = (functions.clone(), name.to_string());
     let done = under_way.clone();
-    let task = spawn_named(export.name, async move {
+    let task = spawn_named(name.clone(), async move {
         match future.await {
-            Some(bytes) => answer(call, reply, bytes).await,
+            Some(bytes) => answer(call, format.reply(), bytes).await,
             // What cannot be serialized is no result.
-            None => answer(call, ReplyKind::BadInput, (export.signature)().into_bytes()).await,
+            None => {
+                let words = functions.signature(&name).unwrap_or_default();
+                answer(call, ReplyKind::BadInput, words.into_bytes()).await;
+            }
         }
         // Detaches this task; nobody takes the call back any more.
         drop(done.borrow_mut().remove(&call));

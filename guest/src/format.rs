@@ -10,10 +10,9 @@ use wakebox_abi::op::{CallKind, ReplyKind};
 use wakebox_typed::{Record, Typed, Watched};
 
 /// Why arguments cannot be read, if the format has words for it.
-pub(crate) type Unread = Option<String>;
+pub type Unread = Option<String>;
 
 /// How arguments and results are written.
-#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub enum Format {
     /// Postcard, a tuple of the arguments.
@@ -37,15 +36,33 @@ impl Format {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(self, input: &[u8]) -> Result<T, Unread> {
+        self.read_with(input, PhantomData::<T>)
+    }
+
+    /// Reads a value of a type that `seed` knows.
+    ///
+    /// # Errors
+    ///
+    /// It is of another.
+    pub fn read_with<S, T>(self, input: &[u8], seed: S) -> Result<T, Unread>
+    where
+        S: for<'de> DeserializeSeed<'de, Value = T>,
+    {
         match self {
-            Self::Postcard => read(input).ok_or(None),
-            Self::Typed => read_typed(input).ok_or(None),
+            Self::Postcard => read_with(input, seed).ok_or(None),
+            Self::Typed => read_typed_with(input, seed).ok_or(None),
             #[cfg(feature = "json")]
-            Self::Json => serde_json::from_slice(input).map_err(|error| Some(error.to_string())),
+            Self::Json => {
+                let mut reader = serde_json::Deserializer::from_slice(input);
+                let value = seed.deserialize(&mut reader);
+                let value = value.and_then(|value| reader.end().map(|()| value));
+                value.map_err(|error| Some(error.to_string()))
+            }
         }
     }
 
-    pub(crate) fn write<T: Serialize>(self, result: &T) -> Option<Vec<u8>> {
+    /// A result as it goes to the host; nothing if it cannot be written.
+    pub fn write<T: Serialize>(self, result: &T) -> Option<Vec<u8>> {
         match self {
             Self::Postcard => postcard::to_allocvec(result).ok(),
             Self::Typed => postcard::to_allocvec(&Typed(result)).ok(),
@@ -64,11 +81,13 @@ impl Format {
 }
 
 /// Reads a value, and nothing else: bytes behind it say that the value is of another type.
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Some(value),
-        _ => None,
-    }
+fn read_with<S, T>(bytes: &[u8], seed: S) -> Option<T>
+where
+    S: for<'de> DeserializeSeed<'de, Value = T>,
+{
+    let mut reader = postcard::Deserializer::from_bytes(bytes);
+    let value = seed.deserialize(&mut reader).ok()?;
+    matches!(reader.finalize(), Ok([])).then_some(value)
 }
 
 /// Reads a typed value, whose record says whether it is of this type.
@@ -76,7 +95,7 @@ pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     read_typed_with(bytes, PhantomData::<T>)
 }
 
-/// As [`read_typed`], for a type that `seed` knows.
+/// Reads a typed value of a type that `seed` knows; its record says whether it is.
 pub(crate) fn read_typed_with<S, T>(bytes: &[u8], seed: S) -> Option<T>
 where
     S: for<'de> DeserializeSeed<'de, Value = T>,

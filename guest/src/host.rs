@@ -29,7 +29,7 @@ use wakebox_abi::status::Status;
 use wakebox_typed::{Typed, signature};
 
 use crate::buf::IoBuf;
-use crate::format::{Format, Unread, read_typed, read_typed_with};
+use crate::format::{Format, Unread, read_typed};
 use crate::io::{Error, Result};
 use crate::net::OwnedHandle;
 use crate::op::Op;
@@ -70,16 +70,7 @@ where
     A: Serialize + ?Sized,
     S: for<'de> DeserializeSeed<'de, Value = R>,
 {
-    let read = |format, reply: &[u8]| match format {
-        #[cfg(feature = "json")]
-        Format::Json => {
-            let mut reader = serde_json::Deserializer::from_slice(reply);
-            let value = seed.deserialize(&mut reader);
-            let value = value.and_then(|value| reader.end().map(|()| value));
-            value.map_err(|error| Some(error.to_string()))
-        }
-        _ => read_typed_with(reply, seed).ok_or(None),
-    };
+    let read = |format: Format, reply: &[u8]| format.read_with(reply, seed);
     call_reading(function, input, || None, read).await
 }
 

@@ -157,7 +157,9 @@ pub mod task;
 pub mod time;
 
 #[cfg(feature = "calls")]
-pub use self::export::serve;
+pub use self::export::{Call, Functions, serve, serve_with};
+#[cfg(feature = "calls")]
+pub use self::format::{Format, Unread};
 pub use self::restore::{Restored, Snapshot, on_restore, restored, snapshot};
 pub use self::stats::{Stats, stats};
 pub use self::task::spawn;

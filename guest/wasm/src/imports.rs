@@ -48,7 +48,7 @@ pub(crate) async fn link(
     Ok(missing)
 }
 
-fn host_name(interface: Option<&str>, function: &str) -> String {
+pub(crate) fn host_name(interface: Option<&str>, function: &str) -> String {
     let Some(interface) = interface else {
         return function.into();
     };

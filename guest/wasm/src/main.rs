@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod called;
 mod files;
 mod flight;
 mod head;
@@ -89,8 +90,10 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
     }
     let mut store = Store::new(engine, State::default());
     let instance = linker.instantiate_async(&mut store, component).await?;
-    let run = entry(engine, component, &instance, &mut store)?;
-    call(&mut store, run).await
+    match entry(engine, component, &instance, &mut store)? {
+        Some(run) => call(&mut store, run).await,
+        None => called::run(engine, component, store, &instance).await,
+    }
 }
 
 /// The export whose name begins so.
@@ -114,27 +117,22 @@ fn engine() -> Result<Engine> {
     Engine::new(&config)
 }
 
-/// `run` of `wasi:cli/run`, or of the component itself.
+/// `run` of `wasi:cli/run`, or of the component itself, if there is one.
 fn entry(
     engine: &Engine,
     component: &Component,
     instance: &Instance,
     store: &mut Store<State>,
-) -> Result<Func> {
+) -> Result<Option<Func>> {
     let interface = export(engine, component, RUN);
     let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, &name));
     let Some(run) = instance.get_export_index(&mut *store, interface.as_ref(), "run") else {
-        let exports = component.component_type();
-        let exports: Vec<_> = exports.exports(engine).map(|(name, _)| name).collect();
-        bail!(
-            "the component exports neither wasi:cli/run@0.2, nor a function `run`, nor \
-             wasi:http/incoming-handler@0.2, but {exports:?}"
-        );
+        return Ok(None);
     };
     let Some(run) = instance.get_func(&mut *store, run) else {
         bail!("`run` is not a function");
     };
-    Ok(run)
+    Ok(Some(run))
 }
 
 /// Calls `run`, which has no arguments, and gives the exit code that its result stands for.

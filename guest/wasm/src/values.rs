@@ -9,6 +9,12 @@
 //! | `variant`, `enum` | an enum with its cases in their order |
 //! | `flags` | a struct with a `bool` for each, in their order |
 
+mod named;
+mod words;
+
+pub(crate) use self::named::Parameters;
+pub(crate) use self::words::Signature;
+
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -55,6 +61,15 @@ impl Serialize for Arguments<'_> {
     }
 }
 
+/// What a call gives: a value, or a unit.
+pub(crate) struct Results<'a>(pub(crate) &'a ComponentFunc, pub(crate) &'a [Val]);
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Perhaps(self.0.results().next(), self.1.first()).serialize(serializer)
+    }
+}
+
 /// A value and its type.
 struct Typed<'a>(&'a Type, &'a Val);
 
@@ -72,6 +87,9 @@ impl Serialize for Perhaps<'_> {
 
 impl Serialize for Typed<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() && named::is_named(self.0) {
+            return named::write(self.0, self.1, s);
+        }
         match (self.0, self.1) {
             (_, Val::Bool(value)) => s.serialize_bool(*value),
             (_, Val::S8(value)) => s.serialize_i8(*value),
@@ -160,6 +178,9 @@ impl<'de> DeserializeSeed<'de> for Expected {
 }
 
 fn read<'de, D: Deserializer<'de>>(ty: &Type, d: D) -> Result<Val, D::Error> {
+    if d.is_human_readable() && named::is_named(ty) {
+        return named::read(ty, d);
+    }
     Ok(match ty {
         Type::Bool => Val::Bool(Deserialize::deserialize(d)?),
         Type::S8 => Val::S8(Deserialize::deserialize(d)?),
@@ -192,7 +213,7 @@ impl<'de> Visitor<'de> for Of<'_> {
     type Value = Val;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of the function's type")
+        write!(f, "{}", words::Words(self.0))
     }
 
     fn visit_none<E>(self) -> Result<Val, E> {

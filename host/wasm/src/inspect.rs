@@ -123,10 +123,13 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
         let runs = name.starts_with("wasi:cli/run@0.2.")
             || matches!(item, WorldItem::Function(function) if function.name == "run");
         let serves = name.starts_with("wasi:http/incoming-handler@0.2.");
-        has_run |= runs || serves;
-        let what = match (runs, serves) {
-            (true, _) => ": the program",
-            (_, true) => ": for `wakebox serve`",
+        let is_function = matches!(item, WorldItem::Function(_));
+        let is_called = is_function || !name.starts_with("wasi:");
+        has_run |= runs || serves || is_called;
+        let what = match (runs, serves, is_called) {
+            (true, ..) => ": the program",
+            (_, true, _) => ": for `wakebox serve`",
+            (.., true) => ": for `wakebox call`",
             _ => "",
         };
         writeln!(report.exports, "  {name}{what}")?;

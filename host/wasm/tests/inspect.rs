@@ -90,6 +90,25 @@ fn a_component_that_answers_requests_is_to_be_served() {
 }
 
 #[test]
+fn functions_of_a_component_are_to_be_called() {
+    let said = said(
+        r#"(component
+          (core module $m (func (export "f")))
+          (core instance $m (instantiate $m))
+          (func $f (export "add") (canon lift (core func $m "f")))
+          (instance (export "my:app/texts@1.2.0") (export "same" (func $f))))"#,
+    );
+    assert_eq!(
+        below("exports", &said),
+        [
+            "add: for `wakebox call`",
+            "my:app/texts@1.2.0: for `wakebox call`"
+        ]
+    );
+    assert_eq!(below("missing for `wakebox run`", &said), ["nothing"]);
+}
+
+#[test]
 fn of_a_module_it_says_the_functions() {
     let hello = said(MODULE);
     assert!(
