@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod doctor;
 mod explain;
+mod gdb;
 mod guest;
 mod host_fn;
 mod inspect;
@@ -103,6 +104,8 @@ enum Command {
     Check(check::Args),
     /// Write the crate of a new guest
     New(new::Args),
+    /// Write a script for gdb: `wakebox tasks` lists there what the tasks in a crash dump wait for
+    GdbScript,
     /// Write a script with which a shell completes this command's words
     Completions(papers::Completions),
     /// Write manual pages, one for each subcommand, into a folder
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Timeline(args) => timeline::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
+        Command::GdbScript => Ok(gdb::run()),
         Command::Completions(args) => papers::completions(&args, Cli::command()),
         Command::Man(args) => papers::man(&args, Cli::command()),
         Command::Check(args) => check::run(&args),

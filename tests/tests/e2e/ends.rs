@@ -491,6 +491,40 @@ fn gdb_opens_what_is_left_of_a_panic_and_of_a_guest_that_was_stopped() {
 }
 
 #[kvm_test]
+fn gdb_lists_the_tasks_of_a_guest_and_what_each_waits_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = folder.path().join("wakebox.py");
+    std::fs::write(&script, wakebox(&["gdb-script"]).stdout).unwrap();
+    let source = format!("source {}", script.display());
+    let commands = [&*source, "wakebox tasks"];
+    let said = debugged(&guest("waits"), &[], &["locks"], &commands);
+    for expected in [
+        "`main` (1) waits for the end of task 2\n",
+        "`first` (2, spawned at ",
+        "`second` (3, spawned at ",
+    ] {
+        assert!(said.contains(expected), "expected `{expected}` in:\n{said}");
+    }
+    let locks = said.matches(") waits for another task: a lock").count();
+    assert_eq!(locks, 2, "{said}");
+    // As the command itself says, for a guest with several processors, and for one that lies.
+    let said = debugged(&guest("waits"), &["--timeout", "1s"], &["lies"], &commands);
+    assert!(!said.contains("Error"), "{said}");
+    let several = ["--limit", "processors=2", "--processors", "2"];
+    let said = debugged(&guest("spread"), &several, &["stuck"], &commands);
+    assert!(
+        said.contains("`main` (1") && said.contains("`stuck"),
+        "{said}"
+    );
+    // And of what is no guest.
+    let output = program("gdb")
+        .args(["-nx", "-batch", "-ex", &source, "-ex", "wakebox tasks"])
+        .output()
+        .expect("gdb starts");
+    assert!(text(&output.stderr).contains("no guest of Wakebox"));
+}
+
+#[kvm_test]
 fn gdb_opens_what_is_left_of_a_guest_that_was_called() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let dump = folder.path().join("core");

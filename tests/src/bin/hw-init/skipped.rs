@@ -46,6 +46,10 @@ const SKIPPED: &[(&str, &str)] = &[
         NO_GDB,
     ),
     (
+        "ends::gdb_lists_the_tasks_of_a_guest_and_what_each_waits_for",
+        NO_GDB,
+    ),
+    (
         "ends::gdb_opens_what_is_left_of_a_guest_that_was_called",
         NO_GDB,
     ),
