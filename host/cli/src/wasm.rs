@@ -3,15 +3,23 @@
 //! It is a program of its own, so that nobody waits for a compiler whom he does not ask for, and so that
 //! compiling what a stranger wrote has a process with limits.
 
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::Signal;
 use wakebox::Guest;
 
 use super::streams::start_of;
 
 const COMPILER: &str = "wakebox-wasm";
+
+/// Seconds of processor time that it may take.
+const SECONDS: u64 = 300;
 
 /// Whether a file is WebAssembly, or is called its text. What is no regular file is read but once, as a
 /// guest.
@@ -29,11 +37,20 @@ pub(super) fn is_wasm(path: &Path) -> bool {
 /// If there is no compiler, or it refuses the component, which it has said on standard error.
 pub(super) fn compiled(path: &Path) -> Result<Guest> {
     let compiler = compiler();
+    // An image of megabytes goes from one process to the other without a pipe.
+    let image =
+        memfd_create(COMPILER, MemfdFlags::CLOEXEC).context("cannot make a file in memory")?;
+    let mut image = File::from(image);
     // A file beside options, not one of them.
     let mut command = Command::new(&compiler);
-    command.args(["compile", "--output", "-", "--"]).arg(path);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| {
+    let seconds = SECONDS.to_string();
+    command.args(["compile", "--seconds", &seconds, "--output", "-", "--"]);
+    command
+        .arg(path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    command.stdout(image.try_clone()?);
+    let status = command.status().with_context(|| {
         format!(
             "{} is WebAssembly, and {} cannot be started to compile it: in Wakebox's \
              repository, `cargo install --path host/wasm` builds it",
@@ -41,10 +58,24 @@ pub(super) fn compiled(path: &Path) -> Result<Guest> {
             compiler.display(),
         )
     })?;
-    if !output.status.success() {
-        bail!("{} was not compiled ({})", path.display(), output.status);
+    if !status.success() {
+        bail!("{} was not compiled: {}", path.display(), why(status));
     }
-    Ok(output.stdout.into())
+    let mut bytes = Vec::with_capacity(usize::try_from(image.metadata()?.len())? + 1);
+    image.rewind()?;
+    image.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// What keeps a compiler from its end.
+fn why(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) if signal == Signal::XCPU.as_raw() => format!(
+            "that took more than {SECONDS} s of processor time. `wakebox-wasm compile --seconds N -o \
+             FILE` allows more, and `wakebox run FILE` runs what it makes"
+        ),
+        _ => status.to_string(),
+    }
 }
 
 /// The compiler beside this program, else the one in `PATH`.
@@ -59,6 +90,13 @@ fn compiler() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_time_is_named() {
+        let said = why(ExitStatus::from_raw(Signal::XCPU.as_raw()));
+        assert!(said.contains("300 s of processor time"), "{said}");
+        assert_eq!(why(ExitStatus::from_raw(1 << 8)), "exit status: 1");
+    }
 
     #[test]
     fn a_component_is_known_by_its_first_bytes_and_text_by_its_name() {

@@ -30,7 +30,8 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     ensure!(end < HEAD, "the runtime guest is too large");
     let text = text(code).context("the compiled code has another form than expected")?;
 
-    let mut image = runtime.to_vec();
+    let mut image = Vec::with_capacity(runtime.len() + code.len() + 4 * PAGE as usize);
+    image.extend(runtime);
     let stacks = (PAGE + code.len() as u64).next_multiple_of(PAGE) + GUARD;
     let head = Head {
         magic: MAGIC,

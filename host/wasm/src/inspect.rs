@@ -50,16 +50,15 @@ const PROVIDED: [(&str, &str); 29] = [
     ("wasi:sockets/udp-create-socket", ""),
 ];
 
-/// The functions of preview 1, all of which it provides.
-const PREVIEW1: &str = "
-    args_get args_sizes_get clock_res_get clock_time_get environ_get environ_sizes_get
-    fd_advise fd_allocate fd_close fd_datasync fd_fdstat_get fd_fdstat_set_flags
-    fd_fdstat_set_rights fd_filestat_get fd_filestat_set_size fd_filestat_set_times
-    fd_pread fd_prestat_dir_name fd_prestat_get fd_pwrite fd_read fd_readdir fd_renumber
-    fd_seek fd_sync fd_tell fd_write path_create_directory path_filestat_get
-    path_filestat_set_times path_link path_open path_readlink path_remove_directory
-    path_rename path_symlink path_unlink_file poll_oneoff proc_exit proc_raise
-    random_get sched_yield sock_accept sock_recv sock_send sock_shutdown";
+/// Takes the names from the runtime guest's table.
+macro_rules! functions {
+    ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
+        /// The functions of preview 1 that it provides, besides `proc_exit`.
+        const PREVIEW1: &[&str] = &[$(stringify!($name),)*];
+    };
+}
+
+include!("../../../guest/wasm/src/preview1/table.rs");
 
 /// What is said of one, line by line.
 #[derive(Default)]
@@ -202,7 +201,7 @@ fn module(bytes: &[u8]) -> Result<String> {
                     let import = import?;
                     let name = format!("{}#{}", import.module, import.name);
                     let is_provided = import.module == "wasi_snapshot_preview1"
-                        && PREVIEW1.split_whitespace().any(|name| name == import.name);
+                        && (import.name == "proc_exit" || PREVIEW1.contains(&import.name));
                     files |= is_provided && import.name.starts_with("path_");
                     if is_provided {
                         report.import(&name, "provided")?;

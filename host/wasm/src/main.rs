@@ -64,12 +64,12 @@ fn run(command: Command) -> Result<()> {
             seconds,
             memory,
         } => {
-            limit(Resource::Cpu, seconds)?;
+            limit_time(seconds)?;
             limit(Resource::As, memory.saturating_mul(1 << 20))?;
             compile(&component, &output)
         }
         Command::Inspect { component } => {
-            limit(Resource::Cpu, INSPECT_SECONDS)?;
+            limit_time(INSPECT_SECONDS)?;
             limit(Resource::As, INSPECT_BYTES)?;
             let said = read(&component).and_then(|bytes| wakebox_wasm::inspect(&bytes));
             let said = said.with_context(|| component.display().to_string())?;
@@ -131,9 +131,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// What a stranger wrote shall not take all that this machine has.
 fn limit(resource: Resource, most: u64) -> Result<()> {
+    limits(resource, most, most)
+}
+
+/// Seconds of processor time, after which SIGXCPU ends this process: that says why, which SIGKILL does not.
+fn limit_time(seconds: u64) -> Result<()> {
+    limits(Resource::Cpu, seconds, seconds.saturating_add(1))
+}
+
+fn limits(resource: Resource, current: u64, maximum: u64) -> Result<()> {
     let limits = Rlimit {
-        current: Some(most),
-        maximum: Some(most),
+        current: Some(current),
+        maximum: Some(maximum),
     };
     setrlimit(resource, limits).with_context(|| format!("cannot limit {resource:?}"))
 }

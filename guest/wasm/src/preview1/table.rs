@@ -1,0 +1,48 @@
+// The functions of preview 1 that give an error number; the only other one is `proc_exit`.
+functions! {
+    args_get(list: u32, text: u32);
+    args_sizes_get(count: u32, bytes: u32);
+    environ_get(list: u32, text: u32);
+    environ_sizes_get(count: u32, bytes: u32);
+    clock_res_get(clock: u32, into: u32);
+    clock_time_get(clock: u32, precision: u64, into: u32);
+    random_get(into: u32, count: u32);
+    sched_yield();
+    proc_raise(signal: u32);
+    poll_oneoff(list: u32, events: u32, count: u32, into: u32);
+    fd_advise(fd: u32, offset: u64, count: u64, advice: u32);
+    fd_allocate(fd: u32, offset: u64, count: u64);
+    fd_close(fd: u32);
+    fd_datasync(fd: u32);
+    fd_fdstat_get(fd: u32, into: u32);
+    fd_fdstat_set_flags(fd: u32, flags: u32);
+    fd_fdstat_set_rights(fd: u32, base: u64, inheriting: u64);
+    fd_filestat_get(fd: u32, into: u32);
+    fd_filestat_set_size(fd: u32, size: u64);
+    fd_filestat_set_times(fd: u32, accessed: u64, modified: u64, flags: u32);
+    fd_pread(fd: u32, list: u32, count: u32, offset: u64, into: u32);
+    fd_prestat_dir_name(fd: u32, into: u32, count: u32);
+    fd_prestat_get(fd: u32, into: u32);
+    fd_pwrite(fd: u32, list: u32, count: u32, offset: u64, into: u32);
+    fd_read(fd: u32, list: u32, count: u32, into: u32);
+    fd_readdir(fd: u32, at: u32, count: u32, cookie: u64, into: u32);
+    fd_renumber(fd: u32, to: u32);
+    fd_seek(fd: u32, by: i64, whence: u32, into: u32);
+    fd_sync(fd: u32);
+    fd_tell(fd: u32, into: u32);
+    fd_write(fd: u32, list: u32, count: u32, into: u32);
+    path_create_directory(fd: u32, path: u32, count: u32);
+    path_filestat_get(fd: u32, flags: u32, path: u32, count: u32, into: u32);
+    path_filestat_set_times(fd: u32, flags: u32, path: u32, count: u32, accessed: u64, modified: u64, set: u32);
+    path_link(fd: u32, flags: u32, path: u32, count: u32, to: u32, name: u32, length: u32);
+    path_open(fd: u32, flags: u32, path: u32, count: u32, how: u32, base: u64, inheriting: u64, mode: u32, into: u32);
+    path_readlink(fd: u32, path: u32, count: u32, at: u32, room: u32, into: u32);
+    path_remove_directory(fd: u32, path: u32, count: u32);
+    path_rename(fd: u32, path: u32, count: u32, to: u32, name: u32, length: u32);
+    path_symlink(path: u32, count: u32, fd: u32, name: u32, length: u32);
+    path_unlink_file(fd: u32, path: u32, count: u32);
+    sock_accept(fd: u32, flags: u32, into: u32);
+    sock_recv(fd: u32, list: u32, count: u32, flags: u32, into: u32, said: u32);
+    sock_send(fd: u32, list: u32, count: u32, flags: u32, into: u32);
+    sock_shutdown(fd: u32, how: u32);
+}
