@@ -167,3 +167,43 @@ fn requests_take_a_sandbox_each_whose_host_functions_know_the_tenant() {
     ];
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
+
+/// Lines without what only lays them out.
+fn words(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.split_whitespace());
+    let lines = lines.map(|words| words.collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[kvm_test]
+fn what_the_readme_shows_of_embedding_is_an_example_that_runs() {
+    let page = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = page.split_once("\n## In your program\n").unwrap();
+    let (_, block) = section.split_once("```rust\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let example = fs::read_to_string(root().join("host/examples/embed.rs")).unwrap();
+    let mut rest = &words(&example)[..];
+    for line in words(block) {
+        let at = rest.iter().position(|other| *other == line);
+        rest = &rest[at.unwrap_or_else(|| panic!("the example has no `{line}`")) + 1..];
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("target/release")).unwrap();
+    fs::copy(
+        wakebox_tests::guest("hello"),
+        folder.path().join("target/release/hello"),
+    )
+    .unwrap();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // As `cargo xtask run --dev` builds them.
+    build.args("build --quiet --workspace --bin wakebox --examples".split(' '));
+    output(build.current_dir(root()));
+    let mut run = Command::new(root().join("target/debug/examples/embed"));
+    let said = String::from_utf8(output(run.current_dir(folder.path()))).unwrap();
+    assert_eq!(
+        said.trim_end(),
+        "Hello from ring 3.\nthe guest ended with code 0"
+    );
+}
