@@ -2,11 +2,13 @@
 //! at as often as one likes.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 use wakebox_guest::io::Status;
+use wasmtime_wasi_io::bytes::Bytes;
 use wasmtime_wasi_io::streams::{StreamError, StreamResult};
 
 use crate::platform::OneThread;
@@ -68,6 +70,67 @@ impl<T> Flight<T> {
 /// The error of a stream whose operation has ended with this.
 pub(crate) fn failed(status: Status) -> StreamError {
     StreamError::LastOperationFailed(status.into())
+}
+
+/// What is read of something that nobody else reads: as much as comes, before anybody has asked for it. A read
+/// that brings nothing is the end.
+pub(crate) struct Reads {
+    read: Flight<Vec<u8>>,
+    /// Bytes that were read, and taken by nobody.
+    rest: Bytes,
+    has_ended: bool,
+}
+
+impl Reads {
+    pub(crate) fn new() -> Self {
+        Self {
+            read: Flight::Nothing,
+            rest: Bytes::new(),
+            has_ended: false,
+        }
+    }
+
+    /// Sees to it that a read is in flight, if there is anything to wait for.
+    fn ask<F>(&mut self, read: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<Vec<u8>>> + 'static,
+    {
+        if self.rest.is_empty() && !self.has_ended && self.read.is_nothing() {
+            self.read = Flight::start(read());
+        }
+    }
+
+    /// Waits until there is something to take; `read` begins a read.
+    pub(crate) async fn ready<F>(&mut self, read: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<Vec<u8>>> + 'static,
+    {
+        self.ask(read);
+        self.read.landed().await;
+    }
+
+    /// Up to so many bytes of those that are there.
+    pub(crate) fn take<F>(&mut self, size: usize, read: impl FnOnce() -> F) -> StreamResult<Bytes>
+    where
+        F: Future<Output = Result<Vec<u8>>> + 'static,
+    {
+        match self.read.take() {
+            Some(Ok(bytes)) => {
+                self.has_ended = bytes.is_empty();
+                self.rest = bytes.into();
+            }
+            Some(Err(status)) => {
+                self.has_ended = true;
+                return Err(failed(status));
+            }
+            None => {}
+        }
+        if self.has_ended && self.rest.is_empty() {
+            return Err(StreamError::Closed);
+        }
+        self.ask(read);
+        Ok(self.rest.split_to(size.min(self.rest.len())))
+    }
 }
 
 /// Bytes that may be written at once.

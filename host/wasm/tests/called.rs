@@ -6,10 +6,10 @@ use std::future::Future;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde::{Deserialize, Serialize};
 use wakebox::{Caller, Outcome};
 
 use common::sandbox;
+use common::values::{All, Kind, Rights, Shape};
 
 const CALLED: &str = include_str!("components/called.wat");
 
@@ -24,33 +24,6 @@ async fn called<F: Future<Output = ()>>(call: impl FnOnce(Caller) -> F) -> (Outc
     };
     let (outcome, ()) = tokio::join!(sandbox.run(), calls);
     (outcome.unwrap(), err.text())
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Kind {
-    Small,
-    Large,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Shape {
-    None(()),
-    Circle(f64),
-    Named(String),
-}
-
-type Numbers = (u8, i8, u16, i32, u32, i64, u64, f32, bool);
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct All {
-    list: Vec<(u8, i16)>,
-    text: Option<String>,
-    result: Result<char, f64>,
-    done: Result<(), ()>,
-    shapes: Vec<Shape>,
-    kind: Kind,
-    rights: (bool, bool, bool),
-    numbers: Numbers,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,13 +44,13 @@ async fn a_program_calls_a_component_with_types_of_rust() {
             text: Some("text".into()),
             result: Err(1.5),
             done: Ok(()),
-            shapes: vec![
-                Shape::None(()),
-                Shape::Circle(2.5),
-                Shape::Named("x".into()),
-            ],
+            shapes: vec![Shape::None, Shape::Circle(2.5), Shape::Named("x".into())],
             kind: Kind::Large,
-            rights: (true, false, true),
+            rights: Rights {
+                read: true,
+                write: false,
+                run: true,
+            },
             numbers: (1, -2, 3, -4, 5, -6, u64::MAX, 0.5, true),
         };
         assert_eq!(caller.call::<_, All>("same", &all).await.unwrap(), all);

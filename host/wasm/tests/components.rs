@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use common::values::{All, Kind, Rights, Shape};
 use tokio::sync::Barrier;
 use wakebox::{HostContext, Input, Outcome};
 
@@ -71,38 +71,6 @@ async fn a_hundred_calls_of_a_component_are_in_flight_at_once() {
     };
     let outcome = end_of(builder.host_fn("my:app/kv.get", get)).await;
     assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Shape {
-    None,
-    Circle(f64),
-    Named(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-enum Kind {
-    Small,
-    Large,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Rights {
-    read: bool,
-    write: bool,
-    run: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct All {
-    list: Vec<(u8, i16)>,
-    text: Option<String>,
-    result: Result<char, f64>,
-    done: Result<(), ()>,
-    shapes: Vec<Shape>,
-    kind: Kind,
-    rights: Rights,
-    numbers: (u8, i8, u16, i32, u32, i64, u64, f32, bool),
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::Error as IoError;
 
-use self::types::{ErrorCode, IpAddress};
+use self::types::{ErrorCode, Family, IpAddress, IpSocketAddress};
 use super::State;
 use super::define::{Given, Held, Taken, method, method_of, pollable, resource};
 use crate::files::status;
@@ -112,6 +112,41 @@ fn asking<T: Held, R: Given>(
             },))
         }))
     })
+}
+
+/// What sockets of both kinds have.
+trait Socket: Sized + 'static {
+    /// The resource's name.
+    const NAME: &str;
+
+    fn start_bind(&mut self, address: IpSocketAddress) -> Outcome<()>;
+    fn finish_bind(&mut self) -> Outcome<()>;
+    fn local_address(&mut self) -> Outcome<Acting<IpSocketAddress>>;
+    fn family(&self) -> Family;
+}
+
+/// Defines the resource and what sockets of both kinds have.
+fn socket<S: Socket>(instance: &mut Linker<'_>) -> Result<()>
+where
+    OneThread<S>: Pollable,
+{
+    let name = |method| alloc::format!("[method]{}.{method}", S::NAME);
+    resource::<OneThread<S>>(instance, S::NAME)?;
+    method_with::<OneThread<S>, _>(instance, &name("start-bind"), |socket, at| {
+        socket.0.start_bind(at)
+    })?;
+    method::<OneThread<S>, _>(instance, &name("finish-bind"), |socket| {
+        socket.0.finish_bind()
+    })?;
+    asking::<OneThread<S>, _>(instance, &name("local-address"), |socket| {
+        socket.0.local_address()
+    })?;
+    method::<OneThread<S>, _>(instance, &name("address-family"), |socket| {
+        socket.0.family()
+    })?;
+    no_setting::<OneThread<S>, u64>(instance, S::NAME, "receive-buffer-size")?;
+    no_setting::<OneThread<S>, u64>(instance, S::NAME, "send-buffer-size")?;
+    pollable::<OneThread<S>>(instance, &name("subscribe"))
 }
 
 /// What the host has no operation for: a setting that can be neither read nor made.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each program of tests takes what it needs")]
 
 pub mod programs;
+pub mod values;
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use wasmtime_wasi_io::streams::{
 use super::super::define::{part_if, pollable, resource};
 use super::fields::Fields;
 use super::{Cx, Done, Linker, Outcome};
-use crate::flight::{Flight, failed};
+use crate::flight::{Flight, Reads};
 use crate::http::{Body, Pipe};
 use crate::platform::OneThread;
 
@@ -41,9 +41,7 @@ impl Incoming {
         is_first.then(|| {
             Box::new(OneThread(Input {
                 body: self.body.clone(),
-                read: Flight::Nothing,
-                rest: Bytes::new(),
-                has_ended: false,
+                reads: Reads::new(),
             })) as DynInputStream
         })
     }
@@ -52,50 +50,27 @@ impl Incoming {
 /// The bytes of one.
 struct Input {
     body: Rc<Body>,
-    read: Flight<Vec<u8>>,
-    rest: Bytes,
-    has_ended: bool,
-}
-
-impl Input {
-    /// Sees to it that a read is in flight, if there is anything to wait for.
-    fn ask(&mut self) {
-        if self.rest.is_empty() && !self.has_ended && self.read.is_nothing() {
-            let body = self.body.clone();
-            self.read = Flight::start(async move { body.read().await });
-        }
-    }
+    reads: Reads,
 }
 
 #[async_trait]
 impl Pollable for OneThread<Input> {
     async fn ready(&mut self) {
-        self.0.ask();
-        self.0.read.landed().await;
+        let Input { body, reads } = &mut self.0;
+        OneThread(reads.ready(|| read(body.clone()))).await;
     }
 }
 
 #[async_trait]
 impl InputStream for OneThread<Input> {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let input = &mut self.0;
-        match input.read.take() {
-            Some(Ok(bytes)) => {
-                input.has_ended = bytes.is_empty();
-                input.rest = bytes.into();
-            }
-            Some(Err(status)) => {
-                input.has_ended = true;
-                return Err(failed(status));
-            }
-            None => {}
-        }
-        if input.has_ended && input.rest.is_empty() {
-            return Err(StreamError::Closed);
-        }
-        input.ask();
-        Ok(input.rest.split_to(size.min(input.rest.len())))
+        let Input { body, reads } = &mut self.0;
+        reads.take(size, || read(body.clone()))
     }
+}
+
+async fn read(body: Rc<Body>) -> crate::flight::Result<Vec<u8>> {
+    body.read().await
 }
 
 /// What comes behind a body.

@@ -17,7 +17,7 @@ use wasmtime_wasi_io::streams::{
 
 use super::types::{ErrorCode, Shutdown};
 use crate::files::status;
-use crate::flight::{Flight, Writes, failed};
+use crate::flight::{Reads, Writes};
 use crate::platform::OneThread;
 
 /// Bytes that are read at once.
@@ -42,9 +42,7 @@ impl Connection {
     pub(super) fn input(self: &Rc<Self>) -> DynInputStream {
         Box::new(OneThread(Input {
             connection: self.clone(),
-            read: Flight::Nothing,
-            rest: Bytes::new(),
-            has_ended: false,
+            reads: Reads::new(),
         }))
     }
 
@@ -78,33 +76,23 @@ impl Connection {
 
 struct Input {
     connection: Rc<Connection>,
-    read: Flight<Vec<u8>>,
-    /// Bytes that were read, and taken by nobody.
-    rest: Bytes,
-    has_ended: bool,
+    reads: Reads,
 }
 
-impl Input {
-    /// Sees to it that a read is in flight, if there is anything to wait for.
-    fn ask(&mut self) {
-        if self.rest.is_empty() && !self.has_ended && self.read.is_nothing() {
-            let connection = self.connection.clone();
-            self.read = Flight::start(async move {
-                let mut bytes = alloc::vec![0; CHUNK];
-                let count = connection.stream.read(&mut bytes).await.map_err(status)?;
-                bytes.truncate(count);
-                Ok(bytes)
-            });
-        }
-    }
+/// A read of a connection, which has begun when it is polled.
+async fn read(connection: Rc<Connection>) -> crate::flight::Result<Vec<u8>> {
+    let mut bytes = alloc::vec![0; CHUNK];
+    let count = connection.stream.read(&mut bytes).await.map_err(status)?;
+    bytes.truncate(count);
+    Ok(bytes)
 }
 
 #[async_trait]
 impl Pollable for OneThread<Input> {
     async fn ready(&mut self) {
-        if !self.0.connection.deaf.get() {
-            self.0.ask();
-            self.0.read.landed().await;
+        let Input { connection, reads } = &mut self.0;
+        if !connection.deaf.get() {
+            OneThread(reads.ready(|| read(connection.clone()))).await;
         }
     }
 }
@@ -112,26 +100,11 @@ impl Pollable for OneThread<Input> {
 #[async_trait]
 impl InputStream for OneThread<Input> {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let input = &mut self.0;
-        if input.connection.deaf.get() {
+        let Input { connection, reads } = &mut self.0;
+        if connection.deaf.get() {
             return Err(StreamError::Closed);
         }
-        match input.read.take() {
-            Some(Ok(bytes)) => {
-                input.has_ended = bytes.is_empty();
-                input.rest = bytes.into();
-            }
-            Some(Err(status)) => {
-                input.has_ended = true;
-                return Err(failed(status));
-            }
-            None => {}
-        }
-        if input.has_ended && input.rest.is_empty() {
-            return Err(StreamError::Closed);
-        }
-        input.ask();
-        Ok(input.rest.split_to(size.min(input.rest.len())))
+        reads.take(size, || read(connection.clone()))
     }
 }
 

@@ -17,7 +17,7 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream};
 
-use super::super::define::{method, method_of, pollable, resource};
+use super::super::define::{method, method_of};
 use super::streams::Connection;
 use super::types::{ErrorCode, Family, IpSocketAddress, Shutdown};
 use super::{Acting, Cx, Linker, Outcome, acting, asking, method_with, no_setting};
@@ -89,29 +89,6 @@ impl Socket {
             }
             _ => ErrorCode::InvalidState,
         }
-    }
-
-    fn start_bind(&mut self, address: IpSocketAddress) -> Outcome<()> {
-        let address = self.family.local(address)?;
-        let Stage::Unbound = self.stage else {
-            return Err(self.not_now());
-        };
-        let backlog = self.backlog;
-        self.stage = Stage::Binding(Flight::start(async move {
-            let bound = TcpListener::bind_with_backlog(address, backlog).await;
-            bound.map_err(status)
-        }));
-        Ok(())
-    }
-
-    fn finish_bind(&mut self) -> Outcome<()> {
-        let Stage::Binding(flight) = &mut self.stage else {
-            return Err(ErrorCode::NotInProgress);
-        };
-        let outcome = flight.take().ok_or(ErrorCode::WouldBlock)?;
-        self.stage = Stage::Unbound;
-        self.stage = Stage::Bound(Rc::new(outcome?));
-        Ok(())
     }
 
     fn start_listen(&mut self) -> Outcome<()> {
@@ -195,24 +172,6 @@ impl Socket {
         }
     }
 
-    fn local_address(&mut self) -> Outcome<Acting<IpSocketAddress>> {
-        match &self.stage {
-            Stage::Bound(listener) | Stage::Listens(listener) | Stage::Listening(listener, _) => {
-                let listener = listener.clone();
-                Ok(Box::pin(
-                    async move { Ok(listener.local_addr().await?.into()) },
-                ))
-            }
-            Stage::Connected(connection) => {
-                let connection = connection.clone();
-                Ok(Box::pin(async move {
-                    Ok(connection.stream.local_addr().await?.into())
-                }))
-            }
-            _ => Err(ErrorCode::InvalidState),
-        }
-    }
-
     fn remote_address(&mut self) -> Outcome<Acting<IpSocketAddress>> {
         let connection = self.connection()?;
         Ok(Box::pin(async move {
@@ -268,6 +227,55 @@ async fn prepared(
     Ok(stream)
 }
 
+impl super::Socket for Socket {
+    const NAME: &str = "tcp-socket";
+
+    fn start_bind(&mut self, address: IpSocketAddress) -> Outcome<()> {
+        let address = self.family.local(address)?;
+        let Stage::Unbound = self.stage else {
+            return Err(self.not_now());
+        };
+        let backlog = self.backlog;
+        self.stage = Stage::Binding(Flight::start(async move {
+            let bound = TcpListener::bind_with_backlog(address, backlog).await;
+            bound.map_err(status)
+        }));
+        Ok(())
+    }
+
+    fn finish_bind(&mut self) -> Outcome<()> {
+        let Stage::Binding(flight) = &mut self.stage else {
+            return Err(ErrorCode::NotInProgress);
+        };
+        let outcome = flight.take().ok_or(ErrorCode::WouldBlock)?;
+        self.stage = Stage::Unbound;
+        self.stage = Stage::Bound(Rc::new(outcome?));
+        Ok(())
+    }
+
+    fn local_address(&mut self) -> Outcome<Acting<IpSocketAddress>> {
+        match &self.stage {
+            Stage::Bound(listener) | Stage::Listens(listener) | Stage::Listening(listener, _) => {
+                let listener = listener.clone();
+                Ok(Box::pin(
+                    async move { Ok(listener.local_addr().await?.into()) },
+                ))
+            }
+            Stage::Connected(connection) => {
+                let connection = connection.clone();
+                Ok(Box::pin(async move {
+                    Ok(connection.stream.local_addr().await?.into())
+                }))
+            }
+            _ => Err(ErrorCode::InvalidState),
+        }
+    }
+
+    fn family(&self) -> Family {
+        self.family
+    }
+}
+
 #[async_trait]
 impl Pollable for Tcp {
     async fn ready(&mut self) {
@@ -293,29 +301,19 @@ pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
-    resource::<Tcp>(instance, "tcp-socket")?;
+    super::socket::<Socket>(instance)?;
     stages(instance)?;
     settings(instance)?;
-    asking::<Tcp, _>(instance, "[method]tcp-socket.local-address", |socket| {
-        socket.0.local_address()
-    })?;
     asking::<Tcp, _>(instance, "[method]tcp-socket.remote-address", |socket| {
         socket.0.remote_address()
     })?;
     acting::<Tcp, Shutdown, ()>(instance, "[method]tcp-socket.shutdown", |socket, how| {
         Ok(Box::pin(socket.0.connection()?.shutdown(how)))
-    })?;
-    pollable::<Tcp>(instance, "[method]tcp-socket.subscribe")
+    })
 }
 
 /// The way from one stage to the next.
 fn stages(instance: &mut Linker<'_>) -> Result<()> {
-    method_with::<Tcp, _>(instance, "[method]tcp-socket.start-bind", |socket, at| {
-        socket.0.start_bind(at)
-    })?;
-    method::<Tcp, _>(instance, "[method]tcp-socket.finish-bind", |socket| {
-        socket.0.finish_bind()
-    })?;
     method::<Tcp, _>(instance, "[method]tcp-socket.start-listen", |socket| {
         socket.0.start_listen()
     })?;
@@ -364,9 +362,6 @@ fn settings(instance: &mut Linker<'_>) -> Result<()> {
     method::<Tcp, bool>(instance, "[method]tcp-socket.is-listening", |socket| {
         matches!(socket.0.stage, Stage::Listening(..))
     })?;
-    method::<Tcp, Family>(instance, "[method]tcp-socket.address-family", |socket| {
-        socket.0.family
-    })?;
     let name = "[method]tcp-socket.set-listen-backlog-size";
     method_of::<Tcp, u64, Outcome<()>>(instance, name, |socket, size| socket.0.set_backlog(size))?;
     let name = "[method]tcp-socket.keep-alive-enabled";
@@ -394,7 +389,5 @@ fn settings(instance: &mut Linker<'_>) -> Result<()> {
         _ => Ok(()),
     })?;
     no_setting::<Tcp, u32>(instance, "tcp-socket", "keep-alive-count")?;
-    no_setting::<Tcp, u8>(instance, "tcp-socket", "hop-limit")?;
-    no_setting::<Tcp, u64>(instance, "tcp-socket", "receive-buffer-size")?;
-    no_setting::<Tcp, u64>(instance, "tcp-socket", "send-buffer-size")
+    no_setting::<Tcp, u8>(instance, "tcp-socket", "hop-limit")
 }

@@ -14,7 +14,7 @@ use wasmtime_wasi_io::poll::Pollable;
 
 use super::super::define::{method, method_of, pollable, resource};
 use super::types::{ErrorCode, Family, IpSocketAddress};
-use super::{Acting, Cx, Linker, Outcome, asking, method_with, no_setting};
+use super::{Acting, Cx, Linker, Outcome, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -58,6 +58,32 @@ enum Stage {
 type Udp = OneThread<Socket>;
 
 impl Socket {
+    fn bound(&self) -> Outcome<Rc<UdpSocket>> {
+        match &self.stage {
+            Stage::Bound(socket) => Ok(socket.clone()),
+            _ => Err(ErrorCode::InvalidState),
+        }
+    }
+
+    fn streams(&self) -> Outcome<(Incoming, Outgoing)> {
+        let socket = self.bound()?;
+        let incoming = Incoming {
+            socket: socket.clone(),
+            receive: Flight::Nothing,
+        };
+        let outgoing = Outgoing {
+            socket,
+            family: self.family,
+            peer: self.peer,
+            permits: Cell::new(0),
+        };
+        Ok((incoming, outgoing))
+    }
+}
+
+impl super::Socket for Socket {
+    const NAME: &str = "udp-socket";
+
     fn start_bind(&mut self, address: IpSocketAddress) -> Outcome<()> {
         let address = self.family.local(address)?;
         match self.stage {
@@ -81,13 +107,6 @@ impl Socket {
         Ok(())
     }
 
-    fn bound(&self) -> Outcome<Rc<UdpSocket>> {
-        match &self.stage {
-            Stage::Bound(socket) => Ok(socket.clone()),
-            _ => Err(ErrorCode::InvalidState),
-        }
-    }
-
     fn local_address(&mut self) -> Outcome<Acting<IpSocketAddress>> {
         let socket = self.bound()?;
         Ok(Box::pin(
@@ -95,19 +114,8 @@ impl Socket {
         ))
     }
 
-    fn streams(&self) -> Outcome<(Incoming, Outgoing)> {
-        let socket = self.bound()?;
-        let incoming = Incoming {
-            socket: socket.clone(),
-            receive: Flight::Nothing,
-        };
-        let outgoing = Outgoing {
-            socket,
-            family: self.family,
-            peer: self.peer,
-            permits: Cell::new(0),
-        };
-        Ok((incoming, outgoing))
+    fn family(&self) -> Family {
+        self.family
     }
 }
 
@@ -227,30 +235,15 @@ pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
-    resource::<Udp>(instance, "udp-socket")?;
+    super::socket::<Socket>(instance)?;
     resource::<OneThread<Incoming>>(instance, "incoming-datagram-stream")?;
     resource::<OneThread<Outgoing>>(instance, "outgoing-datagram-stream")?;
-    method_with::<Udp, _>(instance, "[method]udp-socket.start-bind", |socket, at| {
-        socket.0.start_bind(at)
-    })?;
-    method::<Udp, _>(instance, "[method]udp-socket.finish-bind", |socket| {
-        socket.0.finish_bind()
-    })?;
-    asking::<Udp, _>(instance, "[method]udp-socket.local-address", |socket| {
-        socket.0.local_address()
-    })?;
     let name = "[method]udp-socket.remote-address";
     method::<Udp, Outcome<IpSocketAddress>>(instance, name, |socket| {
         let peer = socket.0.peer.map(IpSocketAddress::from);
         peer.ok_or(ErrorCode::InvalidState)
     })?;
-    method::<Udp, Family>(instance, "[method]udp-socket.address-family", |socket| {
-        socket.0.family
-    })?;
     no_setting::<Udp, u8>(instance, "udp-socket", "unicast-hop-limit")?;
-    no_setting::<Udp, u64>(instance, "udp-socket", "receive-buffer-size")?;
-    no_setting::<Udp, u64>(instance, "udp-socket", "send-buffer-size")?;
-    pollable::<Udp>(instance, "[method]udp-socket.subscribe")?;
     streams(instance)?;
     datagrams(instance)
 }
