@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::say::note;
 use super::style::Style;
 use wakebox::printable_line;
-use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic, Task};
+use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic, Room, Task};
 
 /// How much of a backtrace is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,12 +31,14 @@ const LONGEST_SOURCE: u64 = 4 << 20;
 pub(super) fn explain(
     outcome: &Outcome,
     stopped_at: Option<&Backtrace>,
+    room: Option<Room>,
     frames: Frames,
     style: Style,
 ) {
     let mut text = String::new();
     let wrote = Explanation {
         text: &mut text,
+        room,
         frames,
         style,
     }
@@ -47,6 +49,8 @@ pub(super) fn explain(
 
 struct Explanation<'a> {
     text: &'a mut String,
+    /// What of the guest's memory is for what, if that is known.
+    room: Option<Room>,
     frames: Frames,
     style: Style,
 }
@@ -99,6 +103,9 @@ impl Explanation<'_> {
                 "the guest has no memory left for that: `--mem` gives it more (it is 64M unless \
                  something else was said), and who asks with `try_reserve` gets an error instead",
             )?;
+            if let Some(room) = self.room {
+                self.note(&room.to_string())?;
+            }
         }
         self.backtrace(&panic.backtrace)
     }

@@ -353,7 +353,8 @@ pub(super) fn conclude(
     );
     let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
     if !matches!(outcome, Outcome::Exit(_)) {
-        explain(outcome, stopped_at.as_ref(), wishes.backtrace, style);
+        let room = Some(sandbox.room());
+        explain(outcome, stopped_at.as_ref(), room, wishes.backtrace, style);
         tasks::tell(sandbox.tasks(), &sandbox.stats(), style);
     }
     if wishes.stats {

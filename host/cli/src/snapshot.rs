@@ -196,6 +196,7 @@ fn ended(sandbox: &Sandbox, outcome: &Outcome) -> Result<ExitCode> {
         explain(
             outcome,
             stopped_at.as_ref(),
+            Some(sandbox.room()),
             Frames::Short,
             Style::of_stderr(),
         );

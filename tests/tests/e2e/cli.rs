@@ -493,4 +493,6 @@ fn who_is_out_of_memory_is_told_what_gives_more() {
     assert_eq!(output.status.code(), Some(101), "{told}");
     assert!(told.contains("memory allocation of "), "{told}");
     assert!(told.contains("`--mem` gives it more"), "{told}");
+    // And what has become of what it has.
+    assert!(told.contains("= of 16 MiB, the heap has "), "{told}");
 }
