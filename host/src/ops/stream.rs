@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
@@ -54,6 +54,64 @@ impl Stream {
             Self::Unix(stream) => stream.async_io(interest, call).await,
         }
     }
+
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(stream) => stream.ready(interest).await,
+            Self::Unix(stream) => stream.ready(interest).await,
+        }
+    }
+
+    /// Moves bytes when the socket is ready.
+    async fn transfer(
+        &self,
+        interest: Interest,
+        mut call: impl FnMut() -> io::Result<Moved>,
+    ) -> io::Result<usize> {
+        loop {
+            let ready = self.ready(interest).await?;
+            if ready.is_error() {
+                // Perhaps for nothing else: the call takes the error.
+                return self.async_io(interest, || Ok(call()?.bytes)).await;
+            }
+            match self.try_transfer(interest, &mut call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return moved,
+            }
+        }
+    }
+
+    /// Moves bytes without waiting, unless the socket is known not to be ready.
+    ///
+    /// Where fewer were moved than were asked for, the kernel has no more, or no more room: the socket is known not to be
+    /// ready from then on, as if the next call had said so, and that call is spared (as Tokio's own reads do). Not for Unix
+    /// sockets, which also end a read where descriptors were sent along.
+    fn try_transfer(
+        &self,
+        interest: Interest,
+        call: impl FnOnce() -> io::Result<Moved>,
+    ) -> io::Result<usize> {
+        let mut short = None;
+        let tried = self.try_io(wait::alone(interest), || match call()? {
+            Moved { bytes, asked } if 0 < bytes && bytes < asked && self.is_tcp() => {
+                short = Some(bytes);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Moved { bytes, .. } => Ok(bytes),
+        });
+        short.map_or(tried, Ok)
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+}
+
+/// What a system call has done.
+struct Moved {
+    bytes: usize,
+    /// As many as it might have.
+    asked: usize,
 }
 
 /// A system call between a socket and at most so many bytes of a part of the arena.
@@ -88,14 +146,15 @@ fn transfer(
         LimitKind::NetworkOut => (wait::FOR_OUTPUT, send),
         _ => (wait::FOR_INPUT, receive),
     };
-    let metered = move |meter: &Meter, stream: &Stream, slice: &ArenaSlice| -> io::Result<usize> {
+    let metered = move |meter: &Meter, stream: &Stream, slice: &ArenaSlice| -> io::Result<Moved> {
         let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;
-        let moved = call(stream.as_fd(), slice, taken.len())?;
-        taken.keep(moved);
-        Ok(moved)
+        let asked = taken.len();
+        let bytes = call(stream.as_fd(), slice, asked)?;
+        taken.keep(bytes);
+        Ok(Moved { bytes, asked })
     };
     let stream = resources.handles.stream(handle)?;
-    match stream.try_io(interest, || metered(&resources.meter, stream, &slice)) {
+    match stream.try_transfer(interest, || metered(&resources.meter, stream, &slice)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Ok(count) => return Ok(Started::Done(End::bytes(count))),
         Err(error) => return Err(status_of(&error)),
@@ -103,7 +162,7 @@ fn transfer(
     let (stream, meter) = (stream.clone(), resources.meter.clone());
     Ok(Started::pending_on(handle, async move {
         let call = || metered(&meter, &stream, &slice);
-        match stream.async_io(interest, call).await {
+        match stream.transfer(interest, call).await {
             Ok(count) => End::bytes(count),
             Err(error) => error.into(),
         }
@@ -136,5 +195,84 @@ impl Start for ShutdownStream {
             Ok(()) => End::OK,
             Err(error) => io::Error::from(error).into(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream as Peer};
+
+    use super::*;
+
+    fn pair() -> (Stream, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (own, _) = listener.accept().unwrap();
+        own.set_nonblocking(true).unwrap();
+        (Stream::Tcp(TcpStream::from_std(own).unwrap()), peer)
+    }
+
+    /// Receives at most so many bytes if the socket is ready. Returns whether a call was made, besides.
+    fn try_receive(stream: &Stream, most: usize) -> (bool, io::Result<usize>) {
+        let mut called = false;
+        let received = stream.try_transfer(wait::FOR_INPUT, || {
+            called = true;
+            let mut bytes = [0; 8];
+            let (got, _) =
+                rustix::net::recv(stream, &mut bytes[..most], rustix::net::RecvFlags::empty())?;
+            Ok(Moved {
+                bytes: got,
+                asked: most,
+            })
+        });
+        (called, received)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_comes_short_spares_the_call_that_would_find_nothing() {
+        let (stream, mut peer) = pair();
+        for round in 0..3 {
+            peer.write_all(&[round; 3]).unwrap();
+            stream.ready(Interest::READABLE).await.unwrap();
+            // A read that is filled may have left something.
+            assert!(matches!(try_receive(&stream, 2), (true, Ok(2))));
+            assert!(matches!(try_receive(&stream, 2), (true, Ok(1))));
+            let (called, nothing) = try_receive(&stream, 2);
+            assert!(!called, "round {round}");
+            assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        // The end is no short read: it is there for every call.
+        drop(peer);
+        stream.ready(Interest::READABLE).await.unwrap();
+        for _ in 0..2 {
+            assert!(matches!(try_receive(&stream, 2), (true, Ok(0))));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_input_alone_is_told_of_an_error() {
+        let (stream, peer) = pair();
+        // What was not read when it is closed is a reset for the other.
+        let own = match &stream {
+            Stream::Tcp(own) => own,
+            Stream::Unix(_) => unreachable!("a pair is of TCP"),
+        };
+        own.writable().await.unwrap();
+        own.try_write(b"unread").unwrap();
+        let mut byte = [0];
+        peer.peek(&mut byte).unwrap();
+        drop(peer);
+        let received = stream.transfer(wait::FOR_INPUT, || {
+            let mut bytes = [0; 8];
+            let (got, _) =
+                rustix::net::recv(&stream, &mut bytes[..], rustix::net::RecvFlags::empty())?;
+            Ok(Moved {
+                bytes: got,
+                asked: 8,
+            })
+        });
+        let error = received.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -138,7 +138,10 @@ impl Start for UdpSend {
             taken.keep(sent);
             Ok(sent)
         };
-        match udp.socket.try_io(wait::FOR_OUTPUT, || metered(&udp)) {
+        match udp
+            .socket
+            .try_io(wait::alone(wait::FOR_OUTPUT), || metered(&udp))
+        {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(count) => return Ok(Started::Done(End::bytes(count))),
             Err(error) => return Err(status_of(&error)),
@@ -183,10 +186,9 @@ impl Start for UdpReceive {
         }
         let udp = resources.handles.udp(self.socket)?.clone();
         let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
-        match udp
-            .socket
-            .try_io(wait::FOR_INPUT, || receive(&udp, &into, &guard, &meter))
-        {
+        match udp.socket.try_io(wait::alone(wait::FOR_INPUT), || {
+            receive(&udp, &into, &guard, &meter)
+        }) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(status_of(&error));
             }

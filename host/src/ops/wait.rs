@@ -17,6 +17,16 @@ pub(super) const FOR_INPUT: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Room for output, or an error.
 pub(super) const FOR_OUTPUT: Interest = Interest::WRITABLE.add(Interest::ERROR);
 
+/// What such a wait is for, without errors: a call of Tokio's `try_io` is made if it is known to be there, and for a sum of
+/// interests never.
+pub(super) const fn alone(interest: Interest) -> Interest {
+    if interest.is_writable() {
+        Interest::WRITABLE
+    } else {
+        Interest::READABLE
+    }
+}
+
 /// Lets a listening socket that does not block be waited for.
 pub(super) fn register(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     // SAFETY: a `TcpListener` owns its descriptor, names the same one all its life, and closes it
