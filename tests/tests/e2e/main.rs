@@ -13,6 +13,7 @@ mod cancel;
 mod cli;
 mod copies;
 mod counterparts;
+mod crates;
 mod demos;
 mod detached;
 mod embedder;

@@ -24,6 +24,7 @@ const SKIPPED: &[(&str, &str)] = &[
         NO_SHELL,
     ),
     ("counterparts::", NO_PEERS),
+    ("crates::", NO_CARGO),
     ("demos::", NO_CARGO),
     (
         "ends::a_stripped_guest_has_offsets_in_its_file",
