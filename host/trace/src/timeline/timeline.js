@@ -742,14 +742,19 @@
       const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= wanted);
       pen.fillStyle = colours.faint;
       for (let at = Math.ceil((this.from - this.model.start) / step) * step; at <= this.to - this.model.start; at += step) {
-        const x = this.x(at + this.model.start);
-        pen.globalAlpha = 0.25;
-        pen.fillRect(x, AXIS - 4, 1, this.height);
-        pen.globalAlpha = 1;
-        labels.push(moment(at, step));
-        pen.fillText(labels[labels.length - 1], x + 3, 10);
+        labels.push(this.drawTick(this.x(at + this.model.start), moment(at, step)));
       }
       return labels;
+    }
+
+    /** A line of the axis, with what it says; returns that. */
+    drawTick(x, label) {
+      const { pen } = this;
+      pen.globalAlpha = 0.25;
+      pen.fillRect(x, AXIS - 4, 1, this.height);
+      pen.globalAlpha = 1;
+      pen.fillText(label, x + 3, 10);
+      return label;
     }
 
     /** The same where idle time is squeezed: the gaps are shaded, and where one label ends the next begins. */
@@ -767,11 +772,7 @@
       for (let x = this.gutter; x < this.width; x += 110) {
         const time = this.time(x) - this.model.start;
         const step = Math.max(1, this.time(x + 11) - this.time(x));
-        pen.globalAlpha = 0.25;
-        pen.fillRect(x, AXIS - 4, 1, this.height);
-        pen.globalAlpha = 1;
-        labels.push(moment(time, step));
-        pen.fillText(labels[labels.length - 1], x + 3, 10);
+        labels.push(this.drawTick(x, moment(time, step)));
       }
       return labels;
     }
