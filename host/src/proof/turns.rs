@@ -701,12 +701,14 @@ impl Worst {
         let address = rig.put(0, format!("127.0.0.1:{port}").as_bytes());
         let writer = rig.open(Request::TcpConnect(op::TcpConnect { address }));
         let reader = rig.open(Request::TcpAccept(op::TcpAccept { listener }));
-        for _ in 0..16 {
+        // Until there is no more room between them.
+        while rig.driver.in_flight() == 0 {
             let (stream, from) = (writer, WHOLE);
             rig.submit([Request::WriteStream(op::WriteStream { stream, from })]);
             rig.turns();
+            rig.completed();
         }
-        rig.completed();
+        rig.settle();
         let address = rig.put(0, b"127.0.0.1:0");
         let udp = rig.open(Request::UdpBind(op::UdpBind { address }));
         let path = rig.put(0, b"/data/file");

@@ -176,10 +176,10 @@ fn trace_behind(heap: Region, slots: u32) -> Region {
 /// Lays a trace ring of so many slots for each processor behind the heap. Gives that of the first, and the bytes of RAM
 /// to map.
 fn lay_traces(heap: Region, others: &mut [Own], slots: u32) -> (Region, u64) {
-    if slots == 0 {
-        return (Region::default(), heap.offset + heap.len);
-    }
     let first = trace_behind(heap, slots);
+    if slots == 0 {
+        return (first, heap.offset + heap.len);
+    }
     let mut last = first;
     for other in others {
         last = trace_behind(last, slots);

@@ -248,7 +248,7 @@ const ROWS: &[Row] = &[
             ("function", Text("echo")),
             ("input", Bytes(b"\x01x")),
             ("into", Room(64)),
-            ("form", Choice(0, [3, 4])),
+            ("form", Choice(0, [5, 255])),
         ],
         OK,
     ),
@@ -257,7 +257,7 @@ const ROWS: &[Row] = &[
         &[
             ("function", Text("numbers")),
             ("input", Bytes(b"")),
-            ("form", Choice(0, [3, 4])),
+            ("form", Choice(0, [5, 255])),
         ],
         OK,
     ),
