@@ -157,6 +157,11 @@ fn beside_native(
         Unit::Nanoseconds,
         seen.processor,
     );
+    let processor = processor.floor(native.processor);
+    let processor = match (mode, connections) {
+        (WakeMode::Out, 64..) => processor.bar(Bar::Ratio(1.1)),
+        _ => processor,
+    };
     let (rate, p99) = match (protocol, connections) {
         (Protocol::Echo, 1000) if promises => {
             // Where many wait, nobody waits for long.
@@ -168,7 +173,7 @@ fn beside_native(
     [
         rate,
         p99,
-        processor.floor(native.processor),
+        processor,
         Row::new("    exits a request, all told", Unit::Number, seen.exits),
     ]
 }

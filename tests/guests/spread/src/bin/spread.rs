@@ -373,7 +373,7 @@ async fn stuck() {
         let _ = other.await;
     }
     let lost = processor::spawn_anywhere(lost()); // MARK lost
-    let stays = processor::spawn_on(processor::count() - 1, || lost_there());
+    let stays = processor::spawn_on(processor::count() - 1, lost_there);
     drop(processor::spawn_anywhere(joins(lost)));
     let _ = stays.await;
 }
