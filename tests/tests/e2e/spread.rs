@@ -140,7 +140,7 @@ fn a_deadlock_of_several_processors_names_the_tasks_that_any_may_run() {
         let number = lost.number;
         assert_eq!(named("joins").waits, Waits::Task { number });
         // One of `spawn_on` is called as what makes its future is.
-        assert_eq!(named("stuck::{async}").waits, Waits::Other);
+        assert_eq!(named("lost_there").waits, Waits::Other);
     });
 }
 
