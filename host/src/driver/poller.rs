@@ -355,7 +355,8 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
     let (least, most) = patience(poller.mode);
     let mut patience = least;
     let mut notified = false;
-    let mut watching = Watching::new();
+    // The other mode never rests, and need not ask the scheduler.
+    let mut watching = (poller.mode == Mode::Auto).then(Watching::new);
     while !poller.stop.load(Ordering::Acquire) {
         // Look for as long as it pays; while it rests, as long as there is something.
         let rests = poller.rests();
@@ -373,12 +374,15 @@ async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violat
             (false, true) => patience.max(NOTIFIED),
             (false, false) => patience,
         };
-        watching.begins();
+        let mut watching = watching.as_mut().filter(|_| !rests);
+        if let Some(watching) = &mut watching {
+            watching.begins();
+        }
         let Some(paid) = look_until_quiet(poller, quiet).await? else {
             // Who runs the guest was woken to end it.
             return Ok(());
         };
-        if !rests {
+        if let Some(watching) = watching {
             watching.ends(&poller.rest);
         }
         patience = if paid {

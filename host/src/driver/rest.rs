@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use wakebox_vmm::signal::thread_time;
 
 use crate::primitives::now;
 
@@ -71,13 +71,13 @@ impl Watching {
 
     /// The thread that calls begins to watch.
     pub(crate) fn begins(&mut self) {
-        self.began = (Instant::now(), had());
+        self.began = (Instant::now(), thread_time());
     }
 
     /// It has watched, and perhaps rests from now on.
     pub(crate) fn ends(&mut self, rest: &Rest) {
         let (at, before) = self.began;
-        let (passed, had) = (at.elapsed(), had().saturating_sub(before));
+        let (passed, had) = (at.elapsed(), thread_time().saturating_sub(before));
         if let Some(long) = self.saw(passed, had) {
             rest.begin(long);
         }
@@ -101,11 +101,6 @@ impl Watching {
         };
         is_crowded.then_some(rest)
     }
-}
-
-/// Processor time of the thread that calls.
-fn had() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use wakebox_vmm::signal::thread_id;
+use wakebox_vmm::signal::{thread_id, thread_time};
 
 /// Longest stay that counts by the wall clock.
 const SHORT: Duration = Duration::from_micros(100);
@@ -67,11 +67,10 @@ impl Reading {
     }
 
     fn now(at: Instant) -> Self {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         Self {
             thread: thread_id(),
             at,
-            time: Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32),
+            time: thread_time(),
         }
     }
 }

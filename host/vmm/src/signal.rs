@@ -19,10 +19,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use crate::kick::{Kick, Processor};
 use crate::process;
 use crate::thread::Set;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The signal whose only effect is that `KVM_RUN` returns. A standard one that Linux has no use
 /// for (signal(7)), so that nobody else has one either.
@@ -70,6 +72,11 @@ impl Processor for RunPage {
 
 /// The kick of a vCPU of KVM.
 pub type VcpuKick = Kick<RunPage>;
+
+/// For how long the thread that calls was on a processor. A system call.
+pub fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
 
 /// This thread's id, asked of the kernel once a thread. The thread that goes on in a child after
 /// `fork` is another one.
