@@ -1,5 +1,7 @@
 //! `wakebox doctor`: does KVM work here, which kind is it, what does it cost, what to fix.
 
+mod programs;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::process::ExitCode;
@@ -53,6 +55,7 @@ pub(super) fn run() -> Result<ExitCode> {
     };
     note(&format!("guests tell the time without an exit: {counter}"));
     tell_jail(style);
+    tell_programs(style);
 
     let costs = probe.measure(MEASURE_FOR)?;
     show_costs(&costs, style);
@@ -88,6 +91,27 @@ fn tell_jail(style: Style) {
     }
     for missing in missing {
         note(&missing.to_string());
+    }
+}
+
+/// Which programs of other people are here, and what brings the others.
+fn tell_programs(style: Style) {
+    for purpose in programs::PURPOSES {
+        let (here, missing) = purpose.look();
+        if missing.is_empty() {
+            say!("{} to {}: {here}", style.good("ok  "), purpose.to);
+            continue;
+        }
+        let has = match &*here {
+            "" => String::new(),
+            here => format!("has {here}, and "),
+        };
+        let missing = missing.join(", ");
+        say!(
+            "{} to {}, this machine {has}lacks {missing}",
+            style.faint("note"),
+            purpose.to
+        );
     }
 }
 

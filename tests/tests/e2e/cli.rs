@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, kvm_test};
+use wakebox_tests::{guest, kvm_test, root};
 
 fn wakebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -298,6 +298,42 @@ fn the_doctor_finds_this_machine_well() {
         stdout.contains("This machine runs Wakebox guests."),
         "{stdout}"
     );
+}
+
+#[kvm_test]
+fn the_doctor_names_each_program_that_tests_and_people_want_as_here_or_as_missing() {
+    let said = text(&output(wakebox().arg("doctor")).stdout);
+    let lines: Vec<_> = said.lines().collect();
+    let has = |start: &str, name: &str| {
+        lines.iter().any(|line| {
+            let words = line.split(|c: char| c.is_whitespace() || c == ',');
+            line.starts_with(start) && words.into_iter().any(|word| word == name)
+        })
+    };
+    let listed = std::fs::read_to_string(root().join(".ci/packages")).unwrap();
+    let listed = listed.lines().filter(|line| !line.starts_with('#'));
+    let listed = listed.filter_map(|line| line.split_whitespace().next());
+    for name in listed.chain([
+        "cargo",
+        "cc",
+        "git",
+        "componentize-py",
+        "clang",
+        "wakebox-wasm",
+    ]) {
+        assert!(has("ok   ", name) || has("note ", name), "{name}: {said}");
+    }
+    // On a machine that has nothing, nothing is said to be there.
+    let bare = text(&output(wakebox().arg("doctor").env("PATH", "/nowhere")).stdout);
+    for (name, by) in [
+        ("gdb", "apt-get install gdb"),
+        ("componentize-py", "pip install componentize-py"),
+        ("cc", "apt-get install gcc libc6-dev"),
+    ] {
+        let missing = format!("{name} ({by})");
+        assert!(bare.contains(&missing), "{missing}: {bare}");
+    }
+    assert!(bare.contains("This machine runs Wakebox guests."), "{bare}");
 }
 
 #[test]

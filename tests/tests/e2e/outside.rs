@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use wakebox_tests::programs::output;
+use wakebox_tests::terminal::Terminal;
 use wakebox_tests::{kvm_test, root};
 
 /// `wakebox new`.
@@ -30,7 +32,7 @@ fn path_with(bin: &Path) -> OsString {
     std::env::join_paths(paths).expect("paths without a colon")
 }
 
-/// Runs cargo in a folder, as somebody would type it there, and returns what it prints.
+/// Runs cargo in a guest's folder, as somebody would type it there, and returns what it prints.
 fn cargo(folder: &Path, args: &[&str]) -> String {
     fs::copy(lock(), folder.join("Cargo.lock")).expect("the lock file of the guests");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
@@ -53,56 +55,186 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The first block of code in a language under a heading of the README.
-fn readme(heading: &str, language: &str) -> String {
-    let page = fs::read_to_string(root().join("README.md")).expect("the README");
-    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let (_, block) = section.split_once(&format!("```{language}\n")).unwrap();
-    let (block, _) = block.split_once("```").unwrap();
-    block.to_owned()
-}
+/// Types what the README says into a shell, from a clone of this repository on. Returns the folder of the guest that
+/// is made there.
+fn follow_the_readme(folder: &Path) -> PathBuf {
+    let blocks = blocks(&fs::read_to_string(root().join("README.md")).expect("the README"));
+    let kinds: Vec<_> = blocks
+        .iter()
+        .map(|block| (&*block.heading, &*block.language))
+        .collect();
+    let expected = [
+        // A picture.
+        ("", "text"),
+        ("Two commands", "sh"),
+        ("Your first guest", "sh"),
+        // Built and run in `a_new_guest_is_run_and_tested_as_the_readme_says`.
+        ("Your first guest", "rust"),
+        ("Your first guest", "sh"),
+        // `demos::what_the_readme_shows_of_embedding_is_an_example_that_runs`.
+        ("In your program", "rust"),
+    ];
+    assert_eq!(kinds, expected, "each block of the README is tried");
 
-/// Types what the README says of a first guest into a shell, where the command is installed.
-fn follow_the_readme(folder: &Path) {
-    let bin = folder.join("bin");
-    fs::create_dir(&bin).unwrap();
-    let command = env!("CARGO_BIN_EXE_wakebox-cli");
-    std::os::unix::fs::symlink(command, bin.join("wakebox")).unwrap();
-    let block = readme("Your first guest", "sh");
-    let (install, rest) = block.split_once('\n').unwrap();
-    assert!(install.starts_with("cargo install --path host/cli "));
-    let (new, rest) = rest.split_once('\n').unwrap();
-    let lock = lock();
-    let script = format!("{new}\ncp '{}' hello\n{rest}", lock.display());
-    let output = Command::new("sh")
-        .args(["-e", "-c", &script])
-        .current_dir(folder)
-        .env("PATH", path_with(&bin))
-        .env_remove("CARGO_TARGET_DIR")
-        .env_remove("CARGO_BUILD_BUILD_DIR")
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .output()
-        .expect("a shell");
-    let (said, errors) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{script}\n{said}\n{errors}");
+    let here = clone(folder);
+    let mut shell = Shell {
+        here: here.clone(),
+        bin: here.join("bin"),
+    };
+    let [demo, tests] = lines(&blocks[1].text)[..] else {
+        panic!("two commands: {}", blocks[1].text);
+    };
+    let (said, errors) = shell.types(demo);
+    assert!(said.contains("five waits, "), "{said}\n{errors}");
+    // What this is a part of.
+    assert!(tests.starts_with("cargo xtask test "), "{tests}");
+
+    let first = lines(&blocks[2].text);
+    let [install, new, into, rest @ ..] = &first[..] else {
+        panic!("three commands and more: {first:?}");
+    };
+    // Of what the demo was built of; and not into the home of who runs the tests.
+    let install = install.replace("host/cli ", "host/cli --profile demo --locked --quiet ");
+    assert!(install.contains("--quiet"), "{install}");
+    let guest = here.join("hello");
+    shell.types(&install);
+    let (said, _) = shell.types(new);
+    assert!(said.contains("  cargo run -- friend "), "{said}");
+    fs::copy(lock(), guest.join("Cargo.lock")).expect("the lock file of the guests");
+    assert_eq!(*into, "cd hello");
+    shell.here.clone_from(&guest);
+    let (said, errors) = shell.types(&rest.join("\n"));
     assert_eq!(
         said.matches("Hello, friend, from ring 3").count(),
         2,
         "{said}"
     );
-    for line in ["  cargo run -- friend ", "1 passed", "\ntock"] {
+    for line in ["1 passed", "\ntock"] {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert!(errors.contains("\nexits "), "--stats: {errors}");
+
+    let [run, explain, top] = lines(&blocks[4].text)[..] else {
+        panic!("three commands: {}", blocks[4].text);
+    };
+    assert!(shell.types(run).0.contains("\ntock"));
+    assert!(shell.types(explain).0.contains("tick"));
+    let mut terminal = Terminal::start(&mut shell.command(top), 100, 30);
+    terminal.shows("ended");
+    terminal.press("q");
+    assert!(terminal.ends().success(), "{}", terminal.text());
+    guest
+}
+
+/// A block of code of a page.
+struct Block {
+    heading: String,
+    language: String,
+    text: String,
+}
+
+/// The blocks of code of a page, each with the heading of its section.
+fn blocks(page: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut heading = "";
+    let mut is_open = false;
+    for line in page.lines() {
+        match (is_open, line.strip_prefix("```")) {
+            (true, Some(_)) => is_open = false,
+            (true, None) => {
+                let block = blocks.last_mut().expect("one is open");
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (false, Some(language)) => {
+                is_open = true;
+                blocks.push(Block {
+                    heading: heading.into(),
+                    language: language.into(),
+                    text: String::new(),
+                });
+            }
+            (false, None) => heading = line.strip_prefix("## ").unwrap_or(heading),
+        }
+    }
+    blocks
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+/// A clone of this repository, with what is not committed yet, that builds in a folder of its own beneath our target.
+fn clone(folder: &Path) -> PathBuf {
+    let git = |args: &[&str], path: &Path| {
+        let mut git = Command::new("git");
+        output(git.arg("-C").arg(root()).args(args).arg(path))
+    };
+    let clone = folder.join("wakebox");
+    git(&["clone", "--quiet", "."], &clone);
+    let list = [
+        "ls-files",
+        "-z",
+        "--modified",
+        "--others",
+        "--exclude-standard",
+    ];
+    let changed = git(&list, Path::new("."));
+    for name in text(&changed).split('\0').filter(|name| !name.is_empty()) {
+        let (from, to) = (root().join(name), clone.join(name));
+        if from.is_file() {
+            fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+            fs::copy(from, to).expect("a file of this repository");
+        }
+    }
+    let target = root().join("target/clone");
+    fs::create_dir_all(&target).expect("a folder");
+    std::os::unix::fs::symlink(target, clone.join("target")).expect("a link");
+    clone
+}
+
+/// Somebody at a shell.
+struct Shell {
+    here: PathBuf,
+    /// Where `cargo install` puts what it installs.
+    bin: PathBuf,
+}
+
+impl Shell {
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-e", "-c", script])
+            .current_dir(&self.here)
+            .env("PATH", path_with(&self.bin))
+            .env("CARGO_INSTALL_ROOT", self.bin.parent().expect("a folder"));
+        // What `cargo nextest` and cargo say of the build of this very test.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let is_ours = text.starts_with("CARGO_") || text.starts_with("NEXTEST");
+            if is_ours
+                && !["CARGO_HOME", "CARGO_INSTALL_ROOT", "CARGO_NET_OFFLINE"].contains(&&*text)
+            {
+                command.env_remove(&name);
+            }
+        }
+        command.env_remove("RUSTFLAGS");
+        command
+    }
+
+    /// What a script prints, which succeeds, on both streams.
+    fn types(&self, script: &str) -> (String, String) {
+        let output = self.command(script).output().expect("a shell");
+        let (said, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{script}\n{said}\n{errors}");
+        (said, errors)
+    }
 }
 
 #[kvm_test]
 fn a_new_guest_is_run_and_tested_as_the_readme_says() {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
-    let folder = elsewhere.path().join("hello");
-    follow_the_readme(elsewhere.path());
+    let folder = follow_the_readme(elsewhere.path());
 
     for profile in [&[][..], &["--release"]] {
         let args = [&["run"], profile, &["--", "friend"]].concat();
@@ -122,7 +254,8 @@ fn a_new_guest_is_run_and_tested_as_the_readme_says() {
     assert!(tested.contains("1 passed"), "{tested}");
 
     // What the page shows of a guest's source is one.
-    let source = readme("Your first guest", "rust");
+    let page = fs::read_to_string(root().join("README.md")).unwrap();
+    let source = &blocks(&page)[3].text;
     fs::write(folder.join("src/main.rs"), source).unwrap();
     assert_eq!(cargo(&folder, &["run"]), "tick\ntock\n");
 
