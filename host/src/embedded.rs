@@ -89,6 +89,11 @@ impl Home {
         let _ = self.0.span.set(span);
     }
 
+    /// The runtime, once it is known.
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.0.runtime.get()
+    }
+
     /// Waits until a task may begin whose first poll reads so many bytes: first come, first served.
     pub(crate) async fn room(&self, bytes: usize) -> Room {
         let kib = u32::try_from(bytes >> 10).unwrap_or(BEGINS_KIB);

@@ -1,8 +1,9 @@
 //! Takes submissions out of the ring, has them done, puts completions in.
 //!
 //! The driver does not care who polls it. In modes `out` and `irq` it is the task that runs the
-//! guest, between two entries (*inline*). In modes `poll` and `auto` a thread polls the ring
-//! while the guest runs ([`poller`], *exitless*). Either calls [`Driver::turn`].
+//! guest, between two entries (*inline*). In mode `poll` a thread polls the ring while the guest runs
+//! ([`poller`], *exitless*), and in mode `auto` one or the other, whichever pays ([`worth`]). Either calls
+//! [`Driver::turn`].
 //!
 //! # What bounds it
 //!
@@ -40,8 +41,8 @@ pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;
 pub(crate) mod ready;
-mod rest;
 mod rings;
+pub(crate) mod worth;
 
 use std::sync::Arc;
 use std::task::Context;

@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::herd::Herd;
 use super::inflight::Ready;
 use super::poller::Poller;
+use super::worth::Exits;
 use super::{Driver, Ended, Turn, Violation};
 use crate::outside::Locked;
 
@@ -27,7 +28,7 @@ pub(crate) enum Placement<B: Backend> {
     /// The tasks that run the guest's processors, whichever has been left.
     Shared(Arc<Common<B>>),
     /// A thread that polls while the guest runs, and the tasks that run the guest beside it.
-    Poller(Arc<Poller<B>>),
+    Poller(Arc<Poller<B>>, Exits),
 }
 
 /// A driver that several tasks take turns of.
@@ -69,7 +70,7 @@ impl<B: Backend> Placement<B> {
     pub(crate) fn poller(&self) -> Option<&Arc<Poller<B>>> {
         match self {
             Self::Inline(_) | Self::Shared(_) => None,
-            Self::Poller(poller) => Some(poller),
+            Self::Poller(poller, _) => Some(poller),
         }
     }
 
@@ -78,7 +79,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => driver.ready(),
             Self::Shared(common) => &common.ready,
-            Self::Poller(poller) => poller.ready(),
+            Self::Poller(poller, _) => poller.ready(),
         }
     }
 
@@ -87,7 +88,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(_) => None,
             Self::Shared(common) => Some(Self::Shared(common.clone())),
-            Self::Poller(poller) => Some(Self::Poller(poller.clone())),
+            Self::Poller(poller, _) => Some(Self::Poller(poller.clone(), Exits::default())),
         }
     }
 
@@ -96,7 +97,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => act(driver),
             Self::Shared(common) => common.with(act),
-            Self::Poller(poller) => poller.with(act),
+            Self::Poller(poller, _) => poller.with(act),
         }
     }
 
@@ -109,7 +110,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => driver.turn(None),
             Self::Shared(common) => common.with(|driver| driver.turn(None)),
-            Self::Poller(poller) => poller.with(|driver| driver.turn(None)),
+            Self::Poller(poller, _) => poller.with(|driver| driver.turn(None)),
         }
     }
 
@@ -121,18 +122,21 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => Some(driver.turn(Some(context))),
             Self::Shared(common) => Some(common.with(|driver| driver.turn(Some(context)))),
-            Self::Poller(_) => None,
+            Self::Poller(poller, _) if poller.comes_and_goes() => {
+                Some(poller.with(|driver| driver.turn(Some(context))))
+            }
+            Self::Poller(..) => None,
         }
     }
 
     /// A turn beside the poller, which sees to what is left. If the guest goes on at once, the
-    /// poller is notified where that saves exits. `None` without a poller.
+    /// poller is notified where that saves exits. `None` without a poller, or while it is away.
     pub(crate) fn turn_beside_poller(
         &self,
         mode: Mode,
         goes_on: bool,
     ) -> Option<Result<Turn, Violation>> {
-        let poller = self.poller()?;
+        let poller = self.poller().filter(|poller| !poller.is_away())?;
         let began = Instant::now();
         let (turn, left) = poller.with(|driver| {
             let turn = driver.turn(None);
@@ -143,16 +147,29 @@ impl<B: Backend> Placement<B> {
         // After a long turn the next is likely to be long, too. The guest would leave before a
         // poller has done it: no exit is saved, and the thread has to be woken. What a turn has left
         // wants another.
-        let pays = goes_on && !poller.rests() && (mode == Mode::Poll || began.elapsed() < LONG);
+        let pays = goes_on && (mode == Mode::Poll || began.elapsed() < LONG);
         if turn.is_ok() && (pays || left) {
             poller.notify();
         }
         Some(turn)
     }
 
+    /// The guest was left, and goes on now that the task that runs it has begun so many operations alone. Where that was all
+    /// that it was left for, a poller would have saved the exit, and is called if that pays.
+    pub(crate) fn served_alone(&mut self, operations: u32, was_all: bool) {
+        if let Self::Poller(poller, exits) = self
+            && poller.is_away()
+        {
+            exits.began(operations);
+            if was_all {
+                poller.call_if_dense(exits, true);
+            }
+        }
+    }
+
     /// The task that runs the guest waits for a completion from now on.
     pub(crate) fn parked(&self) {
-        if let Self::Poller(poller) = self {
+        if let Self::Poller(poller, _) = self {
             poller.set_parked(true);
         }
     }
@@ -160,10 +177,14 @@ impl<B: Backend> Placement<B> {
     /// It waits no longer. It has waited for so long since the guest left, or not at all (`pended`),
     /// because what the guest waits for was done on the spot: a poller would have saved it the exit, if
     /// that was short.
-    pub(crate) fn unparked(&self, waited: Option<Duration>, pended: bool) {
-        let Self::Poller(poller) = self else { return };
+    pub(crate) fn unparked(&mut self, waited: Option<Duration>, pended: bool) {
+        let Self::Poller(poller, exits) = self else {
+            return;
+        };
         poller.set_parked(false);
-        if !pended && waited.is_some_and(|waited| waited < DENSE) && !poller.rests() {
+        if poller.is_away() {
+            poller.call_if_dense(exits, !pended);
+        } else if !pended && waited.is_some_and(|waited| waited < DENSE) {
             poller.notify();
         }
     }
@@ -187,8 +208,15 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => turn(driver, Some(context)),
             Self::Shared(_) => unreachable!("that of several processors is told which it is"),
-            Self::Poller(poller) => {
+            Self::Poller(poller, exits) => {
                 poller.with(|driver| {
+                    if poller.is_away() {
+                        driver.ready().set_parked(false);
+                        let before = driver.taken();
+                        let standing = turn(driver, Some(context));
+                        exits.began(driver.taken().wrapping_sub(before));
+                        return standing;
+                    }
                     let mut standing = turn(driver, None)?;
                     // Under the lock: who publishes more, later, wakes.
                     driver.ready().register_runner(context.waker());
@@ -246,7 +274,12 @@ impl<B: Backend> Placement<B> {
             Self::Inline(driver) => driver.ready().register(context.waker()),
             Self::Shared(common) => common.ready.register(context.waker()),
             // Woken for what is ready, or by the poller, which is.
-            Self::Poller(poller) => poller.ready().register_runner(context.waker()),
+            Self::Poller(poller, _) => {
+                poller.ready().register_runner(context.waker());
+                if poller.comes_and_goes() {
+                    poller.ready().register(context.waker());
+                }
+            }
         }
         // Registered, then looked.
         self.with(|driver| driver.wants_machine())
@@ -262,7 +295,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => driver.close_some(),
             Self::Shared(common) => common.with(Driver::close_some),
-            Self::Poller(poller) => poller.with(Driver::close_some),
+            Self::Poller(poller, _) => poller.with(Driver::close_some),
         }
     }
 
@@ -271,7 +304,7 @@ impl<B: Backend> Placement<B> {
         match self {
             Self::Inline(driver) => driver.close(),
             Self::Shared(common) => common.with(Driver::close),
-            Self::Poller(poller) => {
+            Self::Poller(poller, _) => {
                 poller.with(Driver::close);
                 poller.stop();
             }

@@ -1,18 +1,20 @@
 //! The poller: a thread that polls the rings while guests run (submission queue polling).
 //!
-//! The thread has a Tokio runtime of its own, so that it works beside any runtime of the embedder's; all
-//! sockets and timers of its exitless sandboxes live in its reactor. Each sandbox has one task there
-//! ([`poll`]). [`pollers`](super::pollers) says how many threads there are.
+//! The thread has a Tokio runtime of its own, so that it works beside any runtime of the embedder's. Each
+//! sandbox has one task there ([`poll`]). [`pollers`](super::pollers) says how many threads there are.
 //!
 //! While there is activity, the task polls the submission ring and says so in
 //! [`Word::DriverPolls`](wakebox_abi::memory::Word::DriverPolls): a turn of the guest costs
-//! no exit. After a quiet time it arms the doorbell and sleeps until an operation can go on
-//! or somebody notifies it. The quiet time adapts: it doubles when looking has paid, and halves when it
-//! has not.
+//! no exit. After a quiet time it arms the doorbell. The quiet time adapts: it doubles when looking has
+//! paid, and halves when it has not. Then:
 //!
-//! The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
-//! is faster than waking the thread. It does so inside the thread's runtime context, so that
-//! whatever it starts still lives in the thread's reactor.
+//! - Where it *stays* (mode `poll`, and guests of several processors), it sleeps until an operation can go on or somebody
+//!   notifies it. Sockets and timers of these sandboxes live in the thread's reactor: it goes on with them while
+//!   guests run. The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
+//!   is faster than waking the thread, and does so inside the thread's runtime context.
+//! - Where it *comes and goes* (mode `auto`), it leaves, and the task that runs the guest is alone, as in mode `out`, until
+//!   its exits are so dense that it [calls](Poller::call_if_dense) the thread ([`worth`](super::worth)). Sockets and timers
+//!   live in the embedder's reactor: what is ready is one thread's matter.
 //!
 //! A mutex is not fair: who takes one turn after the other, as either does while there is work, has it
 //! again before another that waits for it is awake, over and over, and whatever else runs on the thread
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use wakebox_abi::wake::Mode;
 use wakebox_vmm::kick::Reasons;
@@ -35,7 +38,7 @@ use super::backend::Backend;
 use super::inflight::Ready;
 use super::notify::Notify;
 use super::pollers::{Place, Pollers};
-use super::rest::{Rest, Watching};
+use super::worth::{Exits, Pace, Rest, Stay};
 use super::{Driver, Ended, Turn, Violation};
 use crate::calls::help::{Errand, Help};
 use crate::embedded::Home;
@@ -82,7 +85,11 @@ pub(crate) struct Poller<B: Backend> {
     notified: Notify,
     /// Whether the task that runs the guest waits for a completion, whatever the guest says of its sleep.
     parked: AtomicBool,
-    /// In mode `auto`, whether the rings are left alone for a while.
+    /// Whether the thread takes turns. Changed by it under the driver's lock.
+    is_beside: AtomicBool,
+    /// What was done without it when it was called.
+    without: Mutex<Option<Pace>>,
+    /// Whether it is not called for a while.
     rest: Rest,
     stop: AtomicBool,
     /// Its task, until somebody waits for it.
@@ -112,10 +119,15 @@ impl<B: Backend> Poller<B> {
             kicks,
             notified: Notify::new(),
             parked: AtomicBool::new(false),
+            is_beside: AtomicBool::new(false),
+            without: Mutex::default(),
             rest: Rest::default(),
             stop: AtomicBool::new(false),
             task: Mutex::default(),
         });
+        poller
+            .is_beside
+            .store(!poller.comes_and_goes(), Ordering::Relaxed);
         let task = poller.place.runtime.spawn(poll(poller.clone()));
         *poller.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(poller)
@@ -151,10 +163,39 @@ impl<B: Backend> Poller<B> {
         })
     }
 
+    /// Where the sockets and timers are.
+    fn reactor(&self) -> &Handle {
+        let home = self.comes_and_goes().then(|| self.home.runtime());
+        home.flatten().unwrap_or(&self.place.runtime)
+    }
+
+    /// Whether the thread is called when it pays, and else away.
+    pub(crate) fn comes_and_goes(&self) -> bool {
+        // Of several processors, each is woken by what is completed for it, whoever completes it.
+        self.mode == Mode::Auto && !self.has_several
+    }
+
+    /// Whether the task that runs the guest takes all turns. Under the driver's lock it stays so.
+    pub(crate) fn is_away(&self) -> bool {
+        !self.is_beside.load(Ordering::Relaxed)
+    }
+
     /// Runs `act` on the driver from another thread than its own.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
-        let _context = self.place.runtime.enter();
+        let _context = self.reactor().enter();
         act(&mut self.claim())
+    }
+
+    /// The guest was left while the thread is away, which would have saved it that or not: calls it if exits are dense that
+    /// it would save, unless it has come in vain lately.
+    pub(crate) fn call_if_dense(&self, exits: &mut Exits, saved: bool) {
+        if self.rest.is_on() {
+            exits.forget();
+        } else if let Some(pace) = exits.left(Instant::now(), saved) {
+            *self.without.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace);
+            exits.forget();
+            self.notify();
+        }
     }
 
     /// Says whether the task that runs the guest waits for a completion.
@@ -170,15 +211,9 @@ impl<B: Backend> Poller<B> {
             return;
         }
         self.parked.store(parked, Ordering::Relaxed);
-        // While it rests, the thread wakes the runner once for all that the reactor has at once.
-        if self.mode == Mode::Auto && !(parked && self.rests()) {
+        if self.mode == Mode::Auto && !(parked && self.is_away()) {
             self.ready.set_parked(parked);
         }
-    }
-
-    /// Whether the rings are left alone for a while, and the task that runs the guest takes the turns.
-    pub(crate) fn rests(&self) -> bool {
-        self.mode == Mode::Auto && self.rest.is_on()
     }
 
     /// Whether the task that runs the guest is to be woken after a turn: for a completion, or because the
@@ -198,9 +233,16 @@ impl<B: Backend> Poller<B> {
         &self.ready
     }
 
-    /// Makes the thread look.
+    /// Makes the thread look, which comes if it was away.
     pub(crate) fn notify(&self) {
         self.notified.notify();
+    }
+
+    /// The same, if it would take the turn for which there is a reason now.
+    pub(crate) fn notify_beside(&self) {
+        if !self.is_away() {
+            self.notify();
+        }
     }
 
     /// Ends the thread's task; the driver goes when the last user of the poller does.
@@ -213,6 +255,16 @@ impl<B: Backend> Poller<B> {
     pub(crate) fn task(&self) -> Option<JoinHandle<()>> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.take()
+    }
+
+    /// The thread is away from now on, unless there is something to do. Under the driver's lock.
+    fn leaves(&self, driver: &Driver<B>) -> bool {
+        let leaves = driver.may_sleep() && !driver.is_unfinished();
+        match leaves {
+            true => self.is_beside.store(false, Ordering::Relaxed),
+            false => driver.polls(),
+        }
+        leaves
     }
 
     /// One turn by the thread's task; none while another thread has the driver.
@@ -234,6 +286,7 @@ impl<B: Backend> Poller<B> {
         &self,
         register: Option<&std::task::Context<'_>>,
     ) -> Result<Option<(Turn, bool)>, Violation> {
+        let _context = self.comes_and_goes().then(|| self.reactor().enter());
         let Some(mut driver) = self.try_driver() else {
             return Ok(None);
         };
@@ -244,7 +297,7 @@ impl<B: Backend> Poller<B> {
 
 impl<B: Backend> Help for Poller<B> {
     fn help(&self, limit: Duration, errand: &mut dyn Errand) {
-        let _context = self.place.runtime.enter();
+        let _context = self.reactor().enter();
         let _helper = self.ready.hold();
         errand.begin();
         self.claim().polls();
@@ -280,8 +333,9 @@ impl<B: Backend> std::fmt::Display for Poller<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "runner parked {}, stopped {}, {}; ",
+            "runner parked {}, thread away {}, stopped {}, {}; ",
             self.parked.load(Ordering::Relaxed),
+            self.is_away(),
             self.stop.load(Ordering::Relaxed),
             self.notified,
         )?;
@@ -345,90 +399,158 @@ impl Impatience {
 
 /// The task of one sandbox on the thread.
 async fn poll<B: Backend>(poller: Arc<Poller<B>>) {
-    if poll_until_stopped(&poller).await.is_err() {
+    let polled = match poller.comes_and_goes() {
+        true => come_and_go(&poller).await,
+        false => stay(&poller).await,
+    };
+    if polled.is_err() {
         // The driver remembers it, and says it again to who runs the guest.
         poller.wake_runner();
     }
 }
 
-async fn poll_until_stopped<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
-    let (least, most) = patience(poller.mode);
-    let mut patience = least;
-    let mut notified = false;
-    // The other mode never rests, and need not ask the scheduler.
-    let mut watching = (poller.mode == Mode::Auto).then(Watching::new);
-    while !poller.stop.load(Ordering::Acquire) {
-        // Look for as long as it pays; while it rests, as long as there is something.
-        let rests = poller.rests();
-        let look = |driver: Holds<'_, B>| {
-            if !rests {
-                driver.polls();
-            }
-        };
-        if poller.try_driver().map(look).is_none() {
-            give_way().await;
-            continue;
-        }
-        let quiet = match (rests, notified) {
-            (true, _) => Duration::ZERO,
-            (false, true) => patience.max(NOTIFIED),
-            (false, false) => patience,
-        };
-        let mut watching = watching.as_mut().filter(|_| !rests);
-        if let Some(watching) = &mut watching {
-            watching.begins();
-        }
-        let Some(paid) = look_until_quiet(poller, quiet).await? else {
-            // Who runs the guest was woken to end it.
-            return Ok(());
-        };
-        if let Some(watching) = watching {
-            watching.ends(&poller.rest);
-        }
-        patience = if paid {
-            (patience * 2).min(most)
-        } else {
-            (patience / 2).max(least)
-        };
+/// How long it looks in vain.
+struct Patience {
+    now: Duration,
+    least: Duration,
+    most: Duration,
+}
 
-        // Arm the doorbell, look once more, sleep.
-        let Some(may_sleep) = poller.try_driver().map(|driver| driver.may_sleep()) else {
-            give_way().await;
-            continue;
-        };
-        if !may_sleep {
-            continue;
+impl Patience {
+    fn of(mode: Mode) -> Self {
+        let (least, most) = patience(mode);
+        Self {
+            now: least,
+            least,
+            most,
         }
-        notified = sleep(poller).await?;
+    }
+
+    fn adapt(&mut self, paid: bool) {
+        self.now = match paid {
+            true => (self.now * 2).min(self.most),
+            false => (self.now / 2).max(self.least),
+        };
+    }
+}
+
+/// What ended a time of looking.
+enum Looked {
+    /// There was nothing for a while. Whether there was something before.
+    Quiet { paid: bool },
+    /// Somebody says that it does not pay.
+    Enough,
+    /// The sandbox is to end, and who runs the guest was woken for it.
+    Stopped,
+}
+
+/// Looks until it is quiet, sleeps until an operation can go on, and so on.
+async fn stay<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
+    let mut patience = Patience::of(poller.mode);
+    let mut notified = false;
+    while !poller.stop.load(Ordering::Acquire) {
+        with_driver(poller, |driver| driver.polls()).await;
+        let quiet = match notified {
+            true => patience.now.max(NOTIFIED),
+            false => patience.now,
+        };
+        match look_until_quiet(poller, quiet, |_, _| false).await? {
+            Looked::Stopped => return Ok(()),
+            Looked::Quiet { paid } => patience.adapt(paid),
+            Looked::Enough => {}
+        }
+        // Arm the doorbell, look once more, sleep.
+        if with_driver(poller, |driver| driver.may_sleep()).await {
+            notified = sleep(poller).await?;
+        }
     }
     Ok(())
 }
 
-/// Takes turns until there was nothing to do for so long. Returns whether there was anything; `None` if the sandbox is to
-/// end.
+/// Comes when it is called, and leaves when there is nothing to do or it does not pay.
+async fn come_and_go<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
+    let mut patience = Patience::of(poller.mode);
+    let mut stay = Stay::new();
+    loop {
+        std::future::poll_fn(|context| match poller.notified.taken_else_wake(context) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        if poller.stop.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let without = poller.without.lock();
+        let without = without.unwrap_or_else(PoisonError::into_inner).take();
+        with_driver(poller, |driver| {
+            poller.is_beside.store(true, Ordering::Relaxed);
+            driver.polls();
+        })
+        .await;
+        stay.begins(without);
+        loop {
+            let quiet = patience.now.max(NOTIFIED);
+            let did = |at, turn: Turn| stay.is_over(at, turn.submitted, &poller.rest);
+            match look_until_quiet(poller, quiet, did).await? {
+                Looked::Stopped => return Ok(()),
+                Looked::Enough => {}
+                Looked::Quiet { paid } => {
+                    patience.adapt(paid);
+                    stay.ends(&poller.rest);
+                }
+            }
+            if with_driver(poller, |driver| poller.leaves(driver)).await {
+                break;
+            }
+        }
+        if poller.parked.load(Ordering::Relaxed) {
+            // Whatever is ready from now on is for it.
+            poller.wake_runner();
+        }
+    }
+}
+
+/// Acts on the driver when no other thread has it, in whose favour the others on this one have their turn meanwhile.
+async fn with_driver<B: Backend, T>(
+    poller: &Poller<B>,
+    mut act: impl FnMut(&mut Driver<B>) -> T,
+) -> T {
+    loop {
+        if let Some(mut driver) = poller.try_driver() {
+            return act(&mut driver);
+        }
+        give_way().await;
+    }
+}
+
+/// Takes turns until there was nothing to do for so long, or `is_enough` says so after one in which something was done.
 async fn look_until_quiet<B: Backend>(
     poller: &Poller<B>,
     quiet: Duration,
-) -> Result<Option<bool>, Violation> {
+    mut is_enough: impl FnMut(Instant, Turn) -> bool,
+) -> Result<Looked, Violation> {
     let mut active_at = Instant::now();
     let mut paid = false;
     let mut impatience = Impatience::default();
     loop {
         let Some(turn) = poller.try_turn(None)? else {
             if poller.stop.load(Ordering::Acquire) {
-                return Ok(Some(paid));
+                return Ok(Looked::Quiet { paid });
             }
             give_way().await;
             continue;
         };
         if turn.ended == Ended::Stopped {
-            return Ok(None);
+            return Ok(Looked::Stopped);
         }
         if turn.is_active() {
             active_at = Instant::now();
             paid = true;
+            if is_enough(active_at, turn) {
+                return Ok(Looked::Enough);
+            }
         } else if active_at.elapsed() > quiet || poller.stop.load(Ordering::Acquire) {
-            return Ok(Some(paid));
+            return Ok(Looked::Quiet { paid });
         }
         impatience.look(poller);
         watch(poller);
@@ -443,15 +565,6 @@ async fn sleep<B: Backend>(poller: &Poller<B>) -> Result<bool, Violation> {
     std::future::poll_fn(|context| {
         if poller.notified.taken_else_wake(context) || poller.stop.load(Ordering::Acquire) {
             return Poll::Ready(Ok(true));
-        }
-        if poller.rests() && !poller.has_several {
-            // The task that runs the guest takes the turns: it is woken once for all that the reactor had at once, if the
-            // guest is parked, and else looks when the guest has left. Registered, then looked.
-            poller.ready.register(context.waker());
-            if poller.ready.is_some() && poller.parked.load(Ordering::Relaxed) {
-                poller.wake_runner();
-            }
-            return Poll::Pending;
         }
         match poller.try_turn(Some(context)) {
             // An operation went on, or will: its guest will want more.

@@ -31,6 +31,7 @@ use crate::driver::herd::Herd;
 use crate::driver::inflight::Ready;
 use crate::driver::placement::{Common, Placement};
 use crate::driver::poller::Poller;
+use crate::driver::worth::Exits;
 use crate::driver::{Driver, Stood};
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits, memory_of_the_machine};
@@ -380,7 +381,7 @@ impl Loaded {
         let home = callables.home().clone();
         let kicks = self.machine.vcpus().map(|vcpu| vcpu.kick().clone());
         let poller = Poller::new(driver, mode, home, kicks.collect())?;
-        Ok(Placement::Poller(poller))
+        Ok(Placement::Poller(poller, Exits::default()))
     }
 }
 

@@ -137,7 +137,7 @@ impl Sandbox {
     fn driver_goes_on(&mut self) {
         self.placement.with(Driver::attach);
         if let Some(poller) = self.placement.poller() {
-            poller.notify();
+            poller.notify_beside();
         }
     }
 }

@@ -33,7 +33,7 @@ impl Sandbox {
     pub(super) async fn serve(&mut self, goes_on: bool) -> Result<(), Violation> {
         let completed = match self.placement.turn_beside_poller(self.mode, goes_on) {
             Some(turn) => turn?.completed > 0,
-            None => self.take_turns().await?,
+            None => self.take_turns(goes_on).await?,
         };
         // Of several processors, each is told what is its own.
         if self.mode == Mode::Irq && completed && self.processors.is_none() {
@@ -42,13 +42,16 @@ impl Sandbox {
         Ok(())
     }
 
-    /// As many turns on this task as there is work for. Returns whether anything was completed.
-    async fn take_turns(&mut self) -> Result<bool, Violation> {
-        let mut completed = false;
+    /// As many turns on this task as there is work for, after which the guest goes on at once, or there is something else to
+    /// see to. Returns whether anything was completed.
+    async fn take_turns(&mut self, goes_on: bool) -> Result<bool, Violation> {
+        let (mut completed, mut operations) = (false, 0);
         loop {
             let turn = self.placement.turn()?;
             completed |= turn.completed > 0;
+            operations += turn.submitted;
             if turn.ended != Ended::Spent {
+                self.placement.served_alone(operations, goes_on);
                 return Ok(completed);
             }
             self.let_others_run(DRIVER_QUANTUM).await;
@@ -57,7 +60,7 @@ impl Sandbox {
 
     /// Takes all that a guest has submitted before it ended.
     pub(super) async fn serve_last(&mut self) -> Result<(), Violation> {
-        self.take_turns().await.map(|_| ())
+        self.take_turns(false).await.map(|_| ())
     }
 
     /// Lets tasks of the embedder's that the guest has set going begin before the guest is entered

@@ -160,7 +160,7 @@ impl Sandbox {
         }
         self.placement.with(Driver::go_on);
         if let Some(poller) = self.placement.poller() {
-            poller.notify();
+            poller.notify_beside();
         }
     }
 
