@@ -85,7 +85,8 @@ pub enum Mode {
     Irq = 1,
     /// Watches the completion ring for a bounded time, then as [`Mode::Out`].
     Poll = 2,
-    /// Watches for as long as completions have lately taken, then as [`Mode::Out`].
+    /// While the host watches as well, watches for as long as completions have lately taken; then, and else, as
+    /// [`Mode::Out`].
     #[default]
     Auto = 3,
 }
@@ -245,6 +246,12 @@ pub fn guest_must_ring<C: Control>(control: &C) -> bool {
     // W2. Partner: `driver_may_sleep`.
     control.full_fence();
     control.load(Word::DriverPolls, Ordering::Relaxed) == 0
+}
+
+/// Whether somebody watches the submission ring, as far as one can tell without asking whether it goes on. A hint.
+#[inline]
+pub fn driver_is_near<C: Control>(control: &C) -> bool {
+    control.load(Word::DriverPolls, Ordering::Relaxed) != 0
 }
 
 /// Tells the guest that its submissions will be seen without a doorbell: submission queue polling.

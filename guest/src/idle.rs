@@ -63,10 +63,13 @@ impl Idle {
     }
 
     /// Nanoseconds for which to watch now. `others` says whether other processors may leave something.
-    fn window(&self, others: bool) -> u32 {
+    /// `near` says whether the host watches.
+    fn window(&self, others: bool, near: bool) -> u32 {
         match self.mode {
             _ if !self.exitless && !others => 0,
             Mode::Poll => self.spin_ns,
+            // Else it is left to be waited for anyway, and once will do.
+            Mode::Auto if !near && !others => 0,
             Mode::Auto if self.patience.is_worth_a_try() => self.spin_ns.min(AUTO_NS),
             _ => 0,
         }
@@ -134,7 +137,8 @@ impl Runtime {
     /// Watches the completion ring for a bounded time. Returns whether there is something to do.
     fn watch(&self) -> bool {
         let others = self.here.expects_posts();
-        let window = self.idle.window(others);
+        let near = wake::driver_is_near(&self.control);
+        let window = self.idle.window(others, near);
         // Nobody is in a hurry for the end of a deadline or of console output.
         if window == 0 || !(others || self.reactor.is_awaited()) {
             return false;
