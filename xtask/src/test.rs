@@ -285,7 +285,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 cargo(),
                 // A compiler that is compiled without optimizations takes minutes for Python.
                 "test --locked --release --manifest-path host/wasm/Cargo.toml --target-dir target \
-                 --test languages -- --ignored",
+                 --test languages --test size -- --include-ignored",
             )],
             when: When::InTurn,
         },

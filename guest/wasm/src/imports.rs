@@ -18,6 +18,7 @@ use wasmtime::{Engine, Result};
 use crate::platform::OneThread;
 use crate::values::{Arguments, Expected, travels};
 use crate::wasi::State;
+use crate::wasi::define::{self, Awaiting, Concurrent, awaitingly, concurrently};
 
 /// Links what is not WASI's, and gives what cannot be, a line each.
 pub(crate) async fn link(
@@ -76,19 +77,21 @@ async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
 }
 
 fn define(
-    linker: &mut wasmtime::component::LinkerInstance<'_, State>,
+    linker: &mut define::Linker<'_>,
     function: &str,
     name: String,
     is_async: bool,
 ) -> Result<()> {
     if is_async {
-        linker.func_new_concurrent(function, move |_, ty, arguments, results| {
+        let called: Box<Concurrent> = Box::new(move |_, ty, arguments, results| {
             Box::pin(OneThread(call(name.clone(), ty, arguments, results)))
-        })
+        });
+        concurrently(linker, function, called)
     } else {
-        linker.func_new_async(function, move |_, ty, arguments, results| {
+        let called: Box<Awaiting> = Box::new(move |_, ty, arguments, results| {
             Box::new(OneThread(call(name.clone(), ty, arguments, results)))
-        })
+        });
+        awaitingly(linker, function, called)
     }
 }
 

@@ -29,7 +29,9 @@ pub(crate) async fn run(engine: &Engine, module: Module) -> Result<i32> {
     }
     let mut store = Store::new(engine, preview1::State::new().await?);
     let instance = OneThread(linker.instantiate_async(&mut store, &module)).await?;
-    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-    OneThread(start.call_async(&mut store, ())).await?;
+    let Some(start) = instance.get_func(&mut store, "_start") else {
+        bail!("`_start` is not a function");
+    };
+    OneThread(start.call_async(&mut store, &[], &mut [])).await?;
     Ok(0)
 }

@@ -11,7 +11,9 @@ use core::cell::RefCell;
 use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::task::spawn_named;
 use wakebox_guest::{env, eprintln};
-use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre, Linker};
+use wasmtime::component::{
+    Component, ComponentExportIndex, Instance, InstancePre, Linker, ResourceAny, Val,
+};
 use wasmtime::{Engine, Result, Store, bail, format_err};
 
 use crate::http::{Body, Fields, Framing, Pipe, RequestHead, ResponseHead, Wire, send_body};
@@ -227,11 +229,13 @@ impl Server {
         } = &mut answering;
         let request = store.data_mut().push(request)?;
         let outparam = store.data_mut().push(outparam)?;
-        let handle = instance.get_typed_func::<(
-            wasmtime::component::Resource<IncomingRequest>,
-            wasmtime::component::Resource<ResponseOutparam>,
-        ), ()>(&mut *store, &self.handle)?;
-        OneThread(handle.call_async(&mut *store, (request, outparam))).await?;
+        let handle = instance.get_func(&mut *store, self.handle);
+        let handle = handle.ok_or_else(|| format_err!("`handle` is not a function"))?;
+        let arguments = [
+            Val::Resource(ResourceAny::try_from_resource(request, &mut *store)?),
+            Val::Resource(ResourceAny::try_from_resource(outparam, &mut *store)?),
+        ];
+        OneThread(handle.call_async(&mut *store, &arguments, &mut [])).await?;
         answering.answered += 1;
         if answering.answered < self.reuse {
             self.idle.borrow_mut().push(answering);

@@ -3,22 +3,24 @@
 
 mod cli;
 mod clocks;
-mod define;
+pub(crate) mod define;
 mod filesystem;
 pub(crate) mod http;
+mod io;
 mod random;
 mod sockets;
+mod value;
 
 pub(crate) use self::cli::Input;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{
-    Component, Linker, LinkerInstance, Resource, ResourceTable, ResourceType,
-};
+use wasmtime::component::{Component, Linker, Resource, ResourceTable, ResourceType};
 use wasmtime::{Engine, Result, format_err};
-use wasmtime_wasi_io::IoView;
+
+use self::define::{Concurrent, concurrently, plainly};
 
 /// What belongs to one instance.
 #[derive(Default)]
@@ -34,12 +36,6 @@ impl State {
     }
 }
 
-impl IoView for State {
-    fn table(&mut self) -> &mut ResourceTable {
-        &mut self.table
-    }
-}
-
 /// A resource of an interface that is not provided.
 struct Missing;
 
@@ -49,7 +45,6 @@ pub(crate) fn link(
     linker: &mut Linker<State>,
     component: &Component,
 ) -> Result<()> {
-    wasmtime_wasi_io::add_to_linker_async(linker)?;
     // A resource is defined by the first that exports it; the others use it.
     let mut seen = Vec::new();
     for (name, item) in component.component_type().imports(engine) {
@@ -67,9 +62,6 @@ pub(crate) fn link(
         let own: Vec<_> = own.collect();
         seen.extend(own.iter().map(|(_, ty)| *ty));
         let is_provided = version.starts_with("0.2.");
-        if is_provided && interface.starts_with("io/") {
-            continue;
-        }
         let mut instance = linker.instance(name)?;
         if is_provided {
             provide(&mut instance, interface)?;
@@ -88,13 +80,15 @@ pub(crate) fn link(
     Ok(())
 }
 
-fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
+fn provide(instance: &mut define::Linker<'_>, interface: &str) -> Result<()> {
     if let Some(name) = interface.strip_prefix("cli/") {
         cli::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("clocks/") {
         clocks::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("filesystem/") {
         filesystem::provide(instance, name)
+    } else if let Some(name) = interface.strip_prefix("io/") {
+        io::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("http/") {
         http::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("random/") {
@@ -108,18 +102,19 @@ fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<
 
 /// Defines a function that only fails; one that is defined stays.
 fn refuse(
-    instance: &mut LinkerInstance<'_, State>,
+    instance: &mut define::Linker<'_>,
     name: &str,
     full: alloc::string::String,
     is_async: bool,
 ) {
     let error = move || format_err!("the component calls {full}, which is not provided yet");
     let _ = if is_async {
-        instance.func_new_concurrent(name, move |_, _, _, _| {
+        let refused: Box<Concurrent> = Box::new(move |_, _, _, _| {
             let error = error();
-            alloc::boxed::Box::pin(async move { Err(error) })
-        })
+            Box::pin(async move { Err(error) })
+        });
+        concurrently(instance, name, refused)
     } else {
-        instance.func_new(name, move |_, _, _, _| Err(error()))
+        plainly(instance, name, Box::new(move |_, _, _, _| Err(error())))
     };
 }

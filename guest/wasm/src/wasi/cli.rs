@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use wakebox_guest::{env, io, process};
-use wasmtime::component::{LinkerInstance, Resource, ResourceType};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::Result;
+use wasmtime::component::{Resource, ResourceType};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::bytes::{Bytes, BytesMut};
 use wasmtime_wasi_io::poll::Pollable;
@@ -16,10 +16,9 @@ use wasmtime_wasi_io::streams::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, StreamError, StreamResult,
 };
 
-use super::State;
+use super::define::{Define, Linker};
+use super::value::Cx;
 use crate::platform::OneThread;
-
-type Cx<'a> = StoreContextMut<'a, State>;
 
 /// Bytes that are read, or may be written, at once.
 const CHUNK: usize = 16 << 10;
@@ -92,11 +91,11 @@ impl OutputStream for Output {
 /// A terminal, of which there is none.
 struct Terminal;
 
-pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     match interface {
         "environment" => environment(instance),
         "exit" => {
-            instance.func_wrap(
+            instance.define(
                 "exit",
                 |_: Cx<'_>, (status,): (core::result::Result<(), ()>,)| {
                     process::exit(i32::from(status.is_err()));
@@ -104,13 +103,13 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
                     Ok(())
                 },
             )?;
-            instance.func_wrap("exit-with-code", |_: Cx<'_>, (code,): (u8,)| {
+            instance.define("exit-with-code", |_: Cx<'_>, (code,): (u8,)| {
                 process::exit(i32::from(code));
                 #[allow(unreachable_code, reason = "says what the function gives")]
                 Ok(())
             })
         }
-        "stdin" => instance.func_wrap("get-stdin", |mut cx: Cx<'_>, ()| {
+        "stdin" => instance.define("get-stdin", |mut cx: Cx<'_>, ()| {
             let state = cx.data_mut();
             let input = Box::new(state.input.clone()) as DynInputStream;
             Ok((state.table.push(input)?,))
@@ -127,30 +126,26 @@ pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str)
     }
 }
 
-fn environment(instance: &mut LinkerInstance<'_, State>) -> Result<()> {
-    instance.func_wrap("get-environment", |_: Cx<'_>, ()| {
+fn environment(instance: &mut Linker<'_>) -> Result<()> {
+    instance.define("get-environment", |_: Cx<'_>, ()| {
         let vars = env::vars().map(|(name, value)| (name.to_string(), value.to_string()));
         Ok((vars.collect::<Vec<_>>(),))
     })?;
-    instance.func_wrap("get-arguments", |_: Cx<'_>, ()| {
+    instance.define("get-arguments", |_: Cx<'_>, ()| {
         // A program's first argument is its name.
         let args = core::iter::once("app").chain(env::args());
         Ok((args.map(ToString::to_string).collect::<Vec<_>>(),))
     })?;
-    instance.func_wrap("initial-cwd", |_: Cx<'_>, ()| Ok((None::<String>,)))
+    instance.define("initial-cwd", |_: Cx<'_>, ()| Ok((None::<String>,)))
 }
 
-fn output(
-    instance: &mut LinkerInstance<'_, State>,
-    function: &str,
-    write: fn(&[u8]),
-) -> Result<()> {
-    instance.func_wrap(function, move |mut cx: Cx<'_>, ()| {
+fn output(instance: &mut Linker<'_>, function: &str, write: fn(&[u8])) -> Result<()> {
+    instance.define(function, move |mut cx: Cx<'_>, ()| {
         let output = Box::new(Output(write)) as DynOutputStream;
         Ok((cx.data_mut().table.push(output)?,))
     })
 }
 
-fn no_terminal(instance: &mut LinkerInstance<'_, State>, function: &str) -> Result<()> {
-    instance.func_wrap(function, |_: Cx<'_>, ()| Ok((None::<Resource<Terminal>>,)))
+fn no_terminal(instance: &mut Linker<'_>, function: &str) -> Result<()> {
+    instance.define(function, |_: Cx<'_>, ()| Ok((None::<Resource<Terminal>>,)))
 }

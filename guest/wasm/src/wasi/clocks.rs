@@ -4,19 +4,22 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use wakebox_guest::time::{self, Instant};
-use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, Resource};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::Result;
+use wasmtime::component::Resource;
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::{DynPollable, Pollable, subscribe};
 
 use super::State;
+use super::define::{Define, Linker};
+use super::value::{Cx, record};
 use crate::platform::OneThread;
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(record)]
-pub(super) struct Datetime {
-    seconds: u64,
-    nanoseconds: u32,
+record! {
+    #[derive(Clone, Copy)]
+    pub(super) struct Datetime {
+        seconds: u64 = "seconds",
+        nanoseconds: u32 = "nanoseconds",
+    }
 }
 
 impl From<Duration> for Datetime {
@@ -44,26 +47,24 @@ fn subscribe_to(state: &mut State, deadline: Instant) -> Result<(Resource<DynPol
     Ok((subscribe(&mut state.table, deadline)?,))
 }
 
-type Cx<'a> = StoreContextMut<'a, State>;
-
-pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     match interface {
         "monotonic-clock" => {
-            instance.func_wrap("now", |_: Cx<'_>, ()| Ok((time::now().as_nanos(),)))?;
-            instance.func_wrap("resolution", |_: Cx<'_>, ()| Ok((1_u64,)))?;
-            instance.func_wrap("subscribe-instant", |mut cx: Cx<'_>, (at,): (u64,)| {
+            instance.define("now", |_: Cx<'_>, ()| Ok((time::now().as_nanos(),)))?;
+            instance.define("resolution", |_: Cx<'_>, ()| Ok((1_u64,)))?;
+            instance.define("subscribe-instant", |mut cx: Cx<'_>, (at,): (u64,)| {
                 subscribe_to(cx.data_mut(), Instant::from_nanos(at))
             })?;
-            instance.func_wrap("subscribe-duration", |mut cx: Cx<'_>, (after,): (u64,)| {
+            instance.define("subscribe-duration", |mut cx: Cx<'_>, (after,): (u64,)| {
                 let deadline = time::now().saturating_add(Duration::from_nanos(after));
                 subscribe_to(cx.data_mut(), deadline)
             })
         }
         "wall-clock" => {
-            instance.func_wrap("now", |_: Cx<'_>, ()| {
+            instance.define("now", |_: Cx<'_>, ()| {
                 Ok((Datetime::from(time::unix_time()),))
             })?;
-            instance.func_wrap("resolution", |_: Cx<'_>, ()| {
+            instance.define("resolution", |_: Cx<'_>, ()| {
                 Ok((Datetime {
                     seconds: 0,
                     nanoseconds: 1,

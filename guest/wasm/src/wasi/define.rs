@@ -1,31 +1,125 @@
-//! Functions that many interfaces define alike. There is one piece of code for each set of types, and not for
-//! each function: what one does is a pointer.
+//! Functions that interfaces define. There is one piece of Wasmtime's code for all of them: what one does is
+//! behind a pointer, and its values are converted there (see `value`).
 
-use wasmtime::component::{ComponentType, Lift, LinkerInstance, Lower, Resource, ResourceType};
-use wasmtime::{Result, StoreContextMut};
+use alloc::boxed::Box;
+use core::future::Future;
+use core::pin::Pin;
+
+use wasmtime::component::types::ComponentFunc;
+use wasmtime::component::{Accessor, LinkerInstance, Resource, ResourceTable, ResourceType, Val};
+use wasmtime::{AsContextMut, Result};
 use wasmtime_wasi_io::poll::{Pollable, subscribe};
 
 use super::State;
+use super::value::{Arguments, Cx, Given, Results, Taken};
+use crate::platform::OneThread;
 
-type Cx<'a> = StoreContextMut<'a, State>;
-type Linker<'a> = LinkerInstance<'a, State>;
+pub(crate) type Linker<'a> = LinkerInstance<'a, State>;
 
 /// What may be a resource.
 pub(super) trait Held: Send + 'static {}
 impl<T: Send + 'static> Held for T {}
-/// What a component may be given.
-pub(super) trait Given: ComponentType + Lower + Send + 'static {}
-impl<T: ComponentType + Lower + Send + 'static> Given for T {}
-/// What a component may give.
-pub(super) trait Taken: ComponentType + Lift + Send + 'static {}
-impl<T: ComponentType + Lift + Send + 'static> Taken for T {}
+
+/// What a function of ours awaits.
+pub(crate) type Awaited<'a, R> = Box<dyn Future<Output = Result<R>> + Send + 'a>;
+
+pub(super) trait Define {
+    /// Defines a function.
+    fn define<A: Arguments, R: Results>(
+        &mut self,
+        name: &str,
+        act: impl Fn(Cx<'_>, A) -> Result<R> + Copy + Send + Sync + 'static,
+    ) -> Result<()>;
+
+    /// Defines a function that awaits operations, while the component waits for it.
+    fn define_async<A: Arguments, R: Results>(
+        &mut self,
+        name: &str,
+        act: impl Fn(Cx<'_>, A) -> Awaited<'_, R> + Copy + Send + Sync + 'static,
+    ) -> Result<()>;
+}
+
+/// What all functions are to Wasmtime: given the component's types for it, arguments, and room for results.
+pub(crate) type Plain =
+    dyn Fn(Cx<'_>, ComponentFunc, &[Val], &mut [Val]) -> Result<()> + Send + Sync;
+/// As that, of one for which the component waits.
+pub(crate) type Awaiting = dyn for<'a> Fn(Cx<'a>, ComponentFunc, &'a [Val], &'a mut [Val]) -> Awaited<'a, ()>
+    + Send
+    + Sync;
+/// As that, of which any number are in flight.
+pub(crate) type Concurrent = dyn for<'a> Fn(&'a Accessor<State>, ComponentFunc, &'a [Val], &'a mut [Val]) -> Pin<Awaited<'a, ()>>
+    + Send
+    + Sync;
+
+impl Define for Linker<'_> {
+    fn define<A: Arguments, R: Results>(
+        &mut self,
+        name: &str,
+        act: impl Fn(Cx<'_>, A) -> Result<R> + Copy + Send + Sync + 'static,
+    ) -> Result<()> {
+        let plain: Box<Plain> = Box::new(move |mut cx, _, arguments, results| {
+            let arguments = A::all(arguments, &mut cx)?;
+            act(cx.as_context_mut(), arguments)?.put(results, &mut cx)
+        });
+        plainly(self, name, plain)
+    }
+
+    fn define_async<A: Arguments, R: Results>(
+        &mut self,
+        name: &str,
+        act: impl Fn(Cx<'_>, A) -> Awaited<'_, R> + Copy + Send + Sync + 'static,
+    ) -> Result<()> {
+        let awaiting: Box<Awaiting> = Box::new(move |mut cx, _, arguments, results| {
+            Box::new(OneThread(async move {
+                let arguments = A::all(arguments, &mut cx)?;
+                let awaited = Pin::from(act(cx.as_context_mut(), arguments)).await?;
+                awaited.put(results, &mut cx)
+            }))
+        });
+        awaitingly(self, name, awaiting)
+    }
+}
+
+pub(crate) fn plainly(instance: &mut Linker<'_>, name: &str, act: Box<Plain>) -> Result<()> {
+    instance.func_new(name, move |cx, ty, arguments, results| {
+        act(cx, ty, arguments, results)
+    })
+}
+
+pub(crate) fn awaitingly(instance: &mut Linker<'_>, name: &str, act: Box<Awaiting>) -> Result<()> {
+    instance.func_new_async(name, move |cx, ty, arguments, results| {
+        act(cx, ty, arguments, results)
+    })
+}
+
+pub(crate) fn concurrently(
+    instance: &mut Linker<'_>,
+    name: &str,
+    act: Box<Concurrent>,
+) -> Result<()> {
+    instance.func_new_concurrent(name, move |accessor, ty, arguments, results| {
+        act(accessor, ty, arguments, results)
+    })
+}
 
 /// Defines a resource that lies in the table.
 pub(super) fn resource<T: Held>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
-    instance.resource(name, ResourceType::host::<T>(), |mut cx: Cx<'_>, index| {
-        let table = &mut cx.data_mut().table;
+    let delete = |table: &mut ResourceTable, index| {
         table.delete(Resource::<T>::new_own(index))?;
         Ok(())
+    };
+    deleted(instance, name, ResourceType::host::<T>(), delete)
+}
+
+/// Defines a resource, and how it is taken out of the table.
+pub(super) fn deleted(
+    instance: &mut Linker<'_>,
+    name: &str,
+    ty: ResourceType,
+    delete: fn(&mut ResourceTable, u32) -> Result<()>,
+) -> Result<()> {
+    instance.resource(name, ty, move |mut cx: Cx<'_>, index| {
+        delete(&mut cx.data_mut().table, index)
     })
 }
 
@@ -35,7 +129,7 @@ pub(super) fn method<T: Held, R: Given>(
     name: &str,
     act: fn(&mut T) -> R,
 ) -> Result<()> {
-    instance.func_wrap(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+    instance.define(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
         Ok((act(cx.data_mut().table.get_mut(&this)?),))
     })
 }
@@ -46,7 +140,7 @@ pub(super) fn method_of<T: Held, A: Taken, R: Given>(
     name: &str,
     act: fn(&mut T, A) -> R,
 ) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         name,
         move |mut cx: Cx<'_>, (this, argument): (Resource<T>, A)| {
             Ok((act(cx.data_mut().table.get_mut(&this)?, argument),))
@@ -60,7 +154,7 @@ pub(super) fn part<T: Held, R: Held>(
     name: &str,
     act: fn(&mut T) -> R,
 ) -> Result<()> {
-    instance.func_wrap(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+    instance.define(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
         let table = &mut cx.data_mut().table;
         let part = act(table.get_mut(&this)?);
         Ok((table.push(part)?,))
@@ -73,7 +167,7 @@ pub(super) fn part_if<T: Held, R: Held>(
     name: &str,
     act: fn(&mut T) -> Option<R>,
 ) -> Result<()> {
-    instance.func_wrap(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+    instance.define(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
         let table = &mut cx.data_mut().table;
         let part = act(table.get_mut(&this)?);
         Ok((match part {
@@ -85,7 +179,7 @@ pub(super) fn part_if<T: Held, R: Held>(
 
 /// Defines `subscribe` of a resource.
 pub(super) fn pollable<T: Pollable>(instance: &mut Linker<'_>, name: &str) -> Result<()> {
-    instance.func_wrap(name, |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+    instance.define(name, |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
         Ok((subscribe(&mut cx.data_mut().table, this)?,))
     })
 }

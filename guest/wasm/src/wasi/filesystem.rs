@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 
 use wakebox_guest::fs::ReadDir;
 use wakebox_guest::io::Status;
-use wasmtime::component::{LinkerInstance, Resource};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::Result;
+use wasmtime::component::Resource;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error as IoError};
 
 use self::streams::{FileInput, FileOutput};
@@ -20,13 +20,11 @@ use self::types::{
     Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode,
     MetadataHash, NewTimestamp, OpenFlags, PathFlags,
 };
-use super::State;
-use super::define::resource;
+use super::define::{Define, Linker, resource};
+use super::value::Cx;
 use crate::files::{self, Open};
 use crate::platform::OneThread;
 
-type Cx<'a> = StoreContextMut<'a, State>;
-type Linker<'a> = LinkerInstance<'a, State>;
 type Outcome<T> = core::result::Result<T, ErrorCode>;
 
 /// What a descriptor names. A stream of it may outlive the descriptor.
@@ -63,7 +61,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
             directories(instance)?;
             unsupported(instance)
         }
-        "preopens" => instance.func_wrap_async("get-directories", |mut cx: Cx<'_>, ()| {
+        "preopens" => instance.define_async("get-directories", |mut cx: Cx<'_>, ()| {
             Box::new(OneThread(async move {
                 let granted = files::granted().await;
                 let granted = granted.map_err(|status| wasmtime::format_err!("{status}"))?;
@@ -82,7 +80,13 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
 /// Defines a method of descriptors that awaits operations.
 macro_rules! method {
     ($instance:ident, $name:literal, |$node:ident $(, $argument:ident: $ty:ty)*| $act:expr) => {
-        $instance.func_wrap_async(
+        method!(define_async, $instance, $name, |$node $(, $argument: $ty)*| $act)
+    };
+    (
+        $define:ident, $instance:ident, $name:literal,
+        |$node:ident $(, $argument:ident: $ty:ty)*| $act:expr
+    ) => {
+        $instance.$define(
             concat!("[method]descriptor.", $name),
             |cx: Cx<'_>, (this, $($argument,)*): (Descriptor, $($ty,)*)| {
                 let node = cx.data().table.get(&this).cloned();
@@ -131,22 +135,29 @@ fn whole(instance: &mut Linker<'_>) -> Result<()> {
         let (this, other) = (table.get(&this)?, table.get(&other)?);
         Ok((this.identity("") == other.identity(""),))
     };
-    instance.func_wrap("[method]descriptor.is-same-object", is_same)
+    instance.define("[method]descriptor.is-same-object", is_same)
 }
 
 /// What is about the bytes of a file.
 fn bytes(instance: &mut Linker<'_>) -> Result<()> {
-    method!(instance, "read", |node, length: u64, offset: u64| async {
-        let bytes = node.read(length, offset).await?;
-        let is_end = bytes.is_empty() && length > 0;
-        Ok((bytes, is_end))
-    })?;
+    // With their types, as a list of values is slow.
     method!(
+        func_wrap_async,
+        instance,
+        "read",
+        |node, length: u64, offset: u64| async {
+            let bytes = node.read(length, offset).await?;
+            let is_end = bytes.is_empty() && length > 0;
+            Ok((bytes, is_end))
+        }
+    )?;
+    method!(
+        func_wrap_async,
         instance,
         "write",
         |node, bytes: Vec<u8>, offset: u64| async { Ok(node.write(&bytes, offset).await? as u64) }
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.read-via-stream",
         |mut cx: Cx<'_>, (this, offset): (Descriptor, u64)| {
             let table = &mut cx.data_mut().table;
@@ -158,7 +169,7 @@ fn bytes(instance: &mut Linker<'_>) -> Result<()> {
             Ok((Outcome::Ok(table.push(stream)?),))
         },
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.write-via-stream",
         |mut cx: Cx<'_>, (this, offset): (Descriptor, u64)| {
             let table = &mut cx.data_mut().table;
@@ -170,7 +181,7 @@ fn bytes(instance: &mut Linker<'_>) -> Result<()> {
             Ok((Outcome::Ok(table.push(stream)?),))
         },
     )?;
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]descriptor.append-via-stream",
         |mut cx: Cx<'_>, (this,): (Descriptor,)| {
             Box::new(OneThread(async move {
@@ -188,7 +199,7 @@ fn bytes(instance: &mut Linker<'_>) -> Result<()> {
         let error = cx.data().table.get(&error)?;
         Ok((error.downcast_ref::<Status>().copied().map(ErrorCode::from),))
     };
-    instance.func_wrap("filesystem-error-code", code_of)
+    instance.define("filesystem-error-code", code_of)
 }
 
 /// What is about paths beneath a directory.
@@ -215,7 +226,7 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
             Ok(MetadataHash::of(node.identity(&path), made))
         }
     )?;
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]descriptor.rename-at",
         |cx: Cx<'_>, (this, from, other, to): (Descriptor, String, Descriptor, String)| {
             let table = &cx.data().table;
@@ -227,7 +238,7 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
             }))
         },
     )?;
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]descriptor.open-at",
         |mut cx: Cx<'_>,
          (this, at, path, open, flags): (
@@ -253,7 +264,7 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 fn directories(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]descriptor.read-directory",
         |mut cx: Cx<'_>, (this,): (Descriptor,)| {
             Box::new(OneThread(async move {
@@ -265,7 +276,7 @@ fn directories(instance: &mut Linker<'_>) -> Result<()> {
             }))
         },
     )?;
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]directory-entry-stream.read-directory-entry",
         |mut cx: Cx<'_>, (this,): (Resource<Listing>,)| {
             Box::new(OneThread(async move {
@@ -281,23 +292,23 @@ fn directories(instance: &mut Linker<'_>) -> Result<()> {
 /// What the host has no operation for.
 fn unsupported(instance: &mut Linker<'_>) -> Result<()> {
     const NO: (Outcome<()>,) = (Err(ErrorCode::Unsupported),);
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.set-times",
         |_: Cx<'_>, _: (Descriptor, NewTimestamp, NewTimestamp)| Ok(NO),
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.set-times-at",
         |_: Cx<'_>, _: (Descriptor, PathFlags, String, NewTimestamp, NewTimestamp)| Ok(NO),
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.link-at",
         |_: Cx<'_>, _: (Descriptor, PathFlags, String, Descriptor, String)| Ok(NO),
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.symlink-at",
         |_: Cx<'_>, _: (Descriptor, String, String)| Ok(NO),
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]descriptor.readlink-at",
         |_: Cx<'_>, _: (Descriptor, String)| Ok((Outcome::<String>::Err(ErrorCode::Unsupported),)),
     )

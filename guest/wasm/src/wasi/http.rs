@@ -12,14 +12,13 @@ pub(crate) use self::incoming::{IncomingRequest, Outparam, Request, ResponseOutp
 use self::types::ErrorCode;
 
 use wakebox_guest::io::Status;
-use wasmtime::component::{LinkerInstance, Resource};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::Result;
+use wasmtime::component::Resource;
 use wasmtime_wasi_io::streams::Error as IoError;
 
-use super::State;
+use super::define::{Define, Linker};
+use super::value::Cx;
 
-type Cx<'a> = StoreContextMut<'a, State>;
-type Linker<'a> = LinkerInstance<'a, State>;
 /// A `result` without an error's type.
 type Done<T> = core::result::Result<T, ()>;
 type Outcome<T> = core::result::Result<T, ErrorCode>;
@@ -31,7 +30,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
             incoming::provide(instance)?;
             outgoing::provide(instance)?;
             bodies::provide(instance)?;
-            instance.func_wrap(
+            instance.define(
                 "http-error-code",
                 |cx: Cx<'_>, (error,): (Resource<IoError>,)| {
                     let error = cx.data().table.get(&error)?;

@@ -3,10 +3,9 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use wasmtime::component::LinkerInstance;
 use wasmtime::{Result, format_err};
 
-use super::State;
+use super::define::{Define, Linker};
 use crate::platform::OneThread;
 
 async fn bytes(count: u64) -> Result<Vec<u8>> {
@@ -29,21 +28,21 @@ async fn word() -> Result<u64> {
         .map_or(0, u64::from_le_bytes))
 }
 
-pub(super) fn provide(instance: &mut LinkerInstance<'_, State>, interface: &str) -> Result<()> {
+pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     let (many, one) = match interface {
         "random" => ("get-random-bytes", "get-random-u64"),
         "insecure" => ("get-insecure-random-bytes", "get-insecure-random-u64"),
         "insecure-seed" => {
-            return instance.func_wrap_async("insecure-seed", |_, ()| {
+            return instance.define_async("insecure-seed", |_, ()| {
                 Box::new(OneThread(async { Ok(((word().await?, word().await?),)) }))
             });
         }
         _ => return Ok(()),
     };
-    instance.func_wrap_async(many, |_, (count,): (u64,)| {
+    instance.define_async(many, |_, (count,): (u64,)| {
         Box::new(OneThread(async move { Ok((bytes(count).await?,)) }))
     })?;
-    instance.func_wrap_async(one, |_, ()| {
+    instance.define_async(one, |_, ()| {
         Box::new(OneThread(async { Ok((word().await?,)) }))
     })
 }

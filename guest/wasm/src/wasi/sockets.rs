@@ -14,21 +14,19 @@ use core::pin::Pin;
 
 use wakebox_guest::io::Status;
 use wakebox_guest::net;
-use wasmtime::component::{LinkerInstance, Resource};
-use wasmtime::{Result, StoreContextMut};
+use wasmtime::Result;
+use wasmtime::component::Resource;
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::Error as IoError;
 
 use self::types::{ErrorCode, Family, IpAddress, IpSocketAddress};
-use super::State;
-use super::define::{Given, Held, Taken, method, method_of, pollable, resource};
+use super::define::{Define, Held, Linker, method, method_of, pollable, resource};
+use super::value::{Cx, Given, Taken};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
 
-type Cx<'a> = StoreContextMut<'a, State>;
-type Linker<'a> = LinkerInstance<'a, State>;
 type Outcome<T> = core::result::Result<T, ErrorCode>;
 
 /// What all sockets of an instance are of.
@@ -38,7 +36,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
     match interface {
         "network" => {
             resource::<Network>(instance, "network")?;
-            instance.func_wrap(
+            instance.define(
                 "network-error-code",
                 |cx: Cx<'_>, (error,): (Resource<IoError>,)| {
                     let error = cx.data().table.get(&error)?;
@@ -46,7 +44,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                 },
             )
         }
-        "instance-network" => instance.func_wrap("instance-network", |mut cx: Cx<'_>, ()| {
+        "instance-network" => instance.define("instance-network", |mut cx: Cx<'_>, ()| {
             Ok((cx.data_mut().table.push(Network)?,))
         }),
         "ip-name-lookup" => names(instance),
@@ -64,7 +62,7 @@ fn method_with<T: Held, A: Taken>(
     name: &str,
     act: fn(&mut T, A) -> Outcome<()>,
 ) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         name,
         move |mut cx: Cx<'_>, (this, _, argument): (Resource<T>, Resource<Network>, A)| {
             Ok((act(cx.data_mut().table.get_mut(&this)?, argument),))
@@ -81,7 +79,7 @@ fn acting<T: Held, A: Taken, R: Given>(
     name: &str,
     act: fn(&mut T, A) -> Outcome<Acting<R>>,
 ) -> Result<()> {
-    instance.func_wrap_async(
+    instance.define_async(
         name,
         move |mut cx: Cx<'_>, (this, argument): (Resource<T>, A)| {
             let begun = cx.data_mut().table.get_mut(&this);
@@ -102,7 +100,7 @@ fn asking<T: Held, R: Given>(
     name: &str,
     act: fn(&mut T) -> Outcome<Acting<R>>,
 ) -> Result<()> {
-    instance.func_wrap_async(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
+    instance.define_async(name, move |mut cx: Cx<'_>, (this,): (Resource<T>,)| {
         let begun = cx.data_mut().table.get_mut(&this);
         let begun = begun.map(|this| act(this).map(OneThread));
         Box::new(OneThread(async move {
@@ -208,7 +206,7 @@ impl Pollable for Lookup {
 
 fn names(instance: &mut Linker<'_>) -> Result<()> {
     resource::<Lookup>(instance, "resolve-address-stream")?;
-    instance.func_wrap(
+    instance.define(
         "resolve-addresses",
         |mut cx: Cx<'_>, (_, name): (Resource<Network>, String)| {
             if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {

@@ -5,51 +5,41 @@ use core::time::Duration;
 
 use wakebox_guest::fs::{DirEntry, FileKind, Metadata};
 use wakebox_guest::io::Status;
-use wasmtime::component::{ComponentType, Lift, Lower, flags};
+use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::super::clocks::Datetime;
+use super::super::value::{cases, flags, record, variant};
 use crate::files::{How, Open};
 
 flags! {
-    PathFlags {
-        #[component(name = "symlink-follow")]
-        const SYMLINK_FOLLOW;
+    pub(super) struct PathFlags {
+        SYMLINK_FOLLOW = "symlink-follow",
     }
 }
 
 flags! {
-    OpenFlags {
-        #[component(name = "create")]
-        const CREATE;
-        #[component(name = "directory")]
-        const DIRECTORY;
-        #[component(name = "exclusive")]
-        const EXCLUSIVE;
-        #[component(name = "truncate")]
-        const TRUNCATE;
+    pub(super) struct OpenFlags {
+        CREATE = "create",
+        DIRECTORY = "directory",
+        EXCLUSIVE = "exclusive",
+        TRUNCATE = "truncate",
     }
 }
 
 flags! {
-    DescriptorFlags {
-        #[component(name = "read")]
-        const READ;
-        #[component(name = "write")]
-        const WRITE;
-        #[component(name = "file-integrity-sync")]
-        const FILE_INTEGRITY_SYNC;
-        #[component(name = "data-integrity-sync")]
-        const DATA_INTEGRITY_SYNC;
-        #[component(name = "requested-write-sync")]
-        const REQUESTED_WRITE_SYNC;
-        #[component(name = "mutate-directory")]
-        const MUTATE_DIRECTORY;
+    pub(super) struct DescriptorFlags {
+        READ = "read",
+        WRITE = "write",
+        FILE_INTEGRITY_SYNC = "file-integrity-sync",
+        DATA_INTEGRITY_SYNC = "data-integrity-sync",
+        REQUESTED_WRITE_SYNC = "requested-write-sync",
+        MUTATE_DIRECTORY = "mutate-directory",
     }
 }
 
 impl PathFlags {
     pub(super) fn follows(self) -> bool {
-        self.contains(Self::SYMLINK_FOLLOW)
+        self.has(Self::SYMLINK_FOLLOW)
     }
 }
 
@@ -61,10 +51,10 @@ impl DescriptorFlags {
         };
         let mut flags = Self::default();
         if open.reads {
-            flags |= Self::READ;
+            flags = flags.with(Self::READ);
         }
         if open.writes {
-            flags |= writes;
+            flags = flags.with(writes);
         }
         flags
     }
@@ -72,67 +62,49 @@ impl DescriptorFlags {
 
 pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Result<How, Status> {
     let synced = DescriptorFlags::FILE_INTEGRITY_SYNC
-        | DescriptorFlags::DATA_INTEGRITY_SYNC
-        | DescriptorFlags::REQUESTED_WRITE_SYNC;
-    if flags.intersects(synced) {
+        .with(DescriptorFlags::DATA_INTEGRITY_SYNC)
+        .with(DescriptorFlags::REQUESTED_WRITE_SYNC);
+    if flags.has(synced) {
         return Err(Status::Unsupported);
     }
-    let writes = DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY;
-    let is_directory = open.contains(OpenFlags::DIRECTORY);
+    let writes = DescriptorFlags::WRITE.with(DescriptorFlags::MUTATE_DIRECTORY);
+    let is_directory = open.has(OpenFlags::DIRECTORY);
     Ok(How {
         follow: at.follows(),
-        create: open.contains(OpenFlags::CREATE),
+        create: open.has(OpenFlags::CREATE),
         directory: is_directory,
-        exclusive: open.contains(OpenFlags::EXCLUSIVE),
-        truncate: open.contains(OpenFlags::TRUNCATE),
-        reads: flags.contains(DescriptorFlags::READ),
+        exclusive: open.has(OpenFlags::EXCLUSIVE),
+        truncate: open.has(OpenFlags::TRUNCATE),
+        reads: flags.has(DescriptorFlags::READ),
         writes: match is_directory {
-            true => flags.intersects(writes),
-            false => flags.contains(DescriptorFlags::WRITE),
+            true => flags.has(writes),
+            false => flags.has(DescriptorFlags::WRITE),
         },
     })
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum Advice {
-    #[component(name = "normal")]
-    Normal,
-    #[component(name = "sequential")]
-    Sequential,
-    #[component(name = "random")]
-    Random,
-    #[component(name = "will-need")]
-    WillNeed,
-    #[component(name = "dont-need")]
-    DontNeed,
-    #[component(name = "no-reuse")]
-    NoReuse,
+cases! {
+    pub(super) enum Advice {
+        Normal = "normal",
+        Sequential = "sequential",
+        Random = "random",
+        WillNeed = "will-need",
+        DontNeed = "dont-need",
+        NoReuse = "no-reuse",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum DescriptorType {
-    #[component(name = "unknown")]
-    Unknown,
-    #[component(name = "block-device")]
-    BlockDevice,
-    #[component(name = "character-device")]
-    CharacterDevice,
-    #[component(name = "directory")]
-    Directory,
-    #[component(name = "fifo")]
-    Fifo,
-    #[component(name = "symbolic-link")]
-    SymbolicLink,
-    #[component(name = "regular-file")]
-    RegularFile,
-    #[component(name = "socket")]
-    Socket,
+cases! {
+    pub(super) enum DescriptorType {
+        Unknown = "unknown",
+        BlockDevice = "block-device",
+        CharacterDevice = "character-device",
+        Directory = "directory",
+        Fifo = "fifo",
+        SymbolicLink = "symbolic-link",
+        RegularFile = "regular-file",
+        Socket = "socket",
+    }
 }
 
 impl From<FileKind> for DescriptorType {
@@ -146,20 +118,15 @@ impl From<FileKind> for DescriptorType {
     }
 }
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(record)]
-pub(super) struct DescriptorStat {
-    #[component(name = "type")]
-    kind: DescriptorType,
-    #[component(name = "link-count")]
-    link_count: u64,
-    size: u64,
-    #[component(name = "data-access-timestamp")]
-    accessed: Option<Datetime>,
-    #[component(name = "data-modification-timestamp")]
-    modified: Option<Datetime>,
-    #[component(name = "status-change-timestamp")]
-    changed: Option<Datetime>,
+record! {
+    pub(super) struct DescriptorStat {
+        kind: DescriptorType = "type",
+        link_count: u64 = "link-count",
+        size: u64 = "size",
+        accessed: Option<Datetime> = "data-access-timestamp",
+        modified: Option<Datetime> = "data-modification-timestamp",
+        changed: Option<Datetime> = "status-change-timestamp",
+    }
 }
 
 impl DescriptorStat {
@@ -177,23 +144,19 @@ impl DescriptorStat {
     }
 }
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(variant)]
-pub(super) enum NewTimestamp {
-    #[component(name = "no-change")]
-    NoChange,
-    #[component(name = "now")]
-    Now,
-    #[component(name = "timestamp")]
-    Timestamp(Datetime),
+variant! {
+    pub(super) enum NewTimestamp {
+        NoChange = "no-change",
+        Now = "now",
+        Timestamp(value: Datetime) = "timestamp",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(record)]
-pub(super) struct DirectoryEntry {
-    #[component(name = "type")]
-    kind: DescriptorType,
-    name: String,
+record! {
+    pub(super) struct DirectoryEntry {
+        kind: DescriptorType = "type",
+        name: String = "name",
+    }
 }
 
 impl DirectoryEntry {
@@ -205,11 +168,11 @@ impl DirectoryEntry {
     }
 }
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(record)]
-pub(super) struct MetadataHash {
-    lower: u64,
-    upper: u64,
+record! {
+    pub(super) struct MetadataHash {
+        lower: u64 = "lower",
+        upper: u64 = "upper",
+    }
 }
 
 impl MetadataHash {
@@ -222,85 +185,46 @@ impl MetadataHash {
     }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum ErrorCode {
-    #[component(name = "access")]
-    Access,
-    #[component(name = "would-block")]
-    WouldBlock,
-    #[component(name = "already")]
-    Already,
-    #[component(name = "bad-descriptor")]
-    BadDescriptor,
-    #[component(name = "busy")]
-    Busy,
-    #[component(name = "deadlock")]
-    Deadlock,
-    #[component(name = "quota")]
-    Quota,
-    #[component(name = "exist")]
-    Exist,
-    #[component(name = "file-too-large")]
-    FileTooLarge,
-    #[component(name = "illegal-byte-sequence")]
-    IllegalByteSequence,
-    #[component(name = "in-progress")]
-    InProgress,
-    #[component(name = "interrupted")]
-    Interrupted,
-    #[component(name = "invalid")]
-    Invalid,
-    #[component(name = "io")]
-    Io,
-    #[component(name = "is-directory")]
-    IsDirectory,
-    #[component(name = "loop")]
-    Loop,
-    #[component(name = "too-many-links")]
-    TooManyLinks,
-    #[component(name = "message-size")]
-    MessageSize,
-    #[component(name = "name-too-long")]
-    NameTooLong,
-    #[component(name = "no-device")]
-    NoDevice,
-    #[component(name = "no-entry")]
-    NoEntry,
-    #[component(name = "no-lock")]
-    NoLock,
-    #[component(name = "insufficient-memory")]
-    InsufficientMemory,
-    #[component(name = "insufficient-space")]
-    InsufficientSpace,
-    #[component(name = "not-directory")]
-    NotDirectory,
-    #[component(name = "not-empty")]
-    NotEmpty,
-    #[component(name = "not-recoverable")]
-    NotRecoverable,
-    #[component(name = "unsupported")]
-    Unsupported,
-    #[component(name = "no-tty")]
-    NoTty,
-    #[component(name = "no-such-device")]
-    NoSuchDevice,
-    #[component(name = "overflow")]
-    Overflow,
-    #[component(name = "not-permitted")]
-    NotPermitted,
-    #[component(name = "pipe")]
-    Pipe,
-    #[component(name = "read-only")]
-    ReadOnly,
-    #[component(name = "invalid-seek")]
-    InvalidSeek,
-    #[component(name = "text-file-busy")]
-    TextFileBusy,
-    #[component(name = "cross-device")]
-    CrossDevice,
+cases! {
+    typed pub(super) enum ErrorCode {
+        Access = "access",
+        WouldBlock = "would-block",
+        Already = "already",
+        BadDescriptor = "bad-descriptor",
+        Busy = "busy",
+        Deadlock = "deadlock",
+        Quota = "quota",
+        Exist = "exist",
+        FileTooLarge = "file-too-large",
+        IllegalByteSequence = "illegal-byte-sequence",
+        InProgress = "in-progress",
+        Interrupted = "interrupted",
+        Invalid = "invalid",
+        Io = "io",
+        IsDirectory = "is-directory",
+        Loop = "loop",
+        TooManyLinks = "too-many-links",
+        MessageSize = "message-size",
+        NameTooLong = "name-too-long",
+        NoDevice = "no-device",
+        NoEntry = "no-entry",
+        NoLock = "no-lock",
+        InsufficientMemory = "insufficient-memory",
+        InsufficientSpace = "insufficient-space",
+        NotDirectory = "not-directory",
+        NotEmpty = "not-empty",
+        NotRecoverable = "not-recoverable",
+        Unsupported = "unsupported",
+        NoTty = "no-tty",
+        NoSuchDevice = "no-such-device",
+        Overflow = "overflow",
+        NotPermitted = "not-permitted",
+        Pipe = "pipe",
+        ReadOnly = "read-only",
+        InvalidSeek = "invalid-seek",
+        TextFileBusy = "text-file-busy",
+        CrossDevice = "cross-device",
+    }
 }
 
 impl ErrorCode {

@@ -13,9 +13,10 @@ use wasmtime_wasi_io::streams::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, StreamError, StreamResult,
 };
 
-use super::super::define::{part_if, pollable, resource};
+use super::super::define::{Define, Linker, part_if, pollable, resource};
+use super::super::value::Cx;
 use super::fields::Fields;
-use super::{Cx, Done, Linker, Outcome};
+use super::{Done, Outcome};
 use crate::flight::{Flight, Reads};
 use crate::http::{Body, Pipe};
 use crate::platform::OneThread;
@@ -171,7 +172,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
         body.0.stream()
     })?;
     pollable::<FutureTrailers>(instance, "[method]future-trailers.subscribe")?;
-    instance.func_wrap(
+    instance.define(
         "[static]incoming-body.finish",
         |mut cx: Cx<'_>, (this,): (Resource<IncomingBody>,)| {
             let table = &mut cx.data_mut().table;
@@ -179,7 +180,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
             Ok((table.push(Trailers::of(body))?,))
         },
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]future-trailers.get",
         |mut cx: Cx<'_>, (this,): (Resource<FutureTrailers>,)| {
             let table = &mut cx.data_mut().table;
@@ -199,7 +200,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
             })),))
         },
     )?;
-    instance.func_wrap(
+    instance.define(
         "[static]outgoing-body.finish",
         |mut cx: Cx<'_>, (this, trailers): (Resource<OutgoingBody>, Option<Resource<Fields>>)| {
             let table = &mut cx.data_mut().table;

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
-use super::super::define::{method, method_of, part, resource};
+use super::super::define::{Define, Linker, method, method_of, part, resource};
+use super::super::value::Cx;
 use super::types::HeaderError;
-use super::{Cx, Linker};
 use crate::http::{self, is_hop};
 
 /// One in the table.
@@ -77,10 +77,10 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     for name in ["fields", "headers", "trailers"] {
         resource::<Fields>(instance, name)?;
     }
-    instance.func_wrap("[constructor]fields", |mut cx: Cx<'_>, ()| {
+    instance.define("[constructor]fields", |mut cx: Cx<'_>, ()| {
         Ok((cx.data_mut().table.push(Fields::default())?,))
     })?;
-    instance.func_wrap(
+    instance.define(
         "[static]fields.from-list",
         |mut cx: Cx<'_>, (entries,): (http::Fields,)| {
             let mut fields = Fields::default();
@@ -101,7 +101,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
         let mut names = fields.entries.iter().map(|(own, _)| own);
         names.any(|own| own.eq_ignore_ascii_case(&name))
     })?;
-    instance.func_wrap(
+    instance.define(
         "[method]fields.set",
         |mut cx: Cx<'_>, (this, name, values): (Resource<Fields>, String, Vec<Vec<u8>>)| {
             let fields = cx.data_mut().table.get_mut(&this)?;
@@ -118,7 +118,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     method_of::<Fields, String, Outcome<()>>(instance, "[method]fields.delete", |fields, name| {
         fields.delete(&name)
     })?;
-    instance.func_wrap(
+    instance.define(
         "[method]fields.append",
         |mut cx: Cx<'_>, (this, name, value): (Resource<Fields>, String, Vec<u8>)| {
             Ok((cx.data_mut().table.get_mut(&this)?.append(name, value),))

@@ -9,12 +9,13 @@ use core::task::{Poll, Waker};
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
-use super::super::define::{method, part, part_if, resource};
+use super::super::define::{Define, Linker, method, part, part_if, resource};
+use super::super::value::Cx;
 use super::bodies::{Incoming, IncomingBody};
 use super::fields::Fields;
 use super::outgoing::OutgoingResponse;
 use super::types::{Method, Scheme};
-use super::{Cx, ErrorCode, Linker, Outcome};
+use super::{ErrorCode, Outcome};
 use crate::http::{Body, RequestHead, is_hop};
 use crate::platform::OneThread;
 
@@ -126,13 +127,13 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     part_if::<IncomingRequest, IncomingBody>(instance, name, |request| {
         request.0.body.take().map(Incoming::new)
     })?;
-    instance.func_wrap(
+    instance.define(
         "[method]response-outparam.send-informational",
         |_: Cx<'_>, _: (Resource<ResponseOutparam>, u16, Resource<Fields>)| {
             Ok((Outcome::<()>::Err(ErrorCode::ConfigurationError),))
         },
     )?;
-    instance.func_wrap(
+    instance.define(
         "[static]response-outparam.set",
         |mut cx: Cx<'_>,
          (this, answer): (

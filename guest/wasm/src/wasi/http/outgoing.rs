@@ -17,12 +17,13 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 
 use super::super::define::{
-    Given, Held, Taken, method, method_of, part, part_if, pollable, resource,
+    Define, Held, Linker, method, method_of, part, part_if, pollable, resource,
 };
+use super::super::value::{Cx, Given, Taken};
 use super::bodies::{Incoming, IncomingBody, Outgoing, OutgoingBody};
 use super::fields::Fields;
 use super::types::{Method, Scheme};
-use super::{Cx, Done, ErrorCode, Linker, Outcome};
+use super::{Done, ErrorCode, Outcome};
 use crate::files::status;
 use crate::flight::{self, Flight};
 use crate::http::{self, Body, Pipe, ResponseHead, Wire};
@@ -189,7 +190,7 @@ async fn receive(wire: Rc<Wire>, method: String) -> flight::Result<OneThread<Ans
 }
 
 pub(super) fn handler(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         "handle",
         |mut cx: Cx<'_>,
          (request, options): (Resource<OutgoingRequest>, Option<Resource<Options>>)| {
@@ -229,7 +230,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 fn responses(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         "[constructor]outgoing-response",
         |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
             let table = &mut cx.data_mut().table;
@@ -264,7 +265,7 @@ fn responses(instance: &mut Linker<'_>) -> Result<()> {
 
 fn requests(instance: &mut Linker<'_>) -> Result<()> {
     const NAME: &str = "outgoing-request";
-    instance.func_wrap(
+    instance.define(
         "[constructor]outgoing-request",
         |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
             let table = &mut cx.data_mut().table;
@@ -332,7 +333,7 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
 
 fn options(instance: &mut Linker<'_>) -> Result<()> {
     const NAME: &str = "request-options";
-    instance.func_wrap("[constructor]request-options", |mut cx: Cx<'_>, ()| {
+    instance.define("[constructor]request-options", |mut cx: Cx<'_>, ()| {
         Ok((cx.data_mut().table.push(Options::default())?,))
     })?;
     macro_rules! time {
@@ -356,7 +357,7 @@ fn options(instance: &mut Linker<'_>) -> Result<()> {
 
 fn answers(instance: &mut Linker<'_>) -> Result<()> {
     pollable::<FutureResponse>(instance, "[method]future-incoming-response.subscribe")?;
-    instance.func_wrap(
+    instance.define(
         "[method]future-incoming-response.get",
         |mut cx: Cx<'_>, (this,): (Resource<FutureResponse>,)| {
             let table = &mut cx.data_mut().table;

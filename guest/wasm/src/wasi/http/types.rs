@@ -3,31 +3,23 @@
 use alloc::string::String;
 
 use wakebox_guest::io::Status;
-use wasmtime::component::{ComponentType, Lift, Lower};
 
-#[derive(ComponentType, Lower, Lift, Clone)]
-#[component(variant)]
-pub(super) enum Method {
-    #[component(name = "get")]
-    Get,
-    #[component(name = "head")]
-    Head,
-    #[component(name = "post")]
-    Post,
-    #[component(name = "put")]
-    Put,
-    #[component(name = "delete")]
-    Delete,
-    #[component(name = "connect")]
-    Connect,
-    #[component(name = "options")]
-    Options,
-    #[component(name = "trace")]
-    Trace,
-    #[component(name = "patch")]
-    Patch,
-    #[component(name = "other")]
-    Other(String),
+use super::super::value::{record, variant};
+
+variant! {
+    #[derive(Clone)]
+    pub(super) enum Method {
+        Get = "get",
+        Head = "head",
+        Post = "post",
+        Put = "put",
+        Delete = "delete",
+        Connect = "connect",
+        Options = "options",
+        Trace = "trace",
+        Patch = "patch",
+        Other(value: String) = "other",
+    }
 }
 
 impl Method {
@@ -64,137 +56,91 @@ impl From<&str> for Method {
     }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone)]
-#[component(variant)]
-pub(super) enum Scheme {
-    #[component(name = "HTTP")]
-    Http,
-    #[component(name = "HTTPS")]
-    Https,
-    #[component(name = "other")]
-    Other(String),
+variant! {
+    #[derive(Clone)]
+    pub(super) enum Scheme {
+        Http = "HTTP",
+        Https = "HTTPS",
+        Other(value: String) = "other",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone)]
-#[component(variant)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum HeaderError {
-    #[component(name = "invalid-syntax")]
-    InvalidSyntax,
-    #[component(name = "forbidden")]
-    Forbidden,
-    #[component(name = "immutable")]
-    Immutable,
+variant! {
+    #[derive(Clone)]
+    pub(super) enum HeaderError {
+        InvalidSyntax = "invalid-syntax",
+        Forbidden = "forbidden",
+        Immutable = "immutable",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Debug)]
-#[component(record)]
-pub(crate) struct DnsError {
-    rcode: Option<String>,
-    #[component(name = "info-code")]
-    info_code: Option<u16>,
+record! {
+    #[derive(Clone, Debug)]
+    pub(crate) struct DnsError {
+        rcode: Option<String> = "rcode",
+        info_code: Option<u16> = "info-code",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Debug)]
-#[component(record)]
-pub(crate) struct TlsAlert {
-    #[component(name = "alert-id")]
-    id: Option<u8>,
-    #[component(name = "alert-message")]
-    message: Option<String>,
+record! {
+    #[derive(Clone, Debug)]
+    pub(crate) struct TlsAlert {
+        id: Option<u8> = "alert-id",
+        message: Option<String> = "alert-message",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Debug)]
-#[component(record)]
-pub(crate) struct FieldSize {
-    #[component(name = "field-name")]
-    name: Option<String>,
-    #[component(name = "field-size")]
-    size: Option<u32>,
+record! {
+    #[derive(Clone, Debug)]
+    pub(crate) struct FieldSize {
+        name: Option<String> = "field-name",
+        size: Option<u32> = "field-size",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Debug)]
-#[component(variant)]
-#[allow(dead_code, reason = "all that there are")]
-pub(crate) enum ErrorCode {
-    #[component(name = "DNS-timeout")]
-    DnsTimeout,
-    #[component(name = "DNS-error")]
-    DnsError(DnsError),
-    #[component(name = "destination-not-found")]
-    DestinationNotFound,
-    #[component(name = "destination-unavailable")]
-    DestinationUnavailable,
-    #[component(name = "destination-IP-prohibited")]
-    DestinationIpProhibited,
-    #[component(name = "destination-IP-unroutable")]
-    DestinationIpUnroutable,
-    #[component(name = "connection-refused")]
-    ConnectionRefused,
-    #[component(name = "connection-terminated")]
-    ConnectionTerminated,
-    #[component(name = "connection-timeout")]
-    ConnectionTimeout,
-    #[component(name = "connection-read-timeout")]
-    ConnectionReadTimeout,
-    #[component(name = "connection-write-timeout")]
-    ConnectionWriteTimeout,
-    #[component(name = "connection-limit-reached")]
-    ConnectionLimitReached,
-    #[component(name = "TLS-protocol-error")]
-    TlsProtocolError,
-    #[component(name = "TLS-certificate-error")]
-    TlsCertificateError,
-    #[component(name = "TLS-alert-received")]
-    TlsAlertReceived(TlsAlert),
-    #[component(name = "HTTP-request-denied")]
-    HttpRequestDenied,
-    #[component(name = "HTTP-request-length-required")]
-    HttpRequestLengthRequired,
-    #[component(name = "HTTP-request-body-size")]
-    HttpRequestBodySize(Option<u64>),
-    #[component(name = "HTTP-request-method-invalid")]
-    HttpRequestMethodInvalid,
-    #[component(name = "HTTP-request-URI-invalid")]
-    HttpRequestUriInvalid,
-    #[component(name = "HTTP-request-URI-too-long")]
-    HttpRequestUriTooLong,
-    #[component(name = "HTTP-request-header-section-size")]
-    HttpRequestHeaderSectionSize(Option<u32>),
-    #[component(name = "HTTP-request-header-size")]
-    HttpRequestHeaderSize(Option<FieldSize>),
-    #[component(name = "HTTP-request-trailer-section-size")]
-    HttpRequestTrailerSectionSize(Option<u32>),
-    #[component(name = "HTTP-request-trailer-size")]
-    HttpRequestTrailerSize(FieldSize),
-    #[component(name = "HTTP-response-incomplete")]
-    HttpResponseIncomplete,
-    #[component(name = "HTTP-response-header-section-size")]
-    HttpResponseHeaderSectionSize(Option<u32>),
-    #[component(name = "HTTP-response-header-size")]
-    HttpResponseHeaderSize(FieldSize),
-    #[component(name = "HTTP-response-body-size")]
-    HttpResponseBodySize(Option<u64>),
-    #[component(name = "HTTP-response-trailer-section-size")]
-    HttpResponseTrailerSectionSize(Option<u32>),
-    #[component(name = "HTTP-response-trailer-size")]
-    HttpResponseTrailerSize(FieldSize),
-    #[component(name = "HTTP-response-transfer-coding")]
-    HttpResponseTransferCoding(Option<String>),
-    #[component(name = "HTTP-response-content-coding")]
-    HttpResponseContentCoding(Option<String>),
-    #[component(name = "HTTP-response-timeout")]
-    HttpResponseTimeout,
-    #[component(name = "HTTP-upgrade-failed")]
-    HttpUpgradeFailed,
-    #[component(name = "HTTP-protocol-error")]
-    HttpProtocolError,
-    #[component(name = "loop-detected")]
-    LoopDetected,
-    #[component(name = "configuration-error")]
-    ConfigurationError,
-    #[component(name = "internal-error")]
-    InternalError(Option<String>),
+variant! {
+    #[derive(Clone, Debug)]
+    pub(crate) enum ErrorCode {
+        DnsTimeout = "DNS-timeout",
+        DnsError(value: DnsError) = "DNS-error",
+        DestinationNotFound = "destination-not-found",
+        DestinationUnavailable = "destination-unavailable",
+        DestinationIpProhibited = "destination-IP-prohibited",
+        DestinationIpUnroutable = "destination-IP-unroutable",
+        ConnectionRefused = "connection-refused",
+        ConnectionTerminated = "connection-terminated",
+        ConnectionTimeout = "connection-timeout",
+        ConnectionReadTimeout = "connection-read-timeout",
+        ConnectionWriteTimeout = "connection-write-timeout",
+        ConnectionLimitReached = "connection-limit-reached",
+        TlsProtocolError = "TLS-protocol-error",
+        TlsCertificateError = "TLS-certificate-error",
+        TlsAlertReceived(value: TlsAlert) = "TLS-alert-received",
+        HttpRequestDenied = "HTTP-request-denied",
+        HttpRequestLengthRequired = "HTTP-request-length-required",
+        HttpRequestBodySize(value: Option<u64>) = "HTTP-request-body-size",
+        HttpRequestMethodInvalid = "HTTP-request-method-invalid",
+        HttpRequestUriInvalid = "HTTP-request-URI-invalid",
+        HttpRequestUriTooLong = "HTTP-request-URI-too-long",
+        HttpRequestHeaderSectionSize(value: Option<u32>) = "HTTP-request-header-section-size",
+        HttpRequestHeaderSize(value: Option<FieldSize>) = "HTTP-request-header-size",
+        HttpRequestTrailerSectionSize(value: Option<u32>) = "HTTP-request-trailer-section-size",
+        HttpRequestTrailerSize(value: FieldSize) = "HTTP-request-trailer-size",
+        HttpResponseIncomplete = "HTTP-response-incomplete",
+        HttpResponseHeaderSectionSize(value: Option<u32>) = "HTTP-response-header-section-size",
+        HttpResponseHeaderSize(value: FieldSize) = "HTTP-response-header-size",
+        HttpResponseBodySize(value: Option<u64>) = "HTTP-response-body-size",
+        HttpResponseTrailerSectionSize(value: Option<u32>) = "HTTP-response-trailer-section-size",
+        HttpResponseTrailerSize(value: FieldSize) = "HTTP-response-trailer-size",
+        HttpResponseTransferCoding(value: Option<String>) = "HTTP-response-transfer-coding",
+        HttpResponseContentCoding(value: Option<String>) = "HTTP-response-content-coding",
+        HttpResponseTimeout = "HTTP-response-timeout",
+        HttpUpgradeFailed = "HTTP-upgrade-failed",
+        HttpProtocolError = "HTTP-protocol-error",
+        LoopDetected = "loop-detected",
+        ConfigurationError = "configuration-error",
+        InternalError(value: Option<String>) = "internal-error",
+    }
 }
 
 impl From<Status> for ErrorCode {

@@ -17,10 +17,11 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream};
 
-use super::super::define::{method, method_of};
+use super::super::define::{Define, Linker, method, method_of};
+use super::super::value::Cx;
 use super::streams::Connection;
 use super::types::{ErrorCode, Family, IpSocketAddress, Shutdown};
-use super::{Acting, Cx, Linker, Outcome, acting, asking, method_with, no_setting};
+use super::{Acting, Outcome, acting, asking, method_with, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -291,7 +292,7 @@ impl Pollable for Tcp {
 }
 
 pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         "create-tcp-socket",
         |mut cx: Cx<'_>, (family,): (Family,)| {
             let socket = OneThread(Socket::new(family));
@@ -325,7 +326,7 @@ fn stages(instance: &mut Linker<'_>) -> Result<()> {
         "[method]tcp-socket.start-connect",
         |socket, to| socket.0.start_connect(to),
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]tcp-socket.finish-connect",
         |mut cx: Cx<'_>, (this,): (Resource<Tcp>,)| {
             let connection = cx.data_mut().table.get_mut(&this)?.0.finish_connect();
@@ -335,7 +336,7 @@ fn stages(instance: &mut Linker<'_>) -> Result<()> {
             },))
         },
     )?;
-    instance.func_wrap(
+    instance.define(
         "[method]tcp-socket.accept",
         |mut cx: Cx<'_>, (this,): (Resource<Tcp>,)| {
             let accepted = cx.data_mut().table.get_mut(&this)?.0.accept();

@@ -5,66 +5,58 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddr
 use wakebox_guest::io::Status;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy, PartialEq, Eq)]
-#[component(enum)]
-#[repr(u8)]
-pub(super) enum Family {
-    #[component(name = "ipv4")]
-    Ipv4,
-    #[component(name = "ipv6")]
-    Ipv6,
+use super::super::value::{cases, record, variant};
+
+cases! {
+    pub(super) enum Family {
+        Ipv4 = "ipv4",
+        Ipv6 = "ipv6",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum Shutdown {
-    #[component(name = "receive")]
-    Receive,
-    #[component(name = "send")]
-    Send,
-    #[component(name = "both")]
-    Both,
+cases! {
+    pub(super) enum Shutdown {
+        Receive = "receive",
+        Send = "send",
+        Both = "both",
+    }
 }
 
 type V4 = (u8, u8, u8, u8);
 type V6 = (u16, u16, u16, u16, u16, u16, u16, u16);
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(variant)]
-pub(super) enum IpAddress {
-    #[component(name = "ipv4")]
-    Ipv4(V4),
-    #[component(name = "ipv6")]
-    Ipv6(V6),
+variant! {
+    #[derive(Clone, Copy)]
+    pub(super) enum IpAddress {
+        Ipv4(value: V4) = "ipv4",
+        Ipv6(value: V6) = "ipv6",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(record)]
-pub(super) struct Ipv4SocketAddress {
-    port: u16,
-    address: V4,
+record! {
+    #[derive(Clone, Copy)]
+    typed pub(super) struct Ipv4SocketAddress {
+        port: u16 = "port",
+        address: V4 = "address",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(record)]
-pub(super) struct Ipv6SocketAddress {
-    port: u16,
-    #[component(name = "flow-info")]
-    flow_info: u32,
-    address: V6,
-    #[component(name = "scope-id")]
-    scope_id: u32,
+record! {
+    #[derive(Clone, Copy)]
+    typed pub(super) struct Ipv6SocketAddress {
+        port: u16 = "port",
+        flow_info: u32 = "flow-info",
+        address: V6 = "address",
+        scope_id: u32 = "scope-id",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy)]
-#[component(variant)]
-pub(super) enum IpSocketAddress {
-    #[component(name = "ipv4")]
-    Ipv4(Ipv4SocketAddress),
-    #[component(name = "ipv6")]
-    Ipv6(Ipv6SocketAddress),
+variant! {
+    #[derive(Clone, Copy)]
+    typed pub(super) enum IpSocketAddress {
+        Ipv4(value: Ipv4SocketAddress) = "ipv4",
+        Ipv6(value: Ipv6SocketAddress) = "ipv6",
+    }
 }
 
 fn v4(address: Ipv4Addr) -> V4 {
@@ -144,53 +136,30 @@ impl Family {
     }
 }
 
-#[derive(ComponentType, Lower, Lift, Clone, Copy, PartialEq, Eq)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "all that there are")]
-pub(super) enum ErrorCode {
-    #[component(name = "unknown")]
-    Unknown,
-    #[component(name = "access-denied")]
-    AccessDenied,
-    #[component(name = "not-supported")]
-    NotSupported,
-    #[component(name = "invalid-argument")]
-    InvalidArgument,
-    #[component(name = "out-of-memory")]
-    OutOfMemory,
-    #[component(name = "timeout")]
-    Timeout,
-    #[component(name = "concurrency-conflict")]
-    ConcurrencyConflict,
-    #[component(name = "not-in-progress")]
-    NotInProgress,
-    #[component(name = "would-block")]
-    WouldBlock,
-    #[component(name = "invalid-state")]
-    InvalidState,
-    #[component(name = "new-socket-limit")]
-    NewSocketLimit,
-    #[component(name = "address-not-bindable")]
-    AddressNotBindable,
-    #[component(name = "address-in-use")]
-    AddressInUse,
-    #[component(name = "remote-unreachable")]
-    RemoteUnreachable,
-    #[component(name = "connection-refused")]
-    ConnectionRefused,
-    #[component(name = "connection-reset")]
-    ConnectionReset,
-    #[component(name = "connection-aborted")]
-    ConnectionAborted,
-    #[component(name = "datagram-too-large")]
-    DatagramTooLarge,
-    #[component(name = "name-unresolvable")]
-    NameUnresolvable,
-    #[component(name = "temporary-resolver-failure")]
-    TemporaryResolverFailure,
-    #[component(name = "permanent-resolver-failure")]
-    PermanentResolverFailure,
+cases! {
+    typed pub(super) enum ErrorCode {
+        Unknown = "unknown",
+        AccessDenied = "access-denied",
+        NotSupported = "not-supported",
+        InvalidArgument = "invalid-argument",
+        OutOfMemory = "out-of-memory",
+        Timeout = "timeout",
+        ConcurrencyConflict = "concurrency-conflict",
+        NotInProgress = "not-in-progress",
+        WouldBlock = "would-block",
+        InvalidState = "invalid-state",
+        NewSocketLimit = "new-socket-limit",
+        AddressNotBindable = "address-not-bindable",
+        AddressInUse = "address-in-use",
+        RemoteUnreachable = "remote-unreachable",
+        ConnectionRefused = "connection-refused",
+        ConnectionReset = "connection-reset",
+        ConnectionAborted = "connection-aborted",
+        DatagramTooLarge = "datagram-too-large",
+        NameUnresolvable = "name-unresolvable",
+        TemporaryResolverFailure = "temporary-resolver-failure",
+        PermanentResolverFailure = "permanent-resolver-failure",
+    }
 }
 
 impl From<Status> for ErrorCode {

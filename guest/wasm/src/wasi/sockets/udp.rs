@@ -12,9 +12,10 @@ use wasmtime::{Result, ensure};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 
-use super::super::define::{method, method_of, pollable, resource};
+use super::super::define::{Define, Linker, method, pollable, resource};
+use super::super::value::{Cx, record};
 use super::types::{ErrorCode, Family, IpSocketAddress};
-use super::{Acting, Cx, Linker, Outcome, no_setting};
+use super::{Acting, Outcome, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -25,20 +26,18 @@ const DATAGRAM: usize = 64 << 10;
 /// Datagrams that may be sent by one call.
 const SENDS: u64 = 16;
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(record)]
-struct IncomingDatagram {
-    data: Vec<u8>,
-    #[component(name = "remote-address")]
-    remote_address: IpSocketAddress,
+record! {
+    typed struct IncomingDatagram {
+        data: Vec<u8> = "data",
+        remote_address: IpSocketAddress = "remote-address",
+    }
 }
 
-#[derive(ComponentType, Lower, Lift)]
-#[component(record)]
-struct OutgoingDatagram {
-    data: Vec<u8>,
-    #[component(name = "remote-address")]
-    remote_address: Option<IpSocketAddress>,
+record! {
+    typed struct OutgoingDatagram {
+        data: Vec<u8> = "data",
+        remote_address: Option<IpSocketAddress> = "remote-address",
+    }
 }
 
 struct Socket {
@@ -221,7 +220,7 @@ impl Pollable for OneThread<Outgoing> {
 }
 
 pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap(
+    instance.define(
         "create-udp-socket",
         |mut cx: Cx<'_>, (family,): (Family,)| {
             let socket = OneThread(Socket {
@@ -250,7 +249,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
 
 /// What gives the streams of a socket.
 fn streams(instance: &mut Linker<'_>) -> Result<()> {
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]udp-socket.stream",
         |mut cx: Cx<'_>, (this, to): (Resource<Udp>, Option<IpSocketAddress>)| {
             Box::new(OneThread(async move {
@@ -289,9 +288,13 @@ async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()
 
 fn datagrams(instance: &mut Linker<'_>) -> Result<()> {
     let name = "[method]incoming-datagram-stream.receive";
-    method_of::<OneThread<Incoming>, u64, _>(instance, name, |incoming, most| {
-        incoming.0.receive(most)
-    })?;
+    // With its types, as a list of values is slow.
+    instance.func_wrap(
+        name,
+        |mut cx: Cx<'_>, (this, most): (Resource<OneThread<Incoming>>, u64)| {
+            Ok((cx.data_mut().table.get_mut(&this)?.0.receive(most),))
+        },
+    )?;
     let name = "[method]incoming-datagram-stream.subscribe";
     pollable::<OneThread<Incoming>>(instance, name)?;
     let name = "[method]outgoing-datagram-stream.check-send";
