@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wakebox_abi::op::Buf;
 use wakebox_abi::status::Status;
-use wakebox_vmm::memory::GuestMemory;
+use wakebox_vmm::memory::{GuestMemory, Stay};
 
 use crate::account::{Account, Kept};
 use crate::allowance::{self, PIECE};
@@ -159,6 +159,15 @@ impl ArenaSlice {
         count
     }
 
+    /// The range, kept where it is; `None` if it lies nowhere.
+    pub(crate) fn lasting(self) -> Option<Lasting> {
+        let stay = Stay::of(self.memory.clone())?;
+        Some(Lasting {
+            slice: self,
+            _stay: stay,
+        })
+    }
+
     /// Has a system call read or write the range, or its first `most` bytes: `call` gets the first
     /// address and the length, and gives how many bytes it has moved. In a turn that is a piece at
     /// most, which is more than the largest datagram.
@@ -182,5 +191,21 @@ impl ArenaSlice {
         let moved = call(base.as_ptr(), self.len().min(most))?;
         allowance::spend(moved);
         Ok(moved)
+    }
+}
+
+/// A range of the arena that stays where it is.
+#[derive(Debug)]
+pub(crate) struct Lasting {
+    slice: ArenaSlice,
+    _stay: Stay<Arc<GuestMemory>>,
+}
+
+impl Lasting {
+    /// The first address and the length, for the kernel, which may read and write there as long as the value lives.
+    pub(crate) fn range(&self) -> (*mut u8, usize) {
+        let ArenaSlice { memory, buf } = &self.slice;
+        let base = memory.pointer(self.slice.offset(), buf.len.into());
+        (base.as_ptr(), self.slice.len())
     }
 }

@@ -148,6 +148,7 @@ pub use debug::dump::CrashDump;
 pub use error::{Error, LoadError, LostOutput, Result, TemplateFileError};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, Segment};
+pub use ops::uring::Io;
 pub use outcome::{
     Cause, Change, ExceptionFrame, Fault, FaultKind, Instruction, Limit, Outcome, Panic, Registers,
     Shutdown, Stack, Violation,

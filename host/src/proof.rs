@@ -52,6 +52,7 @@ use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::Handles;
 use crate::ops::lookup::Resolver;
 use crate::ops::mounts::Mounts;
+use crate::ops::uring::Files;
 use crate::policy::Policy;
 use crate::policy::check::Guard;
 use crate::probe;
@@ -369,7 +370,7 @@ pub fn smallest_guest() -> Vec<u8> {
     probe::program()
 }
 
-fn memory(image: &Image) -> Arc<GuestMemory> {
+pub(crate) fn memory(image: &Image) -> Arc<GuestMemory> {
     memory_with(image, ARENA as u64)
 }
 
@@ -498,6 +499,7 @@ fn resources_with(memory: &Arc<GuestMemory>, policy: &Policy, account: u64) -> T
         mounts: Mounts::open(&policy).expect("the granted directories are there"),
         policy,
         disk: BlockingPool::new(2),
+        files: Files::default(),
         console: Console::new(Output::Null, Output::Null, callables.home(), &account)
             .expect("it takes no descriptor"),
         stdin: Stdin::new(Input::Null, callables.home()).expect("it takes no descriptor"),

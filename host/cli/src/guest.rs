@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use wakebox::template::FileOptions;
-use wakebox::{Builder, Output, Sandbox, WakeMode};
+use wakebox::{Builder, Io, Output, Sandbox, WakeMode};
 
 use super::host_fn::{self, HostFn};
 use super::jail::JailArgs;
@@ -31,6 +31,11 @@ pub(super) struct GuestArgs {
     /// watches, or by whichever suits; a template has settled that [default: auto]
     #[arg(long, value_name = "MODE", value_parser = ["out", "irq", "poll", "auto"])]
     wake: Option<String>,
+
+    /// How the guest waits for files that are not in memory: on threads (epoll), or by io_uring, whose calls go past the
+    /// jail's filter [default: auto, which is epoll]
+    #[arg(long, value_name = "HOW", value_parser = Io::ALL.map(Io::name))]
+    io: Option<String>,
 
     /// How many processors the guest has, if not as many as it asks for; more than one wants a limit that
     /// grants them: --limit processors=N
@@ -115,9 +120,15 @@ impl GuestArgs {
         let compiled = is_wasm.then(|| wasm::compiled(&self.guest)).transpose()?;
         let commands = host_fn::start(&self.host_fn)?;
         self.jail.children = !commands.is_empty();
+        let io = Io::ALL
+            .into_iter()
+            .find(|io| self.io.as_deref() == Some(io.name()));
+        let io = io.unwrap_or_default();
+        self.jail.rings = io == Io::Uring;
         self.jail.enter(&policy, &self.guest, symbols)?;
         let guest = self.key.guest(self.guest, &options, key_of)?;
         let mut builder = Sandbox::builder()
+            .io(io)
             .guest(compiled.unwrap_or(guest))
             .limits(limits)
             .policy(policy)

@@ -30,6 +30,10 @@ pub(super) struct JailArgs {
     /// Whether the command asks how programs ended that it has started before.
     #[arg(skip)]
     pub(super) children: bool,
+
+    /// Whether the guest waits for files by io_uring.
+    #[arg(skip)]
+    pub(super) rings: bool,
 }
 
 impl JailArgs {
@@ -65,6 +69,12 @@ impl JailArgs {
         let mut jail = Jail::for_policy(policy);
         if self.terminal {
             jail = jail.may_use_terminal();
+        }
+        if self.rings {
+            // Not `io_uring_register`: rings are made and entered.
+            jail = jail
+                .may_call(libc::SYS_io_uring_setup)
+                .may_call(libc::SYS_io_uring_enter);
         }
         if self.children {
             jail = jail.may_call(libc::SYS_wait4);

@@ -81,24 +81,26 @@ impl BlockingPool {
         let pool = self.clone();
         let reach = Reach::default();
         let begun = reach.clone();
-        let operation = async move {
-            let permit = pool.permit().await;
-            begun.0.store(true, Ordering::Relaxed);
-            let call = spawn_blocking(move || {
-                let _permit = permit;
-                call()
-            });
-            match call.await {
-                Ok(Ok(count)) => End::bytes(count),
-                Ok(Err(error)) => error.into(),
-                Err(_) => Status::Other.into(),
-            }
-        };
-        Started::Pending(Pending {
-            handle: Some(handle),
-            reach: Some(reach),
-            future: Box::pin(operation),
-        })
+        reach.holds(handle, async move { pool.transfer(&begun, call).await })
+    }
+
+    /// The same as a part of an operation that [reaches](Reach) into the arena from then on.
+    pub(super) async fn transfer(
+        &self,
+        reach: &Reach,
+        call: impl FnOnce() -> io::Result<usize> + Send + 'static,
+    ) -> End {
+        let permit = self.permit().await;
+        reach.begin();
+        let call = spawn_blocking(move || {
+            let _permit = permit;
+            call()
+        });
+        match call.await {
+            Ok(Ok(count)) => End::bytes(count),
+            Ok(Err(error)) => error.into(),
+            Err(_) => Status::Other.into(),
+        }
     }
 }
 
@@ -108,6 +110,24 @@ impl BlockingPool {
 pub(crate) struct Reach(Arc<AtomicBool>);
 
 impl Reach {
+    /// The kernel works there from now on.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// An operation on an open resource which says so.
+    pub(super) fn holds(
+        self,
+        handle: Handle,
+        operation: impl Future<Output = End> + Send + 'static,
+    ) -> Started {
+        Started::Pending(Pending {
+            handle: Some(handle),
+            reach: Some(self),
+            future: Box::pin(operation),
+        })
+    }
+
     /// Whether the operation may not be dropped.
     pub(crate) fn is_begun(&self) -> bool {
         self.0.load(Ordering::Relaxed)

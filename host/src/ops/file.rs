@@ -1,7 +1,8 @@
 //! Opening files, reading and writing them, and what else is done with an open one.
 //!
 //! A piece that is in the page cache is read on the spot: one system call, no copy besides the
-//! kernel's own, no thread. Everything else is a blocking call ([`super::blocking`]).
+//! kernel's own, no thread. Everything else is a blocking call ([`super::blocking`]), or of a transfer an entry in a
+//! ring ([`super::uring`]), where the embedder wants that.
 
 use std::fs::File;
 use std::io;
@@ -15,10 +16,12 @@ use wakebox_abi::op::{
 };
 use wakebox_abi::status::Status;
 
+use super::blocking::Reach;
 use super::handles::{Resource, Vacancy};
 use super::mounts::Opened;
 use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
+use super::uring::Entry;
 use super::{End, Start, Started, TokioBackend, status_of};
 use crate::allowance::PIECE;
 use crate::arena::ArenaSlice;
@@ -134,27 +137,57 @@ fn count(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Moves `len` bytes: tries without waiting for a disk if that is short enough for a turn of the
-/// driver, and else with. Calls `transfer` with the kernel's flags.
-fn transfer(
-    resources: &TokioBackend,
-    handle: Handle,
+/// Moves `len` bytes without waiting for a disk, if that is short enough for a turn of the driver: `transfer` is called with
+/// the kernel's flags. `None` if it is not, or would wait.
+fn on_the_spot(
     len: usize,
-    transfer: impl Fn(i32) -> io::Result<usize> + Send + 'static,
-) -> Result<Started, Status> {
+    transfer: impl Fn(i32) -> io::Result<usize>,
+) -> Result<Option<Started>, Status> {
     if len > PIECE {
-        return Ok(resources.disk.start_transfer(handle, move || transfer(0)));
+        return Ok(None);
     }
     match transfer(libc::RWF_NOWAIT) {
-        Ok(count) => Ok(Started::Done(End::bytes(count))),
+        Ok(count) => Ok(Some(Started::Done(End::bytes(count)))),
         Err(error) => match error.raw_os_error() {
             // Not in memory, or a file system that cannot tell.
-            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::ENOSYS) => {
-                Ok(resources.disk.start_transfer(handle, move || transfer(0)))
-            }
+            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::ENOSYS) => Ok(None),
             _ => Err(status_of(&error)),
         },
     }
+}
+
+/// Moves bytes that may have to be waited for: in the sandbox's ring, if it has one, and else by `call`, with the kernel's
+/// flags, on a thread for blocking calls.
+fn wait_for<F>(
+    resources: &mut TokioBackend,
+    handle: Handle,
+    call: impl Fn(i32) -> io::Result<usize> + Send + 'static,
+    in_ring: impl FnOnce(Entry) -> F + Send + 'static,
+) -> Started
+where
+    F: Future<Output = Result<io::Result<usize>, Status>> + Send + 'static,
+{
+    let disk = resources.disk.clone();
+    let Some(ring) = resources.files.ring() else {
+        return disk.start_transfer(handle, move || call(0));
+    };
+    let reach = Reach::default();
+    let begun = reach.clone();
+    reach.holds(handle, async move {
+        let entry = ring.entry(&begun).await;
+        let moved = match in_ring(entry).await {
+            Ok(moved) => moved,
+            Err(status) => return status.into(),
+        };
+        match moved {
+            Ok(moved) => End::bytes(moved),
+            // It was not begun, for the kernel's own reasons: the thread has ended that had asked.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                disk.transfer(&begun, move || call(0)).await
+            }
+            Err(error) => error.into(),
+        }
+    })
 }
 
 impl Start for ReadFile {
@@ -163,13 +196,26 @@ impl Start for ReadFile {
         let file = resources.handles.file(self.file)?.clone();
         let meter = resources.meter.clone();
         let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
-        transfer(resources, self.file, into.len(), move |flags| {
-            let taken = meter.take(LimitKind::FilesIn, into.len());
-            let taken = taken.map_err(io::Error::other)?;
-            let moved = read(&file.file, &into, taken.len(), offset, flags)?;
-            taken.keep(moved);
+        let call = {
+            let (into, file, meter) = (into.clone(), file.clone(), meter.clone());
+            move |flags| {
+                let taken = meter.take(LimitKind::FilesIn, into.len());
+                let taken = taken.map_err(io::Error::other)?;
+                let moved = read(&file.file, &into, taken.len(), offset, flags)?;
+                taken.keep(moved);
+                Ok(moved)
+            }
+        };
+        if let Some(started) = on_the_spot(into.len(), &call)? {
+            return Ok(started);
+        }
+        let in_ring = async move |entry: Entry| {
+            let taken = meter.take(LimitKind::FilesIn, into.len())?;
+            let moved = entry.read(file, into, taken.len(), self.offset).await;
+            taken.keep(*moved.as_ref().unwrap_or(&0));
             Ok(moved)
-        })
+        };
+        Ok(wait_for(resources, self.file, call, in_ring))
     }
 }
 
@@ -179,19 +225,37 @@ impl Start for WriteFile {
         let file = resources.handles.file(self.file)?.clone();
         let meter = resources.meter.clone();
         let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
-        transfer(resources, self.file, from.len(), move |flags| {
-            let gap = match from.len() {
-                0 => 0,
-                _ => file.gap_before(self.offset)?,
-            };
-            let paid = file.pay(&meter, gap, from.len());
-            let paid = paid.map_err(io::Error::other)?;
-            let moved = write(&file.file, &from, paid.len(), offset, flags)?;
-            if moved > 0 {
+        let gap = move |file: &Regular, len| match len {
+            0 => Ok(0),
+            _ => file.gap_before(self.offset),
+        };
+        let call = {
+            let (from, file, meter) = (from.clone(), file.clone(), meter.clone());
+            move |flags| {
+                let paid = file.pay(&meter, gap(&file, from.len())?, from.len());
+                let paid = paid.map_err(io::Error::other)?;
+                let moved = write(&file.file, &from, paid.len(), offset, flags)?;
+                if moved > 0 {
+                    paid.keep(moved);
+                }
+                Ok(moved)
+            }
+        };
+        if let Some(started) = on_the_spot(from.len(), &call)? {
+            return Ok(started);
+        }
+        let in_ring = async move |entry: Entry| {
+            let gap = gap(&file, from.len()).map_err(|error| status_of(&error))?;
+            let paid = file.pay(&meter, gap, from.len())?;
+            let moved = entry
+                .write(file.clone(), from, paid.len(), self.offset)
+                .await;
+            if let Ok(moved @ 1..) = moved {
                 paid.keep(moved);
             }
             Ok(moved)
-        })
+        };
+        Ok(wait_for(resources, self.file, call, in_ring))
     }
 }
 

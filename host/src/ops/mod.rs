@@ -27,6 +27,7 @@ pub(crate) mod stream;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 mod unix;
+pub(crate) mod uring;
 mod wait;
 
 use std::future::Future;
@@ -47,6 +48,7 @@ use self::blocking::{BlockingPool, Reach};
 use self::handles::{Handles, Resource, Vacancy};
 use self::lookup::Resolver;
 use self::mounts::Mounts;
+use self::uring::Files;
 use crate::account::{Account, Charged};
 use crate::allowance;
 use crate::arena::{Arena, ArenaSlice};
@@ -70,6 +72,8 @@ pub(crate) struct TokioBackend {
     pub(crate) mounts: Mounts,
     /// For calls that may wait for a disk.
     pub(crate) disk: BlockingPool,
+    /// For transfers of files that may.
+    pub(crate) files: Files,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
     pub(crate) callables: Callables,
@@ -297,6 +301,11 @@ impl Backend for TokioBackend {
                 Err(status) => (status, 0),
             },
         }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        self.files.submit();
     }
 
     #[inline]

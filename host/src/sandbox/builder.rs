@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
 use crate::observe::Sinks;
+use crate::ops::uring::Io;
 use crate::policy::Policy;
 use crate::stdio::{Input, Output};
 use crate::template::Template;
@@ -126,6 +127,7 @@ pub struct Builder {
     pub(super) processors: Option<u32>,
     pub(super) quantum: Duration,
     pub(super) mode: Option<Mode>,
+    pub(super) io: Io,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) policy: Policy,
@@ -150,6 +152,7 @@ impl Default for Builder {
             processors: None,
             quantum: QUANTUM,
             mode: None,
+            io: Io::default(),
             args: Vec::new(),
             env: Vec::new(),
             policy: Policy::new(),
@@ -269,6 +272,13 @@ impl Builder {
     #[must_use]
     pub fn wake(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
+        self
+    }
+
+    /// How it waits for files that are not in memory. [`Io::Auto`] by default.
+    #[must_use]
+    pub fn io(mut self, io: Io) -> Self {
+        self.io = io;
         self
     }
 

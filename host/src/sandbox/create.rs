@@ -43,6 +43,7 @@ use crate::ops::blocking::BlockingPool;
 use crate::ops::handles::{self, Handles};
 use crate::ops::lookup::Resolver;
 use crate::ops::mounts::Mounts;
+use crate::ops::uring::Files;
 use crate::policy::check::Guard;
 use crate::stdio::{Console, Input, Output, Stdin};
 use crate::stop::Stop;
@@ -68,6 +69,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         (Some(symbols), None) => symbols.clone(),
         (_, path) => Arc::new(Symbols::of(image, path.as_deref())?),
     };
+    let files = Files::new(builder.io)?;
     let policy = Arc::new(Guard::new(builder.policy));
     let limits = builder.limits.or(policy.policy().limits());
     let mounts = Mounts::open(&policy)?;
@@ -127,7 +129,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         meter,
         host.account.clone(),
     ));
-    let resources = host.resources(&loaded, &live, &limits, mounts, &stood.handles);
+    let resources = host.resources(&loaded, &live, &limits, mounts, files, &stood.handles);
     let recorder = tracing.as_ref().map(Tracing::recorder).cloned();
     let observer = Observer::new(live.operations.clone(), telemetry.ops(), recorder.clone());
     let herd = loaded.herd();
@@ -431,6 +433,7 @@ impl Host {
         live: &Live,
         limits: &Limits,
         mounts: Mounts,
+        files: Files,
         handles: &[u32],
     ) -> TokioBackend {
         TokioBackend {
@@ -440,6 +443,7 @@ impl Host {
             resolver: Resolver::new(live.policy.clone(), NAMES_AT_ONCE),
             mounts,
             disk: BlockingPool::new(DISK_CALLS_AT_ONCE),
+            files,
             console: self.console.clone(),
             stdin: self.stdin.clone(),
             callables: self.callables.clone(),

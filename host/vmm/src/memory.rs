@@ -22,6 +22,7 @@ mod shared;
 mod view;
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -93,9 +94,21 @@ impl ControlPage {
 
 /// Keeps guest memory where it lies.
 #[derive(Debug)]
-pub struct Stay<'a>(&'a GuestMemory);
+pub struct Stay<M: Deref<Target = GuestMemory>>(M);
 
-impl Drop for Stay<'_> {
+impl<M: Deref<Target = GuestMemory>> Stay<M> {
+    /// Keeps it as long as the value lives; `None` if it lies nowhere. For whoever does not run its guest and does
+    /// not take turns of its driver.
+    pub fn of(memory: M) -> Option<Self> {
+        // Partner: `leave`. Race: this side finds it there while the other finds nobody. Both orders are
+        // sequentially consistent, so one of them sees the other.
+        memory.stays.fetch_add(1, Ordering::SeqCst);
+        let stay = Self(memory);
+        (!stay.0.base.load(Ordering::SeqCst).is_null()).then_some(stay)
+    }
+}
+
+impl<M: Deref<Target = GuestMemory>> Drop for Stay<M> {
     fn drop(&mut self) {
         self.0.stays.fetch_sub(1, Ordering::Release);
     }
@@ -151,14 +164,9 @@ impl GuestMemory {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps it where it lies as long as the value lives; `None` if it lies nowhere. For whoever does not
-    /// run its guest and does not take turns of its driver.
-    pub fn stay(&self) -> Option<Stay<'_>> {
-        // Partner: `leave`. Race: this side finds it there while the other finds nobody. Both orders are
-        // sequentially consistent, so one of them sees the other.
-        self.stays.fetch_add(1, Ordering::SeqCst);
-        let stay = Stay(self);
-        (!self.base.load(Ordering::SeqCst).is_null()).then_some(stay)
+    /// As [`Stay::of`].
+    pub fn stay(&self) -> Option<Stay<&Self>> {
+        Stay::of(self)
     }
 
     /// The first processor's control page as it is now, or was when the memory was somewhere last, from

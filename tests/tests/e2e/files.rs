@@ -1,7 +1,7 @@
 //! Files under granted directories: what a guest does with them, and what it cannot.
 //!
 //! Each case runs on the file system of the temporary directory, where reads of cached bytes are
-//! done on the spot, and on a `tmpfs`, where all of them take a thread.
+//! done on the spot, and twice on a `tmpfs`, where all of them take a thread, or an entry in a ring of io_uring.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use tempfile::TempDir;
-use wakebox::{Builder, Policy, Sandbox, WakeMode};
+use wakebox::{Builder, Io, Policy, Sandbox, WakeMode};
 use wakebox_abi::entry::Token;
 use wakebox_abi::file::OpenFlags;
 use wakebox_abi::layout;
@@ -19,17 +19,29 @@ use wakebox_tests::elf::{Elf, code};
 use wakebox_tests::limits::allow_descriptors;
 use wakebox_tests::{Ended, alone, guest, kvm_test, run, run_beside};
 
-fn directories() -> [TempDir; 2] {
+/// How the name of a directory begins whose files are waited for by io_uring.
+const BY_URING: &str = "uring-";
+
+fn directories() -> [TempDir; 3] {
     [
         tempfile::tempdir().unwrap(),
         tempfile::tempdir_in("/dev/shm").unwrap(),
+        tempfile::Builder::new()
+            .prefix(BY_URING)
+            .tempdir_in("/dev/shm")
+            .unwrap(),
     ]
 }
 
 /// A sandbox with a directory as `/d`.
 fn sandbox(dir: &Path, end: &str) -> Builder {
     let grant = format!("{}:/d{end}", dir.display());
-    Sandbox::builder().policy(Policy::new().allow_dir(grant.parse().unwrap()))
+    let io = match grant.contains(BY_URING) {
+        true => Io::Uring,
+        false => Io::Epoll,
+    };
+    let policy = Policy::new().allow_dir(grant.parse().unwrap());
+    Sandbox::builder().policy(policy).io(io)
 }
 
 /// The guest that does what it is told.
@@ -256,7 +268,7 @@ fn lengths_and_places_at_the_edges() {
 
 #[kvm_test]
 fn paths_that_cannot_be() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     let invalid = "Err(InvalidInput)";
     let expected = format!(
         "ok [{invalid}, {invalid}, {invalid}, {invalid}, Err(NotFound), Err(PermissionDenied)]"
@@ -280,13 +292,13 @@ fn open_too_many() {
         let ended = ended(builder, &["hoard /d/a"]);
         assert_eq!(ended.lines(), ["ok 100 LimitReached true"]);
     }
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     fs::write(dir.path().join("a"), "").unwrap();
     allow_descriptors(10_100).unwrap();
     let many = ended(sandbox(dir.path(), "").handles(10_000), &["hoard /d/a"]);
     assert_eq!(many.lines(), ["ok 10000 LimitReached true"]);
     // A file is not made if it could not be opened.
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     let ended = ended(
         sandbox(dir.path(), "").handles(0),
         &["open wc /d/new text", "mkdir /d/sub"],
@@ -326,7 +338,7 @@ fn a_directory_for_reading_is_not_changed() {
 
 #[kvm_test]
 fn nothing_moves_between_grants_that_are_for_reading() {
-    let [one, two] = directories();
+    let [one, two, _] = directories();
     fs::write(one.path().join("a"), "text").unwrap();
     let policy = Policy::new()
         .allow_dir(format!("{}:/one:ro", one.path().display()).parse().unwrap())
@@ -345,7 +357,7 @@ fn nothing_moves_between_grants_that_are_for_reading() {
 
 #[kvm_test]
 fn two_file_systems_are_told_apart_when_renaming() {
-    let [one, two] = directories();
+    let [one, two, _] = directories();
     fs::write(one.path().join("a"), "text").unwrap();
     let policy = Policy::new()
         .allow_dir(format!("{}:/one", one.path().display()).parse().unwrap())
@@ -400,7 +412,7 @@ fn links_that_lead_out_are_refused_and_links_within_are_followed() {
 
 #[kvm_test]
 fn pipes_and_devices_are_not_files() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     let pipe = std::ffi::CString::new(dir.path().join("pipe").as_os_str().as_bytes()).unwrap();
     // SAFETY: the path is a C string.
     assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
@@ -500,7 +512,7 @@ fn a_directory_that_moves_out_meanwhile_does_not_take_the_guest_along() {
 #[kvm_test(modes)]
 fn a_read_that_was_given_up_writes_into_no_other_buffer(mode: WakeMode) {
     // On a tmpfs every read takes a thread, and is under way when it is given up.
-    let [_, dir] = directories();
+    let [_, dir, _] = directories();
     fs::write(dir.path().join("a"), vec![0xAA; 1 << 20]).unwrap();
     let ended = ended(sandbox(dir.path(), "").wake(mode), &["abandon /d/a 200"]);
     assert_eq!(ended.lines(), ["ok clean"], "mode {mode}");
@@ -508,7 +520,7 @@ fn a_read_that_was_given_up_writes_into_no_other_buffer(mode: WakeMode) {
 
 #[kvm_test]
 fn a_path_that_is_not_text_is_refused() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     fs::write(
         dir.path().join(std::ffi::OsStr::from_bytes(b"\xFF")),
         "text",
@@ -539,7 +551,7 @@ fn a_path_that_is_not_text_is_refused() {
 
 #[kvm_test]
 fn a_handle_that_was_closed_is_bad_also_when_its_place_is_taken() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();
     let close = op::Opcode::Close;
     let (file, again) = (op::Opcode::OpenFile, op::Opcode::OpenFile);
@@ -606,7 +618,7 @@ fn status_of(dir: &Path, operations: &[op::Opcode], last: impl Operation) -> Sta
 
 #[kvm_test]
 fn handles_that_are_forged_or_of_another_kind_are_bad() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();
     let into = Buf {
         offset: 1024,
@@ -651,7 +663,7 @@ fn handles_that_are_forged_or_of_another_kind_are_bad() {
 
 #[kvm_test]
 fn buffers_that_are_too_small_or_not_in_the_arena_are_refused() {
-    let [dir, _] = directories();
+    let [dir, ..] = directories();
     fs::write(dir.path().join("a"), "text").unwrap();
     let opened = [op::Opcode::OpenFile];
     for (offset, len) in [(0, u32::MAX), (u32::MAX, 1), (1 << 30, 0)] {

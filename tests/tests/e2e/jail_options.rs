@@ -44,6 +44,7 @@ fn values(option: &str, folder: &Path) -> Vec<Option<String>> {
         "wake" => ["out", "irq", "poll", "auto"]
             .map(|mode| Some(mode.into()))
             .into(),
+        "io" => ["auto", "epoll", "uring"].map(|io| Some(io.into())).into(),
         "backtrace" => ["none", "short", "full"]
             .map(|most| Some(most.into()))
             .into(),

@@ -1,4 +1,4 @@
-//! Reads of a file in the page cache: a guest beside native Tokio.
+//! Reads of a file in memory: a guest beside native Tokio.
 //!
 //! There are two native ways: a `tokio::fs::File`, which copies once more than it must, and a
 //! `pread` into the caller's own buffer on one of Tokio's threads for blocking calls.
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, spawn_blocking};
 use wakebox::policy::DirGrant;
-use wakebox::{Policy, Sandbox, Stats, WakeMode};
+use wakebox::{Io, Policy, Sandbox, Stats, WakeMode};
 use wakebox_tests::guest;
 
 use crate::run::run;
@@ -25,7 +25,12 @@ use crate::table::{Bar, Row, Unit, median};
 const ROUNDS: usize = 5;
 /// Bytes of the file. Each eight of them hold their own offset.
 const SIZE: u64 = 64 << 20;
-const MODES: [WakeMode; 2] = [WakeMode::Auto, WakeMode::Out];
+/// How guests are woken, and wait for what is not read on the spot.
+const WAYS: [(WakeMode, Io); 3] = [
+    (WakeMode::Auto, Io::Epoll),
+    (WakeMode::Out, Io::Epoll),
+    (WakeMode::Out, Io::Uring),
+];
 
 /// Reads that are measured.
 #[derive(Clone, Copy)]
@@ -37,15 +42,25 @@ struct Reads {
     count: u64,
     at_once: u64,
     random: bool,
+    /// Where the file is: of a `tmpfs` nothing is read on the spot.
+    tmpfs: bool,
 }
 
-const ALL: [Reads; 3] = [
+impl Reads {
+    /// Whether they are waited for.
+    fn wait(self) -> bool {
+        self.tmpfs || self.block > 64 << 10
+    }
+}
+
+const ALL: [Reads; 4] = [
     Reads {
         what: "1 MiB sequential file reads",
         block: 1 << 20,
         count: 256,
         at_once: 1,
         random: false,
+        tmpfs: false,
     },
     Reads {
         what: "4 KiB random file reads",
@@ -53,6 +68,7 @@ const ALL: [Reads; 3] = [
         count: 4_096,
         at_once: 1,
         random: true,
+        tmpfs: false,
     },
     Reads {
         what: "4 KiB random file reads, 32 at once",
@@ -60,6 +76,15 @@ const ALL: [Reads; 3] = [
         count: 16_384,
         at_once: 32,
         random: true,
+        tmpfs: false,
+    },
+    Reads {
+        what: "4 KiB random file reads of a tmpfs, 32 at once",
+        block: 4 << 10,
+        count: 16_384,
+        at_once: 32,
+        random: true,
+        tmpfs: true,
     },
 ];
 
@@ -76,36 +101,47 @@ impl Reads {
 
 /// Throughput of each kind of reads.
 pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Row>> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("file");
-    // In large pieces, which the kernel keeps in large pieces, too.
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-    for offset in (0..SIZE).step_by(8) {
-        file.write_all(&offset.to_le_bytes())?;
+    let directories = [tempfile::tempdir()?, tempfile::tempdir_in("/dev/shm")?];
+    let mut files = Vec::new();
+    for directory in &directories {
+        let path = directory.path().join("file");
+        // In large pieces, which the kernel keeps in large pieces, too.
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        for offset in (0..SIZE).step_by(8) {
+            file.write_all(&offset.to_le_bytes())?;
+        }
+        // Now, and not while others are measured.
+        file.into_inner()?.sync_all()?;
+        files.push(Arc::new(File::open(&path)?));
     }
-    // Now, and not while others are measured.
-    file.into_inner()?.sync_all()?;
-    let file = Arc::new(File::open(&path)?);
-
     let mut rows = Vec::new();
     for reads in ALL {
+        let (directory, file) = (
+            &directories[usize::from(reads.tmpfs)],
+            &files[usize::from(reads.tmpfs)],
+        );
+        let ways = || {
+            WAYS.into_iter()
+                .filter(|(_, io)| *io == Io::Epoll || reads.wait())
+        };
         let (mut files, mut preads) = (Vec::new(), Vec::new());
-        let mut ours: [(Vec<f64>, Vec<f64>); MODES.len()] = Default::default();
+        let mut ours: [(Vec<f64>, Vec<f64>); WAYS.len()] = Default::default();
         for _ in 0..ROUNDS {
             if !reads.random {
-                files.push(runtime.block_on(through_tokio_file(&file, reads))?);
+                files.push(runtime.block_on(through_tokio_file(file, reads))?);
             }
-            preads.push(runtime.block_on(through_pread(&file, reads))?);
-            for (mode, (rates, exits)) in MODES.into_iter().zip(&mut ours) {
-                let (rate, stats) = in_guest(runtime, directory.path(), mode, reads)?;
+            preads.push(runtime.block_on(through_pread(file, reads))?);
+            for (way, (rates, exits)) in ways().zip(&mut ours) {
+                let (rate, stats) = in_guest(runtime, directory.path(), way, reads)?;
                 rates.push(rate);
                 exits.push(stats.exits.total() as f64 / (2 * reads.count) as f64);
             }
         }
         let (files, preads) = (median(files), median(preads));
-        for (mode, (rates, exits)) in MODES.into_iter().zip(ours) {
+        for ((mode, io), (rates, exits)) in ways().zip(ours) {
             let (rate, exits) = (median(rates), median(exits));
-            let what = format!("{}, mode {mode}", reads.what);
+            let by = if io == Io::Uring { ", io_uring" } else { "" };
+            let what = format!("{}, mode {mode}{by}", reads.what);
             if reads.random {
                 rows.push(Row::new(what, Unit::PerSecond, rate).floor(preads));
             } else {
@@ -129,7 +165,7 @@ pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Row>> {
 fn in_guest(
     runtime: &Runtime,
     directory: &Path,
-    mode: WakeMode,
+    (mode, io): (WakeMode, Io),
     reads: Reads,
 ) -> Result<(f64, Stats)> {
     let order = if reads.random { "random" } else { "sequential" };
@@ -137,6 +173,7 @@ fn in_guest(
     let builder = Sandbox::builder()
         .guest(guest("filebench"))
         .wake(mode)
+        .io(io)
         .args(["/data/file", order])
         .args(numbers.map(|number| number.to_string()))
         .policy(Policy::new().allow_dir(DirGrant::new(directory, "/data")?.read_only()));
