@@ -15,6 +15,7 @@
 //! (ELF gABI, chapters 4 and 5; System V ABI, AMD64 supplement, 4.4.)
 
 mod headers;
+mod mapped;
 mod relocations;
 
 use std::io::Read;
@@ -34,6 +35,7 @@ use self::headers::{
     check_kinds, damaged, parse_header, parse_note, parse_program_headers, parse_read_only,
     parse_segments,
 };
+use self::mapped::Mapped;
 use self::relocations::{DynamicSection, Parts};
 use crate::elf::fuel::Fuel;
 use crate::error::{Error, LoadError, Result};
@@ -56,6 +58,8 @@ pub struct Segment {
 #[derive(Clone)]
 pub struct Image {
     bytes: Arc<Vec<u8>>,
+    /// What is mapped of the file, and not in `bytes`.
+    mapped: Option<Mapped>,
     name: Arc<str>,
     segments: Arc<[Segment]>,
     read_only_after: Range<u64>,
@@ -104,10 +108,7 @@ impl Image {
 
     fn checked(name: &str, bytes: Vec<u8>) -> Result<Self> {
         let fuel = Fuel::for_file(bytes.len());
-        Self::parse(name, bytes, &fuel).map_err(|source| Error::Load {
-            name: name.into(),
-            source,
-        })
+        checked(name, Self::parse(name, bytes, &fuel))
     }
 
     /// Checks a guest with so much fuel.
@@ -116,7 +117,7 @@ impl Image {
         bytes: Vec<u8>,
         fuel: &Fuel,
     ) -> std::result::Result<Self, LoadError> {
-        parse(name, bytes, fuel)
+        parse(name, bytes, fuel, interned)
     }
 
     /// The file's name, or "guest" for bytes.
@@ -231,12 +232,15 @@ impl Image {
     /// [`Error::Load`], if the segments do not go where they were checked to go.
     pub(crate) fn load(&self, memory: &GuestMemory) -> Result<()> {
         let at = |address| memory.plan().image_offset(address);
-        memory
-            .place(&self.bytes, self.bias())
-            .map_err(|error| Error::Load {
-                name: self.name.to_string(),
-                source: damaged(error),
-            })?;
+        match self.mapped {
+            Some(_) => self.copy_rest(memory),
+            None => memory
+                .place(&self.bytes, self.bias())
+                .map_err(|error| Error::Load {
+                    name: self.name.to_string(),
+                    source: damaged(error),
+                })?,
+        }
         let parts = Parts {
             bytes: &self.bytes,
             segments: &self.segments,
@@ -261,26 +265,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
         source,
     };
     let metadata = std::fs::metadata(path).map_err(read)?;
-    if metadata.is_dir() {
-        return Err(read(std::io::Error::new(
-            std::io::ErrorKind::IsADirectory,
-            "it is a directory; give the binary that `cargo build` made",
-        )));
-    }
-    if !metadata.is_file() {
-        // A device or a pipe may have no end.
-        return Err(read(std::io::Error::other(
-            "it is not a regular file; give the binary that `cargo build` made",
-        )));
-    }
-    // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
-    let len = metadata.len();
-    if len > 4 * IMAGE_MAX {
-        return Err(read(std::io::Error::other(format!(
-            "it is {} long, which no guest is",
-            units::bytes(len)
-        ))));
-    }
+    let len = regular(&metadata).map_err(read)?;
     let mut bytes = Vec::new();
     if bytes.try_reserve_exact(len as usize + 1).is_err() {
         return Err(read(std::io::ErrorKind::OutOfMemory.into()));
@@ -291,7 +276,45 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
+/// The length of a file, if it is one that has an end soon.
+fn regular(metadata: &std::fs::Metadata) -> std::io::Result<u64> {
+    if metadata.is_dir() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::IsADirectory,
+            "it is a directory; give the binary that `cargo build` made",
+        ));
+    }
+    if !metadata.is_file() {
+        // A device or a pipe may have no end.
+        return Err(std::io::Error::other(
+            "it is not a regular file; give the binary that `cargo build` made",
+        ));
+    }
+    // A guest lies below `IMAGE_MAX`; debug sections may make the file a good deal larger.
+    let len = metadata.len();
+    if len > 4 * IMAGE_MAX {
+        return Err(std::io::Error::other(format!(
+            "it is {} long, which no guest is",
+            units::bytes(len)
+        )));
+    }
+    Ok(len)
+}
+
+fn checked(name: &str, parsed: std::result::Result<Image, LoadError>) -> Result<Image> {
+    parsed.map_err(|source| Error::Load {
+        name: name.into(),
+        source,
+    })
+}
+
+/// `hold` takes the bytes of what is a guest.
+fn parse(
+    name: &str,
+    bytes: Vec<u8>,
+    fuel: &Fuel,
+    hold: fn(Vec<u8>) -> Arc<Vec<u8>>,
+) -> Result<Image, LoadError> {
     let header = parse_header(&bytes)?;
     let headers = parse_program_headers(&bytes, &header)?;
     let note = parse_note(&bytes, &headers, fuel)?;
@@ -324,7 +347,8 @@ fn parse(name: &str, bytes: Vec<u8>, fuel: &Fuel) -> Result<Image, LoadError> {
     let mut relocations = 0;
     dynamic.each_relocation(&parts, fuel, |_, _| relocations += 1)?;
     Ok(Image {
-        bytes: interned(bytes),
+        bytes: hold(bytes),
+        mapped: None,
         name: name.into(),
         segments: segments.into(),
         read_only_after,
@@ -358,7 +382,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Vec<u8>)) -> LoadError {
         let mut file = probe::program();
         change(&mut file);
-        parse("test", file, &Fuel::new(1000))
+        parse("test", file, &Fuel::new(1000), Arc::new)
             .map(drop)
             .expect_err("this is no guest")
     }
@@ -455,7 +479,7 @@ mod tests {
                 let mut changed = file.clone();
                 changed[at] = value;
                 // Either answer will do; so will any error. What counts is that there is one.
-                let _ = parse("test", changed, &Fuel::new(1000));
+                let _ = parse("test", changed, &Fuel::new(1000), Arc::new);
             }
         }
     }

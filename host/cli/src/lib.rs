@@ -12,6 +12,7 @@ mod host_fn;
 mod inspect;
 mod jail;
 mod keeper;
+mod known;
 mod lint;
 mod new;
 mod outcome;

@@ -4,16 +4,17 @@
 //! compiling what a stranger wrote has a process with limits.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Seek;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, fstat, memfd_create, openat, stat};
 use rustix::process::Signal;
-use wakebox::Guest;
+use wakebox::{Guest, Image};
 
+use super::known;
 use super::streams::start_of;
 
 const COMPILER: &str = "wakebox-wasm";
@@ -37,6 +38,9 @@ pub(super) fn is_wasm(path: &Path) -> bool {
 /// If there is no compiler, or it refuses the component, which it has said on standard error.
 pub(super) fn compiled(path: &Path) -> Result<Guest> {
     let compiler = compiler();
+    if let Some(image) = known_image(path, &compiler) {
+        return Ok(image.into());
+    }
     // An image of megabytes goes from one process to the other without a pipe.
     let image =
         memfd_create(COMPILER, MemfdFlags::CLOEXEC).context("cannot make a file in memory")?;
@@ -61,10 +65,19 @@ pub(super) fn compiled(path: &Path) -> Result<Guest> {
     if !status.success() {
         bail!("{} was not compiled: {}", path.display(), why(status));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(image.metadata()?.len())? + 1);
     image.rewind()?;
-    image.read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+    Ok(Image::mapped(image, path)?.into())
+}
+
+/// The image that the compiler keeps of a component, if it has compiled it as it is.
+fn known_image(path: &Path, compiler: &Path) -> Option<Image> {
+    let cache = known::path(|name| std::env::var_os(name)).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat(CWD, &cache, flags, Mode::empty()).ok()?;
+    known::ensure_own(&fstat(&folder).ok()?).ok()?;
+    let name = known::name(&stat(path).ok()?, &stat(compiler).ok()?);
+    let image = known::image(&folder, &name)?;
+    Image::mapped(image, path).ok()
 }
 
 /// What keeps a compiler from its end.
@@ -82,8 +95,10 @@ fn why(status: ExitStatus) -> String {
 fn compiler() -> PathBuf {
     let own = std::env::current_exe().ok();
     let beside = own.map(|own| own.with_file_name(COMPILER));
-    beside
-        .filter(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).map(|folder| folder.join(COMPILER));
+    let mut all = beside.into_iter().chain(in_path);
+    all.find(|path| path.is_file())
         .unwrap_or_else(|| COMPILER.into())
 }
 

@@ -8,7 +8,6 @@ use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::wake::Mode;
 use wakebox_abi::{ABI_VERSION, layout};
-use wakebox_vmm::backing::Backing;
 use wakebox_vmm::clock::Clocks;
 use wakebox_vmm::machines::{Lent, Machines};
 use wakebox_vmm::memory::GuestMemory;
@@ -222,7 +221,7 @@ impl Loaded {
     /// One that stands at the guest's entry.
     fn at_entry(image: Image, sizes: &Sizes, mode: Mode, machines: &Machines) -> Result<Self> {
         let plan = Plan::new(&image.pages(), sizes)?;
-        let mut machine = machines.take(&Backing::Anonymous, plan)?;
+        let mut machine = machines.take(&image.backing(&plan), plan)?;
         let memory = machine.memory().clone();
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.

@@ -8,13 +8,10 @@
 //! those of the machine stay where they are, and neither the kernel nor the machine has anything to look
 //! up again. Whoever has more pages of its own than is cheap to copy keeps its machine.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use wakebox_abi::layout::PAGE_SIZE;
 
-use crate::backing::Backing;
 use crate::memory::GuestMemory;
 use crate::pages;
 
@@ -116,9 +113,7 @@ impl GuestMemory {
                 let count = PIECE.min(range.offset + range.len - at) as usize;
                 let (now, then) = (&mut now[..count], &mut then[..count]);
                 self.read(at, now);
-                if let Backing::Template(template) = self.backing() {
-                    read(template.file(), at, then)?;
-                }
+                self.backing().read(at, then)?;
                 let pages = now
                     .chunks(PAGE_SIZE as usize)
                     .zip(then.chunks(PAGE_SIZE as usize));
@@ -136,19 +131,4 @@ impl GuestMemory {
         }
         Ok(Some(found))
     }
-}
-
-/// Reads what lies at an offset in a file; behind its end lie zeroes.
-fn read(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.read_at(&mut bytes[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes[done..].fill(0);
-    Ok(())
 }

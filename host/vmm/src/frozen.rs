@@ -10,7 +10,7 @@ use wakebox_abi::layout::PAGE_SIZE;
 
 use crate::backing::{Backing, Template};
 use crate::error::{Error, Result};
-use crate::pages::Range;
+use crate::pages::{Range, data};
 use crate::plan::Plan;
 
 /// What lay in a guest's memory at a moment, in a file that nobody can change: a
@@ -148,28 +148,4 @@ impl Frozen {
                 source,
             })
     }
-}
-
-/// Where a file has data in its first `len` bytes.
-pub(crate) fn data(file: &File, len: u64) -> io::Result<Vec<Range>> {
-    use rustix::fs::{SeekFrom, seek};
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    while at < len {
-        let from = match seek(file, SeekFrom::Data(at)) {
-            Ok(from) => from,
-            // Nothing but a hole is left.
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let to = seek(file, SeekFrom::Hole(from))?.min(len);
-        if to > from {
-            ranges.push(Range {
-                offset: from,
-                len: to - from,
-            });
-        }
-        at = to.max(from + PAGE_SIZE);
-    }
-    Ok(ranges)
 }

@@ -38,7 +38,7 @@ pub use self::shared::Shared;
 pub use self::view::View;
 use crate::backing::Backing;
 use crate::error::{Error, Result};
-use crate::frozen::{Frozen, data};
+use crate::frozen::Frozen;
 use crate::hot::Example;
 use crate::pages::{self, Range};
 use crate::plan::Plan;
@@ -223,18 +223,13 @@ impl GuestMemory {
     /// The ranges that may hold something that is no zero.
     fn touched(&self) -> Vec<Range> {
         let (start, len) = self.host_range();
-        // Where the kernel does not tell, it may be any.
-        let all = || vec![Range { offset: 0, len }];
-        let own = pages::own(start, len);
-        match &self.backing {
-            Backing::Anonymous => own.unwrap_or_else(|_| all()),
-            Backing::Template(template) => match (data(template.file(), len), own) {
-                (Ok(mut ranges), Ok(own)) => {
-                    ranges.extend(own);
-                    ranges
-                }
-                _ => all(),
-            },
+        match (self.backing.data(len), pages::own(start, len)) {
+            (Ok(mut ranges), Ok(own)) => {
+                ranges.extend(own);
+                ranges
+            }
+            // Where the kernel does not tell, it may be any.
+            _ => vec![Range { offset: 0, len }],
         }
     }
 
@@ -356,7 +351,7 @@ impl GuestMemory {
             });
         }
         let was = self.backing.is_same(backing).then(|| match backing {
-            Backing::Anonymous => self.discard().then_some(0),
+            Backing::Anonymous | Backing::Parts(_) => self.discard().then_some(0),
             Backing::Template(_) => self.reset().ok(),
         });
         self.plan = plan;
@@ -381,7 +376,7 @@ impl GuestMemory {
     fn made(&mut self) {
         self.example = None;
         match &self.backing {
-            Backing::Anonymous => self.advise_page_sizes(),
+            Backing::Anonymous | Backing::Parts(_) => self.advise_page_sizes(),
             Backing::Template(template) => {
                 self.example = template.hot.example();
                 if self.example.is_none() {

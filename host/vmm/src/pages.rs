@@ -73,6 +73,30 @@ pub(crate) fn add(ranges: &mut Vec<Range>, offset: u64, len: u64) {
     }
 }
 
+/// Where a file has data in its first `len` bytes.
+pub(crate) fn data(file: &File, len: u64) -> io::Result<Vec<Range>> {
+    use rustix::fs::{SeekFrom, seek};
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < len {
+        let from = match seek(file, SeekFrom::Data(at)) {
+            Ok(from) => from,
+            // Nothing but a hole is left.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let to = seek(file, SeekFrom::Hole(from))?.min(len);
+        if to > from {
+            ranges.push(Range {
+                offset: from,
+                len: to - from,
+            });
+        }
+        at = to.max(from + PAGE_SIZE);
+    }
+    Ok(ranges)
+}
+
 fn scan(pagemap: &File, start: u64, len: u64, ranges: &mut Vec<Range>) -> io::Result<()> {
     let mut found = [PageRegion::default(); RANGES];
     let mut from = start;

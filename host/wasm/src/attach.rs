@@ -30,8 +30,6 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     ensure!(end < HEAD, "the runtime guest is too large");
     let text = text(code).context("the compiled code has another form than expected")?;
 
-    let mut image = Vec::with_capacity(runtime.len() + code.len() + 4 * PAGE as usize);
-    image.extend(runtime);
     let stacks = (PAGE + code.len() as u64).next_multiple_of(PAGE) + GUARD;
     let head = Head {
         magic: MAGIC,
@@ -43,13 +41,20 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     };
     let mut page = head.words().map(u64::to_le_bytes).concat();
     page.resize(PAGE as usize, 0);
+    let mut image = Vec::with_capacity(runtime.len() + code.len() + 8 * PAGE as usize);
+    image.extend(runtime);
     let head_at = append(&mut image, &page);
+    // The code is last, on whole pages: it is mapped, and what is before it is read.
+    let count = own.len() + 4 + STACKS as usize;
+    let headers_at = append(&mut image, &vec![0; count * PROGRAM_HEADER]);
     let code_at = append(&mut image, code);
-    let text_end = text.1.next_multiple_of(PAGE).min(code.len() as u64);
+    image.resize(image.len().next_multiple_of(PAGE as usize), 0);
+    let code_end = (code.len() as u64).next_multiple_of(PAGE);
+    let text_end = text.1.next_multiple_of(PAGE).min(code_end);
     let parts = [
         (0, text.0, READ),
         (text.0, text_end, READ | EXECUTE),
-        (text_end, code.len() as u64, READ),
+        (text_end, code_end, READ),
     ];
     let mut headers: Vec<u8> = own.concat();
     headers.extend(segment(head_at, HEAD, PAGE, PAGE, READ));
@@ -68,7 +73,8 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
         let at = HEAD + stacks + index * (GUARD + STACK);
         headers.extend(segment(0, at, 0, STACK, READ | WRITE));
     }
-    let headers_at = append(&mut image, &headers);
+    let at = headers_at as usize;
+    image[at..at + headers.len()].copy_from_slice(&headers);
     image[32..40].copy_from_slice(&headers_at.to_le_bytes());
     let count = u16::try_from(headers.len() / PROGRAM_HEADER)?;
     image[56..58].copy_from_slice(&count.to_le_bytes());

@@ -1,7 +1,7 @@
-//! Compiled code that is kept, so that a component is compiled once.
+//! Images that are kept, so that a component is compiled once.
 //!
-//! A file has the name of what it is the code of: a hash of the component, of all settings, of the
-//! compiler's version and of what the code may use of a processor. It begins with a checksum of the rest.
+//! A file has the name of what it is the image of: a hash of the component, of the runtime guest, of all settings, of the
+//! compiler's version and of what the code may use of a processor. It ends with a checksum of the rest.
 //! It comes whole into its place, or not at all. What belongs to anybody else, or may be written by
 //! anybody else, is not used: it would be their code that runs.
 
@@ -15,22 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timestamps, UTIME_NOW, fstat, futimens,
-    openat, renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
 use sha2::{Digest, Sha256};
 
-use crate::{RUNTIME, attach, compile};
+use crate::{RUNTIME, compile, known};
 
 /// Bytes of all files, beyond which those go that were used longest ago.
 const MOST: u64 = 1 << 30;
 
-/// What is before the code.
+/// What is behind an image.
 type Sum = [u8; 32];
 
-/// A folder of compiled code.
+/// A folder of images.
 #[derive(Debug)]
 pub struct Cache {
     folder: OwnedFd,
@@ -56,13 +54,7 @@ impl Cache {
     ///
     /// If the environment has neither that nor `HOME`.
     pub fn path() -> Result<PathBuf> {
-        let var = |name| {
-            let path = std::env::var_os(name).map(PathBuf::from);
-            path.filter(|path| path.is_absolute())
-        };
-        let base = var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")));
-        let base = base.context("neither XDG_CACHE_HOME nor HOME is an absolute path")?;
-        Ok(base.join("wakebox/components"))
+        known::path(|name| std::env::var_os(name))
     }
 
     /// Opens a folder, which is made if there is none.
@@ -75,7 +67,7 @@ impl Cache {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let folder = openat(CWD, path, flags, Mode::empty())?;
-            ensure_own(&fstat(&folder)?)?;
+            known::ensure_own(&fstat(&folder)?)?;
             Ok(folder)
         };
         Ok(Self {
@@ -90,19 +82,72 @@ impl Cache {
     /// # Errors
     ///
     /// Those of [`image`](crate::image()).
-    pub fn image(&self, component: &[u8], mut note: impl FnMut(anyhow::Error)) -> Result<Vec<u8>> {
+    pub fn image(&self, component: &[u8], note: impl FnMut(anyhow::Error)) -> Result<Vec<u8>> {
+        self.named_image(component, note).map(|(image, _)| image)
+    }
+
+    fn named_image(
+        &self,
+        component: &[u8],
+        mut note: impl FnMut(anyhow::Error),
+    ) -> Result<(Vec<u8>, String)> {
         let name = name(component)?;
         let at = || format!("{}/{name}", self.path.display());
         match self.load(&name) {
-            Ok(Some(code)) => return attach::attach(RUNTIME, &code),
+            Ok(Some(image)) => return Ok((image, name)),
             Ok(None) => {}
             Err(error) => note(error.context(format!("{} is not used", at()))),
         }
-        let code = compile(component)?;
-        if let Err(error) = self.store(&name, &code).and_then(|()| self.trim(&name)) {
+        let image = crate::image(component)?;
+        if let Err(error) = self.store(&name, &image).and_then(|()| self.trim(&name)) {
             note(error.context(format!("the compiled code is not kept as {}", at())));
         }
-        attach::attach(RUNTIME, &code)
+        Ok((image, name))
+    }
+
+    /// As [`image`](Self::image), of a file. Where it is known that it was not changed since, `wakebox run` finds the
+    /// image without this program from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`image`](crate::image()), and of reading the file.
+    pub fn image_of(
+        &self,
+        mut component: File,
+        note: impl FnMut(anyhow::Error),
+    ) -> Result<Vec<u8>> {
+        let before = fstat(&component)?;
+        let is_settled = known::age(&before) >= known::SETTLED;
+        let bytes = read_component(&mut component)?;
+        let (image, name) = self.named_image(&bytes, note)?;
+        let same = known::stamp(&fstat(&component)?) == known::stamp(&before);
+        if is_settled && same && before.st_size as u64 == bytes.len() as u64 {
+            // It is found all the same if it cannot be written down.
+            let _ = self.remember(&before, &name);
+        }
+        Ok(image)
+    }
+
+    /// Writes down which image is that of a component.
+    fn remember(&self, component: &Stat, image: &str) -> Result<()> {
+        let compiler = fstat(File::open("/proc/self/exe")?)?;
+        let Some((_, mut stat)) = known::file(&self.folder, image)? else {
+            return Ok(());
+        };
+        // Once for each that was compiled.
+        if known::age(&stat) < known::SETTLED {
+            std::thread::sleep(known::SETTLED);
+            let Some((_, settled)) = known::file(&self.folder, image)? else {
+                return Ok(());
+            };
+            stat = settled;
+        }
+        ensure!(
+            known::age(&stat) >= known::SETTLED,
+            "it was changed only now"
+        );
+        let text = format!("{image} {}\n", known::stamp(&stat));
+        self.put(&known::name(component, &compiler), &[text.as_bytes()])
     }
 
     /// Removes all that is here, and gives the number of bytes that it had.
@@ -120,55 +165,43 @@ impl Cache {
     }
 
     fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        // What is no regular file shall not be waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(&self.folder, name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            file => file?,
+        let Some((file, stat)) = known::file(&self.folder, name)? else {
+            return Ok(None);
         };
-        let stat = fstat(&file)?;
+        let mut image = Vec::with_capacity(usize::try_from(stat.st_size)?);
+        (&file).take(MOST).read_to_end(&mut image)?;
+        let own = image.len().checked_sub(size_of::<Sum>());
+        let sum = own.map(|own| image.split_off(own));
         ensure!(
-            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
-            "it is not a file"
+            sum.is_some_and(|sum| sum == checksum(name, &image)),
+            "it was altered"
         );
-        ensure_own(&stat)?;
-        let mut sum = Sum::default();
-        let mut code = Vec::with_capacity(usize::try_from(stat.st_size)?.saturating_sub(sum.len()));
-        let mut file = File::from(file);
-        let read = file.read_exact(&mut sum);
-        read.and_then(|()| (&file).take(MOST).read_to_end(&mut code))?;
-        ensure!(sum == checksum(name, &code), "it was altered");
-        // Only so that what is used stays longest.
-        let now = rustix::fs::Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW as _,
-        };
-        let _ = futimens(
-            &file,
-            &Timestamps {
-                last_access: now,
-                last_modification: now,
-            },
-        );
-        Ok(Some(code))
+        known::touch(&file);
+        Ok(Some(image))
     }
 
-    fn store(&self, name: &str, code: &[u8]) -> Result<()> {
-        if code.len() as u64 > MOST {
-            bail!("it has {} bytes", code.len());
+    fn store(&self, name: &str, image: &[u8]) -> Result<()> {
+        if image.len() as u64 > MOST {
+            bail!("it has {} bytes", image.len());
         }
+        self.put(name, &[image, &checksum(name, image)])
+    }
+
+    /// Puts a file into its place, whole.
+    fn put(&self, name: &str, parts: &[&[u8]]) -> Result<()> {
         // The name of one writer.
         static WRITERS: AtomicU64 = AtomicU64::new(0);
         let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
-        let new = format!(".{name}-{}-{writer}", std::process::id());
+        let new = format!(".new-{}-{writer}", std::process::id());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         // What a process left that had this number, and was ended.
         let _ = unlinkat(&self.folder, &*new, AtFlags::empty());
         let write = || -> Result<()> {
             let file = openat(&self.folder, &*new, flags, Mode::from_raw_mode(0o600))?;
             let mut file = File::from(file);
-            file.write_all(&checksum(name, code))?;
-            file.write_all(code)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
             Ok(renameat(&self.folder, &*new, &self.folder, name)?)
         };
         write().inspect_err(|_| {
@@ -180,6 +213,10 @@ impl Cache {
     fn trim(&self, but: &str) -> Result<()> {
         let mut files = self.files()?;
         let mut bytes: u64 = files.iter().map(|(_, stat)| stat.st_size as u64).sum();
+        if bytes <= MOST {
+            return Ok(());
+        }
+        self.date_by_use(&mut files);
         files.sort_by_key(|(_, stat)| (stat.st_mtime, stat.st_mtime_nsec));
         for (name, stat) in files
             .iter()
@@ -192,6 +229,28 @@ impl Cache {
             bytes -= stat.st_size as u64;
         }
         Ok(())
+    }
+
+    /// An image is used when what is written down of it is.
+    fn date_by_use(&self, files: &mut [(std::ffi::CString, Stat)]) {
+        let known = files.iter().filter_map(|(name, stat)| {
+            let name = name
+                .to_str()
+                .ok()
+                .filter(|name| name.starts_with(known::PREFIX))?;
+            let (image, _) = known::read(&self.folder, name)?;
+            Some((image, (stat.st_mtime, stat.st_mtime_nsec)))
+        });
+        let known: Vec<_> = known.collect();
+        for (name, stat) in files {
+            let own = known
+                .iter()
+                .filter(|(image, _)| image.as_bytes() == name.as_bytes());
+            let last = own.map(|(_, used)| *used).max();
+            if let Some(last) = last.filter(|last| *last > (stat.st_mtime, stat.st_mtime_nsec)) {
+                (stat.st_mtime, stat.st_mtime_nsec) = last;
+            }
+        }
     }
 
     fn files(&self) -> Result<Vec<(std::ffi::CString, Stat)>> {
@@ -213,27 +272,31 @@ impl Cache {
     }
 }
 
-/// That nobody else may write to something.
-fn ensure_own(stat: &Stat) -> Result<()> {
-    let mode = stat.st_mode & 0o7777;
+/// Most bytes of a component.
+const COMPONENT_MAX: u64 = 256 << 20;
+
+/// The bytes of a component's file.
+///
+/// # Errors
+///
+/// Those of reading; if it has more bytes than any component.
+pub fn read_component(file: &mut File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes)?;
     ensure!(
-        stat.st_uid == geteuid().as_raw(),
-        "it belongs to another user ({})",
-        stat.st_uid
+        bytes.len() as u64 <= COMPONENT_MAX,
+        "it is larger than {COMPONENT_MAX} bytes"
     );
-    ensure!(
-        mode & 0o022 == 0,
-        "other users may write to it (its mode is {mode:o}): see what is in it, and `chmod go-w` it"
-    );
-    Ok(())
+    Ok(bytes)
 }
 
-/// What the code of a component is called.
+/// What the image of a component is called.
 fn name(component: &[u8]) -> Result<String> {
     let mut sums = Sums(Sha256::new());
     compile::engine()?
         .precompile_compatibility_hash()
         .hash(&mut sums);
+    RUNTIME.hash(&mut sums);
     component.hash(&mut sums);
     let bytes = sums.0.finalize();
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

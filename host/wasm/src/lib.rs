@@ -20,8 +20,10 @@ mod compile;
 #[path = "../../../guest/wasm/src/head.rs"]
 mod head;
 mod inspect;
+#[path = "../../cli/src/known.rs"]
+mod known;
 
-pub use self::cache::Cache;
+pub use self::cache::{Cache, read_component};
 pub use self::compile::compile;
 pub use self::inspect::inspect;
 

@@ -1,14 +1,14 @@
 //! The command `wakebox-wasm`: compiles a component in a process of its own, once.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use wakebox_wasm::Cache;
+use wakebox_wasm::{Cache, read_component};
 
 /// WebAssembly components as guests of Wakebox
 #[derive(Debug, Parser)]
@@ -71,7 +71,9 @@ fn run(command: Command) -> Result<()> {
         Command::Inspect { component } => {
             limit_time(INSPECT_SECONDS)?;
             limit(Resource::As, INSPECT_BYTES)?;
-            let said = read(&component).and_then(|bytes| wakebox_wasm::inspect(&bytes));
+            let bytes = fs::File::open(&component).map_err(Into::into);
+            let bytes = bytes.and_then(|mut file| read_component(&mut file));
+            let said = bytes.and_then(|bytes| wakebox_wasm::inspect(&bytes));
             let said = said.with_context(|| component.display().to_string())?;
             Ok(std::io::stdout().write_all(said.as_bytes())?)
         }
@@ -88,7 +90,9 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn compile(component: &Path, output: &Path) -> Result<()> {
-    let image = read(component).and_then(|bytes| image(&bytes));
+    let image = fs::File::open(component)
+        .map_err(Into::into)
+        .and_then(image);
     let image = image.with_context(|| component.display().to_string())?;
     if output == Path::new("-") {
         std::io::stdout().write_all(&image)?;
@@ -99,13 +103,13 @@ fn compile(component: &Path, output: &Path) -> Result<()> {
 }
 
 /// With the user's cache, if there can be one.
-fn image(component: &[u8]) -> Result<Vec<u8>> {
+fn image(mut component: fs::File) -> Result<Vec<u8>> {
     let note = |error: anyhow::Error| eprintln!("note: {error:#}");
     match Cache::path().and_then(|path| Cache::open(&path)) {
-        Ok(cache) => cache.image(component, note),
+        Ok(cache) => cache.image_of(component, note),
         Err(error) => {
             note(error.context("the component is compiled each time"));
-            wakebox_wasm::image(component)
+            wakebox_wasm::image(&read_component(&mut component)?)
         }
     }
 }
@@ -113,21 +117,6 @@ fn image(component: &[u8]) -> Result<Vec<u8>> {
 /// What looking at a component may take.
 const INSPECT_SECONDS: u64 = 60;
 const INSPECT_BYTES: u64 = 4 << 30;
-
-/// Most bytes of a component.
-const COMPONENT_MAX: u64 = 256 << 20;
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(COMPONENT_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    anyhow::ensure!(
-        bytes.len() as u64 <= COMPONENT_MAX,
-        "it is larger than {COMPONENT_MAX} bytes"
-    );
-    Ok(bytes)
-}
 
 /// What a stranger wrote shall not take all that this machine has.
 fn limit(resource: Resource, most: u64) -> Result<()> {

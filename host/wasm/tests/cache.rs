@@ -34,6 +34,12 @@ fn identity(file: &Path) -> u64 {
     fs::metadata(file).unwrap().ino()
 }
 
+/// Whether a file is no image, but says which one is a component's.
+fn is_line(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    name.starts_with("known-")
+}
+
 #[test]
 fn a_component_is_compiled_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +148,40 @@ fn the_command_says_where_the_cache_is_and_clears_it() {
         String::from_utf8(output.stdout).unwrap()
     };
     let folder = PathBuf::from(cache("path").trim_end());
-    assert_eq!(files(&folder).len(), 1);
+    // There may be a line that says what the image is of.
+    let images = files(&folder).into_iter().filter(|file| !is_line(file));
+    assert_eq!(images.count(), 1);
     assert!(cache("clear").starts_with("removed "));
     assert_eq!(files(&folder).len(), 0);
+}
+
+#[test]
+fn it_is_written_down_which_image_is_a_components_once_that_has_not_just_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(&folder.path().join("cache")).unwrap();
+    let app = folder.path().join("app.wat");
+    fs::write(&app, ONE).unwrap();
+    let lines = || {
+        let all = files(&folder.path().join("cache")).into_iter();
+        all.filter(|file| is_line(file)).collect::<Vec<_>>()
+    };
+    let image = || {
+        let app = fs::File::open(&app).unwrap();
+        cache.image_of(app, |note| panic!("{note:#}")).unwrap()
+    };
+    let first = image();
+    // It is too new, until it is not.
+    while lines().is_empty() {
+        assert!(image() == first);
+    }
+    let line = fs::read_to_string(&lines()[0]).unwrap();
+    let (name, stamp) = line.trim_end().split_once(' ').unwrap();
+    let kept = folder.path().join("cache").join(name);
+    assert!(fs::read(&kept).unwrap().starts_with(&first));
+    assert!(stamp.contains(&format!("{:x}", identity(&kept))), "{stamp}");
+    // Another component in its place is another file.
+    fs::write(&app, OTHER).unwrap();
+    while lines().len() < 2 {
+        assert!(image() != first);
+    }
 }
