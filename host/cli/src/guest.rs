@@ -33,7 +33,7 @@ pub(super) struct GuestArgs {
     wake: Option<String>,
 
     /// How the guest waits for files that are not in memory: on threads (epoll), or by io_uring, whose calls go past the
-    /// jail's filter [default: auto, which is epoll]
+    /// jail's filter; by whichever suits (auto), which is that without a jail [default: auto]
     #[arg(long, value_name = "HOW", value_parser = Io::ALL.map(Io::name))]
     io: Option<String>,
 

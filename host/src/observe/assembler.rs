@@ -89,7 +89,7 @@ impl Assembler {
     }
 
     /// Gives out everything up to the horizon of a batch, and gives back its memory, empty.
-    pub(super) fn assemble(&mut self, mut batch: Batch, give: &mut dyn FnMut(&Event)) -> Batch {
+    pub(super) fn assemble(&mut self, mut batch: Batch, give: &mut dyn FnMut(Event)) -> Batch {
         let mut events = std::mem::take(&mut self.held);
         events.extend_from_slice(&batch.host);
         let later = events.partition_point(|(at, _)| *at <= batch.horizon);
@@ -131,7 +131,7 @@ impl Assembler {
     }
 
     /// What is to be said of a processor at the end of a batch.
-    fn end_batch(&mut self, broken: Option<String>, give: &mut dyn FnMut(&Event)) {
+    fn end_batch(&mut self, broken: Option<String>, give: &mut dyn FnMut(Event)) {
         let voice = self.voice();
         if voice.records.capacity() > 2 * KEPT {
             let len = voice.records.len();
@@ -163,7 +163,7 @@ impl Assembler {
         status: u8,
         lost: u32,
         now: u64,
-        give: &mut dyn FnMut(&Event),
+        give: &mut dyn FnMut(Event),
     ) {
         // The guest's word counts modulo 2³², and it may have had no room to confess the last.
         let untold = lost.wrapping_sub(self.lost as u32);
@@ -188,19 +188,19 @@ impl Assembler {
         self.last = self.last.max(self.clock.nanos(ticks));
     }
 
-    fn give(&self, side: Side, kind: EventKind, give: &mut dyn FnMut(&Event)) {
+    fn give(&self, side: Side, kind: EventKind, give: &mut dyn FnMut(Event)) {
         let event = Event::new(self.last, side, kind);
-        give(&event.on(self.on));
+        give(event.on(self.on));
     }
 
-    fn lose(&mut self, side: Side, count: u64, give: &mut dyn FnMut(&Event)) {
+    fn lose(&mut self, side: Side, count: u64, give: &mut dyn FnMut(Event)) {
         if count > 0 {
             self.lost = self.lost.saturating_add(count);
             self.give(side, EventKind::Lost { count }, give);
         }
     }
 
-    fn tell_of_nonsense(&mut self, give: &mut dyn FnMut(&Event)) {
+    fn tell_of_nonsense(&mut self, give: &mut dyn FnMut(Event)) {
         let count = std::mem::take(&mut self.voice().nonsense);
         if count > 0 {
             self.malformed += count;
@@ -271,7 +271,7 @@ impl Assembler {
 
     // What the host did ----------------------------------------------------------------
 
-    fn host_event(&mut self, at: u64, event: HostEvent, give: &mut dyn FnMut(&Event)) {
+    fn host_event(&mut self, at: u64, event: HostEvent, give: &mut dyn FnMut(Event)) {
         self.pass(at);
         self.on = match &event {
             HostEvent::Entered(on)
@@ -338,7 +338,7 @@ impl Assembler {
     // What the guest says --------------------------------------------------------------
 
     #[allow(clippy::too_many_lines, reason = "a table")]
-    fn record(&mut self, record: Record, give: &mut dyn FnMut(&Event)) {
+    fn record(&mut self, record: Record, give: &mut dyn FnMut(Event)) {
         let Ok(what) = record.what() else {
             self.voice().nonsense += 1;
             return;

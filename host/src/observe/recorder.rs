@@ -349,14 +349,11 @@ impl Tracing {
         let processors = plan.processors();
         let recorder = Recorder::new(clock, processors);
         let (tell, done) = oneshot::channel();
-        let mut sinks = LiveSinks {
-            sinks: sinks.0,
-            error: None,
-        };
+        let mut sinks = LiveSinks::new(sinks);
         let buffer = recorder.clone();
         let mut assembler = Assembler::new(clock, processors, plan.completion_entries);
         let body = move || {
-            let mut first = |kind| sinks.tell(&Event::new(0, Side::Host, kind));
+            let mut first = |kind| sinks.tell(Event::new(0, Side::Host, kind));
             first(EventKind::Started {
                 mode,
                 guest,
@@ -421,11 +418,35 @@ impl Drop for Tracing {
 struct LiveSinks {
     sinks: Vec<Box<dyn Sink>>,
     error: Option<io::Error>,
+    /// What they are told next, together.
+    untold: Vec<Event>,
 }
 
+/// Events that sinks are told of at once. A sink is guarded, looked for and found once for all of them.
+const TOLD_AT_ONCE: usize = 256;
+
 impl LiveSinks {
-    fn tell(&mut self, event: &Event) {
-        self.each(|sink| sink.event(event));
+    fn new(sinks: Sinks) -> Self {
+        Self {
+            sinks: sinks.0,
+            error: None,
+            untold: Vec::with_capacity(TOLD_AT_ONCE),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.untold.push(event);
+        if self.untold.len() == TOLD_AT_ONCE {
+            self.tell_all();
+        }
+    }
+
+    /// Tells what is untold yet.
+    fn tell_all(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        self.each(|sink| untold.iter().try_for_each(|event| sink.event(event)));
+        self.untold = untold;
+        self.untold.clear();
     }
 
     /// Does something with each sink; those that fail, or panic, get nothing more.
@@ -474,6 +495,7 @@ fn give_out(buffer: &Buffer, assembler: &mut Assembler, sinks: &mut LiveSinks) {
             batch.horizon = u64::MAX;
         }
         spare = assembler.assemble(batch, &mut |event| sinks.tell(event));
+        sinks.tell_all();
         let held = assembler.held();
         let before = std::mem::replace(&mut lock().held, held);
         if held < before {
@@ -483,6 +505,7 @@ fn give_out(buffer: &Buffer, assembler: &mut Assembler, sinks: &mut LiveSinks) {
             assembler.finish(outcome, status, lost, buffer.clock.now(), &mut |event| {
                 sinks.tell(event);
             });
+            sinks.tell_all();
             sinks.each(|sink| sink.end());
             return;
         }

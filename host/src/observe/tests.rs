@@ -24,7 +24,7 @@ fn assembled(
         into.records.extend(records);
     }
     let mut events = Vec::new();
-    assembler.assemble(batch, &mut |event| events.push(event.clone()));
+    assembler.assemble(batch, &mut |event| events.push(event));
     events
 }
 

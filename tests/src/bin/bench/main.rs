@@ -4,6 +4,7 @@
 //! does slows both. Numbers are medians.
 
 mod against;
+mod bulk;
 mod calls;
 mod cold;
 mod exchange;
@@ -53,7 +54,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 21] = [
+    let steps: [Step<'_>; 22] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -75,6 +76,7 @@ fn run() -> Result<()> {
         ("calls", &|| calls::measure(&runtime)),
         ("types", &types::measure),
         ("TCP echo and HTTP", &|| net::measure(&runtime)),
+        ("bulk transfers", &bulk::measure),
         ("file reads", &|| files::measure(&runtime)),
         ("starts and ends", &|| cold::measure(&floor, &runtime)),
         ("templates", &|| templates::measure(&floor, &runtime)),

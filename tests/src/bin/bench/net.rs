@@ -251,7 +251,7 @@ struct Round {
 }
 
 /// Processor time of the process, but for the thread that calls.
-fn of_others() -> Duration {
+pub(crate) fn of_others() -> Duration {
     let used = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
     let all = used(ClockId::ProcessCPUTime);
     all.saturating_sub(used(ClockId::ThreadCPUTime))

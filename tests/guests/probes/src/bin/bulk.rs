@@ -1,0 +1,40 @@
+//! `bulk send COUNT ADDRESS` sends so many bytes over a connection, `bulk receive ADDRESS` takes all that comes.
+#![no_std]
+#![no_main]
+
+use wakebox_guest::env;
+use wakebox_guest::io::{IoBuf, Result};
+use wakebox_guest::net::TcpStream;
+
+/// Bytes of an operation.
+const PIECE: usize = 64 << 10;
+
+#[wakebox_guest::main]
+async fn main() -> Result<()> {
+    let mut args = env::args();
+    let what = args.next().expect("what to do");
+    let mut next = || args.next().expect("another argument");
+    let mut buf = IoBuf::with_capacity(PIECE).await?;
+    if what == "receive" {
+        let stream = TcpStream::connect(next()).await?;
+        loop {
+            let (count, full) = stream.read_buf(buf).await;
+            if count? == 0 {
+                return Ok(());
+            }
+            buf = full;
+            buf.clear();
+        }
+    }
+    let mut left: usize = next().parse().expect("a number");
+    let stream = TcpStream::connect(next()).await?;
+    while left > 0 {
+        // What it is does not matter.
+        buf.set_len(PIECE.min(left));
+        let (written, same) = stream.write_all_buf(buf).await;
+        written?;
+        left -= same.len();
+        buf = same;
+    }
+    Ok(())
+}
