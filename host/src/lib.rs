@@ -57,8 +57,9 @@
 //! | the thread that polls a sandbox, for a quantum at most ([`Builder::quantum`]) | while its guest computes; a parked guest holds none |
 //! | a thread `wakebox-tick`, which ends quanta | from the first sandbox on; asleep while no guest computes |
 //! | a thread `wakebox-driver` for four processors, at least one, and those of its Tokio runtime for blocking calls | from the first sandbox with wake mode `poll` or `auto` on, and the next when each has one |
+//! | threads of the kernel (`iou-wrk-`), which move bytes between files and guest memory, and a thread `wakebox-io` that waits for them at the end of a sandbox | if a guest waits for files and io_uring may be used ([`Builder::io`]) |
 //! | a thread `wakebox-trace` a sandbox | if somebody watches it ([`Builder::trace`]): sinks are called and dropped there |
-//! | two descriptors a sandbox, those of its sockets, files and granted directories, `/dev/kvm`, and a reactor's | as long as they are there |
+//! | two descriptors a sandbox, those of its sockets, files and granted directories, of its ring of io_uring if it has one, `/dev/kvm`, and a reactor's | as long as they are there |
 //! | an empty handler for `SIGSTKFLT`, by which a guest is interrupted | from the first sandbox on; set again if it has gone. Linux has no other use for this signal |
 //!
 //! The library's threads hold back all signals but those that a thread brings upon itself: handlers run

@@ -257,6 +257,10 @@ where
         // would be missed. What a panic has left half done is not gone on with.
         let mut turn = guarded(|| self.unbroken_turn()).unwrap_or(Err(Violation::HostPanicked));
         self.broken = turn.as_ref().err().copied();
+        if self.broken.is_some() {
+            // What it has told by then is told.
+            let _ = guarded(|| self.observer.written());
+        }
         if let (Some(_), Some(herd)) = (self.broken, &self.herd) {
             herd.wake_all();
         }
@@ -385,6 +389,7 @@ where
                 Started::Closed { .. } => self.complete(*token, Status::BadHandle.into())?,
             }
         }
+        self.observer.written();
         self.finish_in_all();
         Ok(())
     }

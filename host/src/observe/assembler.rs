@@ -92,6 +92,9 @@ impl Assembler {
     pub(super) fn assemble(&mut self, mut batch: Batch, give: &mut dyn FnMut(Event)) -> Batch {
         let mut events = std::mem::take(&mut self.held);
         events.extend_from_slice(&batch.host);
+        events.extend_from_slice(&batch.turns);
+        // Three that are in order.
+        events.sort_by_key(|(at, _)| *at);
         let later = events.partition_point(|(at, _)| *at <= batch.horizon);
         let mut due = events.drain(..later).peekable();
         for (voice, told) in self.voices.iter_mut().zip(&mut batch.guest) {

@@ -9,6 +9,7 @@ use wakebox_abi::op::Opcode;
 use wakebox_abi::status::Status;
 
 use super::Recorder;
+use super::recorder::TurnLog;
 use crate::telemetry::OpTelemetry;
 
 /// Counts of operations by number; an unknown number counts in the last place.
@@ -42,9 +43,7 @@ pub(crate) struct Observer {
     counts: Arc<OpCounts>,
     telemetry: OpTelemetry,
     /// If there is a trace.
-    recorder: Option<Recorder>,
-    /// Completions that the guest does not see yet, if there is a trace.
-    unseen: Vec<Token>,
+    log: Option<TurnLog>,
 }
 
 impl Observer {
@@ -56,14 +55,13 @@ impl Observer {
         Self {
             counts,
             telemetry,
-            recorder,
-            unseen: Vec::new(),
+            log: recorder.map(TurnLog::new),
         }
     }
 
     /// Who writes the trace.
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
-        self.recorder.as_ref()
+        self.log.as_ref().map(TurnLog::recorder)
     }
 
     /// The sandbox's span, if anybody listens to it.
@@ -82,10 +80,10 @@ impl Observer {
     pub(crate) fn begins(&mut self, submission: &Submission) {
         let Submission { opcode, token, .. } = *submission;
         self.telemetry.begins(token, opcode);
-        if let Some(recorder) = &self.recorder {
+        if let Some(log) = &mut self.log {
             let known = Opcode::from_code(opcode);
             let bytes = known.map_or(0, |known| known.arena_bytes(&submission.params));
-            recorder.begins(token, opcode, bytes);
+            log.begins(token, opcode, bytes);
         }
     }
 
@@ -93,17 +91,16 @@ impl Observer {
     #[inline]
     pub(crate) fn ends(&mut self, token: Token, status: Status, value: u32) {
         self.telemetry.ends(token, status, value);
-        if let Some(recorder) = &self.recorder {
-            recorder.ends(token, status, value);
-            self.unseen.push(token);
+        if let Some(log) = &mut self.log {
+            log.ends(token, status, value);
         }
     }
 
-    /// The completions of all that has ended are about to stand in the ring.
+    /// A turn has ended: the completions of all that has are about to stand in the ring.
     #[inline]
     pub(crate) fn written(&mut self) {
-        if let Some(recorder) = &self.recorder {
-            recorder.written(&mut self.unseen);
+        if let Some(log) = &mut self.log {
+            log.written();
         }
     }
 }

@@ -9,10 +9,12 @@
 //!
 //! # Why the order is right
 //!
-//! Host events get their time while the batch is locked, so they lie in it in order. A
+//! Host events get their time while the batch is locked, so they lie in it in order. Those of a turn of the driver are kept
+//! until it has ended and come together, in order among themselves ([`TurnLog`]); while they are kept, nothing later is given
+//! out. A
 //! processor's records are taken when it is not in the guest, under the same lock: what it will
 //! write later is later. While it is outside there is nothing to wait for; once it is in the guest, nothing
-//! that is still to come of it is earlier than its entry. The earliest such moment of all processors is
+//! that is still to come of it is earlier than its entry. The earliest such moment, of all processors and the turn, is
 //! the *horizon*. The thread gives out what lies before the horizon, and keeps the rest.
 
 use std::io;
@@ -91,6 +93,8 @@ pub(super) enum HostEvent {
 pub(super) struct Batch {
     /// In the order of their times.
     pub(super) host: Vec<(u64, HostEvent)>,
+    /// Those of the driver's turns, likewise.
+    pub(super) turns: Vec<(u64, HostEvent)>,
     /// Of each processor.
     pub(super) guest: Box<[Told]>,
     /// Nothing that is still to come is earlier.
@@ -115,6 +119,7 @@ impl Batch {
     pub(super) fn new(processors: u32) -> Self {
         Self {
             host: Vec::new(),
+            turns: Vec::new(),
             guest: (0..processors).map(|_| Told::default()).collect(),
             horizon: 0,
             lost: 0,
@@ -124,13 +129,15 @@ impl Batch {
 
     fn len(&self) -> usize {
         let told = self.guest.iter().map(|told| told.records.len());
-        self.host.len() + told.sum::<usize>()
+        self.host.len() + self.turns.len() + told.sum::<usize>()
     }
 
     /// An empty one, in the memory of this one as far as that is not excessive.
     pub(super) fn recycled(mut self) -> Self {
         self.host.clear();
         self.host.shrink_to(KEPT);
+        self.turns.clear();
+        self.turns.shrink_to(KEPT);
         for told in &mut self.guest {
             told.records.clear();
             told.records.shrink_to(KEPT);
@@ -151,6 +158,8 @@ struct Book {
     batch: Batch,
     /// Of each processor, since when it is in the guest, if it is.
     inside: Box<[Option<u64>]>,
+    /// Since when a turn of the driver is under way that has something to tell, if one is.
+    turn: Option<u64>,
     /// What the thread keeps, because it lies behind the horizon.
     held: usize,
 }
@@ -159,7 +168,7 @@ impl Book {
     /// Nothing that is still to come is earlier.
     fn horizon(&self, now: u64) -> u64 {
         let entries = self.inside.iter().copied().flatten();
-        entries.min().unwrap_or(now)
+        entries.chain(self.turn).min().unwrap_or(now)
     }
 
     fn len(&self) -> usize {
@@ -195,6 +204,7 @@ impl Recorder {
         let book = Book {
             batch: Batch::new(processors),
             inside: (0..processors).map(|_| None).collect(),
+            turn: None,
             held: 0,
         };
         Self(Arc::new(Buffer {
@@ -273,38 +283,9 @@ impl Recorder {
         }
     }
 
-    /// An operation was taken.
-    pub(crate) fn begins(&self, token: Token, opcode: u16, bytes: u32) {
-        self.log(HostEvent::Begins {
-            token,
-            opcode,
-            bytes,
-        });
-    }
-
     /// The operation in a slot can go on.
     pub(crate) fn ready(&self, slot: u32) {
         self.log(HostEvent::Ready { slot });
-    }
-
-    /// An operation is done.
-    pub(crate) fn ends(&self, token: Token, status: Status, value: u32) {
-        self.log(HostEvent::Ends {
-            token,
-            status,
-            value,
-        });
-    }
-
-    /// Completions are about to be shown to the guest.
-    pub(crate) fn written(&self, tokens: &mut Vec<Token>) {
-        if tokens.is_empty() {
-            return;
-        }
-        let mut book = self.lock();
-        for token in tokens.drain(..) {
-            self.put(&mut book.batch, HostEvent::Written { token });
-        }
     }
 
     /// The sandbox has given its machine away.
@@ -315,6 +296,83 @@ impl Recorder {
     /// The sandbox has a machine again.
     pub(crate) fn attached(&self) {
         self.log(HostEvent::Attached);
+    }
+}
+
+/// Writes down what the driver does in a turn: for itself, until the turn has ended, so that an operation costs no lock.
+#[derive(Debug)]
+pub(super) struct TurnLog {
+    recorder: Recorder,
+    /// In the order of their times.
+    events: Vec<(u64, HostEvent)>,
+    /// Completions that the guest does not see yet.
+    unseen: Vec<Token>,
+}
+
+impl TurnLog {
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self {
+            recorder,
+            events: Vec::new(),
+            unseen: Vec::new(),
+        }
+    }
+
+    /// Who writes the trace.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    #[inline]
+    fn log(&mut self, event: HostEvent) {
+        if self.events.is_empty() {
+            let mut book = self.recorder.lock();
+            // Nothing that comes of it is earlier.
+            book.turn = Some(self.recorder.now());
+        }
+        self.events.push((self.recorder.now(), event));
+    }
+
+    /// An operation was taken.
+    #[inline]
+    pub(super) fn begins(&mut self, token: Token, opcode: u16, bytes: u32) {
+        self.log(HostEvent::Begins {
+            token,
+            opcode,
+            bytes,
+        });
+    }
+
+    /// An operation is done.
+    #[inline]
+    pub(super) fn ends(&mut self, token: Token, status: Status, value: u32) {
+        self.log(HostEvent::Ends {
+            token,
+            status,
+            value,
+        });
+        self.unseen.push(token);
+    }
+
+    /// The turn has ended, and completions are about to be shown to the guest.
+    pub(super) fn written(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let now = self.recorder.now();
+        let written = self.unseen.drain(..);
+        let written = written.map(|token| (now, HostEvent::Written { token }));
+        self.events.extend(written);
+        let mut book = self.recorder.lock();
+        book.turn = None;
+        let batch = &mut book.batch;
+        let room = (4 * BACKLOG as usize).saturating_sub(batch.host.len() + batch.turns.len());
+        batch.lost += self.events.len().saturating_sub(room) as u64;
+        let before = batch.len();
+        batch.turns.extend(self.events.drain(..).take(room));
+        if (before..batch.len()).contains(&(LOOK_AT - 1)) {
+            self.recorder.0.much.notify_one();
+        }
     }
 }
 

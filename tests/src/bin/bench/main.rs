@@ -7,6 +7,7 @@ mod against;
 mod bulk;
 mod calls;
 mod cold;
+mod drivers;
 mod exchange;
 mod executors;
 mod files;
@@ -54,7 +55,7 @@ fn run() -> Result<()> {
     let floor = Floor::open()?;
     let runtime = wakebox_tests::runtime();
     let mut report = Report::default();
-    let steps: [Step<'_>; 22] = [
+    let steps: [Step<'_>; 23] = [
         // First, while the process has not used any.
         ("memory", &|| footprint::measure(&runtime)),
         ("memory of connections", &|| {
@@ -68,6 +69,7 @@ fn run() -> Result<()> {
         ("kills", &limits::kills),
         ("upcalls", &urgent::measure),
         ("processors", &|| processors::measure(&runtime)),
+        ("drivers", &|| drivers::measure(&runtime)),
         ("worst turns", &worst::measure),
         ("tracing off", &|| trace::off(&runtime)),
         ("tracing on", &|| trace::on(&runtime)),

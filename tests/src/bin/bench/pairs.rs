@@ -31,7 +31,7 @@ impl Said {
     }
 
     /// Nanoseconds for an operation, 256 in flight.
-    fn together(&self) -> f64 {
+    pub(crate) fn together(&self) -> f64 {
         1e9 / self.rate
     }
 }

@@ -18,9 +18,9 @@ const ROUNDS: usize = 200;
 /// Sandboxes that sleep side by side.
 const CROWD: usize = 10_000;
 /// What a guest may use, in bytes.
-const MEMORY: u64 = 16 << 20;
+pub(crate) const MEMORY: u64 = 16 << 20;
 
-async fn template(memory: u64, mode: WakeMode) -> Result<Template> {
+pub(crate) async fn template(memory: u64, mode: WakeMode) -> Result<Template> {
     let builder = Sandbox::builder()
         .guest(guest("templates"))
         .memory(memory)
@@ -36,7 +36,7 @@ async fn template(memory: u64, mode: WakeMode) -> Result<Template> {
     Ok(template)
 }
 
-async fn count(running: &Running) -> Result<()> {
+pub(crate) async fn count(running: &Running) -> Result<()> {
     let counted: u64 = running.call("count", &()).await?;
     ensure!(counted == 2, "it stands elsewhere: {counted}");
     Ok(())
