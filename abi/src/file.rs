@@ -23,7 +23,13 @@ impl OpenFlags {
     /// Emptied. Wants `WRITE` without `APPEND`.
     pub const TRUNCATE: u32 = 1 << 5;
 
-    const ALL: u32 = (1 << 6) - 1;
+    /// Each write waits until its bytes, and what is needed to read them, are on the disk. Wants `WRITE`
+    /// or `APPEND`.
+    pub const SYNC_DATA: u32 = 1 << 6;
+    /// Each write waits until all of the file is on the disk. Wants `WRITE` or `APPEND`.
+    pub const SYNC_ALL: u32 = 1 << 7;
+
+    const ALL: u32 = (1 << 8) - 1;
 
     /// Whether any of these bits is set.
     #[must_use]
@@ -35,9 +41,9 @@ impl OpenFlags {
     #[must_use]
     pub const fn is_consistent(self) -> bool {
         let writes = self.has(Self::WRITE | Self::APPEND);
-        let makes = self.has(Self::CREATE | Self::CREATE_NEW);
+        let wants_writes = Self::CREATE | Self::CREATE_NEW | Self::SYNC_DATA | Self::SYNC_ALL;
         let empties = self.has(Self::TRUNCATE);
-        let reads_only = self.has(Self::READ) && !makes;
+        let reads_only = self.has(Self::READ) && !self.has(wants_writes);
         (writes || reads_only) && (!empties || self.has(Self::WRITE) && !self.has(Self::APPEND))
     }
 }
@@ -83,13 +89,55 @@ impl FileKind {
     }
 }
 
-/// What is told of a file: 40 bytes in the arena.
+/// What a time of a file is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileTime {
+    /// What it is.
+    Keep,
+    /// The host's time, as the file system has it.
+    Now,
+    /// Nanoseconds since 1970. The two earliest that there could be stand for the other variants.
+    At(i64),
+}
+
+impl FileTime {
+    const KEEP: i64 = i64::MIN;
+    const NOW: i64 = i64::MIN + 1;
+}
+
+impl Param for FileTime {
+    #[inline]
+    fn to_word(self) -> u64 {
+        let ns = match self {
+            Self::Keep => Self::KEEP,
+            Self::Now => Self::NOW,
+            Self::At(ns) => ns,
+        };
+        ns.cast_unsigned()
+    }
+    #[inline]
+    fn from_word(word: u64) -> Result<Self, Malformed> {
+        Ok(match word.cast_signed() {
+            Self::KEEP => Self::Keep,
+            Self::NOW => Self::Now,
+            ns => Self::At(ns),
+        })
+    }
+}
+
+/// What is told of a file: 64 bytes in the arena, or the first of them in less room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStat {
     /// What it is.
     pub kind: FileKind,
     /// Unix permission bits, the low twelve.
     pub permissions: u32,
+    /// How many names it has.
+    pub links: u32,
+    /// The file system on which it is, as a number that means nothing else.
+    pub device: u64,
+    /// Which of that file system's files it is: two paths with the same two numbers lead to one file.
+    pub inode: u64,
     /// Length in bytes.
     pub len: u64,
     /// Last change of its bytes, in nanoseconds since 1970.
@@ -98,29 +146,35 @@ pub struct FileStat {
     pub accessed_ns: i64,
     /// Creation, in nanoseconds since 1970, or zero if the file system does not tell.
     pub created_ns: i64,
+    /// Last change of its bytes, names or rights, in nanoseconds since 1970.
+    pub changed_ns: i64,
 }
 
 impl FileStat {
     /// Bytes of an encoded one.
-    pub const SIZE: usize = 40;
+    pub const SIZE: usize = 64;
 
-    /// `permissions | kind << 16, 0, len, modified, accessed, created`, little endian.
+    /// Least bytes that are asked for: all up to the creation.
+    pub const LEAST: usize = 40;
+
+    /// `permissions | kind << 16 | links << 32, len, modified, accessed, created, changed, device,
+    /// inode`, words of eight bytes, little endian.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
         let head = self.permissions & 0xFFFF | (self.kind as u32) << 16;
         let words = [
-            u64::from(head),
+            u64::from(self.links) << 32 | u64::from(head),
             self.len,
             self.modified_ns.cast_unsigned(),
             self.accessed_ns.cast_unsigned(),
             self.created_ns.cast_unsigned(),
+            self.changed_ns.cast_unsigned(),
+            self.device,
+            self.inode,
         ];
         let mut bytes = [0; Self::SIZE];
-        for (to, byte) in bytes
-            .iter_mut()
-            .zip(words.into_iter().flat_map(u64::to_le_bytes))
-        {
-            *to = byte;
+        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
         }
         bytes
     }
@@ -134,14 +188,18 @@ impl FileStat {
             .iter()
             .map(|word| u64::from_le_bytes(*word));
         let mut next = || words.next().unwrap_or(0);
-        let head = next() as u32;
+        let head = next();
         Self {
             kind: FileKind::from_code((head >> 16) as u8),
-            permissions: head & 0xFFFF,
+            permissions: head as u32 & 0xFFFF,
+            links: (head >> 32) as u32,
             len: next(),
             modified_ns: next().cast_signed(),
             accessed_ns: next().cast_signed(),
             created_ns: next().cast_signed(),
+            changed_ns: next().cast_signed(),
+            device: next(),
+            inode: next(),
         }
     }
 }
@@ -193,6 +251,8 @@ mod tests {
             F::READ | F::WRITE,
             F::APPEND | F::CREATE,
             F::WRITE | F::TRUNCATE | F::CREATE_NEW,
+            F::WRITE | F::SYNC_DATA,
+            F::APPEND | F::SYNC_ALL,
         ] {
             assert_eq!(F::from_word(good.into()), Ok(F(good)), "{good:b}");
         }
@@ -202,7 +262,8 @@ mod tests {
             F::READ | F::CREATE,
             F::READ | F::TRUNCATE,
             F::APPEND | F::TRUNCATE,
-            F::READ | 1 << 6,
+            F::READ | F::SYNC_ALL,
+            F::WRITE | 1 << 8,
         ] {
             assert_eq!(F::from_word(bad.into()), Err(Malformed), "{bad:b}");
         }
@@ -214,10 +275,14 @@ mod tests {
         let stat = FileStat {
             kind: FileKind::Symlink,
             permissions: 0o7777,
+            links: u32::MAX,
+            device: 1,
+            inode: u64::MAX - 1,
             len: u64::MAX,
             modified_ns: -1,
             accessed_ns: i64::MAX,
             created_ns: 0,
+            changed_ns: 7,
         };
         assert_eq!(FileStat::from_bytes(&stat.to_bytes()), stat);
     }
@@ -227,24 +292,22 @@ mod tests {
         let entries = [
             (FileKind::File, &b"a"[..]),
             (FileKind::Directory, b"\xFF\xFE"),
-        ];
+        ]
+        .map(|(kind, name)| DirectoryEntry { kind, name });
         let mut batch = Vec::new();
-        for (kind, name) in entries {
-            batch.extend(DirectoryEntry { kind, name }.head());
-            batch.extend(name);
+        for entry in entries {
+            batch.extend(entry.head());
+            batch.extend(entry.name);
         }
         let mut rest = &batch[..];
-        for (kind, name) in entries {
+        for expected in entries {
             let (entry, behind) = DirectoryEntry::split(rest).unwrap();
-            assert_eq!(entry, DirectoryEntry { kind, name });
+            assert_eq!(entry, expected);
             rest = behind;
         }
         assert_eq!(DirectoryEntry::split(rest), None);
-        for cut in 1..4 {
-            assert_eq!(
-                DirectoryEntry::split(batch.get(..cut - 1).unwrap_or_default()),
-                None
-            );
+        for cut in 0..=DirectoryEntry::HEAD {
+            assert_eq!(DirectoryEntry::split(batch.get(..cut).unwrap()), None);
         }
     }
 }

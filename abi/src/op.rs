@@ -9,13 +9,15 @@
 
 mod address;
 mod call;
+#[macro_use]
+mod declare;
 mod param;
 
 pub use self::address::SocketAddress;
 pub use self::call::CallHeader;
 pub use self::param::*;
 use crate::entry::{Submission, Token};
-use crate::file::OpenFlags;
+use crate::file::{FileTime, OpenFlags};
 use crate::status::Status;
 
 /// An operation with its parameters.
@@ -60,151 +62,6 @@ pub enum Value {
     Handle,
     /// A number of another kind, or zero.
     Number,
-}
-
-/// Declares [`Opcode`] and one struct for each row of the table of operations.
-macro_rules! operations {
-    ($($(#[$doc:meta])* $code:literal $name:ident: $effort:ident, $value:ident {
-        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
-    })*) => {
-        /// The number of an operation.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u16)]
-        #[non_exhaustive]
-        pub enum Opcode {
-            $($(#[$doc])* $name = $code,)*
-        }
-
-        impl Opcode {
-            /// All operations, in the order of the table.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The operation of a number, or `None` if this version has none.
-            #[inline]
-            #[must_use]
-            pub const fn from_code(code: u16) -> Option<Self> {
-                match code {
-                    $($code => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
-            /// Bytes of the arena that the parameters of such an operation name; zero for those
-            /// that name none or are malformed.
-            #[must_use]
-            pub fn arena_bytes(self, params: &[u64; Submission::PARAMS]) -> u32 {
-                match self {
-                    $(Self::$name => $name::from_params(params).map_or(0, |_operation| {
-                        0_u32 $(.saturating_add(Param::arena_bytes(_operation.$field)))*
-                    }),)*
-                }
-            }
-
-            /// What it takes to begin it.
-            #[inline]
-            #[must_use]
-            pub const fn effort(self) -> Effort {
-                match self {
-                    $(Self::$name => Effort::$effort,)*
-                }
-            }
-
-            /// What the value of its completion is.
-            #[must_use]
-            pub const fn value(self) -> Value {
-                match self {
-                    $(Self::$name => Value::$value,)*
-                }
-            }
-
-            /// The name, for people.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-
-        /// Any operation, with its parameters.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "each variant is the operation of its name")]
-        pub enum Request {
-            $($name($name),)*
-        }
-
-        impl Request {
-            /// What a submission asks for.
-            ///
-            /// # Errors
-            ///
-            /// [`Status::Unsupported`] if this version has no operation of that number,
-            /// [`Status::InvalidInput`] if a parameter word has no value of its parameter's type.
-            #[inline]
-            pub fn decode(submission: &Submission) -> Result<Self, Status> {
-                match Opcode::from_code(submission.opcode) {
-                    $(Some(Opcode::$name) => $name::from_params(&submission.params)
-                        .map(Self::$name)
-                        .map_err(|Malformed| Status::InvalidInput),)*
-                    None => Err(Status::Unsupported),
-                }
-            }
-
-            /// Which operation it is.
-            #[must_use]
-            pub const fn opcode(&self) -> Opcode {
-                match self {
-                    $(Self::$name(_) => Opcode::$name,)*
-                }
-            }
-
-            /// The entry that asks for it.
-            #[inline]
-            #[must_use]
-            pub fn submission(self, token: Token) -> Submission {
-                match self {
-                    $(Self::$name(operation) => operation.submission(token),)*
-                }
-            }
-        }
-
-        $(
-            $(#[$doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-            pub struct $name {
-                $($(#[$field_doc])* pub $field: $type,)*
-            }
-
-            impl Operation for $name {
-                const OPCODE: Opcode = Opcode::$name;
-
-                #[inline]
-                fn to_params(self) -> [u64; Submission::PARAMS] {
-                    #[allow(unused_mut, reason = "an operation may have no parameter")]
-                    let mut params = [0; Submission::PARAMS];
-                    #[allow(unused_mut, unused_variables, reason = "an operation may have no parameter")]
-                    let mut words = params.iter_mut();
-                    $(
-                        // A row with more parameters than words would lose one: the test
-                        // `every_operation_survives_the_round_trip` sees that.
-                        if let Some(word) = words.next() {
-                            *word = self.$field.to_word();
-                        }
-                    )*
-                    params
-                }
-
-                #[inline]
-                fn from_params(params: &[u64; Submission::PARAMS]) -> Result<Self, Malformed> {
-                    #[allow(unused_mut, unused_variables, reason = "an operation may have no parameter")]
-                    let mut words = params.iter();
-                    Ok(Self {
-                        $($field: Param::from_word(*words.next().ok_or(Malformed)?)?,)*
-                    })
-                }
-            }
-        )*
-    };
 }
 
 operations! {
@@ -405,7 +262,7 @@ operations! {
     25 StatFile: Calls, Bytes {
         /// The file.
         file: Handle,
-        /// At least [`crate::file::FileStat::SIZE`] bytes.
+        /// At least [`crate::file::FileStat::LEAST`] bytes; [`crate::file::FileStat::SIZE`] for all.
         into: Buf,
     }
 
@@ -431,7 +288,7 @@ operations! {
         path: Buf,
         /// Whether to follow a symbolic link at its end.
         follow: Follow,
-        /// At least [`crate::file::FileStat::SIZE`] bytes.
+        /// At least [`crate::file::FileStat::LEAST`] bytes; [`crate::file::FileStat::SIZE`] for all.
         into: Buf,
     }
 
@@ -483,6 +340,43 @@ operations! {
         first: u32,
         /// More than [`crate::file::PATH_MAX`] bytes, by as many as stand before a name.
         into: Buf,
+    }
+
+    /// Gives a file a second name, in the same file system of the host. A symbolic link is not followed.
+    36 HardLink: Calls, Number {
+        /// The path that it has.
+        from: Buf,
+        /// The path that it gets besides, where nothing is yet.
+        to: Buf,
+    }
+
+    /// Makes a symbolic link.
+    37 SymbolicLink: Calls, Number {
+        /// Where it leads to: a relative path, seen from the directory in which the link lies.
+        target: Buf,
+        /// Its own path, where nothing is yet.
+        path: Buf,
+    }
+
+    /// Tells where a symbolic link leads to. The value is the number of bytes: as many of the target as
+    /// fit.
+    38 ReadLink: Calls, Bytes {
+        /// The link's path.
+        path: Buf,
+        /// Where to.
+        into: Buf,
+    }
+
+    /// Sets the times of what is at a path.
+    39 SetPathTimes: Calls, Number {
+        /// The path.
+        path: Buf,
+        /// Whether to follow a symbolic link at its end.
+        follow: Follow,
+        /// When it was read last.
+        accessed: FileTime,
+        /// When its bytes were changed last.
+        modified: FileTime,
     }
 
     /// Calls a function of the embedding program. The value is the length of its reply, or
@@ -551,6 +445,16 @@ operations! {
     /// sandbox with the value [`CONTINUED`], and in each that is made of the template with
     /// [`RESTORED`].
     46 Snapshot: Calls, Number {}
+
+    /// Sets the times of an open file.
+    47 SetFileTimes: Calls, Number {
+        /// The file.
+        file: Handle,
+        /// When it was read last.
+        accessed: FileTime,
+        /// When its bytes were changed last.
+        modified: FileTime,
+    }
 }
 
 /// The value of a [`Snapshot`] in the sandbox of which the template was made.

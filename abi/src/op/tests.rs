@@ -122,6 +122,26 @@ fn every_operation_survives_the_round_trip() {
         first: 7,
         into: buf,
     });
+    survives(HardLink { from: buf, to: buf });
+    survives(SymbolicLink {
+        target: buf,
+        path: buf,
+    });
+    survives(ReadLink {
+        path: buf,
+        into: buf,
+    });
+    survives(SetPathTimes {
+        path: buf,
+        follow: Follow::No,
+        accessed: FileTime::Keep,
+        modified: FileTime::At(-1),
+    });
+    survives(SetFileTimes {
+        file: handle,
+        accessed: FileTime::At(i64::MAX),
+        modified: FileTime::Now,
+    });
     survives(CallHost {
         function: buf,
         input: Buf::default(),

@@ -6,8 +6,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use wakebox_abi::file::FileStat;
-use wakebox_abi::op::{Buf, Handle, ReadFile, SetFileLength, StatFile, Sync, SyncFile, WriteFile};
+use wakebox_abi::file::{FileStat, FileTime};
+use wakebox_abi::op::{
+    Buf, Handle, ReadFile, SetFileLength, SetFileTimes, StatFile, Sync, SyncFile, WriteFile,
+};
 use wakebox_abi::status::Status;
 
 use super::{Metadata, OpenOptions};
@@ -347,6 +349,21 @@ impl File {
     pub async fn set_len(&self, len: u64) -> Result<()> {
         let file = self.handle.0;
         Op::new(SetFileLength { file, len }).await.0?;
+        Ok(())
+    }
+
+    /// Sets its times. Not cancel-safe: it may have happened if the future was dropped.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` for a file of a directory that is granted for reading, and others of the host.
+    pub async fn set_times(&self, accessed: FileTime, modified: FileTime) -> Result<()> {
+        let operation = SetFileTimes {
+            file: self.handle.0,
+            accessed,
+            modified,
+        };
+        Op::new(operation).await.0?;
         Ok(())
     }
 

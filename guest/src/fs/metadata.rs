@@ -73,6 +73,25 @@ impl Metadata {
     pub fn created(&self) -> Option<Duration> {
         (self.0.created_ns != 0).then(|| since_1970(self.0.created_ns))
     }
+
+    /// When its bytes, names or rights were changed last, since 1970; zero if earlier.
+    #[must_use]
+    pub fn changed(&self) -> Duration {
+        since_1970(self.0.changed_ns)
+    }
+
+    /// How many names it has.
+    #[must_use]
+    pub fn links(&self) -> u32 {
+        self.0.links
+    }
+
+    /// Numbers of the file system on which it is and of the file there, which mean nothing else: what has the
+    /// same two is one file.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        (self.0.device, self.0.inode)
+    }
 }
 
 fn since_1970(ns: i64) -> Duration {

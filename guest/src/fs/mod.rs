@@ -11,9 +11,11 @@
 
 mod directory;
 mod file;
+mod links;
 mod metadata;
 mod mounts;
 mod options;
+mod times;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,10 +28,12 @@ use wakebox_abi::status::Status;
 
 pub use self::directory::{DirEntry, ReadDir, read_dir};
 pub use self::file::{File, SeekFrom};
+pub use self::links::{hard_link, read_link, symlink};
 pub use self::metadata::Metadata;
 pub use self::mounts::mounts;
 pub use self::options::OpenOptions;
-pub use wakebox_abi::file::FileKind;
+pub use self::times::{set_symlink_times, set_times};
+pub use wakebox_abi::file::{FileKind, FileTime};
 
 use crate::buf::IoBuf;
 use crate::io::{Error, Result};
@@ -106,19 +110,8 @@ pub async fn try_exists(path: impl AsRef<str>) -> Result<bool> {
 /// `NotFound`, `PermissionDenied`, `IsADirectory`, `NotADirectory`, `DirectoryNotEmpty`,
 /// `CrossesDevices`, and others of the host.
 pub async fn rename(from: impl AsRef<str>, to: impl AsRef<str>) -> Result<()> {
-    let (from, to) = (from.as_ref(), to.as_ref());
-    let mut buf = IoBuf::with_capacity(from.len() + to.len()).await?;
-    buf.extend_from_slice(from.as_bytes());
-    let old = buf.filled();
-    buf.extend_from_slice(to.as_bytes());
-    let new = Buf {
-        offset: old.offset + old.len,
-        len: to.len() as u32,
-    };
-    let operation = Rename { from: old, to: new };
-    let (outcome, _) = Op::with_buf(operation, buf).await;
-    let failed = |status| Error::new(status, alloc::format!("rename {from} to {to}"));
-    outcome.map(|_| ()).map_err(failed)
+    let act = |from, to| Rename { from, to };
+    with_paths(["rename", "to"], from.as_ref(), to.as_ref(), act).await
 }
 
 /// Removes a file or a symbolic link. Not cancel-safe: it may have happened if the future was
@@ -200,6 +193,24 @@ async fn with_path<O: Operation>(
     let buf = IoBuf::copy_of(path.as_bytes()).await?;
     let (outcome, _) = Op::with_buf(operation(buf.filled()), buf).await;
     let failed = |status| Error::new(status, alloc::format!("{what} {path}"));
+    outcome.map(|_| ()).map_err(failed)
+}
+
+/// Does something that takes two paths. The words stand before them if it fails.
+async fn with_paths<O: Operation>(
+    what: [&str; 2],
+    first: &str,
+    second: &str,
+    operation: impl FnOnce(Buf, Buf) -> O,
+) -> Result<()> {
+    let mut buf = IoBuf::with_capacity(first.len() + second.len()).await?;
+    buf.extend_from_slice(first.as_bytes());
+    let before = buf.filled();
+    buf.extend_from_slice(second.as_bytes());
+    let operation = operation(before, buf.filled().behind(first.len()));
+    let (outcome, _) = Op::with_buf(operation, buf).await;
+    let [what, then] = what;
+    let failed = |status| Error::new(status, alloc::format!("{what} {first} {then} {second}"));
     outcome.map(|_| ()).map_err(failed)
 }
 

@@ -61,6 +61,13 @@ impl OpenOptions {
         self.set(OpenFlags::CREATE_NEW, yes)
     }
 
+    /// Each write waits until its bytes are on the disk; with `all`, all of the file. Wants `write` or `append`.
+    #[must_use]
+    pub fn synced(self, yes: bool, all: bool) -> Self {
+        self.set(OpenFlags::SYNC_DATA, yes && !all)
+            .set(OpenFlags::SYNC_ALL, yes && all)
+    }
+
     /// Opens a regular file.
     ///
     /// Cancel-safe as to handles: one that comes too late is closed. The file may have been made or

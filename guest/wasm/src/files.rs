@@ -6,7 +6,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use wakebox_guest::fs::{self, File, FileKind, Metadata, OpenOptions};
+use wakebox_guest::fs::{self, File, FileKind, FileTime, Metadata, OpenOptions};
 use wakebox_guest::io::Status;
 
 pub(crate) use crate::flight::Result;
@@ -21,6 +21,30 @@ pub(crate) struct Open {
     file: Option<File>,
     pub(crate) reads: bool,
     pub(crate) writes: bool,
+    pub(crate) synced: Synced,
+}
+
+/// What of a write has to be on the disk before it is done.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Synced {
+    #[default]
+    Nothing,
+    Data,
+    All,
+}
+
+impl Synced {
+    pub(crate) fn of(data: bool, all: bool) -> Self {
+        match (data, all) {
+            (_, true) => Self::All,
+            (true, false) => Self::Data,
+            (false, false) => Self::Nothing,
+        }
+    }
+
+    fn of_writes(self, options: OpenOptions) -> OpenOptions {
+        options.synced(self != Self::Nothing, self == Self::All)
+    }
 }
 
 /// How something is opened. The words are POSIX's.
@@ -33,6 +57,7 @@ pub(crate) struct How {
     pub(crate) truncate: bool,
     pub(crate) reads: bool,
     pub(crate) writes: bool,
+    pub(crate) synced: Synced,
 }
 
 /// The status of an error.
@@ -56,6 +81,7 @@ impl Open {
             file: None,
             reads: true,
             writes,
+            synced: Synced::Nothing,
         }
     }
 
@@ -137,12 +163,17 @@ impl Open {
             .create(how.create)
             .create_new(how.create && how.exclusive)
             .truncate(how.truncate);
+        let options = match changes {
+            true => how.synced.of_writes(options),
+            false => options,
+        };
         match options.open(&at).await.map_err(status) {
             Ok(file) => Ok(Self {
                 path: at,
                 file: Some(file),
                 reads: how.reads,
                 writes: how.writes,
+                synced: how.synced,
             }),
             Err(Status::IsADirectory) if !changes => Ok(Self::directory(at, true)),
             Err(status) => Err(status),
@@ -185,12 +216,13 @@ impl Open {
     /// The same file, of which whatever is written goes to the end.
     pub(crate) async fn appending(&self) -> Result<Self> {
         self.for_change()?;
-        let options = OpenOptions::new().append(true);
+        let options = self.synced.of_writes(OpenOptions::new().append(true));
         Ok(Self {
             path: self.path.clone(),
             file: Some(options.open(&self.path).await.map_err(status)?),
             reads: false,
             writes: true,
+            synced: self.synced,
         })
     }
 
@@ -262,22 +294,43 @@ impl Open {
             .map_err(status)
     }
 
-    /// A number for what is at a path beneath this, or for this: the same for the same path. The host
-    /// does not tell which paths lead to one file.
-    pub(crate) fn identity(&self, path: &str) -> u64 {
-        let mut parts: Vec<&str> = Vec::new();
-        for part in self.path.split('/').chain(path.split('/')) {
-            match part {
-                "" | "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        let bytes = parts.iter().flat_map(|part| part.bytes().chain([b'/']));
-        // FNV-1a.
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
+    pub(crate) async fn set_times(&self, accessed: FileTime, modified: FileTime) -> Result<()> {
+        let set = match &self.file {
+            Some(file) => file.set_times(accessed, modified).await,
+            None => fs::set_times(&self.path, accessed, modified).await,
+        };
+        set.map_err(status)
+    }
+
+    pub(crate) async fn set_times_at(
+        &self,
+        path: &str,
+        follow: bool,
+        accessed: FileTime,
+        modified: FileTime,
+    ) -> Result<()> {
+        let at = self.beneath(path)?;
+        let set = match follow {
+            true => fs::set_times(at, accessed, modified).await,
+            false => fs::set_symlink_times(at, accessed, modified).await,
+        };
+        set.map_err(status)
+    }
+
+    pub(crate) async fn link(&self, from: &str, to: &Self, name: &str) -> Result<()> {
+        fs::hard_link(self.beneath(from)?, to.beneath(name)?)
+            .await
+            .map_err(status)
+    }
+
+    pub(crate) async fn symlink(&self, target: &str, path: &str) -> Result<()> {
+        fs::symlink(target, self.beneath(path)?)
+            .await
+            .map_err(status)
+    }
+
+    pub(crate) async fn read_link(&self, path: &str) -> Result<String> {
+        fs::read_link(self.beneath(path)?).await.map_err(status)
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Grants {
     allow_resolve: Vec<NamePattern>,
 
     /// Let the guest see a directory under a path of its own
-    #[arg(long, value_name = "HOST:GUEST[:ro]")]
+    #[arg(long, value_name = "HOST:GUEST[:ro|:links]")]
     dir: Vec<DirGrant>,
 
     /// Put a variable into the guest's environment, which is empty otherwise; without a value, the

@@ -113,6 +113,9 @@ const CHANGE_DIRS: &[c_long] = &[
     libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_unlinkat,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_utimensat,
 ];
 
 /// Control calls. Those of KVM are numbered as in `linux/kvm.h`; the first is made most often and is
@@ -378,8 +381,8 @@ fn probed(jail: &Jail) -> impl Iterator<Item = libc::c_int> {
 fn refused(jail: &Jail) -> Result<BpfProgram, BackendError> {
     let mut rules = Rules::default();
     rules.all(&[libc::SYS_clone3, libc::SYS_readlink]);
-    // Where files are made, and on the way to Unix sockets, links are read.
-    if !jail.policy.has_writable_dirs() {
+    // In directories, and on the way to Unix sockets, links are read.
+    if jail.policy.dirs().is_empty() {
         rules.all(&[libc::SYS_readlinkat]);
     }
     // The resolver loads modules for services that are named in `nsswitch.conf`.

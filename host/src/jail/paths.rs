@@ -66,10 +66,10 @@ pub(super) fn restrict(jail: &Jail) -> Result<(), RulesetError> {
     rules = beneath(rules, &jail.read, reading())?;
     rules = beneath(rules, &jail.write, changing())?;
     for dir in jail.policy.dirs() {
-        let access = if dir.is_writable() {
-            changing()
-        } else {
-            reading()
+        let access = match (dir.is_writable(), dir.has_links()) {
+            (false, _) => reading(),
+            (true, false) => changing(),
+            (true, true) => changing() | AccessFs::MakeSym,
         };
         rules = beneath(rules, [dir.host()], access)?;
     }

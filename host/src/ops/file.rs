@@ -44,15 +44,17 @@ impl Start for OpenFile {
         // Before a file is made or emptied that could not be opened.
         let vacancy = resources.vacancy()?;
         let flags = open_flags(self.flags);
+        let may_change = resolved.is_writable();
+        let open = move |opened, vacancy| open(opened, flags, may_change, vacancy);
         if !flags.intersects(OFlags::CREATE | OFlags::TRUNC)
             && let Some(opened) = resolved.open_file_cached(flags)
         {
-            return Ok(Started::Done(open(opened?, flags, vacancy)));
+            return Ok(Started::Done(open(opened?, vacancy)));
         }
         let meter = resources.meter.clone();
         Ok(resources.disk.start(None, move || {
             if !flags.contains(OFlags::CREATE) {
-                return Ok(open(resolved.open_file(flags)?, flags, vacancy));
+                return Ok(open(resolved.open_file(flags)?, vacancy));
             }
             let opened = match meter.take_whole(LimitKind::FilesOut, ENTRY) {
                 Ok(entry) => {
@@ -67,13 +69,14 @@ impl Start for OpenFile {
                     opened => opened?,
                 },
             };
-            Ok(open(opened, flags, vacancy))
+            Ok(open(opened, vacancy))
         }))
     }
 }
 
-fn open(opened: Opened, flags: OFlags, vacancy: Vacancy) -> End {
-    let file = Later::new(Regular::new(opened.file, flags, opened.is_new));
+fn open(opened: Opened, flags: OFlags, may_change: bool, vacancy: Vacancy) -> End {
+    let file = Regular::new(opened.file, flags, opened.is_new, may_change);
+    let file = Later::new(file);
     End::Open(Resource::File(Arc::new(file)), vacancy)
 }
 
@@ -94,6 +97,8 @@ fn open_flags(flags: OpenFlags) -> OFlags {
         (OpenFlags::CREATE, OFlags::CREATE),
         (OpenFlags::CREATE_NEW, OFlags::CREATE.union(OFlags::EXCL)),
         (OpenFlags::TRUNCATE, OFlags::TRUNC),
+        (OpenFlags::SYNC_DATA, OFlags::DSYNC),
+        (OpenFlags::SYNC_ALL, OFlags::SYNC),
     ] {
         if flags.has(flag) {
             all |= meaning;
@@ -140,10 +145,11 @@ fn count(returned: isize) -> io::Result<usize> {
 /// Moves `len` bytes without waiting for a disk, if that is short enough for a turn of the driver: `transfer` is called with
 /// the kernel's flags. `None` if it is not, or would wait.
 fn on_the_spot(
+    file: &Regular,
     len: usize,
     transfer: impl Fn(i32) -> io::Result<usize>,
 ) -> Result<Option<Started>, Status> {
-    if len > PIECE {
+    if len > PIECE || file.synced {
         return Ok(None);
     }
     match transfer(libc::RWF_NOWAIT) {
@@ -206,7 +212,7 @@ impl Start for ReadFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(into.len(), &call)? {
+        if let Some(started) = on_the_spot(&file, into.len(), &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {
@@ -241,7 +247,7 @@ impl Start for WriteFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(from.len(), &call)? {
+        if let Some(started) = on_the_spot(&file, from.len(), &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {
@@ -262,7 +268,7 @@ impl Start for WriteFile {
 impl Start for StatFile {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        if into.len() < FileStat::SIZE {
+        if into.len() < FileStat::LEAST {
             return Err(Status::InvalidInput);
         }
         let file = resources.handles.file(self.file)?.clone();

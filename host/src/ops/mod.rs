@@ -15,6 +15,7 @@ mod directory;
 mod entropy;
 mod file;
 pub(crate) mod handles;
+mod links;
 pub(crate) mod lookup;
 pub(crate) mod mounts;
 mod nop;
@@ -25,6 +26,7 @@ mod snapshot;
 mod stdin;
 pub(crate) mod stream;
 pub(crate) mod tcp;
+mod times;
 pub(crate) mod udp;
 mod unix;
 pub(crate) mod uring;
@@ -355,8 +357,15 @@ fn path_bytes(request: &Request) -> usize {
         | Request::RemoveFile(op::RemoveFile { path, .. })
         | Request::RemoveDirectory(op::RemoveDirectory { path, .. })
         | Request::CreateDirectory(op::CreateDirectory { path, .. })
+        | Request::ReadLink(op::ReadLink { path, .. })
+        | Request::SetPathTimes(op::SetPathTimes { path, .. })
         | Request::UnixConnect(op::UnixConnect { path, .. }) => len(path),
-        Request::Rename(op::Rename { from, to }) => len(from) + len(to),
+        Request::Rename(op::Rename { from, to })
+        | Request::HardLink(op::HardLink { from, to })
+        | Request::SymbolicLink(op::SymbolicLink {
+            target: from,
+            path: to,
+        }) => len(from) + len(to),
         _ => 0,
     }
 }
@@ -405,6 +414,11 @@ pub(crate) fn after_restore(request: &Request) -> AfterRestore {
         | Request::OpenDirectory(_)
         | Request::ReadDirectory(_)
         | Request::ListMounts(_)
+        | Request::HardLink(_)
+        | Request::SymbolicLink(_)
+        | Request::ReadLink(_)
+        | Request::SetPathTimes(_)
+        | Request::SetFileTimes(_)
         | Request::ReadMessage(_)
         | Request::Reply(_) => AfterRestore::EndsSoon,
         Request::TcpAccept(_)
@@ -461,6 +475,10 @@ fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, S
         Request::OpenDirectory(operation) => operation.start(resources),
         Request::ReadDirectory(operation) => operation.start(resources),
         Request::ListMounts(operation) => operation.start(resources),
+        Request::HardLink(operation) => operation.start(resources),
+        Request::SymbolicLink(operation) => operation.start(resources),
+        Request::ReadLink(operation) => operation.start(resources),
+        Request::SetPathTimes(operation) => operation.start(resources),
         Request::CallHost(operation) => operation.start(resources),
         Request::OpenHostStream(operation) => operation.start(resources),
         Request::NextItem(operation) => operation.start(resources),
@@ -468,6 +486,7 @@ fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, S
         Request::NextCall(operation) => operation.start(resources),
         Request::Reply(operation) => operation.start(resources),
         Request::Snapshot(operation) => operation.start(resources),
+        Request::SetFileTimes(operation) => operation.start(resources),
     }
 }
 

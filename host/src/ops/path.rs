@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, mkdirat, renameat, statx,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, makedev, mkdirat, renameat,
+    statx, unlinkat,
 };
 use rustix::io::Errno;
 use wakebox_abi::file::{FileKind, FileStat, PATH_MAX};
@@ -35,7 +35,7 @@ pub(super) fn path(resources: &TokioBackend, buf: Buf) -> Result<String, Status>
     Ok(path)
 }
 
-fn failed(error: Errno) -> Status {
+pub(super) fn failed(error: Errno) -> Status {
     status_of(&error.into())
 }
 
@@ -58,10 +58,14 @@ fn tell(stat: &Statx) -> FileStat {
     FileStat {
         kind: kind_of(FileType::from_raw_mode(mode)),
         permissions: mode & 0o7777,
+        links: stat.stx_nlink,
+        device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        inode: stat.stx_ino,
         len: stat.stx_size,
         modified_ns: ns(stat.stx_mtime),
         accessed_ns: ns(stat.stx_atime),
         created_ns: ns(stat.stx_btime),
+        changed_ns: ns(stat.stx_ctime),
     }
 }
 
@@ -89,7 +93,7 @@ pub(super) fn encode_stat<F: AsFd>(
 impl Start for StatPath {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        if into.len() < FileStat::SIZE {
+        if into.len() < FileStat::LEAST {
             return Err(Status::InvalidInput);
         }
         let resolved = resources.mounts.resolve(path(resources, self.path)?)?;

@@ -30,6 +30,10 @@ pub(crate) struct Regular {
     prepaid: AtomicU64,
     /// Whether it was opened for writing.
     changes: bool,
+    /// Whether each write waits for a disk.
+    pub(super) synced: bool,
+    /// Whether it lies in what is granted for writing, however it was opened.
+    pub(super) may_change: bool,
 }
 
 /// One that may be written to may be flushed when it is closed, and the blocks of one that has no name
@@ -44,11 +48,13 @@ impl Heavy for Regular {
 }
 
 impl Regular {
-    pub(super) fn new(file: File, flags: OFlags, is_new: bool) -> Self {
+    pub(super) fn new(file: File, flags: OFlags, is_new: bool, may_change: bool) -> Self {
         let appends = flags.contains(OFlags::APPEND);
         Self {
             file,
             appends,
+            synced: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
+            may_change,
             changes: flags.intersects(OFlags::RDWR | OFlags::WRONLY),
             prepaid: AtomicU64::new(if is_new { ENTRY as u64 } else { 0 }),
         }
@@ -169,7 +175,7 @@ mod tests {
     use crate::limits::Limits;
 
     fn file(is_new: bool) -> Regular {
-        Regular::new(tempfile::tempfile().unwrap(), OFlags::RDWR, is_new)
+        Regular::new(tempfile::tempfile().unwrap(), OFlags::RDWR, is_new, true)
     }
 
     #[test]
@@ -216,6 +222,7 @@ mod tests {
             tempfile::tempfile().unwrap(),
             OFlags::RDWR | OFlags::APPEND,
             false,
+            true,
         );
         assert_eq!(appended.gap_before(1 << 40).unwrap(), 0);
     }

@@ -474,7 +474,12 @@ mod tests {
     /// A file that gives what is written to the other end.
     fn slow() -> (Arc<Later<Regular>>, PipeWriter) {
         let (reader, writer) = std::io::pipe().unwrap();
-        let file = Regular::new(File::from(OwnedFd::from(reader)), OFlags::RDONLY, false);
+        let file = Regular::new(
+            File::from(OwnedFd::from(reader)),
+            OFlags::RDONLY,
+            false,
+            false,
+        );
         (Arc::new(Later::new(file)), writer)
     }
 

@@ -56,10 +56,10 @@ impl Policy {
             });
         }
         for dir in &self.dirs {
-            let how = if dir.is_writable() {
-                "read and write"
-            } else {
-                "read, and not change,"
+            let how = match (dir.is_writable(), dir.has_links()) {
+                (false, _) => "read, and not change,",
+                (true, false) => "read and write",
+                (true, true) => "read and write, and put symbolic links into,",
             };
             sentences.push(format!(
                 "may {how} what is in {}, which it sees as {}",

@@ -354,13 +354,30 @@ impl fmt::Display for LocalAddress {
     }
 }
 
-/// A directory of the host that the guest sees under a path of its own: `HOST:GUEST`, or
-/// `HOST:GUEST:ro` for reading only.
+/// A directory of the host that the guest sees under a path of its own: `HOST:GUEST`,
+/// `HOST:GUEST:ro` for reading only, or `HOST:GUEST:links` in which it may make symbolic links, too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DirGrant {
     host: PathBuf,
     guest: String,
-    writable: bool,
+    changes: Changes,
+}
+
+/// What a guest may change in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Changes {
+    Nothing,
+    Files,
+    FilesAndLinks,
+}
+
+impl Changes {
+    /// How each is written, the usual one without.
+    const ENDS: [(&str, Self); 3] = [
+        (":ro", Self::Nothing),
+        (":rw", Self::Files),
+        (":links", Self::FilesAndLinks),
+    ];
 }
 
 impl DirGrant {
@@ -385,14 +402,22 @@ impl DirGrant {
         Ok(Self {
             host: host.into(),
             guest: path,
-            writable: true,
+            changes: Changes::Files,
         })
     }
 
     /// The same for reading only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
-        self.writable = false;
+        self.changes = Changes::Nothing;
+        self
+    }
+
+    /// The same for reading and writing, with symbolic links. None leads a guest to what is not granted; but
+    /// programs of the host that read the directory follow them wherever they lead.
+    #[must_use]
+    pub fn with_links(mut self) -> Self {
+        self.changes = Changes::FilesAndLinks;
         self
     }
 
@@ -421,7 +446,13 @@ impl DirGrant {
     /// Whether the guest may change what is in it.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.writable
+        self.changes != Changes::Nothing
+    }
+
+    /// Whether the guest may make symbolic links in it.
+    #[must_use]
+    pub fn has_links(&self) -> bool {
+        self.changes == Changes::FilesAndLinks
     }
 
     /// The same, with a relative path of the host taken from `base`.
@@ -437,12 +468,11 @@ impl FromStr for DirGrant {
     type Err = InvalidGrant;
 
     fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        const FORM: &str = "HOST:GUEST[:ro]";
+        const FORM: &str = "HOST:GUEST[:ro|:links]";
         let wrong = wrong(text, FORM);
-        let (paths, read_only) = match text.strip_suffix(":ro") {
-            Some(paths) => (paths, true),
-            None => (text.strip_suffix(":rw").unwrap_or(text), false),
-        };
+        let mut ends = Changes::ENDS.iter();
+        let end = ends.find_map(|(end, changes)| Some((text.strip_suffix(end)?, *changes)));
+        let (paths, changes) = end.unwrap_or((text, Changes::Files));
         let (host, guest) = paths
             .rsplit_once(':')
             .ok_or_else(|| wrong("write it like ./data:/data or /etc/app:/config:ro"))?;
@@ -450,13 +480,17 @@ impl FromStr for DirGrant {
             return Err(wrong("there is no directory before the colon"));
         }
         let grant = Self::new(host, guest).map_err(|error| wrong(error.why))?;
-        Ok(if read_only { grant.read_only() } else { grant })
+        Ok(Self { changes, ..grant })
     }
 }
 
 impl fmt::Display for DirGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = if self.writable { "" } else { ":ro" };
+        let end = match self.changes {
+            Changes::Nothing => ":ro",
+            Changes::Files => "",
+            Changes::FilesAndLinks => ":links",
+        };
         write!(f, "{}:{}{end}", self.host.display(), self.guest())
     }
 }

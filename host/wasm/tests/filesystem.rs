@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use wakebox::Policy;
@@ -142,7 +142,6 @@ async fn directories_are_made_listed_and_removed() {
         ("(call $unlink (local.get $d) <a/moved>)", "0"),
         ("(call $unlink (local.get $d) <a/moved>)", "no-entry"),
         (gone, "0"),
-        ("(call $symlink (local.get $d) <a> <b>)", "unsupported"),
     ];
     answers(folder.path(), "", &dialogue).await;
     for name in ["x", "y"] {
@@ -176,7 +175,10 @@ async fn the_ways_of_opening_are_those_of_posix() {
         (open("sub/file", 2, 1), "not-directory"),
         (open("sub/file", 5, 3), "exist"),
         (open("sub", 3, 1), "invalid"),
-        (open("sub/file", 0, 7), "unsupported"),
+        // Writes wait for the disk.
+        (open("sub/file", 0, 7), "0"),
+        // Reads would wait for those of others.
+        (open("sub/file", 0, 19), "unsupported"),
         (open("link", 0, 1), "0"),
         ("(call $try-link (local.get $d) <link>)".into(), "loop"),
         ("(call $stat (local.get $d) <link>)".into(), "85"),
@@ -186,6 +188,104 @@ async fn the_ways_of_opening_are_those_of_posix() {
         .map(|(open, answer)| (&**open, *answer))
         .collect();
     answers(folder.path(), "", &dialogue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_and_times_are_made_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("file"), "text").unwrap();
+    symlink("/etc/passwd", at("absolute")).unwrap();
+    let open =
+        |path: &str| format!("(call $open (local.get $d) <{path}> (i32.const 0) (i32.const 1))");
+    let (same, other) = (
+        format!("(call $same {} {})", open("file"), open("second")),
+        format!("(call $same {} {})", open("file"), open("file2")),
+    );
+    let dialogue = [
+        (
+            "(call $link (local.get $d) (i32.const 0) <file> <second>)",
+            "0",
+        ),
+        (
+            "(call $link (local.get $d) (i32.const 0) <file> <second>)",
+            "exist",
+        ),
+        (
+            "(call $link (local.get $d) (i32.const 1) <file> <third>)",
+            "invalid",
+        ),
+        (
+            "(call $link (local.get $d) (i32.const 0) <../file> <third>)",
+            "not-permitted",
+        ),
+        ("(call $links (local.get $d) <second>)", "2"),
+        (&*same, "1"),
+        ("(call $hash (local.get $d) <file> <second>)", "1"),
+        (
+            "(call $write (call $open (local.get $d) <file2> (i32.const 1) (i32.const 2)) (i64.const 0) <x>)",
+            "1",
+        ),
+        (&*other, "0"),
+        ("(call $hash (local.get $d) <file> <file2>)", "0"),
+        ("(call $symlink (local.get $d) <file> <l>)", "0"),
+        (
+            "(call $symlink (local.get $d) </etc/passwd> <p>)",
+            "not-permitted",
+        ),
+        (
+            "(call $readlink (local.get $d) <absolute>)",
+            "not-permitted",
+        ),
+        ("(call $readlink (local.get $d) <file>)", "invalid"),
+        (
+            "(call $touch (local.get $d) (i32.const 1) <l> (i64.const 1234567890))",
+            "0",
+        ),
+        (
+            "(call $touch (local.get $d) (i32.const 0) <l> (i64.const 5))",
+            "0",
+        ),
+        (
+            "(call $touch (local.get $d) (i32.const 1) <none> (i64.const 5))",
+            "no-entry",
+        ),
+        (
+            "(call $touch-open (call $open (local.get $d) <file2> (i32.const 0) (i32.const 1)) (i64.const 77))",
+            "0",
+        ),
+    ];
+    answers(folder.path(), ":links", &dialogue).await;
+    let read = said(
+        folder.path(),
+        "(call $say (call $readlink (local.get $d) <l>))",
+    )
+    .await;
+    assert_eq!(read, ["file", "0"]);
+    let seconds = |name: &str| fs::symlink_metadata(at(name)).unwrap().mtime();
+    assert_eq!(
+        [seconds("file"), seconds("l"), seconds("file2")],
+        [1_234_567_890, 5, 77]
+    );
+    answers(
+        folder.path(),
+        ":ro",
+        &[
+            (
+                "(call $link (local.get $d) (i32.const 0) <file> <third>)",
+                "not-permitted",
+            ),
+            (
+                "(call $symlink (local.get $d) <file> <third>)",
+                "not-permitted",
+            ),
+            (
+                "(call $touch (local.get $d) (i32.const 1) <file> (i64.const 5))",
+                "not-permitted",
+            ),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -237,7 +237,7 @@ async fn what_is_not_granted_is_refused() {
             1063,
         ),
         ("(call $path_unlink_file (i32.const 3) <file>)", 63),
-        ("(call $path_symlink <a> (i32.const 3) <b>)", 58),
+        ("(call $path_symlink <a> (i32.const 3) <b>)", 63),
         (
             &*format!("(call $write (call $open <file> {reads}) <no>)"),
             8,
@@ -245,6 +245,85 @@ async fn what_is_not_granted_is_refused() {
     ];
     answers(&granted, ":ro", &dialogue).await;
     assert_eq!(fs::read_to_string(granted.join("file")).unwrap(), "text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_and_times_are_made_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let times = "(i64.const 1000000000) (i64.const 2000000000)";
+    let dialogue = [
+        (
+            "(call $path_link (i32.const 3) (i32.const 0) <file> (i32.const 3) <second>)",
+            0,
+        ),
+        (
+            "(call $path_link (i32.const 3) (i32.const 1) <file> (i32.const 3) <third>)",
+            28,
+        ),
+        (
+            "(call $path_link (i32.const 3) (i32.const 0) <file> (i32.const 3) <../x>)",
+            63,
+        ),
+        ("(call $path_symlink <file> (i32.const 3) <l>)", 0),
+        ("(call $path_symlink </etc> (i32.const 3) <m>)", 63),
+        (
+            "(call $path_readlink (i32.const 3) <l> (i32.const 2048) (i32.const 3) (i32.const 1024))",
+            0,
+        ),
+        ("(i32.load (i32.const 1024))", 3),
+        ("(i32.load (i32.const 2048))", 0x6c_69_66),
+        (
+            "(call $path_readlink (i32.const 3) <file> (i32.const 2048) (i32.const 3) (i32.const 1024))",
+            28,
+        ),
+        (
+            &*format!(
+                "(call $path_filestat_set_times (i32.const 3) (i32.const 1) <l> {times} (i32.const 5))"
+            ),
+            0,
+        ),
+        (
+            &*format!(
+                "(call $path_filestat_set_times (i32.const 3) (i32.const 1) <l> {times} (i32.const 3))"
+            ),
+            28,
+        ),
+        (
+            "(call $path_filestat_get (i32.const 3) (i32.const 1) <l> (i32.const 1024))",
+            0,
+        ),
+        ("(i32.load (i32.const 1048))", 2),
+        (
+            "(i32.wrap_i64 (i64.div_u (i64.load (i32.const 1072)) (i64.const 1000000000)))",
+            2,
+        ),
+        (
+            "(call $path_filestat_get (i32.const 3) (i32.const 0) <second> (i32.const 2048))",
+            0,
+        ),
+        (
+            "(i64.eq (i64.load (i32.const 1032)) (i64.load (i32.const 2056)))",
+            1,
+        ),
+        (
+            "(call $path_filestat_get (i32.const 3) (i32.const 0) <l> (i32.const 2048))",
+            0,
+        ),
+        (
+            "(i64.eq (i64.load (i32.const 1032)) (i64.load (i32.const 2056)))",
+            0,
+        ),
+        (
+            &*format!(
+                "(call $fd_filestat_set_times (call $open <file> (i32.const 0) (i64.const 2) (i32.const 0)) {times} (i32.const 8))"
+            ),
+            0,
+        ),
+    ];
+    answers(folder.path(), ":links", &dialogue).await;
+    let file = fs::metadata(folder.path().join("file")).unwrap();
+    assert!((file.atime(), file.nlink()) == (1, 2) && file.mtime() > 1_500_000_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

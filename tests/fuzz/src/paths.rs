@@ -13,13 +13,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mknodat, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, mknodat,
+    openat, openat2, utimensat,
+};
 use rustix::io::Errno;
 use tempfile::TempDir;
 use wakebox::Policy;
 use wakebox::proof::{Bench, status_of};
 use wakebox_abi::entry::{Submission, Token};
-use wakebox_abi::file::{FileKind, FileStat, OpenFlags};
+use wakebox_abi::file::{FileKind, FileStat, FileTime, OpenFlags};
 use wakebox_abi::op::{self, Buf, Follow, Operation};
 use wakebox_abi::status::Status;
 use wakebox_proofs::{Any, Bytes, Random};
@@ -31,6 +34,9 @@ const OPERATIONS: usize = 48;
 
 /// How often the two directories are compared.
 const COMPARED: usize = 8;
+
+/// A time, in nanoseconds since 1970.
+const TIME: i64 = 1_234_567_890_123_456_789;
 
 /// Parts of paths: few, so that they meet.
 const PARTS: [&str; 12] = [
@@ -68,6 +74,10 @@ enum Act {
     RemoveFile(String),
     RemoveDirectory(String),
     Rename(String, String),
+    HardLink(String, String),
+    Symlink(&'static str, String),
+    ReadLink(String),
+    Times(String, Follow),
     /// The host itself puts a link or a pipe there.
     Link(String, &'static str),
     Pipe(String),
@@ -89,7 +99,7 @@ impl Twins {
             fs::create_dir_all(side.join("root")).expect("a folder");
             fs::write(side.join("outside"), "outside").expect("a file");
         }
-        let grant = format!("{}:/d", folder.path().join("guest/root").display());
+        let grant = format!("{}:/d:links", folder.path().join("guest/root").display());
         let policy = Policy::new().allow_dir(grant.parse().expect("a grant"));
         let bench = Bench::new(policy);
         Self { folder, bench }
@@ -154,14 +164,40 @@ impl Twins {
                 let (from, to) = (path(from), path(to));
                 op::Rename { from, to }.submission(token)
             }
+            Act::HardLink(from, to) => {
+                let (from, to) = (path(from), path(to));
+                op::HardLink { from, to }.submission(token)
+            }
+            Act::Symlink(target, tail) => {
+                let path = path(tail);
+                let (offset, len) = (arena.len() as u32, target.len() as u32);
+                arena.extend(target.as_bytes());
+                let target = Buf { offset, len };
+                op::SymbolicLink { target, path }.submission(token)
+            }
+            Act::ReadLink(tail) => op::ReadLink {
+                path: path(tail),
+                into,
+            }
+            .submission(token),
+            Act::Times(tail, follow) => op::SetPathTimes {
+                path: path(tail),
+                follow: *follow,
+                accessed: FileTime::Keep,
+                modified: FileTime::At(TIME),
+            }
+            .submission(token),
             Act::Link(..) | Act::Pipe(_) => return (self.plant(act, "guest"), String::new()),
         };
-        let (status, _, arena) = self.bench.complete(&arena, entry);
+        let (status, value, arena) = self.bench.complete(&arena, entry);
         let told = match act {
             Act::Stat(..) if status == Status::Ok => {
                 let stat = arena.first_chunk().expect("the arena has room for it");
                 let stat = FileStat::from_bytes(stat);
-                said(stat.kind, stat.permissions, stat.len)
+                said(stat.kind, stat.permissions, stat.len, stat.links)
+            }
+            Act::ReadLink(_) if status == Status::Ok => {
+                String::from_utf8_lossy(&arena[..value as usize]).into_owned()
             }
             _ => String::new(),
         };
@@ -203,7 +239,7 @@ impl Twins {
                         () if kind.is_symlink() => FileKind::Symlink,
                         () => FileKind::Other,
                     };
-                    told = said(kind, stat.mode() & 0o7777, stat.len());
+                    told = said(kind, stat.mode() & 0o7777, stat.len(), stat.nlink() as u32);
                 })
             }
             Act::Open(tail, flags) => open(&at(tail), *flags).map(drop),
@@ -216,6 +252,12 @@ impl Twins {
             Act::RemoveFile(tail) => fs::remove_file(at(tail)),
             Act::RemoveDirectory(tail) => fs::remove_dir(at(tail)),
             Act::Rename(from, to) => fs::rename(at(from), at(to)),
+            Act::HardLink(from, to) => fs::hard_link(at(from), at(to)),
+            Act::Symlink(target, tail) => symlink(target, at(tail)),
+            Act::ReadLink(tail) => fs::read_link(at(tail)).map(|target| {
+                told = target.to_string_lossy().into_owned();
+            }),
+            Act::Times(tail, follow) => times(&at(tail), *follow),
             Act::Link(..) | Act::Pipe(_) => return (self.plant(act, "host"), told),
         };
         (status(done), told)
@@ -228,12 +270,21 @@ impl Twins {
         let out = |tail: &str| leads_out(&root, tail, true);
         let name_is_out = |tail: &str| is_root(tail) || leads_out(&root, parent(tail), true);
         match act {
-            Act::Stat(tail, Follow::No) => leads_out(&root, tail, false),
-            Act::Stat(tail, Follow::Yes) | Act::List(tail) => out(tail),
+            Act::Stat(tail, Follow::No) | Act::ReadLink(tail) | Act::Times(tail, Follow::No) => {
+                leads_out(&root, tail, false)
+            }
+            Act::Stat(tail, Follow::Yes) | Act::List(tail) | Act::Times(tail, Follow::Yes) => {
+                out(tail)
+            }
             Act::Open(tail, _) => out(tail) || is_special(&format!("{root}{tail}")),
             Act::CreateDirectory(tail) => leads_out(&root, parent(tail), true),
-            Act::RemoveFile(tail) | Act::RemoveDirectory(tail) => name_is_out(tail),
+            Act::RemoveFile(tail) | Act::RemoveDirectory(tail) | Act::Symlink(_, tail) => {
+                name_is_out(tail)
+            }
             Act::Rename(from, to) => name_is_out(from) || name_is_out(to),
+            Act::HardLink(from, to) => {
+                name_is_out(from) || leads_out(&root, from, false) || name_is_out(to)
+            }
             Act::Link(..) | Act::Pipe(_) => false,
         }
     }
@@ -279,11 +330,11 @@ impl Twins {
     }
 }
 
-fn said(kind: FileKind, permissions: u32, len: u64) -> String {
+fn said(kind: FileKind, permissions: u32, len: u64, links: u32) -> String {
     match kind {
-        // A file system may have any length for it.
+        // A file system may have any length for it, and any number of names.
         FileKind::Directory => format!("{kind:?} {permissions:o}"),
-        _ => format!("{kind:?} {permissions:o} {len}"),
+        _ => format!("{kind:?} {permissions:o} {len} {links}"),
     }
 }
 
@@ -294,6 +345,25 @@ fn status(done: io::Result<()>) -> Status {
 fn pipe(at: &str) -> io::Result<()> {
     let rights = Mode::from_raw_mode(0o600);
     Ok(mknodat(CWD, at, FileType::Fifo, rights, 0)?)
+}
+
+/// Sets when what is there was changed last.
+fn times(at: &str, follow: Follow) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: TIME / 1_000_000_000,
+            tv_nsec: TIME % 1_000_000_000,
+        },
+    };
+    let flags = match follow {
+        Follow::Yes => AtFlags::empty(),
+        Follow::No => AtFlags::SYMLINK_NOFOLLOW,
+    };
+    Ok(utimensat(CWD, at, &times, flags)?)
 }
 
 /// Opens a file as a guest's flags say.
@@ -368,6 +438,15 @@ fn collect(base: &Path, directory: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
             () if kind.is_fifo() => "pipe".into(),
             () => format!("file of {:?}", fs::read(&path).ok()),
         };
+        let found = fs::symlink_metadata(&path).expect("it is there");
+        let is_set = found.mtime_nsec() == TIME % 1_000_000_000;
+        let what = format!(
+            "{what}, with {} names, {is_set}",
+            match kind.is_dir() {
+                true => 1,
+                false => found.nlink(),
+            }
+        );
         let name = path.strip_prefix(base).expect("it is beneath");
         all.insert(name.as_os_str().as_bytes().to_vec(), what);
         if kind.is_dir() {
@@ -390,7 +469,7 @@ fn tail(any: &mut Bytes<'_>) -> String {
 fn act(any: &mut Bytes<'_>) -> Act {
     use OpenFlags as F;
     let first = tail(any);
-    match any.below(13) {
+    match any.below(19) {
         0 => Act::Stat(first, Follow::Yes),
         1 => Act::Stat(first, Follow::No),
         2..=4 => Act::Open(
@@ -412,6 +491,11 @@ fn act(any: &mut Bytes<'_>) -> Act {
         8 => Act::RemoveDirectory(first),
         9 | 10 => Act::Rename(first, tail(any)),
         11 => Act::Link(first, any.one_of(&TARGETS)),
+        13 | 14 => Act::HardLink(first, tail(any)),
+        15 => Act::Symlink(any.one_of(&TARGETS), first),
+        16 => Act::ReadLink(first),
+        17 => Act::Times(first, Follow::Yes),
+        18 => Act::Times(first, Follow::No),
         _ => Act::Pipe(first),
     }
 }

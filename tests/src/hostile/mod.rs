@@ -248,7 +248,7 @@ pub fn builder(case: &Case, mode: WakeMode, data: &Path, socket: &Path) -> Build
         .allow_udp_bind("127.0.0.1:0".parse().expect("an address"))
         .allow_unix(socket)
         .allow_dir(
-            format!("{}:/data", data.display())
+            format!("{}:/data:links", data.display())
                 .parse()
                 .expect("a directory"),
         );
@@ -284,6 +284,7 @@ pub fn builder(case: &Case, mode: WakeMode, data: &Path, socket: &Path) -> Build
 /// What the file system says.
 pub fn furnish(data: &Path) -> std::io::Result<()> {
     std::fs::write(data.join("file"), b"what a file has in it")?;
+    std::os::unix::fs::symlink("file", data.join("link"))?;
     std::fs::create_dir(data.join("dir"))
 }
 

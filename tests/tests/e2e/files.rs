@@ -22,7 +22,7 @@ use wakebox_tests::{Ended, alone, guest, kvm_test, run, run_beside};
 /// How the name of a directory begins whose files are waited for by io_uring.
 const BY_URING: &str = "uring-";
 
-fn directories() -> [TempDir; 3] {
+pub(crate) fn directories() -> [TempDir; 3] {
     [
         tempfile::tempdir().unwrap(),
         tempfile::tempdir_in("/dev/shm").unwrap(),
@@ -34,7 +34,7 @@ fn directories() -> [TempDir; 3] {
 }
 
 /// A sandbox with a directory as `/d`.
-fn sandbox(dir: &Path, end: &str) -> Builder {
+pub(crate) fn sandbox(dir: &Path, end: &str) -> Builder {
     let grant = format!("{}:/d{end}", dir.display());
     let io = match grant.contains(BY_URING) {
         true => Io::Uring,
@@ -49,7 +49,7 @@ fn told(builder: Builder, commands: &[&str]) -> Builder {
     builder.guest(guest("files")).args(commands.iter().copied())
 }
 
-fn ended(builder: Builder, commands: &[&str]) -> Ended {
+pub(crate) fn ended(builder: Builder, commands: &[&str]) -> Ended {
     run(told(builder, commands)).success()
 }
 
@@ -61,7 +61,7 @@ fn said(dir: &Path, commands: &[&str]) -> Vec<String> {
 
 /// Expects an answer to each command.
 #[track_caller]
-fn answers(dir: &Path, dialogue: &[(&str, &str)]) {
+pub(crate) fn answers(dir: &Path, dialogue: &[(&str, &str)]) {
     let commands: Vec<&str> = dialogue.iter().map(|(command, _)| *command).collect();
     let said = said(dir, &commands);
     for ((command, expected), line) in dialogue.iter().zip(&said) {

@@ -29,6 +29,7 @@ mod kill;
 mod ladder;
 mod leaks;
 mod limits;
+mod links;
 mod loader;
 mod names;
 mod neighbours;

@@ -3,18 +3,27 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use wakebox_guest::fs::{FileKind, Metadata};
+use wakebox_guest::fs::{FileKind, FileTime, Metadata};
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::InputStream;
 
 use super::descriptors::{Descriptor, OpenFile};
 use super::{Errno, Outcome, Process};
-use crate::files::{CHUNK, Open, status};
+use crate::files::{CHUNK, Open, Synced, status};
 
 /// What is written goes to the end.
 pub(super) const APPEND: u32 = 1;
-/// Whoever writes waits for the disk.
-pub(super) const SYNCED: u32 = 2 | 8 | 16;
+/// Whoever writes waits until the bytes are on the disk, or all of the file.
+pub(super) const SYNC_DATA: u32 = 2;
+pub(super) const SYNC_ALL: u32 = 16;
+/// Reads wait for writes of others.
+pub(super) const SYNC_READS: u32 = 8;
+
+/// What `filestat_set_times` sets.
+const SET_ACCESSED: u32 = 1;
+const ACCESSED_NOW: u32 = 2;
+const SET_MODIFIED: u32 = 4;
+const MODIFIED_NOW: u32 = 8;
 
 const CHARACTER_DEVICE: u8 = 2;
 
@@ -28,21 +37,33 @@ pub(super) fn filetype(kind: FileKind) -> u8 {
     }
 }
 
-/// What `filestat` tells. The host tells neither how many links there are nor when something was changed
-/// that is not a file's bytes.
-pub(super) fn filestat(identity: u64, found: &Metadata) -> [u8; 64] {
+/// What the last access and change are set to.
+pub(super) fn times(accessed: u64, modified: u64, set: u32) -> Result<(FileTime, FileTime), Errno> {
+    let time = |ns: u64, at: u32, now: u32| match (set & at != 0, set & now != 0) {
+        (true, true) => Err(Errno::Inval),
+        (false, true) => Ok(FileTime::Now),
+        (false, false) => Ok(FileTime::Keep),
+        (true, false) => Ok(FileTime::At(i64::try_from(ns).unwrap_or(i64::MAX))),
+    };
+    let accessed = time(accessed, SET_ACCESSED, ACCESSED_NOW)?;
+    Ok((accessed, time(modified, SET_MODIFIED, MODIFIED_NOW)?))
+}
+
+/// What `filestat` tells.
+pub(super) fn filestat(found: &Metadata) -> [u8; 64] {
+    let (device, inode) = found.identity();
     let accessed = found.accessed().as_nanos() as u64;
     let modified = found.modified().as_nanos() as u64;
     let kind = u64::from(filetype(found.kind()));
     let words = [
-        0,
-        identity,
+        device,
+        inode,
         kind,
-        1,
+        u64::from(found.links()),
         found.len(),
         accessed,
         modified,
-        modified,
+        found.changed().as_nanos() as u64,
     ];
     let mut bytes = [0; 64];
     for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
@@ -87,7 +108,13 @@ impl Process<'_> {
                     true => FileKind::Directory,
                     false => FileKind::File,
                 };
-                (filetype(kind), u8::from(file.appending.is_some()))
+                let synced = match file.open.synced {
+                    Synced::Nothing => 0,
+                    Synced::Data => SYNC_DATA,
+                    Synced::All => SYNC_ALL,
+                };
+                let appends = u32::from(file.appending.is_some());
+                (filetype(kind), (synced | appends) as u8)
             }
             _ => (CHARACTER_DEVICE, 0),
         };
@@ -98,7 +125,8 @@ impl Process<'_> {
     }
 
     pub(super) async fn fd_fdstat_set_flags(&mut self, fd: u32, flags: u32) -> Outcome {
-        if flags & SYNCED != 0 {
+        if flags & (SYNC_DATA | SYNC_ALL | SYNC_READS) != 0 {
+            // Of what is open, as on other systems.
             return Err(Errno::Notsup);
         }
         if let Descriptor::File(file) = self.descriptors().get(fd)? {
@@ -118,7 +146,7 @@ impl Process<'_> {
         let stat = match self.descriptors().get(fd)? {
             Descriptor::File(file) => {
                 let open = file.open.clone();
-                filestat(open.identity(""), &open.metadata().await?)
+                filestat(&open.metadata().await?)
             }
             _ => {
                 let mut stat = [0; 64];
@@ -136,12 +164,12 @@ impl Process<'_> {
     pub(super) async fn fd_filestat_set_times(
         &mut self,
         fd: u32,
-        _: u64,
-        _: u64,
-        _: u32,
+        accessed: u64,
+        modified: u64,
+        set: u32,
     ) -> Outcome {
-        self.file(fd)?;
-        Err(Errno::Notsup)
+        let (accessed, modified) = times(accessed, modified, set)?;
+        Ok(self.open(fd)?.set_times(accessed, modified).await?)
     }
 
     pub(super) async fn fd_prestat_get(&mut self, fd: u32, into: u32) -> Outcome {
@@ -306,8 +334,7 @@ impl Process<'_> {
             }
             self.file(fd)?.entries = entries.into();
         }
-        let file = self.file(fd)?;
-        let (open, entries) = (file.open.clone(), file.entries.clone());
+        let entries = self.file(fd)?.entries.clone();
         let mut bytes = Vec::new();
         let first = usize::try_from(cookie).unwrap_or(usize::MAX);
         for (index, (name, kind)) in entries.iter().enumerate().skip(first) {
@@ -315,7 +342,8 @@ impl Process<'_> {
                 break;
             }
             bytes.extend((index as u64 + 1).to_le_bytes());
-            bytes.extend(open.identity(name).to_le_bytes());
+            // Not known: who wants it asks for the entry's own.
+            bytes.extend(0_u64.to_le_bytes());
             bytes.extend((name.len() as u32).to_le_bytes());
             bytes.extend([filetype(*kind), 0, 0, 0]);
             bytes.extend(name.as_bytes());

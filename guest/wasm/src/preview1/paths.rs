@@ -1,9 +1,9 @@
 //! `path_*`: what is done beneath directories.
 
 use super::descriptors::{Descriptor, OpenFile};
-use super::files::{APPEND, SYNCED, filestat};
+use super::files::{APPEND, SYNC_ALL, SYNC_DATA, SYNC_READS, filestat, times};
 use super::{Errno, Outcome, Process};
-use crate::files::How;
+use crate::files::{How, Synced};
 
 /// Whether a link at the end of a path is followed.
 const FOLLOW: u32 = 1;
@@ -71,7 +71,7 @@ impl Process<'_> {
         let path = self.text(path, count)?;
         let open = self.open(fd)?;
         let found = open.metadata_at(&path, flags & FOLLOW != 0).await?;
-        self.put(into, &filestat(open.identity(&path), &found))
+        self.put(into, &filestat(&found))
     }
 
     pub(super) async fn path_open(
@@ -87,7 +87,7 @@ impl Process<'_> {
         into: u32,
     ) -> Outcome {
         let path = self.text(path, count)?;
-        if mode & SYNCED != 0 {
+        if mode & SYNC_READS != 0 {
             return Err(Errno::Notsup);
         }
         let how = How {
@@ -98,6 +98,7 @@ impl Process<'_> {
             truncate: how & TRUNCATE != 0,
             reads: base & READS != 0,
             writes: base & WRITES != 0,
+            synced: Synced::of(mode & SYNC_DATA != 0, mode & SYNC_ALL != 0),
         };
         let open = self.open(fd)?.open(&path, how).await?;
         let mut file = OpenFile::new(open);
@@ -109,55 +110,64 @@ impl Process<'_> {
     pub(super) async fn path_filestat_set_times(
         &mut self,
         fd: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u64,
-        _: u64,
-        _: u32,
+        flags: u32,
+        path: u32,
+        count: u32,
+        accessed: u64,
+        modified: u64,
+        set: u32,
     ) -> Outcome {
-        self.without_operation(fd)
+        let path = self.text(path, count)?;
+        let (accessed, modified) = times(accessed, modified, set)?;
+        let (open, follow) = (self.open(fd)?, flags & FOLLOW != 0);
+        Ok(open.set_times_at(&path, follow, accessed, modified).await?)
     }
 
     pub(super) async fn path_link(
         &mut self,
         fd: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
+        flags: u32,
+        path: u32,
+        count: u32,
+        to: u32,
+        name: u32,
+        length: u32,
     ) -> Outcome {
-        self.without_operation(fd)
+        let (path, name) = (self.text(path, count)?, self.text(name, length)?);
+        if flags & FOLLOW != 0 {
+            // A link itself gets a name, and not what it leads to.
+            return Err(Errno::Inval);
+        }
+        let (from, to) = (self.open(fd)?, self.open(to)?);
+        Ok(from.link(&path, &to, &name).await?)
     }
 
     pub(super) async fn path_readlink(
         &mut self,
         fd: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
+        path: u32,
+        count: u32,
+        at: u32,
+        room: u32,
+        into: u32,
     ) -> Outcome {
-        self.without_operation(fd)
+        let path = self.text(path, count)?;
+        let target = self.open(fd)?.read_link(&path).await?;
+        let part = target.as_bytes();
+        let part = part.get(..room as usize).unwrap_or(part);
+        self.put(at, part)?;
+        self.put_u32(into, part.len() as u32)
     }
 
     pub(super) async fn path_symlink(
         &mut self,
-        _: u32,
-        _: u32,
+        target: u32,
+        count: u32,
         fd: u32,
-        _: u32,
-        _: u32,
+        name: u32,
+        length: u32,
     ) -> Outcome {
-        self.without_operation(fd)
-    }
-
-    /// What the host has no operation for.
-    fn without_operation(&mut self, fd: u32) -> Outcome {
-        self.file(fd)?;
-        Err(Errno::Notsup)
+        let (target, name) = (self.text(target, count)?, self.text(name, length)?);
+        Ok(self.open(fd)?.symlink(&target, &name).await?)
     }
 }

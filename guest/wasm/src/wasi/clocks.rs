@@ -32,6 +32,15 @@ impl From<Duration> for Datetime {
     }
 }
 
+impl Datetime {
+    /// The latest that there is for what is later.
+    pub(super) fn nanoseconds_since_1970(self) -> i64 {
+        let seconds = i64::try_from(self.seconds).unwrap_or(i64::MAX);
+        let whole = seconds.saturating_mul(1_000_000_000);
+        whole.saturating_add(self.nanoseconds.into())
+    }
+}
+
 /// A point in time that is waited for.
 struct Deadline(Instant);
 

@@ -59,7 +59,8 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
             bytes(instance)?;
             paths(instance)?;
             directories(instance)?;
-            unsupported(instance)
+            times(instance)?;
+            links(instance)
         }
         "preopens" => instance.define_async("get-directories", |mut cx: Cx<'_>, ()| {
             Box::new(OneThread(async move {
@@ -110,8 +111,7 @@ fn whole(instance: &mut Linker<'_>) -> Result<()> {
         Ok(DescriptorStat::of(&node.metadata().await?))
     })?;
     method!(instance, "metadata-hash", |node| async {
-        let made = node.metadata().await?.created();
-        Ok(MetadataHash::of(node.identity(""), made))
+        Ok(MetadataHash::of(&node.metadata().await?))
     })?;
     method!(instance, "get-type", |node| async {
         Ok(match node.is_directory() {
@@ -130,12 +130,26 @@ fn whole(instance: &mut Linker<'_>) -> Result<()> {
             Ok(())
         }
     )?;
-    let is_same = |cx: Cx<'_>, (this, other): (Descriptor, Descriptor)| {
-        let table = &cx.data().table;
-        let (this, other) = (table.get(&this)?, table.get(&other)?);
-        Ok((this.identity("") == other.identity(""),))
-    };
-    instance.define("[method]descriptor.is-same-object", is_same)
+    instance.define_async(
+        "[method]descriptor.is-same-object",
+        |cx: Cx<'_>, (this, other): (Descriptor, Descriptor)| {
+            let nodes = two(&cx, &this, &other);
+            Box::new(OneThread(async move {
+                let (this, other) = nodes?;
+                // What the host tells nothing of any more is the same as nothing.
+                let (Ok(this), Ok(other)) = (this.metadata().await, other.metadata().await) else {
+                    return Ok((false,));
+                };
+                Ok((this.identity() == other.identity(),))
+            }))
+        },
+    )
+}
+
+/// What two descriptors name.
+fn two(cx: &Cx<'_>, this: &Descriptor, other: &Descriptor) -> Result<(Node, Node)> {
+    let table = &cx.data().table;
+    Ok((table.get(this)?.clone(), table.get(other)?.clone()))
 }
 
 /// What is about the bytes of a file.
@@ -222,17 +236,16 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
         instance,
         "metadata-hash-at",
         |node, flags: PathFlags, path: String| async {
-            let made = node.metadata_at(&path, flags.follows()).await?.created();
-            Ok(MetadataHash::of(node.identity(&path), made))
+            let found = node.metadata_at(&path, flags.follows()).await?;
+            Ok(MetadataHash::of(&found))
         }
     )?;
     instance.define_async(
         "[method]descriptor.rename-at",
         |cx: Cx<'_>, (this, from, other, to): (Descriptor, String, Descriptor, String)| {
-            let table = &cx.data().table;
-            let nodes = (table.get(&this).cloned(), table.get(&other).cloned());
+            let nodes = two(&cx, &this, &other);
             Box::new(OneThread(async move {
-                let (this, other) = (nodes.0?, nodes.1?);
+                let (this, other) = nodes?;
                 let renamed = this.rename(&from, &other, &to).await;
                 Ok((renamed.map_err(ErrorCode::from),))
             }))
@@ -289,27 +302,47 @@ fn directories(instance: &mut Linker<'_>) -> Result<()> {
     )
 }
 
-/// What the host has no operation for.
-fn unsupported(instance: &mut Linker<'_>) -> Result<()> {
-    const NO: (Outcome<()>,) = (Err(ErrorCode::Unsupported),);
-    instance.define(
-        "[method]descriptor.set-times",
-        |_: Cx<'_>, _: (Descriptor, NewTimestamp, NewTimestamp)| Ok(NO),
+fn times(instance: &mut Linker<'_>) -> Result<()> {
+    method!(
+        instance,
+        "set-times",
+        |node, accessed: NewTimestamp, modified: NewTimestamp| async {
+            node.set_times(accessed.into(), modified.into()).await
+        }
     )?;
-    instance.define(
-        "[method]descriptor.set-times-at",
-        |_: Cx<'_>, _: (Descriptor, PathFlags, String, NewTimestamp, NewTimestamp)| Ok(NO),
+    method!(
+        instance,
+        "set-times-at",
+        |node, flags: PathFlags, path: String, accessed: NewTimestamp, modified: NewTimestamp| async {
+            let follow = flags.follows();
+            node.set_times_at(&path, follow, accessed.into(), modified.into())
+                .await
+        }
+    )
+}
+
+fn links(instance: &mut Linker<'_>) -> Result<()> {
+    method!(
+        instance,
+        "symlink-at",
+        |node, target: String, path: String| node.symlink(&target, &path)
     )?;
-    instance.define(
+    method!(instance, "readlink-at", |node, path: String| node
+        .read_link(&path))?;
+    instance.define_async(
         "[method]descriptor.link-at",
-        |_: Cx<'_>, _: (Descriptor, PathFlags, String, Descriptor, String)| Ok(NO),
-    )?;
-    instance.define(
-        "[method]descriptor.symlink-at",
-        |_: Cx<'_>, _: (Descriptor, String, String)| Ok(NO),
-    )?;
-    instance.define(
-        "[method]descriptor.readlink-at",
-        |_: Cx<'_>, _: (Descriptor, String)| Ok((Outcome::<String>::Err(ErrorCode::Unsupported),)),
+        |cx: Cx<'_>,
+         (this, flags, from, other, to): (Descriptor, PathFlags, String, Descriptor, String)| {
+            let nodes = two(&cx, &this, &other);
+            Box::new(OneThread(async move {
+                let (this, other) = nodes?;
+                if flags.follows() {
+                    // A link itself gets a name, and not what it leads to.
+                    return Ok((Err(ErrorCode::Invalid),));
+                }
+                let linked = this.link(&from, &other, &to).await;
+                Ok((linked.map_err(ErrorCode::from),))
+            }))
+        },
     )
 }

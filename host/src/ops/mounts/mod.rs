@@ -16,8 +16,8 @@
 //! (`overlap.rs`), also if it does so by a mount (`changeable.rs`); so is one that would cover files
 //! without hiding them. With those gone, nothing that is granted for reading lies where the guest
 //! could rename, replace or change it: it may move and remove what lies beneath a directory that is
-//! granted for writing, and nothing else. A file with a name in either (a hard link, which no guest can
-//! make) is granted for writing by the one.
+//! granted for writing, and nothing else. A file with a name in either (a hard link) is granted for
+//! writing by the one; no guest makes such a name, for both of a new one's have to be where it may write.
 //!
 //! The granted directories themselves are opened once, when the sandbox is built.
 

@@ -14,6 +14,7 @@
 //! lead to. The kernel is given that part as the guest wrote it, with slashes at its end, and gives
 //! the answer that it gives to everybody: it follows it nowhere, neither `..` nor a link.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -81,11 +82,29 @@ impl ResolvedPath {
     ///
     /// `PermissionDenied` in a directory that is granted for reading.
     pub(crate) fn for_change(self) -> Result<Self, Status> {
-        if self.mount.grant.is_writable() {
+        if self.is_writable() {
             Ok(self)
         } else {
             Err(self.refuse())
         }
+    }
+
+    /// The path, if a symbolic link may be made there.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` in a directory that is granted without.
+    pub(crate) fn for_links(self) -> Result<Self, Status> {
+        if self.mount.grant.has_links() {
+            Ok(self)
+        } else {
+            Err(self.refuse())
+        }
+    }
+
+    /// Whether something may be changed there.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.mount.grant.is_writable()
     }
 
     /// Whether it is the granted directory itself.
@@ -196,17 +215,38 @@ impl ResolvedPath {
         Err(Status::Busy)
     }
 
+    /// Where the link that is here leads to.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel, `InvalidInput` for what is no link; `PermissionDenied` for one whose target is an
+    /// absolute path: that is one of the host's, and nothing that a guest could follow.
+    pub(crate) fn read_link(&self) -> Result<Vec<u8>, Status> {
+        let target = self.target(&self.rest);
+        let target = target.map_err(|error| self.failed(error))?;
+        let target = target.ok_or(Status::InvalidInput)?.into_bytes();
+        if target.starts_with(b"/") {
+            return Err(self.refuse());
+        }
+        Ok(target)
+    }
+
     /// Where the link at the end of a path leads to, if there is one.
     fn link_at(&self, rest: &str) -> Result<Option<String>, Errno> {
-        let link = match self.beneath(rest, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            link => link?,
-        };
+        match self.target(rest) {
+            Ok(Some(target)) => target.into_string().map(Some).map_err(|_| Errno::ILSEQ),
+            Ok(None) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is in the link at the end of a path, if it is one.
+    fn target(&self, rest: &str) -> Result<Option<CString>, Errno> {
+        let link = self.beneath(rest, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
         if FileType::from_raw_mode(fstat(&link)?.st_mode) != FileType::Symlink {
             return Ok(None);
         }
-        let target = readlinkat(&link, "", Vec::new())?;
-        target.into_string().map(Some).map_err(|_| Errno::ILSEQ)
+        readlinkat(&link, "", Vec::new()).map(Some)
     }
 
     /// Opens the regular file at a path.

@@ -137,6 +137,7 @@ fn directories_are_read_in_one_form() {
         ("/a:b:/data/:ro", "/a:b:/data:ro"),
         (".://x//y:rw", ".:/x/y"),
         ("/srv:/", "/srv:/"),
+        ("/srv:/data:links", "/srv:/data:links"),
     ] {
         assert_eq!(text.parse::<DirGrant>().unwrap().to_string(), shown);
     }

@@ -1,15 +1,14 @@
 //! The values of `wasi:filesystem`, and what they are here.
 
 use alloc::string::String;
-use core::time::Duration;
 
-use wakebox_guest::fs::{DirEntry, FileKind, Metadata};
+use wakebox_guest::fs::{DirEntry, FileKind, FileTime, Metadata};
 use wakebox_guest::io::Status;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::super::clocks::Datetime;
 use super::super::value::{cases, flags, record, variant};
-use crate::files::{How, Open};
+use crate::files::{How, Open, Synced};
 
 flags! {
     pub(super) struct PathFlags {
@@ -56,15 +55,18 @@ impl DescriptorFlags {
         if open.writes {
             flags = flags.with(writes);
         }
+        match open.synced {
+            Synced::Nothing => {}
+            Synced::Data => flags = flags.with(Self::DATA_INTEGRITY_SYNC),
+            Synced::All => flags = flags.with(Self::FILE_INTEGRITY_SYNC),
+        }
         flags
     }
 }
 
 pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Result<How, Status> {
-    let synced = DescriptorFlags::FILE_INTEGRITY_SYNC
-        .with(DescriptorFlags::DATA_INTEGRITY_SYNC)
-        .with(DescriptorFlags::REQUESTED_WRITE_SYNC);
-    if flags.has(synced) {
+    if flags.has(DescriptorFlags::REQUESTED_WRITE_SYNC) {
+        // Reads that wait for writes of others.
         return Err(Status::Unsupported);
     }
     let writes = DescriptorFlags::WRITE.with(DescriptorFlags::MUTATE_DIRECTORY);
@@ -80,6 +82,10 @@ pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Res
             true => flags.has(writes),
             false => flags.has(DescriptorFlags::WRITE),
         },
+        synced: Synced::of(
+            flags.has(DescriptorFlags::DATA_INTEGRITY_SYNC),
+            flags.has(DescriptorFlags::FILE_INTEGRITY_SYNC),
+        ),
     })
 }
 
@@ -130,16 +136,14 @@ record! {
 }
 
 impl DescriptorStat {
-    /// The host tells neither how many links there are nor when something was changed that is not a
-    /// file's bytes.
     pub(super) fn of(found: &Metadata) -> Self {
         Self {
             kind: found.kind().into(),
-            link_count: 1,
+            link_count: found.links().into(),
             size: found.len(),
             accessed: Some(found.accessed().into()),
             modified: Some(found.modified().into()),
-            changed: None,
+            changed: Some(found.changed().into()),
         }
     }
 }
@@ -149,6 +153,16 @@ variant! {
         NoChange = "no-change",
         Now = "now",
         Timestamp(value: Datetime) = "timestamp",
+    }
+}
+
+impl From<NewTimestamp> for FileTime {
+    fn from(new: NewTimestamp) -> Self {
+        match new {
+            NewTimestamp::NoChange => Self::Keep,
+            NewTimestamp::Now => Self::Now,
+            NewTimestamp::Timestamp(time) => Self::At(time.nanoseconds_since_1970()),
+        }
     }
 }
 
@@ -176,11 +190,13 @@ record! {
 }
 
 impl MetadataHash {
-    /// Of what has this identity, and was made then.
-    pub(super) fn of(identity: u64, made: Option<Duration>) -> Self {
+    /// The number of a file that is gone may be that of another, which is made later.
+    pub(super) fn of(found: &Metadata) -> Self {
+        let (device, inode) = found.identity();
+        let made = found.created().map_or(0, |made| made.as_nanos() as u64);
         Self {
-            lower: identity,
-            upper: made.map_or(0, |made| made.as_nanos() as u64),
+            lower: inode,
+            upper: device.rotate_right(16) ^ made,
         }
     }
 }

@@ -16,6 +16,11 @@
 (import "wasi:filesystem/types@0.2.0" "[method]descriptor.unlink-file-at" (func $fs-unlink (param i32 i32 i32 i32)))
 (import "wasi:filesystem/types@0.2.0" "[method]descriptor.rename-at" (func $fs-rename (param i32 i32 i32 i32 i32 i32 i32)))
 (import "wasi:filesystem/types@0.2.0" "[method]descriptor.symlink-at" (func $fs-symlink (param i32 i32 i32 i32 i32 i32)))
+(import "wasi:filesystem/types@0.2.0" "[method]descriptor.link-at" (func $fs-link (param i32 i32 i32 i32 i32 i32 i32 i32)))
+(import "wasi:filesystem/types@0.2.0" "[method]descriptor.readlink-at" (func $fs-readlink (param i32 i32 i32 i32)))
+(import "wasi:filesystem/types@0.2.0" "[method]descriptor.metadata-hash-at" (func $fs-hash (param i32 i32 i32 i32 i32)))
+(import "wasi:filesystem/types@0.2.0" "[method]descriptor.set-times" (func $fs-times (param i32 i32 i64 i32 i32 i64 i32 i32)))
+(import "wasi:filesystem/types@0.2.0" "[method]descriptor.set-times-at" (func $fs-times-at (param i32 i32 i32 i32 i32 i64 i32 i32 i64 i32 i32)))
 (import "wasi:filesystem/types@0.2.0" "[method]descriptor.read-directory" (func $fs-list (param i32 i32)))
 (import "wasi:filesystem/types@0.2.0" "[method]directory-entry-stream.read-directory-entry" (func $fs-next (param i32 i32)))
 (import "wasi:filesystem/types@0.2.0" "[method]descriptor.read-via-stream" (func $fs-input (param i32 i64 i32)))
@@ -108,6 +113,35 @@
   (call $outcome (i32.const 1) (i32.const 0)))
 (func $symlink (param $in i32) (param $old i32) (param $old-length i32) (param $new i32) (param $new-length i32) (result i32)
   (call $fs-symlink (local.get $in) (local.get $old) (local.get $old-length) (local.get $new) (local.get $new-length) (i32.const 1024))
+  (call $outcome (i32.const 1) (i32.const 0)))
+;; With a link followed or not.
+(func $link (param $in i32) (param $flags i32) (param $old i32) (param $old-length i32) (param $new i32) (param $new-length i32) (result i32)
+  (call $fs-link (local.get $in) (local.get $flags) (local.get $old) (local.get $old-length) (local.get $in) (local.get $new) (local.get $new-length) (i32.const 1024))
+  (call $outcome (i32.const 1) (i32.const 0)))
+;; Says where a link leads to.
+(func $readlink (param $in i32) (param $path i32) (param $length i32) (result i32)
+  (call $fs-readlink (local.get $in) (local.get $path) (local.get $length) (i32.const 1024))
+  (if (i32.eqz (i32.load8_u (i32.const 1024)))
+    (then (call $text (i32.load (i32.const 1028)) (i32.load (i32.const 1032)))))
+  (call $outcome (i32.const 4) (i32.const 0)))
+;; How many names there are.
+(func $links (param $in i32) (param $path i32) (param $length i32) (result i32)
+  (call $fs-stat (local.get $in) (i32.const 0) (local.get $path) (local.get $length) (i32.const 1024))
+  (call $outcome (i32.const 8) (i32.load (i32.const 1040))))
+;; Whether two paths have one hash.
+(func $hash (param $in i32) (param $one i32) (param $one-length i32) (param $other i32) (param $other-length i32) (result i32)
+  (call $fs-hash (local.get $in) (i32.const 1) (local.get $one) (local.get $one-length) (i32.const 1024))
+  (call $fs-hash (local.get $in) (i32.const 1) (local.get $other) (local.get $other-length) (i32.const 1056))
+  (i32.and
+    (i64.eq (i64.load (i32.const 1032)) (i64.load (i32.const 1064)))
+    (i64.eq (i64.load (i32.const 1040)) (i64.load (i32.const 1072)))))
+;; Sets when it was changed last, in seconds.
+(func $touch (param $in i32) (param $flags i32) (param $path i32) (param $length i32) (param $seconds i64) (result i32)
+  (call $fs-times-at (local.get $in) (local.get $flags) (local.get $path) (local.get $length)
+    (i32.const 1) (i64.const 0) (i32.const 0) (i32.const 2) (local.get $seconds) (i32.const 0) (i32.const 1024))
+  (call $outcome (i32.const 1) (i32.const 0)))
+(func $touch-open (param $file i32) (param $seconds i64) (result i32)
+  (call $fs-times (local.get $file) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 2) (local.get $seconds) (i32.const 0) (i32.const 1024))
   (call $outcome (i32.const 1) (i32.const 0)))
 ;; Says the names in a directory, as they come.
 (func $list (param $in i32) (result i32) (local $list i32)

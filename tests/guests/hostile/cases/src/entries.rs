@@ -187,7 +187,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         op::Opcode::StatFile,
-        &[("file", Field::Handle(Kind::File)), ("into", Room(40))],
+        &[("file", Field::Handle(Kind::File)), ("into", Room(64))],
         OK,
     ),
     row(
@@ -208,7 +208,7 @@ const ROWS: &[Row] = &[
         &[
             ("path", Text("/data/file")),
             ("follow", Choice(1, [2, 3])),
-            ("into", Room(40)),
+            ("into", Room(64)),
         ],
         OK,
     ),
@@ -240,6 +240,31 @@ const ROWS: &[Row] = &[
     row(
         op::Opcode::ListMounts,
         &[("first", U32(0)), ("into", Room(8192))],
+        OK,
+    ),
+    row(
+        op::Opcode::HardLink,
+        &[("from", Text("/data/file")), ("to", Text("/data/new"))],
+        OK,
+    ),
+    row(
+        op::Opcode::SymbolicLink,
+        &[("target", Text("file")), ("path", Text("/data/new"))],
+        OK,
+    ),
+    row(
+        op::Opcode::ReadLink,
+        &[("path", Text("/data/link")), ("into", Room(64))],
+        OK,
+    ),
+    row(
+        op::Opcode::SetPathTimes,
+        &[
+            ("path", Text("/data/file")),
+            ("follow", Choice(1, [2, 3])),
+            ("accessed", U64(1)),
+            ("modified", U64(2)),
+        ],
         OK,
     ),
     row(
@@ -289,6 +314,15 @@ const ROWS: &[Row] = &[
         OK,
     ),
     row(op::Opcode::Snapshot, &[], OK),
+    row(
+        op::Opcode::SetFileTimes,
+        &[
+            ("file", Field::Handle(Kind::File)),
+            ("accessed", U64(0)),
+            ("modified", U64(0)),
+        ],
+        OK,
+    ),
 ];
 
 const fn buf(offset: u64, len: u64) -> u64 {
@@ -312,7 +346,7 @@ const WIDE: [(&str, u64); 3] = [("33-bits", 1 << 32), ("sign", 1 << 63), ("max",
 /// How no file can be opened.
 const BAD_FLAGS: [(&str, u64); 8] = [
     ("none", 0),
-    ("unknown", 1 | 1 << 6),
+    ("unknown", 1 | 1 << 8),
     ("create-only", OpenFlags::CREATE as u64),
     (
         "truncate-read",
@@ -628,22 +662,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     for (index, row) in ROWS.iter().enumerate() {
         of_row(index as u64, row, visit);
     }
-    let numbers = [
-        1 << 16,
-        36,
-        37,
-        38,
-        39,
-        47,
-        48,
-        63,
-        64,
-        255,
-        256,
-        0x7FFF,
-        0x8000,
-        0xFFFF,
-    ];
+    let numbers = [1 << 16, 48, 49, 63, 64, 255, 256, 0x7FFF, 0x8000, 0xFFFF];
     // Of those that may become operations, some have.
     for opcode in numbers.into_iter().filter(|number| is_unknown(*number)) {
         let case = Case::new(
@@ -880,6 +899,28 @@ fn edges(visit: &mut dyn FnMut(Case)) {
             empty,
             Status::InvalidInput,
         ),
+        (Opcode::HardLink, 0, "empty", empty, Status::InvalidInput),
+        (
+            Opcode::SymbolicLink,
+            0,
+            "too-long",
+            buf(0, 4097),
+            Status::InvalidInput,
+        ),
+        (Opcode::SymbolicLink, 0, "empty", empty, Status::NotFound),
+        (Opcode::ReadLink, 1, "empty", empty, Status::Ok),
+        (
+            Opcode::ReadLink,
+            1,
+            "all",
+            buf(0, machine::ARENA),
+            Status::Ok,
+        ),
+        (Opcode::SetPathTimes, 2, "keep", 1 << 63, Status::Ok),
+        (Opcode::SetPathTimes, 3, "now", 1 << 63 | 1, Status::Ok),
+        (Opcode::SetPathTimes, 3, "most", most, Status::Ok),
+        (Opcode::SetPathTimes, 2, "max", u64::MAX, Status::Ok),
+        (Opcode::SetFileTimes, 1, "earliest", 1 << 63 | 2, Status::Ok),
         (Opcode::CallHost, 0, "empty", empty, Status::NotFound),
         (
             Opcode::CallHost,

@@ -12,7 +12,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::pin::pin;
 
-use wakebox_guest::fs::{self, File, OpenOptions, SeekFrom};
+use wakebox_guest::fs::{self, File, FileTime, OpenOptions, SeekFrom};
 use wakebox_guest::io::{IoBuf, Result, Status};
 use wakebox_guest::{env, println, spawn};
 
@@ -304,6 +304,42 @@ async fn resume(path: &str) -> Line {
     line!("{names}")
 }
 
+/// `touch PATH ACCESSED MODIFIED`: nanoseconds, `keep` or `now`; `ltouch` a link itself. With an `@` before
+/// the path, by an open file.
+async fn touch(verb: &str, path: &str, accessed: &str, modified: &str) -> Line {
+    let time = |text: &str| match text {
+        "keep" => FileTime::Keep,
+        "now" => FileTime::Now,
+        ns => FileTime::At(ns.parse().unwrap_or(0)),
+    };
+    let (accessed, modified) = (time(accessed), time(modified));
+    match (path.strip_prefix('@'), verb) {
+        (Some(path), _) => File::open(path).await?.set_times(accessed, modified).await,
+        (None, "touch") => fs::set_times(path, accessed, modified).await,
+        (None, _) => fs::set_symlink_times(path, accessed, modified).await,
+    }?;
+    line!("")
+}
+
+/// `synced PATH`: writes to it, waiting for the disk each time.
+async fn synced(path: &str) -> Line {
+    let options = OpenOptions::new().read(true).write(true).create(true);
+    for (all, text) in [(false, "data"), (true, "all ")] {
+        let mut file = options.synced(true, all).open(path).await?;
+        file.write_all(text.as_bytes()).await?;
+    }
+    let reading = OpenOptions::new()
+        .read(true)
+        .synced(true, true)
+        .open(path)
+        .await;
+    line!(
+        "{:?} {:?}",
+        fs::read_to_string(path).await?,
+        reading.map(|_| ()).map_err(|error| error.status())
+    )
+}
+
 async fn command(line: &str) -> Line {
     let mut words = line.splitn(4, ' ');
     let verb = words.next().unwrap_or_default();
@@ -330,6 +366,19 @@ async fn command(line: &str) -> Line {
         }
         "exists" => line!("{}", fs::try_exists(a).await?),
         "rename" => fs::rename(a, b).await.map(|()| String::new()),
+        "link" => fs::hard_link(a, b).await.map(|()| String::new()),
+        "symlink" => fs::symlink(a, b).await.map(|()| String::new()),
+        "readlink" => line!("{}", fs::read_link(a).await?),
+        "touch" | "ltouch" => touch(verb, a, b, c).await,
+        "times" => {
+            let stat = fs::symlink_metadata(a).await?;
+            line!("{:?} {:?}", stat.accessed(), stat.modified())
+        }
+        "same" => {
+            let (a, b) = (fs::metadata(a).await?, fs::metadata(b).await?);
+            line!("{} {}", a.identity() == b.identity(), a.links())
+        }
+        "synced" => synced(a).await,
         "rm" => fs::remove_file(a).await.map(|()| String::new()),
         "rmdir" => fs::remove_dir(a).await.map(|()| String::new()),
         "mkdir" => fs::create_dir(a).await.map(|()| String::new()),
