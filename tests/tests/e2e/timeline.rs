@@ -17,12 +17,12 @@ use wakebox_tests::browser::Browser;
 use wakebox_tests::{kvm_test, made_up, runtime};
 
 /// A directory with a page of these events.
-struct Page {
+pub(crate) struct Page {
     _directory: tempfile::TempDir,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
-fn page(events: &[Event]) -> Page {
+pub(crate) fn page(events: &[Event]) -> Page {
     page_of(events, timeline::EVENTS)
 }
 

@@ -747,13 +747,23 @@
       return labels;
     }
 
+    /** As much of a text as has room, and a sign that there is more. */
+    fitted(text, width) {
+      if (this.pen.measureText(text).width <= width) return text;
+      // No letter is narrower than three pixels.
+      let long = Math.min(text.length, Math.ceil(width / 3));
+      while (long > 1 && this.pen.measureText(`${text.slice(0, long)}\u2026`).width > width) long -= 1;
+      return `${text.slice(0, long)}\u2026`;
+    }
+
     /** A line of the axis, with what it says; returns that. */
     drawTick(x, label) {
       const { pen } = this;
       pen.globalAlpha = 0.25;
       pen.fillRect(x, AXIS - 4, 1, this.height);
       pen.globalAlpha = 1;
-      pen.fillText(label, x + 3, 10);
+      // A label that does not fit is none: half of one is another time.
+      if (x + 3 + pen.measureText(label).width <= this.width) pen.fillText(label, x + 3, 10);
       return label;
     }
 
@@ -838,7 +848,7 @@
         pen.rect(0, 0, this.gutter - 6, this.height);
         pen.clip();
         pen.fillStyle = colour;
-        pen.fillText(text, 8, y);
+        pen.fillText(this.fitted(text, this.gutter - 14), 8, y);
         pen.restore();
       };
       label("host: operations", ops.top + ops.height / 2);
