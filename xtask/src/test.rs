@@ -170,7 +170,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 // tests of its own: as such each dependency would be checked once more, to be unwound.
                 with(
                     guests::cargo("clippy"),
-                    "--workspace --exclude wakebox-spread -- --deny warnings",
+                    "--workspace --exclude wakebox-spread --exclude wakebox-engines -- --deny warnings",
                 ),
                 with(
                     guests::cargo("clippy"),
