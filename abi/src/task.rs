@@ -42,12 +42,50 @@ pub struct Entry {
     /// Its number, from 1 on, in the order in which tasks are made.
     pub number: u32,
     /// What it waits for: bits 0 to 7 are a [`State`]; bit 8 says that the name is that of the future's
-    /// type; bits 16 to 31 are how many things more it waits for.
+    /// type; bit 9 that a word follows the entry, since when it waits; bits 16 to 31 are how many things more it
+    /// waits for.
     pub state: u32,
+}
+
+/// Who holds a lock for which a task waits: [`State::Lock`] has its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Holder {
+    /// Address of the name of the source file in which the lock was taken, in UTF-8.
+    pub file: u64,
+    /// When it was taken, in nanoseconds on the guest's clock.
+    pub since: u64,
+    /// Length of the file's name in bytes.
+    pub file_len: u32,
+    /// Where in the file.
+    pub line: u32,
+    /// Where in the line.
+    pub column: u32,
+    /// The number of the task that has taken it; zero if nobody holds it, or no task.
+    pub task: u32,
+}
+
+impl Holder {
+    /// The holder in these words of 64 bits, as they lie in memory.
+    #[must_use]
+    pub const fn from_words([file, since, place, rest]: [u64; 4]) -> Self {
+        Self {
+            file,
+            since,
+            file_len: place as u32,
+            line: (place >> 32) as u32,
+            column: rest as u32,
+            task: (rest >> 32) as u32,
+        }
+    }
 }
 
 /// Says that a task has no name but that of its type.
 pub const TYPE_NAME: u32 = 1 << 8;
+
+/// Says that behind the entry there is a word with the time of the guest's clock at which the task was last polled:
+/// that of the last look at the clock before.
+pub const SINCE: u32 = 1 << 9;
 
 /// Where in [`Entry::state`] it stands how many things more a task waits for.
 pub const MORE_SHIFT: u32 = 16;
@@ -71,6 +109,8 @@ pub enum State {
     Slot = 5,
     /// To be restored from a template.
     Restored = 6,
+    /// For a lock of the guest's library: `detail` is the address of a [`Holder`].
+    Lock = 7,
 }
 
 impl State {
@@ -85,6 +125,7 @@ impl State {
             4 => Self::Task,
             5 => Self::Slot,
             6 => Self::Restored,
+            7 => Self::Lock,
             _ => return None,
         })
     }
@@ -118,6 +159,8 @@ impl Entry {
         (State::from_code(self.state as u8), self.state >> MORE_SHIFT)
     }
 }
+
+const _: () = assert!(size_of::<Holder>() == 32, "a holder has no gaps");
 
 const _: () = assert!(
     Entry::SIZE == 56 && core::mem::offset_of!(Entry, state) == 52,
@@ -176,6 +219,17 @@ mod tests {
         let words = unsafe { core::mem::transmute::<Entry, [u64; Entry::SIZE / 8]>(entry) };
         assert_eq!(Entry::from_words(words), entry);
         assert_eq!(entry.waits(), (Some(State::Timer), 3));
+        let holder = Holder {
+            file: 1,
+            since: 2,
+            file_len: 3,
+            line: 4,
+            column: 5,
+            task: 6,
+        };
+        // SAFETY: as above.
+        let words = unsafe { core::mem::transmute::<Holder, [u64; 4]>(holder) };
+        assert_eq!(Holder::from_words(words), holder);
         for code in 0..=u8::MAX {
             if let Some(state) = State::from_code(code) {
                 assert_eq!(state as u8, code);

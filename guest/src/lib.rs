@@ -25,6 +25,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`task`] | [`spawn`], join handles, [`yield_now`](task::yield_now), [`block_on`](task::block_on) |
+//! | [`sync`] | a lock that tells who holds it |
 //! | [`time`] | [`sleep`](time::sleep), [`timeout`](time::timeout), [`interval`](time::interval), clocks |
 //! | [`io`] | buffers, errors, standard input; [`println!`] and its kin |
 //! | [`net`] | TCP, UDP, Unix sockets, names |
@@ -99,6 +100,7 @@ extern crate alloc;
 #[cfg(feature = "embassy-time")]
 mod alarms;
 mod buf;
+mod c_library;
 mod c_symbols;
 mod console;
 mod elsewhere;
@@ -153,6 +155,7 @@ pub mod process;
 #[cfg(any(feature = "processors", test))]
 pub mod processor;
 pub mod random;
+pub mod sync;
 pub mod task;
 pub mod time;
 
@@ -170,6 +173,7 @@ pub use wakebox_guest_macros::main;
 /// What the macros need. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::c_library::{allocate, allocate_zeroed, reallocate, release, stack_is_smashed};
     pub use crate::console::print;
     #[cfg(feature = "critical-section")]
     pub use crate::entry::SingleCore;

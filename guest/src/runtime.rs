@@ -41,6 +41,7 @@ use crate::restore::Restores;
 use crate::several::SharedCell;
 use crate::several::{self, Here, Latest, Shared, Whereabouts, share};
 use crate::timers::Timers;
+use crate::told;
 use crate::trace::{self, Reason};
 use crate::wait_queue::Key;
 
@@ -102,6 +103,9 @@ struct Armed {
 
 /// Most Deadline operations in flight: the one that counts, and one that it replaces.
 const MAX_DEADLINES: u32 = 2;
+
+/// How many turns go by between two looks at the clock, if nobody asks for the time: a look takes as long as two polls.
+const TURNS_A_LOOK: u64 = 64;
 
 impl Runtime {
     /// A runtime for what the boot page says; `first` is that of the first processor, if it is another.
@@ -199,6 +203,15 @@ impl Runtime {
             self.process_completions();
             // Urgent tasks that are ready now have their turn.
             drop(masked);
+            if self
+                .executor
+                .counts()
+                .turns
+                .get()
+                .is_multiple_of(TURNS_A_LOOK)
+            {
+                self.now_ns();
+            }
             self.executor.turn();
             self.turn_of_shared();
             // From the last look for what is ready to the sleep nothing may come.
@@ -215,6 +228,8 @@ impl Runtime {
                 self.ring_if_unseen();
             } else {
                 self.sleep();
+                // How late it is for the tasks that are polled now.
+                self.now_ns();
                 self.is_back();
                 // Before `process_completions`: who is restored knows it before anything else.
                 self.restores.look(self.instance);
@@ -256,6 +271,14 @@ impl Runtime {
         match self.here.polled() {
             Some((told, _)) => told.wait(what, detail),
             None => self.executor().waits_for(what, detail),
+        }
+    }
+
+    /// The number of the task that is being polled; zero if none is.
+    pub(crate) fn current_number(&'static self) -> u32 {
+        match self.here.polled() {
+            Some((told, _)) => told.number(),
+            None => self.executor().current_number(),
         }
     }
 
@@ -398,7 +421,9 @@ impl Runtime {
     pub(crate) fn now_ns(&self) -> u64 {
         let moment = self.clock.read();
         self.advance_to(moment.monotonic_ns + self.since(&moment));
-        self.latest.get()
+        let now = self.latest.get();
+        told::clock_shows(now);
+        now
     }
 
     /// Nanoseconds since 1970 on the host's wall clock.

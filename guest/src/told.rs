@@ -7,8 +7,9 @@
 use core::cell::Cell;
 use core::panic::Location;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use wakebox_abi::task::{Entry, List, MORE_SHIFT, State, TYPE_NAME};
+use wakebox_abi::task::{Entry, List, MORE_SHIFT, SINCE, State, TYPE_NAME};
 
 /// What a task tells: an [`Entry`], and what the list needs besides. It is the first field of whatever is in a list.
 #[repr(C)]
@@ -26,6 +27,8 @@ pub(crate) struct Told {
     column: u32,
     number: u32,
     state: Cell<u32>,
+    /// When it was last polled, as far as the guest knew how late it was: [`SINCE`].
+    since: Cell<u64>,
     // The host does not read what follows.
     older: Cell<Option<NonNull<Self>>>,
 }
@@ -33,7 +36,7 @@ pub(crate) struct Told {
 const _: () = {
     use core::mem::offset_of;
     assert!(
-        offset_of!(Told, older) == Entry::SIZE
+        offset_of!(Told, since) == Entry::SIZE
             && offset_of!(Told, newer) == offset_of!(Entry, next)
             && offset_of!(Told, name) == offset_of!(Entry, name)
             && offset_of!(Told, file) == offset_of!(Entry, file)
@@ -54,6 +57,19 @@ const _: () = {
     );
 };
 
+/// Bits of [`Told::state`] that never change.
+const FIXED: u32 = TYPE_NAME | SINCE;
+
+/// The time of the guest's clock when somebody last looked at it. Whoever polls writes it down with the task: a look
+/// at the clock for each poll would take as long as the poll.
+static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
+
+/// Somebody has looked at the clock.
+#[inline(always)]
+pub(crate) fn clock_shows(ns: u64) {
+    LAST_LOOK.store(ns, Ordering::Relaxed);
+}
+
 impl Told {
     /// Of a task that is made there, by a task or, without a place, by the runtime.
     #[inline(always)]
@@ -64,8 +80,8 @@ impl Told {
         place: Option<&'static Location<'static>>,
     ) -> Self {
         let (name, state) = match name {
-            Some(name) => (name, 0),
-            None => (type_name, TYPE_NAME),
+            Some(name) => (name, SINCE),
+            None => (type_name, SINCE | TYPE_NAME),
         };
         let (file, line, column) = match place {
             Some(place) => (place.file(), place.line(), place.column()),
@@ -82,6 +98,7 @@ impl Told {
             column,
             number,
             state: Cell::new(state),
+            since: Cell::new(LAST_LOOK.load(Ordering::Relaxed)),
             older: Cell::new(None),
         }
     }
@@ -109,7 +126,7 @@ impl Told {
     pub(crate) fn wait(&self, what: State, detail: u64) {
         let state = self.state.get();
         if state as u8 == State::Polled as u8 {
-            self.state.set(state & TYPE_NAME | what as u32);
+            self.state.set(state & FIXED | what as u32);
             self.detail.set(detail);
         } else {
             let most = u32::MAX << MORE_SHIFT;
@@ -121,15 +138,16 @@ impl Told {
     #[inline(always)]
     pub(crate) fn poll_begins(&self) {
         let state = self.state.get();
-        self.state.set(state & TYPE_NAME | State::Polled as u32);
+        self.state.set(state & FIXED | State::Polled as u32);
     }
 
     #[inline(always)]
     pub(crate) fn poll_ends(&self) {
         let state = self.state.get();
         if state as u8 == State::Polled as u8 {
-            self.state.set(state & TYPE_NAME);
+            self.state.set(state & FIXED);
         }
+        self.since.set(LAST_LOOK.load(Ordering::Relaxed));
     }
 }
 

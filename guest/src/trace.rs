@@ -52,6 +52,12 @@ pub(crate) fn waits_for_timer(at_ns: u64, number: impl FnOnce() -> u64) {
     teller::waits_for(move || Reason::Timer(number()));
 }
 
+/// The same of a lock, of which the trace has no number; `holder` is the address of who holds it.
+pub(crate) fn waits_for_lock(holder: usize) {
+    note(State::Lock, holder as u64);
+    teller::waits_for(|| Reason::Unknown);
+}
+
 #[inline(always)]
 fn note(state: State, detail: u64) {
     if let Some(runtime) = try_runtime() {

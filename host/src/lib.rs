@@ -146,6 +146,8 @@ pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;
+#[cfg(feature = "gdb")]
+pub use debug::gdb::{Gdb, GdbListener};
 pub use error::{Error, LoadError, LostOutput, Result, TemplateFileError};
 pub use limits::{InvalidLimit, LimitKind, Limits};
 pub use loader::{Image, Segment};
@@ -165,7 +167,7 @@ pub type KillHandle = Handle;
 
 pub use stats::{Exits, GuestCounts, Stats};
 pub use stdio::{Captured, Input, Output};
-pub use tasks::{Task, Waits};
+pub use tasks::{LockHolder, Task, Waits};
 pub use template::Template;
 pub use text::printable_line;
 pub use wakebox_abi::ring::Ring;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use wakebox_abi::entry::Token;
-use wakebox_abi::task::{Entry, LISTS_MAX, State, TYPE_NAME, short_name};
+use wakebox_abi::task::{Entry, Holder, LISTS_MAX, SINCE, State, TYPE_NAME, short_name};
 use wakebox_trace::units;
 use wakebox_vmm::memory::View;
 
@@ -35,6 +35,10 @@ pub struct Task {
     pub waits: Waits,
     /// How many things more it waits for.
     pub more: u32,
+    /// How long ago it was last polled, or made. It may be too long by what the guest has computed without a look at
+    /// the clock; a guest looks whenever it wakes up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Duration>,
 }
 
 /// What a task waits for.
@@ -70,6 +74,27 @@ pub enum Waits {
     Slot,
     /// That the sandbox is restored from a template.
     Restored,
+    /// A lock of the guest's library.
+    Lock {
+        /// Who holds it; `None` if nobody does any more, or no task.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        holder: Option<LockHolder>,
+    },
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// The number of the task.
+    pub task: u32,
+    /// Its name, if it is among the tasks that are told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it has taken the lock, as in `src/main.rs:20:9`.
+    pub location: String,
+    /// How long ago.
+    pub since: Duration,
 }
 
 impl fmt::Display for Task {
@@ -79,9 +104,16 @@ impl fmt::Display for Task {
             write!(f, ", spawned at {location}")?;
         }
         write!(f, ") {}", self.waits)?;
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, ", or for {more} more"),
+        if self.more > 0 {
+            write!(f, ", or for {} more", self.more)?;
+        }
+        let told = matches!(
+            self.waits,
+            Waits::Polled | Waits::Done | Waits::Operation { .. }
+        );
+        match self.since {
+            Some(since) if !told => write!(f, ", since {}", units::duration(since)),
+            _ => Ok(()),
         }
     }
 }
@@ -102,7 +134,26 @@ impl fmt::Display for Waits {
             Self::Task { number } => write!(f, "waits for the end of task {number}"),
             Self::Slot => f.write_str("waits for room for an operation (--in-flight)"),
             Self::Restored => f.write_str("waits to be restored from a template"),
+            Self::Lock { holder: None } => f.write_str("waits for a lock that nobody holds"),
+            Self::Lock {
+                holder: Some(holder),
+            } => write!(f, "waits for a lock that {holder}"),
         }
+    }
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "`{name}` ({})", self.task)?,
+            None => write!(f, "task {}", self.task)?,
+        }
+        write!(
+            f,
+            " has held since {}, taken at {}",
+            units::duration(self.since),
+            self.location
+        )
     }
 }
 
@@ -136,6 +187,23 @@ pub(crate) fn read(
 pub(crate) fn oldest(mut tasks: Vec<Task>) -> Vec<Task> {
     tasks.sort_by_key(|task| task.number);
     tasks.truncate(MOST);
+    // In their order, so that a holder is found soon.
+    for at in 0..tasks.len() {
+        let Waits::Lock {
+            holder: Some(holder),
+        } = &tasks[at].waits
+        else {
+            continue;
+        };
+        let found = tasks.binary_search_by_key(&holder.task, |task| task.number);
+        let found = found.ok().map(|found| tasks[found].name.clone());
+        if let Waits::Lock {
+            holder: Some(holder),
+        } = &mut tasks[at].waits
+        {
+            holder.name = found;
+        }
+    }
     tasks
 }
 
@@ -167,21 +235,47 @@ fn read_list(
             },
             Some(State::Slot) => Waits::Slot,
             Some(State::Restored) => Waits::Restored,
+            Some(State::Lock) => Waits::Lock {
+                holder: holder(view, entry.detail, now_ns),
+            },
             Some(State::Other) | None => Waits::Other,
         };
-        let file = text(view, entry.file, entry.file_len);
+        let follows = next.wrapping_add(Entry::SIZE as u64);
+        let since = (entry.state & SINCE != 0).then(|| words(view, follows));
         tasks.push(Task {
             number: entry.number,
             name: name(view, &entry),
-            location: (!file.is_empty()).then(|| {
-                let place = format!("{file}:{}:{}", entry.line, entry.column);
-                Quoted(place).to_string()
-            }),
+            location: (entry.file_len > 0)
+                .then(|| place(view, (entry.file, entry.file_len), entry.line, entry.column)),
             waits,
             more,
+            since: since.flatten().map(|[at]| ago(at, now_ns)),
         });
         next = entry.next;
     }
+}
+
+/// How long ago something was, on the guest's clock.
+fn ago(at_ns: u64, now_ns: u64) -> Duration {
+    Duration::from_nanos(now_ns.saturating_sub(at_ns))
+}
+
+/// A place in a source file.
+fn place(view: &View, (file, len): (u64, u32), line: u32, column: u32) -> String {
+    let file = text(view, file, len);
+    Quoted(format!("{file}:{line}:{column}")).to_string()
+}
+
+/// Who holds the lock whose holder is at an address.
+fn holder(view: &View, address: u64, now_ns: u64) -> Option<LockHolder> {
+    let holder = Holder::from_words(words(view, address)?);
+    let file = (holder.file, holder.file_len);
+    (holder.task != 0).then(|| LockHolder {
+        task: holder.task,
+        name: None,
+        location: place(view, file, holder.line, holder.column),
+        since: ago(holder.since, now_ns),
+    })
 }
 
 fn name(view: &View, entry: &Entry) -> String {
@@ -223,6 +317,7 @@ mod tests {
             location: Some("src/main.rs:20:9".into()),
             waits,
             more,
+            since: Some(Duration::from_millis(2500)),
         };
         let operation = Waits::Operation {
             what: "ReadStream #65 on 127.0.0.1:80".into(),
@@ -236,8 +331,21 @@ mod tests {
         assert!(
             task(Waits::Other, 2)
                 .to_string()
-                .ends_with(", or for 2 more")
+                .ends_with(" a waker, or for 2 more, since 2.50 s")
         );
+        let holder = LockHolder {
+            task: 4,
+            name: Some("other".into()),
+            location: "src/main.rs:7:3".into(),
+            since: Duration::from_secs(3),
+        };
+        let lock = Waits::Lock {
+            holder: Some(holder),
+        };
+        assert!(task(lock, 0).to_string().ends_with(
+            ") waits for a lock that `other` (4) has held since 3.00 s, taken at src/main.rs:7:3, \
+             since 2.50 s"
+        ));
         let json = serde_json::to_value(task(Waits::Task { number: 7 }, 0)).unwrap();
         assert_eq!(json["waits"]["for"], "task");
         assert_eq!(json["waits"]["number"], 7);

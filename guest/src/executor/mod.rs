@@ -222,6 +222,11 @@ impl Executor {
         self.tasks.iter().map(task)
     }
 
+    /// The number of the task that is being polled; zero if none is.
+    pub(crate) fn current_number(&self) -> u32 {
+        self.current.get().map_or(0, TaskRef::number)
+    }
+
     /// Notes what the task that is being polled will wait for.
     #[inline(always)]
     pub(crate) fn waits_for(&self, what: State, detail: u64) {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use wakebox_abi::layout;
 use wakebox_abi::memory::Word;
-use wakebox_abi::task::{LISTS_MAX, MORE_SHIFT, TYPE_NAME};
+use wakebox_abi::task::{Entry, LISTS_MAX, MORE_SHIFT, SINCE, TYPE_NAME};
 
 use super::say;
 
@@ -26,6 +26,8 @@ fn script() -> String {
         ("@MORE_TASKS@", Word::MoreTasks.offset() as u64),
         ("@LISTS@", LISTS_MAX as u64),
         ("@TYPE_NAME@", TYPE_NAME.into()),
+        ("@SINCE@", SINCE.into()),
+        ("@ENTRY@", Entry::SIZE as u64),
         ("@MORE_SHIFT@", MORE_SHIFT.into()),
     ];
     numbers

@@ -4,7 +4,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::guest::GuestArgs;
 use super::lint::describe;
@@ -17,7 +17,7 @@ use super::style::Style;
 use super::tasks;
 use super::template::KeyOf;
 use wakebox::trace::lint::{Lint, Thresholds};
-use wakebox::{Builder, Error, Input, Outcome, Output, Sandbox, trace};
+use wakebox::{Builder, Error, Gdb, GdbListener, Input, Outcome, Output, Sandbox, trace};
 
 /// Exit status of the command when the guest did not run at all is 1; otherwise:
 const STATUSES: &str = "\
@@ -31,6 +31,18 @@ something that it wrote, or the trace, did not arrive where it was to go.";
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) sandbox: SandboxArgs,
+
+    /// Wait for gdb at 127.0.0.1:PORT, any that is free if none is named, and let it have the guest before its first
+    /// instruction: `gdb GUEST -ex 'target remote 127.0.0.1:PORT'`
+    #[arg(
+        long,
+        help_heading = SHOWN,
+        value_name = "PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0"
+    )]
+    gdb: Option<u16>,
 
     /// Arguments of the guest: the first one that is no option, and all behind it or behind `--`
     #[arg(
@@ -210,7 +222,29 @@ impl SandboxArgs {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode> {
-    run_with(args.sandbox, args.args)
+    let Some(port) = args.gdb else {
+        return run_with(args.sandbox, args.args);
+    };
+    let mut sandbox = args.sandbox;
+    sandbox.settle()?;
+    let gdb = wait_for_gdb(port, sandbox.guest())?;
+    run_debugged(sandbox, args.args, Some(gdb))
+}
+
+/// Says where gdb is waited for, and waits. To be called before signals are caught: Ctrl-C ends it.
+///
+/// # Errors
+///
+/// The port cannot be had.
+fn wait_for_gdb(port: u16, guest: &Path) -> Result<Gdb> {
+    let at = || format!("cannot wait for gdb at port {port} of 127.0.0.1");
+    let listener = GdbListener::bind(port).with_context(at)?;
+    let address = listener.address().with_context(at)?;
+    note!(
+        "waiting for gdb: gdb {} -ex 'target remote {address}'",
+        guest.display()
+    );
+    listener.accept().with_context(at)
 }
 
 /// Runs a guest with arguments to its end.
@@ -220,11 +254,19 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 /// It cannot be run.
 pub(super) fn run_with(mut sandbox: SandboxArgs, args: Vec<String>) -> Result<ExitCode> {
     sandbox.settle()?;
+    run_debugged(sandbox, args, None)
+}
+
+/// The same of a guest that is settled, with gdb attached if there is one.
+fn run_debugged(sandbox: SandboxArgs, args: Vec<String>, gdb: Option<Gdb>) -> Result<ExitCode> {
     let mut wishes = sandbox.wishes(Stdout::Free)?;
-    let builder = sandbox
+    let mut builder = sandbox
         .into_jailed_builder(&mut wishes)?
         .args(args)
         .stdin(Input::Inherit);
+    if let Some(gdb) = gdb {
+        builder = builder.gdb(gdb);
+    }
     let (sandbox, outcome, ()) = run_told(builder, std::future::pending(), |sandbox| {
         tasks::tell_if_it_serves(sandbox);
         std::future::ready(())

@@ -11,5 +11,7 @@
 pub(crate) mod backtrace;
 pub(crate) mod dump;
 pub(crate) mod dwarf;
+#[cfg(feature = "gdb")]
+pub(crate) mod gdb;
 pub(crate) mod symbols;
 pub(crate) mod unwind;

@@ -125,6 +125,8 @@ pub struct Builder {
     pub(super) arena: Option<u64>,
     pub(super) stack: Option<u64>,
     pub(super) processors: Option<u32>,
+    #[cfg(feature = "gdb")]
+    pub(super) gdb: Option<crate::Gdb>,
     pub(super) quantum: Duration,
     pub(super) mode: Option<Mode>,
     pub(super) io: Io,
@@ -150,6 +152,8 @@ impl Default for Builder {
             arena: None,
             stack: None,
             processors: None,
+            #[cfg(feature = "gdb")]
+            gdb: None,
             quantum: QUANTUM,
             mode: None,
             io: Io::default(),
@@ -487,6 +491,19 @@ impl Builder {
     #[must_use]
     pub fn own_machine(self) -> Self {
         self.machines(Machines::new(0))
+    }
+
+    /// Has gdb, which has connected ([`GdbListener`](crate::GdbListener)), look at the guest: before its first
+    /// instruction, at breakpoints, step by step, at a fault or a panic before the sandbox ends, and when somebody
+    /// presses Ctrl-C in gdb. The guest stands still meanwhile; what the host does for it goes on, and so does the
+    /// time of a limit on it. It gets [a machine of its own](Self::own_machine).
+    ///
+    /// gdb can read and change all that the guest has. If it hangs up, the guest goes on.
+    #[cfg(feature = "gdb")]
+    #[must_use]
+    pub fn gdb(mut self, gdb: crate::Gdb) -> Self {
+        self.gdb = Some(gdb);
+        self.own_machine()
     }
 
     /// Makes the machine and loads the guest. No instruction of it has run yet.

@@ -82,6 +82,11 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         None => {
             let room = instance.room();
             let processors = processors(&limits, builder.processors, image.processors())?;
+            #[cfg(feature = "gdb")]
+            if builder.gdb.is_some() && processors > 1 {
+                let why = "gdb attaches to guests with one processor: Builder::processors(1)";
+                return Err(Error::Setting(why.into()));
+            }
             let sizes = Sizes {
                 instance: room,
                 trace_records,
@@ -195,6 +200,10 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         stdin: host.stdin,
         lost: Vec::new(),
         tasks: Vec::new(),
+        #[cfg(feature = "gdb")]
+        gdb: builder.gdb,
+        #[cfg(feature = "gdb")]
+        debugger: None,
     })
 }
 

@@ -11,6 +11,8 @@
 mod builder;
 mod cpu_time;
 mod create;
+#[cfg(feature = "gdb")]
+mod debugger;
 mod detach;
 mod handle;
 mod instance;
@@ -112,6 +114,11 @@ pub struct Sandbox {
     lost: Vec<LostOutput>,
     /// What its tasks waited for when it was stopped.
     tasks: Vec<Task>,
+    /// Who has connected to look at it, until it begins.
+    #[cfg(feature = "gdb")]
+    gdb: Option<crate::Gdb>,
+    #[cfg(feature = "gdb")]
+    debugger: Option<debugger::Debugger>,
     // Dropped last: nobody else here has its memory then, and it can be made ready for the next guest.
     machine: Lent,
 }

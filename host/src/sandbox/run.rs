@@ -96,6 +96,8 @@ impl Sandbox {
         let mut result = run.sandbox.account_for_output(result);
         if let Ok(outcome) = &result {
             run.sandbox.keep_tasks(outcome);
+            #[cfg(feature = "gdb")]
+            run.sandbox.tell_debugger(outcome).await;
         }
         run.sandbox.call_queue.end(GuestEnd::of(&result));
         run.sandbox.close_in_pieces().await;
@@ -245,7 +247,11 @@ impl Sandbox {
         {
             return Ok(Outcome::Violation(violation));
         }
+        #[cfg(feature = "gdb")]
+        self.attach_debugger().await?;
         loop {
+            #[cfg(feature = "gdb")]
+            self.listen_to_debugger().await?;
             if let Some(why) = self.live.stop.why() {
                 return self.stopped(why).await;
             }
@@ -260,6 +266,10 @@ impl Sandbox {
                 Err(limit) => return Ok(self.limited(limit).await),
             };
             let exit = self.enter(most)?;
+            #[cfg(feature = "gdb")]
+            let Some(exit) = self.debugged(exit).await? else {
+                continue;
+            };
             if let Break(outcome) = self.see_to(exit).await? {
                 return Ok(outcome);
             }

@@ -21,6 +21,9 @@ pub(super) enum Parked {
     Unfinished,
     /// Somebody wants a template, which can be taken now.
     Wanted,
+    /// gdb has said something.
+    #[cfg(feature = "gdb")]
+    Debugged,
     Stopped(Why),
     Broken(Violation),
     /// The host could not do its part.
@@ -102,6 +105,12 @@ impl Sandbox {
             match parked {
                 Parked::Unfinished => self.let_others_run(DRIVER_QUANTUM).await,
                 Parked::Wanted => self.answer_snapshots(left).await,
+                // It may wake up in vain, and gdb may have it go on elsewhere.
+                #[cfg(feature = "gdb")]
+                Parked::Debugged => match self.listen_to_debugger().await {
+                    Ok(()) => break Parked::Completion,
+                    Err(error) => break Parked::Failed(error),
+                },
                 parked => break parked,
             }
         };
@@ -184,6 +193,9 @@ impl Sandbox {
             if self.live.asked.any_else_wake(context) {
                 self.tell_tasks();
             }
+            #[cfg(feature = "gdb")]
+            return self.poll_debugger(context).map(|()| Parked::Debugged);
+            #[cfg(not(feature = "gdb"))]
             Poll::Pending
         }
     }

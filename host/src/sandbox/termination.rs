@@ -207,6 +207,8 @@ impl Sandbox {
             | Parked::Unfinished
             | Parked::Wanted
             | Parked::Stopped(_) => Outcome::Deadlock,
+            #[cfg(feature = "gdb")]
+            Parked::Debugged => Outcome::Deadlock,
             Parked::Failed(error) => return Err(error),
         })
     }

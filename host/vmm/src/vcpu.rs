@@ -1,5 +1,6 @@
 //! One virtual processor: made ready to start in ring 3, entered, left.
 
+mod debugged;
 mod state;
 
 use std::ptr::NonNull;
@@ -226,7 +227,7 @@ impl Vcpu {
     /// # Errors
     ///
     /// [`Error::KvmStopped`] if there is always more of it; what KVM could not do.
-    fn complete(&mut self) -> Result<()> {
+    pub fn complete(&mut self) -> Result<()> {
         let completing = "complete what the guest was about to do";
         let vcpu = &mut self.vcpu;
         let mut last = None;

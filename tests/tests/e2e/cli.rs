@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use wakebox_tests::elf::{Elf, code};
-use wakebox_tests::{guest, kvm_test, root};
+use wakebox_tests::{guest, kvm_test};
 
 fn wakebox() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wakebox-cli"));
@@ -310,8 +310,9 @@ fn the_doctor_names_each_program_that_tests_and_people_want_as_here_or_as_missin
             line.starts_with(start) && words.into_iter().any(|word| word == name)
         })
     };
-    let listed = std::fs::read_to_string(root().join(".ci/packages")).unwrap();
-    let listed = listed.lines().filter(|line| !line.starts_with('#'));
+    let listed = include_str!("../../../.ci/packages")
+        .lines()
+        .filter(|line| !line.starts_with('#'));
     let listed = listed.filter_map(|line| line.split_whitespace().next());
     for name in listed.chain([
         "cargo",

@@ -16,7 +16,7 @@ fn builds(name: &str) -> [PathBuf; 2] {
 
 /// The line of a probe's source with this mark.
 #[track_caller]
-fn marked(probe: &str, mark: &str) -> u32 {
+pub(crate) fn marked(probe: &str, mark: &str) -> u32 {
     let path = root().join(format!("tests/guests/probes/src/bin/{probe}.rs"));
     let source = std::fs::read_to_string(path).expect("the probe's source");
     let comment = format!("// MARK {mark}");
@@ -499,7 +499,7 @@ fn gdb_lists_the_tasks_of_a_guest_and_what_each_waits_for() {
     let commands = [&*source, "wakebox tasks"];
     let said = debugged(&guest("waits"), &[], &["locks"], &commands);
     for expected in [
-        "`main` (1) waits for the end of task 2\n",
+        "`main` (1) waits for the end of task 2, polled last at ",
         "`first` (2, spawned at ",
         "`second` (3, spawned at ",
     ] {

@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use wakebox::{Builder, Outcome, Policy, Sandbox, Task, Waits, WakeMode};
+use wakebox::{Builder, LockHolder, Outcome, Policy, Sandbox, Task, Waits, WakeMode};
 use wakebox_tests::{ends, guest, guest_debug, kvm_test, root, run, runtime};
 
 /// The line of a guest's source with such a comment, as a task's location has it.
@@ -41,11 +42,51 @@ fn a_deadlock_on_two_locks_names_both_tasks(mode: WakeMode) {
             assert_eq!(task.waits, Waits::Other, "{task}");
             let location = task.location.as_deref().unwrap_or_default();
             assert!(location.contains(&mark(name)), "{task}");
+            // As long as the guest was not stuck, because somebody slept.
+            assert!(task.since >= Some(LATER), "{task}");
         }
         let number = named(tasks, "first").number;
         let main = named(tasks, "main");
         assert_eq!(main.waits, Waits::Task { number });
         assert_eq!(main.location, None);
+    }
+}
+
+/// Of the guest.
+const LATER: Duration = Duration::from_millis(30);
+
+#[kvm_test(modes)]
+fn a_deadlock_on_two_mutexes_says_who_holds_what_since_when(mode: WakeMode) {
+    for file in [guest("waits"), guest_debug("waits")] {
+        let builder = probe(&["mutexes"]).guest(file).wake(mode);
+        let mut sandbox = builder.build().unwrap();
+        let outcome = runtime().block_on(ends(&mut sandbox));
+        assert_eq!(outcome, Outcome::Deadlock);
+        let tasks = sandbox.tasks();
+        for (waiter, other, has) in [("first", "second", "has b"), ("second", "first", "has a")] {
+            let task = named(tasks, waiter);
+            let Waits::Lock {
+                holder:
+                    Some(LockHolder {
+                        task: number,
+                        name,
+                        location,
+                        since,
+                        ..
+                    }),
+            } = &task.waits
+            else {
+                panic!("{task}");
+            };
+            assert_eq!(*number, named(tasks, other).number);
+            assert_eq!(name.as_deref(), Some(other));
+            assert!(location.contains(&mark(has)), "{task}");
+            assert!(*since >= LATER && task.since >= Some(LATER), "{task}");
+            assert!(
+                task.to_string()
+                    .contains(&format!("`{other}` ({number}) has held since"))
+            );
+        }
     }
 }
 
@@ -147,7 +188,7 @@ fn command(address: &str, options: &[&str]) -> (Child, impl Iterator<Item = Stri
     (child, stderr.lines().map(|line| line.expect("text")))
 }
 
-fn send(child: &Child, signal: libc::c_int) {
+pub(crate) fn send(child: &Child, signal: libc::c_int) {
     let id = libc::pid_t::try_from(child.id()).expect("a process number");
     // SAFETY: it takes numbers, and the child was not waited for.
     assert_eq!(unsafe { libc::kill(id, signal) }, 0);

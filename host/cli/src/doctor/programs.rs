@@ -30,7 +30,7 @@ pub(super) const PURPOSES: [Purpose; 5] = [
         ],
     },
     Purpose {
-        to: "debug them",
+        to: "debug them (`run --gdb`, crash dumps)",
         programs: &[
             program("gdb", "apt-get install gdb"),
             program("objcopy", "apt-get install binutils"),
@@ -55,6 +55,7 @@ pub(super) const PURPOSES: [Purpose; 5] = [
             program("chromium", "apt-get install chromium"),
             program("chromedriver", "apt-get install chromium-driver"),
             program("curl", "apt-get install curl"),
+            program("mosquitto", "apt-get install mosquitto"),
             program("nginx", "apt-get install nginx-light"),
             program("redis-cli", "apt-get install redis-tools"),
             program("redis-server", "apt-get install redis-server"),

@@ -17,6 +17,8 @@ TASKS = @TASKS@
 MORE_TASKS = @MORE_TASKS@
 LISTS = @LISTS@
 TYPE_NAME = @TYPE_NAME@
+SINCE = @SINCE@
+ENTRY = @ENTRY@
 MORE_SHIFT = @MORE_SHIFT@
 MOST = 256
 NAME = 256
@@ -53,6 +55,15 @@ def short(name):
     return name + ("::{async}" if closures > 1 else "")
 
 
+def holder(found):
+    """Who holds a lock."""
+    if found is None or found[3] >> 32 == 0:
+        return " that nobody holds"
+    file, since, place, rest = found
+    at = "%s:%d:%d" % (text(file, place & 0xFFFFFFFF), place >> 32, rest & 0xFFFFFFFF)
+    return " that task %d holds, taken at %s at %.3f s" % (rest >> 32, at, since / 1e9)
+
+
 def waits(state, detail):
     if state == 1:
         return "is being polled"
@@ -66,13 +77,16 @@ def waits(state, detail):
         return "waits for room for an operation"
     if state == 6:
         return "waits to be restored from a template"
+    if state == 7:
+        return "waits for a lock" + holder(words(detail, 4))
     return "waits for another task: a lock, a channel, a waker"
 
 
 def listed(oldest, tasks):
     """Adds the tasks of a list, which may say that they stand in a circle."""
     for _ in range(MOST):
-        entry = words(oldest, 7) if oldest else None
+        at = oldest
+        entry = words(at, 7) if at else None
         if entry is None:
             return
         oldest, name, file, detail, lengths, place, rest = entry
@@ -83,8 +97,11 @@ def listed(oldest, tasks):
         spawned = "" if not file else ", spawned at %s:%d:%d" % (file, place & 0xFFFFFFFF, place >> 32)
         more = state >> MORE_SHIFT
         others = "" if not more else ", or for %d more" % more
+        polled = words(at + ENTRY, 1) if state & SINCE else None
+        since = "" if polled is None else ", polled last at %.3f s" % (polled[0] / 1e9)
         number = rest & 0xFFFFFFFF
-        tasks[number] = "`%s` (%d%s) %s%s" % (called, number, spawned, waits(state & 0xFF, detail), others)
+        waited = waits(state & 0xFF, detail)
+        tasks[number] = "`%s` (%d%s) %s%s%s" % (called, number, spawned, waited, others, since)
 
 
 def of_processor(control, tasks):

@@ -28,22 +28,35 @@ impl View {
     /// Copies out what lies at an address, up to the end of the range that it is in. Returns how
     /// many bytes that were.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
+        let Some((offset, left)) = self.find(address) else {
+            return 0;
+        };
+        let len = bytes.len().min(left as usize);
+        self.memory.read(offset, &mut bytes[..len]);
+        len
+    }
+
+    /// Copies in, as far, for a debugger: also where the guest itself may not write. Returns how many bytes that were.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> usize {
+        let Some((offset, left)) = self.find(address) else {
+            return 0;
+        };
+        let len = bytes.len().min(left as usize);
+        self.memory.write(offset, &bytes[..len]);
+        len
+    }
+
+    /// Where in the RAM an address lies, and how many bytes there are up to the end of its range: at least one.
+    fn find(&self, address: u64) -> Option<(u64, u64)> {
         let behind = self
             .mappings
             .partition_point(|mapping| mapping.start <= address);
-        let Some(mapping) = behind.checked_sub(1).map(|last| &self.mappings[last]) else {
-            return 0;
-        };
+        let mapping = &self.mappings[behind.checked_sub(1)?];
         let into = address - mapping.start;
         let (offset, left) = (
             mapping.region.offset + into,
             mapping.region.len.saturating_sub(into),
         );
-        if left == 0 {
-            return 0;
-        }
-        let len = bytes.len().min(left as usize);
-        self.memory.read(offset, &mut bytes[..len]);
-        len
+        (left > 0).then_some((offset, left))
     }
 }

@@ -5,7 +5,7 @@
 //! may do. A guest that has halted stands in a stub of ring 0: it is taken as if that had returned,
 //! which it does when the guest is interrupted, as it must be anyway.
 
-use kvm_bindings::{CpuId, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{CpuId, kvm_regs, kvm_xcr, kvm_xcrs};
 
 use super::registers::{self, Features, Registers};
 use super::state::CpuState;
@@ -107,6 +107,30 @@ impl UserState {
     }
 }
 
+/// The registers with which ring 3 goes on there. Of the flags it has those that programs set.
+pub(crate) fn in_ring3(of: &Registers, is_qemu: bool) -> kvm_regs {
+    let first = registers::first(of.rip, of.rsp, is_qemu);
+    kvm_regs {
+        rflags: first.rflags | of.rflags & FLAGS,
+        rax: of.rax,
+        rbx: of.rbx,
+        rcx: of.rcx,
+        rdx: of.rdx,
+        rsi: of.rsi,
+        rdi: of.rdi,
+        rbp: of.rbp,
+        r8: of.r8,
+        r9: of.r9,
+        r10: of.r10,
+        r11: of.r11,
+        r12: of.r12,
+        r13: of.r13,
+        r14: of.r14,
+        r15: of.r15,
+        ..first
+    }
+}
+
 impl CpuState {
     /// Whether it stands in ring 0, on whose stack the registers are of where ring 3 goes on.
     pub(crate) fn is_in_ring0(&self) -> bool {
@@ -149,24 +173,7 @@ impl CpuState {
         let (cpuid, is_qemu) = host;
         let features = Features::of(cpuid);
         registers::prepare(&mut self.sregs, tables, &features);
-        let of = &user.registers;
-        self.regs = registers::first(of.rip, of.rsp, is_qemu);
-        self.regs.rflags |= of.rflags & FLAGS;
-        self.regs.rax = of.rax;
-        self.regs.rbx = of.rbx;
-        self.regs.rcx = of.rcx;
-        self.regs.rdx = of.rdx;
-        self.regs.rsi = of.rsi;
-        self.regs.rdi = of.rdi;
-        self.regs.rbp = of.rbp;
-        self.regs.r8 = of.r8;
-        self.regs.r9 = of.r9;
-        self.regs.r10 = of.r10;
-        self.regs.r11 = of.r11;
-        self.regs.r12 = of.r12;
-        self.regs.r13 = of.r13;
-        self.regs.r14 = of.r14;
-        self.regs.r15 = of.r15;
+        self.regs = in_ring3(&user.registers, is_qemu);
         let mut area = vec![0; AREA];
         area[..LEGACY].copy_from_slice(&user.legacy[..]);
         let mut used = LEGACY_PARTS;

@@ -54,6 +54,7 @@ const SKIPPED: &[(&str, &str)] = &[
         "ends::gdb_opens_what_is_left_of_a_guest_that_was_called",
         NO_GDB,
     ),
+    ("gdb::", NO_GDB),
     ("host_fns::a_program_answers_a_guests_calls", NO_SHELL),
     (
         "host_fns::a_program_that_ends_or_answers_nonsense_is_named",
@@ -80,6 +81,7 @@ const SKIPPED: &[(&str, &str)] = &[
         "outputs::signals_that_end_commands_end_the_first_process_of_a_namespace",
         NO_SHELL,
     ),
+    ("pictures::", NO_BROWSER),
     ("timeline::", NO_BROWSER),
     ("views::each_mistake_is_found_and_named", TOO_SLOW),
     ("watched::the_demo_fetch", NO_PEERS),

@@ -1,4 +1,4 @@
-//! Tasks that wait, in the way that its first argument names: `locks`, `host ADDRESS`, `block`, `lies`.
+//! Tasks that wait, in the way that its first argument names: `locks`, `mutexes`, `host ADDRESS`, `block`, `lies`.
 #![no_std]
 #![no_main]
 
@@ -10,13 +10,14 @@ use async_lock::Mutex;
 use wakebox_guest::net::TcpStream;
 use wakebox_guest::task::{block_on, spawn_named, yield_now};
 use wakebox_guest::time::{Duration, sleep};
-use wakebox_guest::{env, println, spawn};
+use wakebox_guest::{env, println, spawn, sync};
 
 #[wakebox_guest::main]
 async fn main() {
     let mut args = env::args();
     match args.next() {
         Some("locks") => locks().await,
+        Some("mutexes") => mutexes().await,
         Some("host") => host(args.next().unwrap_or_default()).await,
         Some("block") => block().await,
         Some("lies") => lies().await,
@@ -37,6 +38,29 @@ async fn locks() {
     };
     let first = spawn_named("first", take(&a, &b)); // MARK first
     let second = spawn_named("second", take(&b, &a)); // MARK second
+    sleep(LATER).await;
+    let _ = first.await;
+    let _ = second.await;
+}
+
+/// How much later than the tasks have begun to wait the guest is stuck.
+const LATER: Duration = Duration::from_millis(30);
+
+/// The same with locks that know who holds them.
+async fn mutexes() {
+    let (a, b) = (Rc::new(sync::Mutex::new(1)), Rc::new(sync::Mutex::new(2)));
+    let (c, d) = (a.clone(), b.clone());
+    let first = spawn_named("first", async move {
+        let one = a.lock().await; // MARK has a
+        yield_now().await;
+        println!("{} {}", *one, *b.lock().await);
+    });
+    let second = spawn_named("second", async move {
+        let two = d.lock().await; // MARK has b
+        yield_now().await;
+        println!("{} {}", *two, *c.lock().await);
+    });
+    sleep(LATER).await;
     let _ = first.await;
     let _ = second.await;
 }
