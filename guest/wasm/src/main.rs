@@ -84,12 +84,15 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
         );
     }
     let is_program = export(engine, component, RUN).is_some();
-    if let Some(handler) = export(engine, component, serve::HANDLER).filter(|_| !is_program) {
+    let serves = serve::is_asked() || !is_program;
+    if let Some(handler) = export(engine, component, serve::HANDLER).filter(|_| serves) {
         let most = image::Stacks::count()?;
         return serve::run(engine, component, &linker, &handler, most).await;
     }
     let mut store = Store::new(engine, State::default());
     let instance = linker.instantiate_async(&mut store, component).await?;
+    // Who starts from a template of this has an instance already.
+    let _ = wakebox_guest::snapshot().await;
     match entry(engine, component, &instance, &mut store)? {
         Some(run) => call(&mut store, run).await,
         None => called::run(engine, component, store, &instance).await,

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use wakebox_guest::Snapshot;
 use wasmtime::{Engine, ExternType, Linker, Module, Result, Store, bail};
 
 use crate::platform::OneThread;
@@ -29,6 +30,10 @@ pub(crate) async fn run(engine: &Engine, module: Module) -> Result<i32> {
     }
     let mut store = Store::new(engine, preview1::State::new().await?);
     let instance = OneThread(linker.instantiate_async(&mut store, &module)).await?;
+    if let Ok(Snapshot::Restored) = wakebox_guest::snapshot().await {
+        // Other directories may be granted here.
+        *store.data_mut() = preview1::State::new().await?;
+    }
     let Some(start) = instance.get_func(&mut store, "_start") else {
         bail!("`_start` is not a function");
     };

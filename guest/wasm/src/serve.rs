@@ -1,7 +1,7 @@
 //! Components that answer HTTP: `wasi:http/incoming-handler`.
 //!
 //! Each connection is a task, and each request another, with an instance of its own: what one does with
-//! its memory no other sees. The arguments say where to listen: `[--reuse COUNT] ADDRESS...`.
+//! its memory no other sees. The arguments say where to listen: `[--serve] [--reuse COUNT] ADDRESS...`.
 
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -44,10 +44,19 @@ struct Answering {
     answered: u32,
 }
 
+/// The argument that says that a component is to serve, which may be a program as well.
+const SERVE: &str = "--serve";
+
+/// Whether the arguments say that it is to serve.
+pub(crate) fn is_asked() -> bool {
+    env::args().next() == Some(SERVE)
+}
+
 /// What the arguments say.
 fn settings() -> Result<(u32, Vec<String>)> {
     let mut args = env::args().map(ToString::to_string).peekable();
     let mut reuse = 1;
+    args.next_if_eq(SERVE);
     if args.next_if_eq("--reuse").is_some() {
         let count = args.next().and_then(|count| count.parse().ok());
         reuse = count
@@ -72,8 +81,11 @@ pub(crate) async fn run(
     interface: &str,
     most: usize,
 ) -> Result<i32> {
-    let (reuse, addresses) = settings()?;
     let pre = linker.instantiate_pre(component)?;
+    let first = Answering::new(engine, &pre).await?;
+    // Who starts from a template of this has an instance already, and its own arguments.
+    let _ = wakebox_guest::snapshot().await;
+    let (reuse, addresses) = settings()?;
     let interface = component.get_export_index(None, interface);
     let handle = interface.and_then(|of| component.get_export_index(Some(&of), "handle"));
     let server = Rc::new(Server {
@@ -81,7 +93,7 @@ pub(crate) async fn run(
         component: pre,
         handle: handle.ok_or_else(|| format_err!("the handler has no function `handle`"))?,
         reuse,
-        idle: RefCell::default(),
+        idle: RefCell::new(alloc::vec![first]),
         turns: Turns::new(most),
     });
     let mut listeners = Vec::new();
@@ -206,6 +218,18 @@ async fn request(server: &Rc<Server>, wire: &Rc<Wire>, head: Rc<RequestHead>) ->
     sent.unwrap_or(false) && body.is_over().await
 }
 
+impl Answering {
+    async fn new(engine: &Engine, component: &InstancePre<State>) -> Result<Self> {
+        let mut store = Store::new(engine, State::default());
+        let instance = OneThread(component.instantiate_async(&mut store)).await?;
+        Ok(Self {
+            store,
+            instance,
+            answered: 0,
+        })
+    }
+}
+
 impl Server {
     /// Calls the component.
     async fn answer(&self, request: IncomingRequest, outparam: ResponseOutparam) -> Result<()> {
@@ -213,16 +237,7 @@ impl Server {
         let idle = self.idle.borrow_mut().pop();
         let mut answering = match idle {
             Some(answering) => answering,
-            None => {
-                let mut store = Store::new(&self.engine, State::default());
-                let instance = self.component.instantiate_async(&mut store);
-                let instance = OneThread(instance).await?;
-                Answering {
-                    store,
-                    instance,
-                    answered: 0,
-                }
-            }
+            None => Answering::new(&self.engine, &self.component).await?,
         };
         let Answering {
             store, instance, ..

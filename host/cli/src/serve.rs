@@ -25,6 +25,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if addresses.is_empty() {
         bail!("nothing says where to serve; grant it, as with --allow-listen 127.0.0.1:8080");
     }
-    let told = ["--reuse".into(), args.reuse.to_string()];
+    // The component may be a program as well.
+    let told = ["--serve".into(), "--reuse".into(), args.reuse.to_string()];
     run::run_with(args.sandbox, told.into_iter().chain(addresses).collect())
 }

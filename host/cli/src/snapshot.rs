@@ -16,6 +16,7 @@ use super::say::remark;
 use super::signals;
 use super::style::Style;
 use super::template::KeyOf;
+use super::wasm;
 use wakebox::template::{FileOptions, Open, Position, SnapshotError, When};
 use wakebox::{Caller, Error, Handle, Input, Outcome, Sandbox, Template, units};
 
@@ -37,14 +38,14 @@ pub(super) struct Args {
     output: PathBuf,
 
     /// When it is taken: as soon as the guest has nothing to do; when the guest asks for it, with
-    /// `wakebox_guest::snapshot()`; or after a call of one of its functions, whose argument is JSON
+    /// `wakebox_guest::snapshot()`, which a WebAssembly component does when it has been instantiated; or after a
+    /// call of one of its functions, whose argument is JSON [default: parked, and guest for WebAssembly]
     #[arg(
         long,
         help_heading = TEMPLATE,
-        value_name = "parked|guest|call:NAME[=JSON]",
-        default_value = "parked"
+        value_name = "parked|guest|call:NAME[=JSON]"
     )]
-    at: At,
+    at: Option<At>,
 
     /// What becomes of sockets, files and calls that are open then: there is no template while any is,
     /// or they end in those who start from it
@@ -99,6 +100,10 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     args.guest.settle()?;
     signals::catch()?;
     let file = output(&args)?;
+    let at = args.at.unwrap_or(match wasm::is_wasm(args.guest.path()) {
+        true => At::Guest,
+        false => At::Parked,
+    });
     let (builder, mut options) = args.guest.into_jailed_builder(KeyOf::Output, None)?;
     if args.zstd {
         options = options.compressed();
@@ -110,7 +115,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     };
     let (sandbox, outcome, taken) = run_beside(builder, std::future::pending(), |sandbox| {
         let (caller, handle) = (sandbox.caller(), sandbox.handle());
-        let taken = take(caller, &handle, &args.at, open);
+        let taken = take(caller, &handle, &at, open);
         async move {
             let taken = taken.await;
             handle.kill();

@@ -10,10 +10,11 @@ use std::thread::spawn;
 
 use tokio::io::{AsyncBufReadExt, duplex};
 use tokio::task::JoinHandle;
-use wakebox::{Handle, Outcome, Output, Policy};
+use wakebox::template::{Open, When};
+use wakebox::{Builder, Handle, Outcome, Output, Policy};
 
 use common::programs::{Kind, RUN};
-use common::sandbox;
+use common::{end_of, sandbox};
 
 const SERVER: Kind = Kind {
     wit: include_str!("components/http/world.wit"),
@@ -24,6 +25,16 @@ const SERVER: Kind = Kind {
         "",
     ),
     errors: &[],
+};
+
+/// One that is a program as well, which ends with 1.
+const BOTH: Kind = Kind {
+    world: Some("both"),
+    library: concat!(
+        include_str!("components/http/server.wat"),
+        r#"(func (export "wasi:cli/run@0.2.0#run") (result i32) (i32.const 1))"#
+    ),
+    ..SERVER
 };
 
 const CLIENT: Kind = Kind {
@@ -54,6 +65,10 @@ struct Serving {
 impl Serving {
     async fn start(program: &str, args: &[&str]) -> Self {
         let (builder, ..) = sandbox(SERVER.component(program));
+        Self::of(builder, args).await
+    }
+
+    async fn of(builder: Builder, args: &[&str]) -> Self {
         let (said, hears) = duplex(1 << 16);
         let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
         let builder = builder.policy(policy).stderr(Output::writer(said));
@@ -389,4 +404,40 @@ fn the_command_serves() {
     serving.kill().unwrap();
     serving.wait().unwrap();
     assert_eq!(bodies, ["/x 0", "/x 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_is_a_program_as_well_serves_if_it_is_asked_to() {
+    let component = BOTH.component(COUNTS);
+    let (builder, ..) = sandbox(&component);
+    assert_eq!(end_of(builder).await, Outcome::Exit(1));
+    let (builder, ..) = sandbox(&component);
+    let serving = Serving::of(builder, &["--serve"]).await;
+    let (head, _) = serving
+        .talk(|port| Client::to(port).ask("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"))
+        .await;
+    assert_eq!(head, "HTTP/1.1 201 Created");
+    assert!(serving.end().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_serves_from_a_template_where_it_is_told_to() {
+    let (builder, ..) = sandbox(SERVER.component(COUNTS));
+    let mut sandbox = builder.build().unwrap();
+    let handle = sandbox.handle();
+    let asked = handle.snapshot(When::GuestAsks, Open::Refuse);
+    let taken = async {
+        let taken = asked.await;
+        handle.kill();
+        taken.unwrap()
+    };
+    let (_, template) = tokio::join!(sandbox.run(), taken);
+    for _ in 0..2 {
+        let serving = Serving::of(template.spawn(), &["--serve"]).await;
+        let (head, body) = serving
+            .talk(|port| Client::to(port).ask("GET /a HTTP/1.1\r\nHost: x\r\nx-mine: y\r\n\r\n"))
+            .await;
+        assert_eq!((&*head, &*body), ("HTTP/1.1 201 Created", "/a y0"));
+        assert!(serving.end().await.is_empty());
+    }
 }
