@@ -41,7 +41,8 @@ Look
       --debug            run the debug build of the demo
       --dev              with the host as the tests have it, not optimized
   bench [--json FILE]    measure the raw floor of this machine's KVM, and Wakebox above it;
-                         `--only pages` is one step, and an unknown one lists all
+                         `--only pages` is one step, and an unknown one lists all; `--only wasm` is
+                         WebAssembly beside Wasmtime, which is not in the others
       --against BENCH    compare with another build of the program `bench`, step by step in
                          turns; `--rounds N` is how often
 

@@ -28,7 +28,7 @@ pub use self::compile::compile;
 pub use self::inspect::inspect;
 
 /// The runtime guest, which is built with this crate.
-const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));
+pub const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));
 
 /// The guest that runs a component or a core module, given in binary or as text.
 ///

@@ -1,0 +1,115 @@
+//! `cargo xtask bench --only wasm`: WebAssembly in Wakebox beside the same in Wasmtime on the host, in turns, in one run.
+//!
+//! Of each number the least of several rounds counts: what else runs on the machine can only add.
+
+mod native;
+mod ours;
+mod starts;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// Programs that compute, and with what argument.
+const COMPUTE: &str = include_str!("compute.wat");
+const PROGRAMS: [(&str, u32); 5] = [
+    ("fib", 30),
+    ("sieve", 4_000_000),
+    ("chase", 4_000_000),
+    ("matmul", 160),
+    ("crc", 8_000_000),
+];
+
+/// Calls of an import that are in flight at once.
+const IN_FLIGHT: u32 = 256;
+const ROUNDS: usize = 9;
+const TURNS: usize = 200;
+
+/// A component each of whose calls of `round` has so many calls of an import in flight.
+fn many() -> String {
+    let many = include_str!("../../tests/components/many.wat");
+    let many = many.replace("i32.const 100)", &format!("i32.const {IN_FLIGHT})"));
+    many.replace(
+        "(func (export \"run\") async",
+        "(func (export \"round\") async",
+    )
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    println!(
+        "{:<48} {:>12} {:>12} {:>8}  bar",
+        "", "wakebox", "wasmtime", "ratio"
+    );
+    runtime.block_on(compute())?;
+    runtime.block_on(imports())?;
+    runtime.block_on(starts::all())?;
+    let size = wakebox_wasm::RUNTIME.len() as f64 / 1e6;
+    println!(
+        "{:<48} {size:>9.2} MB {:>12} {:>8}  at most 1.5",
+        "runtime guest, stripped", "", ""
+    );
+    Ok(())
+}
+
+fn row(what: &str, ours: Duration, theirs: Option<Duration>, bar: &str) {
+    let ours_ms = ours.as_secs_f64() * 1e3;
+    let (theirs_ms, ratio) = match theirs {
+        Some(theirs) => (
+            format!("{:.3} ms", theirs.as_secs_f64() * 1e3),
+            format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64()),
+        ),
+        None => (String::new(), String::new()),
+    };
+    println!("{what:<48} {ours_ms:>9.3} ms {theirs_ms:>12} {ratio:>8}  {bar}");
+}
+
+async fn compute() -> Result<()> {
+    let ours = ours::Called::start(COMPUTE, None)?;
+    let mut same = native::Called::start(COMPUTE, true).await?;
+    let mut default = native::Called::start(COMPUTE, false).await?;
+    for (name, argument) in PROGRAMS {
+        let mut least = [Duration::MAX; 3];
+        for _ in 0..ROUNDS {
+            let (time, result) = ours.call(name, argument).await?;
+            least[0] = least[0].min(time);
+            for (native, least) in [&mut same, &mut default].into_iter().zip(&mut least[1..]) {
+                let (time, own) = native.call(name, argument).await?;
+                anyhow::ensure!(own == result, "{name} gives {result} and {own}");
+                *least = (*least).min(time);
+            }
+        }
+        row(
+            &format!("{name}({argument}), same settings"),
+            least[0],
+            Some(least[1]),
+            "at most 1.05",
+        );
+        row(
+            &format!("{name}({argument}), its default"),
+            least[0],
+            Some(least[2]),
+            "at most 1.2",
+        );
+    }
+    ours.end().await
+}
+
+async fn imports() -> Result<()> {
+    let ours = ours::Called::start(&many(), Some("my:app/kv.get"))?;
+    let mut native = native::Called::start(&many(), true).await?;
+    let mut least = [Duration::MAX; 2];
+    for _ in 0..TURNS {
+        least[0] = least[0].min(ours.round().await?);
+        least[1] = least[1].min(native.round().await?);
+    }
+    row(
+        &format!("an import that waits, {IN_FLIGHT} in flight, each"),
+        least[0] / IN_FLIGHT,
+        Some(least[1] / IN_FLIGHT),
+        "at most 0.003 ms",
+    );
+    ours.end().await
+}
