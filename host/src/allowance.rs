@@ -41,6 +41,10 @@ impl Quota {
 /// Most bytes that are moved without a look at what is left. No datagram of IPv4 or IPv6 is longer.
 pub(crate) const PIECE: usize = 64 << 10;
 
+/// Most bytes that a system call moves between the kernel and guest memory in a turn: an eighth of a millisecond where each
+/// page is touched for the first time.
+pub(crate) const REACH: usize = 256 << 10;
+
 /// Bytes between two looks at the clock.
 const LOOK: u64 = 16 << 10;
 

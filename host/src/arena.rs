@@ -11,7 +11,7 @@ use wakebox_abi::status::Status;
 use wakebox_vmm::memory::{GuestMemory, Stay};
 
 use crate::account::{Account, Kept};
-use crate::allowance::{self, PIECE};
+use crate::allowance::{self, PIECE, REACH};
 
 /// The range of guest memory in which the bytes of operations travel.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ impl ArenaSlice {
     }
 
     /// Has a system call read or write the range, or its first `most` bytes: `call` gets the first
-    /// address and the length, and gives how many bytes it has moved. In a turn that is a piece at
+    /// address and the length, and gives how many bytes it has moved. In a turn that is [`REACH`] at
     /// most, which is more than the largest datagram.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl ArenaSlice {
     ) -> io::Result<usize> {
         // Who takes the driver's turns keeps the memory where it is; a thread for blocking calls says so.
         let (most, _stay) = if allowance::counts() {
-            (most.min(PIECE), None)
+            (most.min(REACH), None)
         } else {
             let stay = self.memory.stay().ok_or(io::ErrorKind::Other)?;
             (most, Some(stay))

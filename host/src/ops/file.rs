@@ -23,7 +23,6 @@ use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
 use super::uring::Entry;
 use super::{End, Start, Started, TokioBackend, status_of};
-use crate::allowance::PIECE;
 use crate::arena::ArenaSlice;
 use crate::later::Later;
 use crate::limits::LimitKind;
@@ -142,14 +141,13 @@ fn count(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Moves `len` bytes without waiting for a disk, if that is short enough for a turn of the driver: `transfer` is called with
-/// the kernel's flags. `None` if it is not, or would wait.
+/// Moves bytes without waiting for a disk, as many as may be moved in a turn of the driver: `transfer` is called with the
+/// kernel's flags. `None` if that would wait.
 fn on_the_spot(
     file: &Regular,
-    len: usize,
     transfer: impl Fn(i32) -> io::Result<usize>,
 ) -> Result<Option<Started>, Status> {
-    if len > PIECE || file.synced {
+    if file.synced {
         return Ok(None);
     }
     match transfer(libc::RWF_NOWAIT) {
@@ -212,7 +210,7 @@ impl Start for ReadFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(&file, into.len(), &call)? {
+        if let Some(started) = on_the_spot(&file, &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {
@@ -247,7 +245,7 @@ impl Start for WriteFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(&file, from.len(), &call)? {
+        if let Some(started) = on_the_spot(&file, &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {

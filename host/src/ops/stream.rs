@@ -12,6 +12,7 @@ use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::{End, Start, Started, TokioBackend, status_of, wait};
+use crate::allowance::REACH;
 use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -148,7 +149,8 @@ fn transfer(
     };
     let metered = move |meter: &Meter, stream: &Stream, slice: &ArenaSlice| -> io::Result<Moved> {
         let taken = meter.take(kind, slice.len()).map_err(io::Error::other)?;
-        let asked = taken.len();
+        // What the host cuts is not short.
+        let asked = taken.len().min(REACH);
         let bytes = call(stream.as_fd(), slice, asked)?;
         taken.keep(bytes);
         Ok(Moved { bytes, asked })

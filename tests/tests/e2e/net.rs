@@ -263,3 +263,26 @@ fn a_half_closed_connection_still_reads(mode: WakeMode) {
         assert_eq!(ended.lines(), ["read \"the answer\""], "mode {mode}");
     });
 }
+
+#[kvm_test(modes)]
+fn what_is_left_of_a_long_read_that_the_host_cuts_can_be_read_at_once(mode: WakeMode) {
+    // Nothing comes after it that would say that there is more.
+    const COUNT: usize = 900 << 10;
+    let (outcome, ()) = runtime().block_on(async {
+        let (listener, address) = listener().await;
+        let mut sandbox = Sandbox::builder()
+            .guest(guest("bulk"))
+            .wake(mode)
+            .args(["take".to_owned(), COUNT.to_string(), address.to_string()])
+            .policy(Policy::new().allow_connect(address.to_string().parse().unwrap()))
+            .build()
+            .unwrap();
+        tokio::join!(async move { sandbox.run().await.unwrap() }, async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&vec![1; COUNT]).await.unwrap();
+            // Open until the guest is gone.
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+        })
+    });
+    assert!(outcome.is_success(), "{outcome}");
+}

@@ -19,7 +19,7 @@ const ROUNDS: usize = 3;
 /// Bytes of a transfer.
 const COUNT: usize = 1 << 30;
 /// Bytes of a system call, as in the guest program `bulk`.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
 
 /// Seen from the one that is measured.
 #[derive(Clone, Copy, PartialEq)]

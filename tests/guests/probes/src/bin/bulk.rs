@@ -1,4 +1,5 @@
-//! `bulk send COUNT ADDRESS` sends so many bytes over a connection, `bulk receive ADDRESS` takes all that comes.
+//! `bulk send COUNT ADDRESS` sends so many bytes over a connection, `bulk receive ADDRESS` takes all that comes, and `bulk take
+//! COUNT ADDRESS` so many, in reads of a mebibyte.
 #![no_std]
 #![no_main]
 
@@ -7,7 +8,7 @@ use wakebox_guest::io::{IoBuf, Result};
 use wakebox_guest::net::TcpStream;
 
 /// Bytes of an operation.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
 
 #[wakebox_guest::main]
 async fn main() -> Result<()> {
@@ -25,6 +26,18 @@ async fn main() -> Result<()> {
             buf = full;
             buf.clear();
         }
+    }
+    if what == "take" {
+        let count: usize = next().parse().expect("a number");
+        let stream = TcpStream::connect(next()).await?;
+        let (mut buf, mut taken) = (IoBuf::with_capacity(1 << 20).await?, 0);
+        while taken < count {
+            let (read, full) = stream.read_buf(buf).await;
+            taken += read?;
+            buf = full;
+            buf.clear();
+        }
+        return Ok(());
     }
     let mut left: usize = next().parse().expect("a number");
     let stream = TcpStream::connect(next()).await?;
