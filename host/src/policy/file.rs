@@ -31,6 +31,7 @@ use serde::Deserialize;
 use super::{DirGrant, InvalidGrant, Policy};
 use crate::error::Error;
 use crate::limits::{InvalidLimit, Limits};
+use crate::text::nearest;
 
 /// Why a file is not a policy.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +138,7 @@ impl Policy {
         let path = path.as_ref();
         let file: File = toml::from_str(text).map_err(|error| PolicyFileError::Syntax {
             path: path.into(),
-            message: error.to_string().trim_end().into(),
+            message: with_what_was_meant(error.to_string().trim_end()),
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let limits = file
@@ -173,6 +174,21 @@ impl Policy {
     }
 }
 
+/// What the parser says, and of a key that there is not, which one was meant.
+fn with_what_was_meant(message: &str) -> String {
+    let slip = message.split_once("unknown field `");
+    let slip = slip.and_then(|(_, rest)| rest.split_once("`, expected"));
+    let meant = slip.and_then(|(key, expected)| {
+        let known: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        // On the command line they are options.
+        nearest(key.trim_start_matches("allow-"), &known).map(str::to_owned)
+    });
+    match meant {
+        Some(meant) => format!("{message}\ndid you mean `{meant}`?"),
+        None => message.to_owned(),
+    }
+}
+
 fn entries<T>(path: &Path, key: &'static str, texts: &[String]) -> Result<Vec<T>, PolicyFileError>
 where
     T: FromStr<Err = InvalidGrant>,
@@ -195,6 +211,23 @@ mod tests {
 
     fn read(text: &str) -> Result<Policy, String> {
         Policy::from_toml(text, "/etc/app/policy.toml").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_misspelled_key_is_answered_with_the_one_that_was_meant() {
+        for (slip, meant) in [
+            ("conect", "connect"),
+            ("allow-listen", "listen"),
+            ("udp-bid", "udp-bind"),
+        ] {
+            let error = read(&format!("{slip} = []")).unwrap_err();
+            assert!(
+                error.ends_with(&format!("did you mean `{meant}`?")),
+                "{error}"
+            );
+        }
+        let error = read("colour = []").unwrap_err();
+        assert!(!error.contains("did you mean"), "{error}");
     }
 
     #[test]
