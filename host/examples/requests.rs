@@ -24,7 +24,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use futures_util::future::try_join_all;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,6 +34,8 @@ use wakebox::{HostContext, HostFunctions, Limits, Pool, Running, Sandbox, WakeMo
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const PRICES: TableDefinition<'_, &str, u32> = TableDefinition::new("prices");
+/// How often a tenant has asked for what.
+const ASKED: TableDefinition<'_, &str, u64> = TableDefinition::new("asked");
 
 /// Sandboxes that are ready, and most that are taken at once.
 const READY: usize = 8;
@@ -66,13 +68,25 @@ struct Shop {
     pool: Pool,
 }
 
-/// What a tenant pays, if it has a price of its own, and else what everybody does.
+/// What a tenant pays, if it has a price of its own, and else what everybody does; and notes that it has asked. A read
+/// and a write of the database, whoever calls.
 fn price(prices: &Database, tenant: &str, item: &str) -> Result<Option<u32>> {
+    let own = format!("{tenant}/{item}");
     let table = prices.begin_read()?.open_table(PRICES)?;
-    if let Some(own) = table.get(&*format!("{tenant}/{item}"))? {
-        return Ok(Some(own.value()));
+    let price = match table.get(&*own)? {
+        Some(own) => Some(own.value()),
+        None => table.get(item)?.map(|usual| usual.value()),
+    };
+    let mut change = prices.begin_write()?;
+    // A disk that is waited for would be all that is measured.
+    change.set_durability(Durability::None)?;
+    {
+        let mut asked = change.open_table(ASKED)?;
+        let before = asked.get(&*own)?.map_or(0, |count| count.value());
+        asked.insert(&*own, before + 1)?;
     }
-    Ok(table.get(item)?.map(|usual| usual.value()))
+    change.commit()?;
+    Ok(price)
 }
 
 fn functions(prices: Arc<Database>) -> HostFunctions {

@@ -14,6 +14,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -127,6 +128,7 @@ impl PoolBuilder {
             patience: self.patience,
             idle: self.idle,
             ready: Mutex::default(),
+            making: AtomicUsize::new(0),
         }));
         if let Some(rehearsal) = self.rehearsal.filter(|_| self.reuses) {
             // All at once, so that as many machines come of it.
@@ -156,6 +158,39 @@ struct Inner {
     /// How many are to be ready.
     idle: usize,
     ready: Mutex<Vec<Sandbox>>,
+    /// How many are being made for that. Written by who has the lock of `ready`, or has failed.
+    making: AtomicUsize,
+}
+
+/// A sandbox that is being made to be ready.
+struct Making<'a>(Option<&'a AtomicUsize>);
+
+impl<'a> Making<'a> {
+    /// `None` if there are as many as are to be.
+    fn begin(pool: &'a Inner) -> Option<Self> {
+        let ready = pool.ready();
+        let coming = pool.making.load(Ordering::Relaxed);
+        (ready.len() + coming < pool.idle).then(|| {
+            pool.making.fetch_add(1, Ordering::Relaxed);
+            Self(Some(&pool.making))
+        })
+    }
+
+    /// It is made, and stands there.
+    fn end(mut self, _ready: &MutexGuard<'_, Vec<Sandbox>>) {
+        if let Some(making) = self.0.take() {
+            making.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Making<'_> {
+    /// It could not be made.
+    fn drop(&mut self) {
+        if let Some(making) = self.0 {
+            making.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -177,18 +212,14 @@ impl Inner {
         builder.machines(self.machines.clone()).build()
     }
 
-    /// Makes as many ready as are to be.
+    /// Makes as many ready as are to be, with what others are making.
     fn fill(&self) -> Result<()> {
-        while self.ready().len() < self.idle {
+        while let Some(making) = Making::begin(self) {
             let sandbox = self.make()?;
+            // Nobody counts it twice: not one that was made and one that is being made.
             let mut ready = self.ready();
-            if ready.len() < self.idle {
-                ready.push(sandbox);
-                continue;
-            }
-            // Somebody else has made it meanwhile. The machine of this one waits.
-            drop(ready);
-            drop(sandbox);
+            ready.push(sandbox);
+            making.end(&ready);
         }
         Ok(())
     }
@@ -224,6 +255,12 @@ impl Pool {
     #[must_use]
     pub fn ready(&self) -> usize {
         self.0.ready().len()
+    }
+
+    /// How many machines were made for it so far: about as many as were in use at once, however many were taken.
+    #[must_use]
+    pub fn machines_made(&self) -> usize {
+        self.0.machines.made()
     }
 
     /// Takes a sandbox, and runs it as a task of the current Tokio runtime. If as many are taken as may

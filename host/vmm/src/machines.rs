@@ -55,6 +55,8 @@ struct Waiting {
     machines: Mutex<Vec<Machine>>,
     /// How many guests have.
     lent: AtomicUsize,
+    /// How many were made so far.
+    made: AtomicUsize,
 }
 
 impl Machines {
@@ -76,6 +78,7 @@ impl Machines {
             keeps: bytes,
             machines: Mutex::default(),
             lent: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
         }))
     }
 
@@ -114,6 +117,12 @@ impl Machines {
         self.0.lent.load(Ordering::Relaxed)
     }
 
+    /// How many were made so far, because none waited.
+    #[must_use]
+    pub fn made(&self) -> usize {
+        self.0.made.load(Ordering::Relaxed)
+    }
+
     /// For how long a guest may sleep and keep its machine. `None` is for ever: there are enough.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
@@ -128,16 +137,16 @@ impl Machines {
 
     /// Writes again what guests have written that have ended, from their templates. It takes a while.
     pub fn tidy_up(&self) {
-        // Without the lock. Meanwhile somebody who wants one may find none.
-        let (mut some, others): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.lock())
-            .into_iter()
-            .partition(|machine| !machine.is_reset());
-        for machine in &mut some {
+        // Without the lock. Meanwhile those that are ready are there for who wants one: to make another takes much
+        // longer than this.
+        let written: Vec<_> = self
+            .lock()
+            .extract_if(.., |machine| !machine.is_reset())
+            .collect();
+        for mut machine in written {
             machine.reset();
+            self.lock().push(machine);
         }
-        let mut machines = self.lock();
-        machines.extend(others);
-        machines.extend(some);
     }
 
     /// Ends those that wait.
@@ -174,6 +183,7 @@ impl Machines {
             }
         }
         let make = |plan| Machine::new(&GuestMemory::on(backing, plan)?);
+        self.0.made.fetch_add(1, Ordering::Relaxed);
         match make(plan.clone()) {
             // What waits takes memory and descriptors that this one lacks.
             Err(error) if error.is_of_shortage() && self.let_go() => make(plan),

@@ -286,8 +286,10 @@ impl Vcpu {
         self.kick.disarm();
         self.vcpu.get_kvm_run().immediate_exit = 0;
         self.ring.forget(&mut self.vcpu);
-        // Best effort: `System::has_branch_barrier` says whether it can be had.
-        let _ = ioctl::branch_barrier(&self.vcpu);
+        // Where there is none, not even the attempt is for nothing.
+        if System::get().is_ok_and(System::has_branch_barrier) {
+            let _ = ioctl::branch_barrier(&self.vcpu);
+        }
         self.kick = kick_of(&mut self.vcpu);
         self.memory = Arc::downgrade(memory);
     }

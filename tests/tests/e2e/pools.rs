@@ -168,34 +168,21 @@ async fn who_wants_one_too_many_waits_in_order_and_not_for_ever() {
     assert!(matches!(none, Err(Error::Setting(_))), "{none:?}");
 }
 
-/// Counts when it is dropped.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 #[kvm_test]
-async fn no_more_are_ready_than_are_to_be_though_two_come_back_at_once() {
-    let (meet, gone) = (Arc::new(AtomicBool::new(false)), Arc::default());
-    let (meets, counts) = (meet.clone(), Arc::clone(&gone));
-    let both = Barrier::new(2);
+async fn no_more_are_made_than_are_to_be_ready_though_two_come_back_at_once() {
+    let (meet, made) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let (meets, counts) = (meet.clone(), Arc::<AtomicUsize>::clone(&made));
+    let others_are_back = Arc::new(Barrier::new(2));
+    let waits = others_are_back.clone();
     let pool = Pool::builder(template(WakeMode::Out).await)
         .idle(1)
         .max(2)
         .settings(move |builder| {
-            if !meets.load(Ordering::SeqCst) {
-                return builder;
+            // The first that is made is not ready before the others have come back.
+            if meets.load(Ordering::SeqCst) && counts.fetch_add(1, Ordering::SeqCst) == 0 {
+                waits.wait();
             }
-            // Neither is made before both are being made.
-            both.wait();
-            let counted = Counted(Arc::clone(&counts));
-            builder.host_fn("counted", move |_, (): ()| {
-                let _ = &counted;
-                std::future::ready(())
-            })
+            builder
         })
         .build()
         .await
@@ -204,11 +191,19 @@ async fn no_more_are_ready_than_are_to_be_though_two_come_back_at_once() {
     assert_eq!(pool.ready(), 0);
     meet.store(true, Ordering::SeqCst);
     drop(taken);
-    while gone.load(Ordering::SeqCst) == 0 {
-        assert!(pool.ready() <= 1, "one too many is ready");
+    // There is a place for this one as soon as the second has come back, and none is ready.
+    drop(pool.take().await.unwrap());
+    drop(pool.take().await.unwrap());
+    others_are_back.wait();
+    while pool.ready() == 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(pool.ready(), 1);
+    assert_eq!(
+        made.load(Ordering::SeqCst),
+        3,
+        "one that is ready, and two that were taken"
+    );
 }
 
 #[kvm_test]
@@ -293,4 +288,32 @@ async fn short_of_descriptors() {
     let running = other.build().unwrap().start();
     assert_eq!(count(&running).await, 1);
     assert_eq!(waiting.waiting(), 0);
+}
+
+#[kvm_test]
+fn many_at_once_are_served_by_few_machines() {
+    const IDLE: usize = 2;
+    const AT_ONCE: usize = 4;
+    const TAKEN_BY_EACH: usize = 40;
+    runtime_of(2).block_on(async {
+        let template = template(WakeMode::Out).await;
+        let pool = Pool::builder(template).idle(IDLE).max(AT_ONCE);
+        let pool = pool.build().await.unwrap();
+        let tenants = (0..AT_ONCE).map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                for _ in 0..TAKEN_BY_EACH {
+                    let running = pool.take().await.unwrap();
+                    let counted: u64 = running.call("count", &()).await.unwrap();
+                    assert_eq!(counted, 2);
+                }
+            })
+        });
+        for tenant in tenants.collect::<Vec<_>>() {
+            tenant.await.unwrap();
+        }
+        // One for each that is ready or taken, and one more for each that is being reset meanwhile.
+        let made = pool.machines_made();
+        assert!(made <= IDLE + 2 * AT_ONCE, "{made} machines");
+    });
 }
