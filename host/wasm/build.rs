@@ -21,6 +21,7 @@ fn main() {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--profile", profile, "--locked"])
+        .args(std::env::var_os("CARGO_FEATURE_SCRIPT").map(|_| "--features=script"))
         .current_dir(&runtime)
         .env("CARGO_TARGET_DIR", &target);
     // What this build was given is not for the guest.
@@ -39,8 +40,12 @@ fn main() {
         );
         exit(1);
     }
-    let runtime = target.join(profile).join("wasm-runtime");
-    println!("cargo::rerun-if-changed={}", runtime.display());
+    let built = target.join(profile).join("wasm-runtime");
+    println!("cargo::rerun-if-changed={}", built.display());
+    // The next build may be of the other kind, and puts it into the same place.
+    let out = std::env::var_os("OUT_DIR").expect("cargo says where output goes");
+    let runtime = Path::new(&out).join("wasm-runtime");
+    std::fs::copy(&built, &runtime).expect("the runtime guest is copied");
     println!(
         "cargo::rustc-env=WAKEBOX_WASM_RUNTIME={}",
         runtime.display()

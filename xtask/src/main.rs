@@ -71,6 +71,8 @@ Check
   model                  every state of small rings, whatever a guest writes into them
   fuzz [TARGET] [FILE]   ring, elf, operations, template, trace: millions of inputs, or one;
                          also with --runs N, --seed N; --coverage uses cargo-fuzz
+  fuzz wasm              generated WebAssembly modules, in a guest and natively, as many as
+                         --runs N says, from --seed N on
   kani                   prove for all values what the tests try with some (needs Kani)
   miri                   unit tests, watched for undefined behaviour (needs nightly, Miri)
   valgrind               the host's unit tests and guests in micro-VMs under valgrind

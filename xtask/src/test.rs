@@ -262,7 +262,7 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 with(
                     cargo(),
                     "clippy --locked --manifest-path host/wasm/Cargo.toml --target-dir target \
-                     --all-targets -- --deny warnings",
+                     --workspace --all-targets -- --deny warnings",
                 ),
                 with(
                     cargo(),
@@ -273,6 +273,12 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                 with(
                     cargo(),
                     "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target",
+                ),
+                // The specification's tests, and some generated modules.
+                with(
+                    cargo(),
+                    "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target \
+                     --package wakebox-wasm-conformance",
                 ),
             ],
             when: When::InTurn,

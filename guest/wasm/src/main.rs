@@ -20,6 +20,8 @@ mod imports;
 mod module;
 mod platform;
 mod preview1;
+#[cfg(feature = "script")]
+mod script;
 mod serve;
 mod turns;
 mod values;
@@ -74,6 +76,10 @@ async fn run() -> Result<i32> {
 }
 
 async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
+    #[cfg(feature = "script")]
+    if script::is_one(engine, component) {
+        return script::run(engine, component).await;
+    }
     let mut linker = Linker::new(engine);
     wasi::link(engine, &mut linker, component)?;
     let missing = imports::link(engine, &mut linker, component).await?;
@@ -89,7 +95,7 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
         let most = image::Stacks::count()?;
         return serve::run(engine, component, &linker, &handler, most).await;
     }
-    let mut store = Store::new(engine, State::default());
+    let mut store = platform::store(engine, State::default());
     let instance = linker.instantiate_async(&mut store, component).await?;
     // Who starts from a template of this has an instance already.
     let _ = wakebox_guest::snapshot().await;

@@ -4,9 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use wakebox_guest::Snapshot;
-use wasmtime::{Engine, ExternType, Linker, Module, Result, Store, bail};
+use wasmtime::{Engine, ExternType, Linker, Module, Result, bail};
 
-use crate::platform::OneThread;
+use crate::platform::{OneThread, store};
 use crate::preview1;
 
 /// Runs `_start`, and gives the exit code.
@@ -28,7 +28,7 @@ pub(crate) async fn run(engine: &Engine, module: Module) -> Result<i32> {
         let exports: Vec<&str> = module.exports().map(|export| export.name()).collect();
         bail!("the module exports no function `_start`, but {exports:?}");
     }
-    let mut store = Store::new(engine, preview1::State::new().await?);
+    let mut store = store(engine, preview1::State::new().await?);
     let instance = OneThread(linker.instantiate_async(&mut store, &module)).await?;
     if let Ok(Snapshot::Restored) = wakebox_guest::snapshot().await {
         // Other directories may be granted here.

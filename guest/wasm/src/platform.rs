@@ -1,9 +1,13 @@
 //! What Wasmtime wants of a platform that it does not know.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+
+use wasmtime::{Engine, ResourceLimiter, Result, Store, ensure};
 
 /// What would be thread-local.
 struct Slots(UnsafeCell<[*mut u8; 2]>);
@@ -23,6 +27,41 @@ extern "C" fn wasmtime_tls_get(slot: usize) -> *mut u8 {
 extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
     // SAFETY: as above.
     unsafe { (*SLOTS.0.get())[slot] = value };
+}
+
+/// A store whose memories and tables do not grow where there is no room: `table.grow` says so, where it would be an
+/// error of the whole program, and one that is wanted at the start is refused with a sentence.
+pub(crate) fn store<T: 'static>(engine: &Engine, data: T) -> Store<T> {
+    let mut store = Store::new(engine, data);
+    // It has no size: nothing is allocated, and nothing stays.
+    store.limiter(|_| Box::leak(Box::new(Room)));
+    store
+}
+
+struct Room;
+
+impl Room {
+    /// Whether there is room for so many bytes, which take the place of others if there are any.
+    fn allows(what: &str, current: usize, desired: usize) -> Result<bool> {
+        if Vec::<u8>::new().try_reserve_exact(desired).is_ok() {
+            return Ok(true);
+        }
+        ensure!(
+            current > 0,
+            "a {what} of {desired} bytes is wanted from the start, and the sandbox has less memory left: `--mem` gives more"
+        );
+        Ok(false)
+    }
+}
+
+impl ResourceLimiter for Room {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        Self::allows("memory", current, desired)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        Self::allows("table", current, desired.saturating_mul(size_of::<usize>()))
+    }
 }
 
 /// A future that Wasmtime may take for one that can change threads: there is one.

@@ -17,7 +17,7 @@ use wasmtime::component::{
 use wasmtime::{Engine, Result, Store, bail, format_err};
 
 use crate::http::{Body, Fields, Framing, Pipe, RequestHead, ResponseHead, Wire, send_body};
-use crate::platform::OneThread;
+use crate::platform::{OneThread, store};
 use crate::turns::Turns;
 use crate::wasi::State;
 use crate::wasi::http::{IncomingRequest, Outparam, Request, ResponseOutparam, Slot};
@@ -220,7 +220,7 @@ async fn request(server: &Rc<Server>, wire: &Rc<Wire>, head: Rc<RequestHead>) ->
 
 impl Answering {
     async fn new(engine: &Engine, component: &InstancePre<State>) -> Result<Self> {
-        let mut store = Store::new(engine, State::default());
+        let mut store = store(engine, State::default());
         let instance = OneThread(component.instantiate_async(&mut store)).await?;
         Ok(Self {
             store,

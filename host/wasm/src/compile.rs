@@ -64,6 +64,19 @@ pub(crate) fn binary(component: &[u8]) -> Result<(Kind, std::borrow::Cow<'_, [u8
     }
 }
 
+/// Core modules of a component at most: Wasmtime 48 tells their tables and memories apart by so many numbers, and
+/// takes those of others for the same.
+const MODULES: usize = 256;
+
+/// How many core modules a component has, with those of components in it, as far as it can be read.
+fn modules(component: &[u8]) -> usize {
+    let payloads = wasmparser::Parser::new(0).parse_all(component);
+    let payloads = payloads.map_while(Result::ok);
+    payloads
+        .filter(|payload| matches!(payload, wasmparser::Payload::ModuleSection { .. }))
+        .count()
+}
+
 /// Compiles a component or a core module, given in binary or as text, for the runtime guest.
 ///
 /// # Errors
@@ -74,6 +87,11 @@ pub fn compile(component: &[u8]) -> Result<Vec<u8>> {
     let engine = engine()?;
     match kind {
         Kind::Component => {
+            let modules = modules(&bytes);
+            ensure!(
+                modules <= MODULES,
+                "the component has {modules} core modules, and the compiler takes {MODULES} at most"
+            );
             let code = engine.precompile_component(&bytes);
             code.map_err(own).context("the component is not valid")
         }

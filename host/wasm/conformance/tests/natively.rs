@@ -1,0 +1,23 @@
+//! Generated modules do in a guest what they do natively.
+
+use wakebox_wasm_conformance::natively::{both, bytes};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_modules_do_in_a_guest_what_they_do_beside_it() {
+    let number = |name: &str, usual: u64| match std::env::var(name) {
+        Ok(number) => number.parse().expect("a number"),
+        Err(_) => usual,
+    };
+    let (count, first) = (number("WAKEBOX_MODULES", 40), number("WAKEBOX_SEED", 0));
+    let (mut modules, mut calls, mut traps) = (0, 0, 0);
+    for seed in first..first + count {
+        if let Some((called, trapped)) = both(&bytes(seed)).await {
+            modules += 1;
+            calls += called;
+            traps += trapped;
+        }
+    }
+    println!("{modules} modules, {calls} calls, {traps} traps");
+    assert!(modules * 2 > count, "{modules} modules of {count}");
+    assert!(calls > traps && traps > 0, "{calls} calls, {traps} traps");
+}
