@@ -8,9 +8,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
 
 use wakebox_guest::host;
 use wakebox_guest::io::Status;
+use wakebox_guest::task::{JoinHandle, spawn_named};
 use wasmtime::component::types::ComponentFunc;
 use wasmtime::component::{Component, Linker, Val};
 use wasmtime::{Engine, Result};
@@ -84,28 +88,55 @@ fn define(
 ) -> Result<()> {
     if is_async {
         let called: Box<Concurrent> = Box::new(move |_, ty, arguments, results| {
-            Box::pin(OneThread(call(name.clone(), ty, arguments, results)))
+            let (name, arguments) = (name.clone(), arguments.to_vec());
+            Box::pin(OneThread(async move {
+                // A task of its own, with the import's name: traces show what each awaits.
+                let asked = ask(name.clone(), ty, arguments);
+                let value = Subtask(spawn_named(name, asked)).await?;
+                give(results, value);
+                Ok(())
+            }))
         });
         concurrently(linker, function, called)
     } else {
         let called: Box<Awaiting> = Box::new(move |_, ty, arguments, results| {
-            Box::new(OneThread(call(name.clone(), ty, arguments, results)))
+            let asked = ask(name.clone(), ty, arguments.to_vec());
+            Box::new(OneThread(async move {
+                give(results, asked.await?);
+                Ok(())
+            }))
         });
         awaitingly(linker, function, called)
     }
 }
 
-async fn call(
-    name: String,
-    ty: ComponentFunc,
-    arguments: &[Val],
-    results: &mut [Val],
-) -> Result<()> {
+/// Calls a function of the host.
+async fn ask(name: String, ty: ComponentFunc, arguments: Vec<Val>) -> Result<Option<Val>> {
     let expected = Expected(ty.results().next());
-    let result = host::call_with(&name, &Arguments(&ty, arguments), expected).await;
-    let result = result.map_err(|error| wasmtime::format_err!("{error}"))?;
-    for (place, value) in results.iter_mut().zip(result) {
+    let result = host::call_with(&name, &Arguments(&ty, &arguments), expected).await;
+    result.map_err(|error| wasmtime::format_err!("{error}"))
+}
+
+fn give(results: &mut [Val], value: Option<Val>) {
+    for (place, value) in results.iter_mut().zip(value) {
         *place = value;
     }
-    Ok(())
+}
+
+/// A task that ends with whoever waits for it.
+struct Subtask<T>(JoinHandle<T>);
+
+impl<T> Future for Subtask<Result<T>> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        let ended = core::task::ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(ended.unwrap_or_else(|error| Err(wasmtime::format_err!("{error:?}"))))
+    }
+}
+
+impl<T> Drop for Subtask<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

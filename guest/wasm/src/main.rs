@@ -32,6 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use wakebox_guest::eprintln;
+use wakebox_guest::task::spawn_named;
 use wasmtime::component::types::{ComponentItem, Type};
 use wasmtime::component::{Component, Func, Instance, Linker, Val};
 use wasmtime::{Config, Engine, Module, Precompiled, Result, Store, bail};
@@ -100,7 +101,11 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
     // Who starts from a template of this has an instance already.
     let _ = wakebox_guest::snapshot().await;
     match entry(engine, component, &instance, &mut store)? {
-        Some(run) => call(&mut store, run).await,
+        Some(run) => {
+            let called = OneThread(async move { call(&mut store, run).await });
+            let ended = spawn_named("run", called).await;
+            ended.map_err(|error| wasmtime::format_err!("{error:?}"))?
+        }
         None => called::run(engine, component, store, &instance).await,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::values::{All, Kind, Rights, Shape};
 use tokio::sync::Barrier;
+use wakebox::trace::{Event, EventKind, PollResult, Recording};
 use wakebox::{HostContext, Input, Outcome};
 
 use common::{end_of, sandbox};
@@ -71,6 +72,36 @@ async fn a_hundred_calls_of_a_component_are_in_flight_at_once() {
     };
     let outcome = end_of(builder.host_fn("my:app/kv.get", get)).await;
     assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_names_the_program_and_each_call_of_an_import() {
+    let recording = Recording::new();
+    let (builder, _, err) = sandbox(MANY);
+    let get = |_: HostContext, key: (u32,)| async move { 2 * key.0 };
+    let builder = builder.host_fn("my:app/kv.get", get);
+    let outcome = end_of(builder.trace_records(1 << 16).trace(recording.clone())).await;
+    assert_eq!(outcome, Outcome::Exit(9900), "{}", err.text());
+    let events = recording.events();
+    let named = |wanted: &str| {
+        let tasks = events.iter().filter_map(|event| match &event.kind {
+            EventKind::Spawned { task, name, .. } if **name == *wanted => Some(*task),
+            _ => None,
+        });
+        tasks.collect::<Vec<_>>()
+    };
+    assert_eq!(named("run").len(), 1);
+    let calls = named("my:app/kv.get");
+    assert_eq!(calls.len(), 100);
+    // Each has asked the host, by itself, and came to its end.
+    for call in calls {
+        let of_it = |event: &&Event| match &event.kind {
+            EventKind::Submitted { by, .. } => *by == Some(call),
+            EventKind::PollEnd { task, result } => (*task, *result) == (call, PollResult::Ready),
+            _ => false,
+        };
+        assert_eq!(events.iter().filter(of_it).count(), 2, "{call:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
