@@ -39,6 +39,15 @@ pub struct Costs {
     pub round_trip: Duration,
 }
 
+/// Whether the kernel gives rings of io_uring(7) to this process.
+///
+/// # Errors
+///
+/// What it says to who asks for one: see [`Io::Uring`](crate::Io::Uring).
+pub fn io_uring() -> std::io::Result<()> {
+    crate::ops::uring::make().map(drop)
+}
+
 /// A machine whose guest does nothing but ring [`port::SUBMIT`].
 #[derive(Debug)]
 pub struct Probe {

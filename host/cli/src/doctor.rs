@@ -54,6 +54,12 @@ pub(super) fn run() -> Result<ExitCode> {
         "no: reading the clock costs an exit"
     };
     note(&format!("guests tell the time without an exit: {counter}"));
+    note(&match wakebox::probe::io_uring() {
+        Ok(()) => "files can be waited for by io_uring (`--io`)".to_owned(),
+        Err(error) => {
+            format!("files are waited for on threads: io_uring is not to be had ({error})")
+        }
+    });
     tell_jail(style);
     tell_programs(style);
 

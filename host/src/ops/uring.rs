@@ -288,7 +288,7 @@ fn register(ring: RawFd) -> io::Result<AsyncFd<RawFd>> {
     Ok(registered?)
 }
 
-fn make() -> io::Result<IoUring> {
+pub(crate) fn make() -> io::Result<IoUring> {
     IoUring::builder().dontfork().build(ENTRIES)
 }
 
