@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::head::{HEAD, Head, MAGIC, PAGE};
 
-const GUARD: u64 = 64 << 10;
-const STACK: u64 = 512 << 10;
-const STACKS: u64 = 8;
+const GUARD: u64 = 16 << 10;
+const STACK: u64 = 384 << 10;
+const STACKS: u64 = 16;
 
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;

@@ -225,7 +225,7 @@ async fn bodies_are_streamed_and_requests_go_on_at_once() {
     let serving = Serving::start(echo, &[]).await;
     let heard = serving
         .talk(|port| {
-            let mut clients: Vec<_> = (0..6).map(|_| Client::to(port)).collect();
+            let mut clients: Vec<_> = (0..16).map(|_| Client::to(port)).collect();
             // Each has answered a part of a body that has not ended.
             for client in &mut clients {
                 client.send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n");
@@ -246,7 +246,7 @@ async fn bodies_are_streamed_and_requests_go_on_at_once() {
             clients.iter_mut().rev().map(end).collect::<Vec<_>>()
         })
         .await;
-    assert_eq!(heard, [", twomore"; 6]);
+    assert_eq!(heard, [", twomore"; 16]);
     assert!(serving.end().await.is_empty());
 }
 

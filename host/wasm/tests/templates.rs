@@ -118,9 +118,7 @@ fn the_command_takes_a_template_of_a_component_that_runs_as_the_component_does()
         String::from_utf8(output.stdout).unwrap()
     };
     let file = template.as_os_str();
-    let said = run(&["snapshot".as_ref(), hello.as_ref(), "-o".as_ref(), file]);
-    // It goes no further.
-    assert_eq!(said, "");
+    run(&["snapshot".as_ref(), hello.as_ref(), "-o".as_ref(), file]);
     for _ in 0..2 {
         assert_eq!(run(&["run".as_ref(), file]), "hello from a component\n");
     }
