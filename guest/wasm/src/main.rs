@@ -44,7 +44,7 @@ use self::wasi::State;
 const WASM_STACK: usize = 256 << 10;
 
 /// What the interface of a program is called, up to the version.
-const RUN: &str = "wasi:cli/run@0.2.";
+const RUN: &str = "wasi:cli/run@0.";
 
 #[wakebox_guest::main]
 async fn main() -> i32 {

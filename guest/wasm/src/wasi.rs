@@ -7,6 +7,7 @@ pub(crate) mod define;
 mod filesystem;
 pub(crate) mod http;
 mod io;
+mod newer;
 mod random;
 mod sockets;
 mod value;
@@ -61,10 +62,11 @@ pub(crate) fn link(
         });
         let own: Vec<_> = own.collect();
         seen.extend(own.iter().map(|(_, ty)| *ty));
-        let is_provided = version.starts_with("0.2.");
         let mut instance = linker.instance(name)?;
-        if is_provided {
+        if version.starts_with("0.2.") {
             provide(&mut instance, interface)?;
+        } else if version.starts_with("0.3.") {
+            newer::provide(&mut instance, interface)?;
         }
         for (name, _) in own {
             // An error says that it has been provided.

@@ -50,6 +50,17 @@ const PROVIDED: [(&str, &str); 29] = [
     ("wasi:sockets/udp-create-socket", ""),
 ];
 
+/// Those of WASI 0.3.
+const NEWER: [(&str, &str); 7] = [
+    ("wasi:cli/environment", "--env NAME=VALUE"),
+    ("wasi:cli/exit", ""),
+    ("wasi:clocks/monotonic-clock", ""),
+    ("wasi:clocks/system-clock", ""),
+    ("wasi:random/insecure", ""),
+    ("wasi:random/insecure-seed", ""),
+    ("wasi:random/random", ""),
+];
+
 /// Takes the names from the runtime guest's table.
 macro_rules! functions {
     ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
@@ -119,7 +130,7 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
     let mut has_run = false;
     for (key, item) in &world.exports {
         let name = resolve.name_world_key(key);
-        let runs = name.starts_with("wasi:cli/run@0.2.")
+        let runs = name.starts_with("wasi:cli/run@0.")
             || matches!(item, WorldItem::Function(function) if function.name == "run");
         let serves = name.starts_with("wasi:http/incoming-handler@0.2.");
         let is_function = matches!(item, WorldItem::Function(_));
@@ -156,10 +167,14 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
 
 fn interface(report: &mut Report, name: &str, functions: &[&str]) -> Result<()> {
     let (base, version) = name.split_once('@').unwrap_or((name, ""));
-    let provided = PROVIDED.iter().find(|(interface, _)| *interface == base);
-    match provided {
-        Some((_, "")) if version.starts_with("0.2.") => report.import(name, "provided"),
-        Some((_, grant)) if version.starts_with("0.2.") => {
+    let provided = match version.get(..4) {
+        Some("0.2.") => &PROVIDED[..],
+        Some("0.3.") => &NEWER,
+        _ => &[],
+    };
+    match provided.iter().find(|(interface, _)| *interface == base) {
+        Some((_, "")) => report.import(name, "provided"),
+        Some((_, grant)) => {
             report.import(name, &format!("provided; what is there, {grant} grants"))
         }
         // Types alone are nobody's to provide.

@@ -202,6 +202,28 @@ fn without_the_compiler_the_command_says_where_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_sleeps_of_a_component_are_in_flight_at_once() {
+    let (builder, _, err) = sandbox(include_str!("components/sleeps.wat"));
+    let mut sandbox = builder.build().unwrap();
+    let handle = sandbox.handle();
+    let outcome = sandbox.run().await.unwrap();
+    assert_eq!(outcome, Outcome::Exit(1000), "{}", err.text());
+    // One after another, each would be a park.
+    let stats = handle.stats();
+    assert!(stats.exits.total() < 500, "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_wasi_0_3_runs_and_exits() {
+    let program = include_str!("components/newer.wat");
+    let (outcome, _, err) = run(program).await;
+    assert_eq!(outcome, Outcome::Exit(7), "{err}");
+    let failing = program.replace("(call $exit (i32.const 7))", "(nop)");
+    let (outcome, _, err) = run(&failing).await;
+    assert_eq!(outcome, Outcome::Exit(1), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_poll_of_ten_timers_does_not_spin() {
     let (builder, _, err) = sandbox(WAITS);
     let mut sandbox = builder.build().unwrap();

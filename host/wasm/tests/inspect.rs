@@ -52,6 +52,7 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
             (export "initial-cwd" (func (result (option string))))))
           (import "wasi:sockets/ip-name-lookup@0.2.0" (instance (export "f" (func))))
           (import "wasi:http/other@0.2.0" (instance (export "f" (func))))
+          (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64)))))
           (import "wasi:clocks/wall-clock@0.3.0" (instance (export "now" (func (result u64))))))"#,
     );
     assert_eq!(
@@ -60,6 +61,7 @@ fn what_nobody_provides_and_what_a_grant_is_needed_for_is_said() {
             "wasi:cli/environment@0.2.3: provided; what is there, --env NAME=VALUE grants",
             "wasi:sockets/ip-name-lookup@0.2.0: provided; what is there, --allow-resolve NAME grants",
             "wasi:http/other@0.2.0: not provided: whoever calls it is ended",
+            "wasi:clocks/monotonic-clock@0.3.0: provided",
             "wasi:clocks/wall-clock@0.3.0: not provided: whoever calls it is ended",
         ]
     );

@@ -93,7 +93,7 @@ struct Terminal;
 
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     match interface {
-        "environment" => environment(instance),
+        "environment" => environment(instance, "initial-cwd"),
         "exit" => {
             instance.define(
                 "exit",
@@ -126,7 +126,8 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
     }
 }
 
-fn environment(instance: &mut Linker<'_>) -> Result<()> {
+/// The environment; versions call one function otherwise.
+pub(super) fn environment(instance: &mut Linker<'_>, cwd: &str) -> Result<()> {
     instance.define("get-environment", |_: Cx<'_>, ()| {
         let vars = env::vars().map(|(name, value)| (name.to_string(), value.to_string()));
         Ok((vars.collect::<Vec<_>>(),))
@@ -136,7 +137,7 @@ fn environment(instance: &mut Linker<'_>) -> Result<()> {
         let args = core::iter::once("app").chain(env::args());
         Ok((args.map(ToString::to_string).collect::<Vec<_>>(),))
     })?;
-    instance.define("initial-cwd", |_: Cx<'_>, ()| Ok((None::<String>,)))
+    instance.define(cwd, |_: Cx<'_>, ()| Ok((None::<String>,)))
 }
 
 fn output(instance: &mut Linker<'_>, function: &str, write: fn(&[u8])) -> Result<()> {

@@ -28,15 +28,17 @@ async fn word() -> Result<u64> {
         .map_or(0, u64::from_le_bytes))
 }
 
+pub(super) fn seed(instance: &mut Linker<'_>, name: &str) -> Result<()> {
+    instance.define_async(name, |_, ()| {
+        Box::new(OneThread(async { Ok(((word().await?, word().await?),)) }))
+    })
+}
+
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     let (many, one) = match interface {
         "random" => ("get-random-bytes", "get-random-u64"),
         "insecure" => ("get-insecure-random-bytes", "get-insecure-random-u64"),
-        "insecure-seed" => {
-            return instance.define_async("insecure-seed", |_, ()| {
-                Box::new(OneThread(async { Ok(((word().await?, word().await?),)) }))
-            });
-        }
+        "insecure-seed" => return seed(instance, "insecure-seed"),
         _ => return Ok(()),
     };
     instance.define_async(many, |_, (count,): (u64,)| {

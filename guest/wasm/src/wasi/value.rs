@@ -93,6 +93,7 @@ plain! {
     u16 = U16,
     u32 = U32,
     u64 = U64,
+    i64 = S64,
     String = String,
 }
 
