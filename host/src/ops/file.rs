@@ -23,6 +23,7 @@ use super::path::{encode_stat, path};
 use super::regular::{ENTRY, Regular};
 use super::uring::Entry;
 use super::{End, Start, Started, TokioBackend, status_of};
+use crate::allowance::REACH;
 use crate::arena::ArenaSlice;
 use crate::later::Later;
 use crate::limits::LimitKind;
@@ -141,13 +142,14 @@ fn count(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Moves bytes without waiting for a disk, as many as may be moved in a turn of the driver: `transfer` is called with the
-/// kernel's flags. `None` if that would wait.
+/// Moves `len` bytes without waiting for a disk, if those are no more than a system call moves in a turn of the driver:
+/// `transfer` is called with the kernel's flags. `None` if they are, or that would wait.
 fn on_the_spot(
     file: &Regular,
+    len: usize,
     transfer: impl Fn(i32) -> io::Result<usize>,
 ) -> Result<Option<Started>, Status> {
-    if file.synced {
+    if len > REACH || file.synced {
         return Ok(None);
     }
     match transfer(libc::RWF_NOWAIT) {
@@ -210,7 +212,7 @@ impl Start for ReadFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(&file, &call)? {
+        if let Some(started) = on_the_spot(&file, into.len(), &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {
@@ -245,7 +247,7 @@ impl Start for WriteFile {
                 Ok(moved)
             }
         };
-        if let Some(started) = on_the_spot(&file, &call)? {
+        if let Some(started) = on_the_spot(&file, from.len(), &call)? {
             return Ok(started);
         }
         let in_ring = async move |entry: Entry| {

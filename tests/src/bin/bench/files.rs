@@ -49,7 +49,7 @@ struct Reads {
 impl Reads {
     /// Whether they are waited for.
     fn wait(self) -> bool {
-        self.tmpfs || self.block > 64 << 10
+        self.tmpfs || self.block > 256 << 10
     }
 }
 
