@@ -210,6 +210,8 @@ impl<B: Backend> Placement<B> {
             Self::Shared(_) => unreachable!("that of several processors is told which it is"),
             Self::Poller(poller, exits) => {
                 poller.with(|driver| {
+                    // Also while the poller is away: it may come, and so may a helper, who complete something for it.
+                    driver.ready().register_runner(context.waker());
                     if poller.is_away() {
                         driver.ready().set_parked(false);
                         let before = driver.taken();
@@ -217,9 +219,8 @@ impl<B: Backend> Placement<B> {
                         exits.began(driver.taken().wrapping_sub(before));
                         return standing;
                     }
-                    let mut standing = turn(driver, None)?;
                     // Under the lock: who publishes more, later, wakes.
-                    driver.ready().register_runner(context.waker());
+                    let mut standing = turn(driver, None)?;
                     if standing.ended == Ended::Done && driver.wants_turn() {
                         // As `Driver::turn` does.
                         standing.ended = Ended::Spent;
