@@ -51,7 +51,11 @@ async fn main() -> i32 {
     match OneThread(run()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:?}");
+            let error = alloc::format!("{error:?}");
+            eprintln!("error: {error}");
+            if let Some(advice) = platform::advice(&error) {
+                eprintln!("note: {advice}");
+            }
             1
         }
     }

@@ -7,7 +7,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use wasmtime::{Engine, ResourceLimiter, Result, Store, ensure};
+use wasmtime::{Engine, ResourceLimiter, Result, Store};
 
 /// What would be thread-local.
 struct Slots(UnsafeCell<[*mut u8; 2]>);
@@ -30,7 +30,7 @@ extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
 }
 
 /// A store whose memories and tables do not grow where there is no room: `table.grow` says so, where it would be an
-/// error of the whole program, and one that is wanted at the start is refused with a sentence.
+/// error of the whole program, and one that is wanted at the start is beyond a limit.
 pub(crate) fn store<T: 'static>(engine: &Engine, data: T) -> Store<T> {
     let mut store = Store::new(engine, data);
     // It has no size: nothing is allocated, and nothing stays.
@@ -40,28 +40,22 @@ pub(crate) fn store<T: 'static>(engine: &Engine, data: T) -> Store<T> {
 
 struct Room;
 
-impl Room {
-    /// Whether there is room for so many bytes, which take the place of others if there are any.
-    fn allows(what: &str, current: usize, desired: usize) -> Result<bool> {
-        if Vec::<u8>::new().try_reserve_exact(desired).is_ok() {
-            return Ok(true);
-        }
-        ensure!(
-            current > 0,
-            "a {what} of {desired} bytes is wanted from the start, and the sandbox has less memory left: `--mem` gives more"
-        );
-        Ok(false)
+impl ResourceLimiter for Room {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        Ok(Vec::<u8>::new().try_reserve_exact(desired).is_ok())
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        // An element is a pointer.
+        Ok(Vec::<usize>::new().try_reserve_exact(desired).is_ok())
     }
 }
 
-impl ResourceLimiter for Room {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        Self::allows("memory", current, desired)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        Self::allows("table", current, desired.saturating_mul(size_of::<usize>()))
-    }
+/// What to do about an error that [`store`] makes of a memory or a table.
+pub(crate) fn advice(error: &str) -> Option<&'static str> {
+    let is_room = ["exceeds memory limits", "exceeds table limits"];
+    let is_room = is_room.iter().any(|limit| error.contains(limit));
+    is_room.then_some("the sandbox has less memory left: `--mem` gives it more")
 }
 
 /// A future that Wasmtime may take for one that can change threads: there is one.

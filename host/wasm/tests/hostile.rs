@@ -38,11 +38,8 @@ async fn what_is_wanted_of_memory_is_what_there_is() {
         ("(table 10000000 funcref)", "table"),
     ];
     for (fields, what) in sizes {
-        let words = [
-            &format!("a {what} of "),
-            "is wanted from the start",
-            "`--mem`",
-        ];
+        let limits = format!("exceeds {what} limits");
+        let words = [&*limits, "note: the sandbox has less memory left: `--mem`"];
         says(ended(&program(fields, "")).await, &words);
     }
 }
@@ -62,6 +59,14 @@ async fn whoever_grows_for_ever_is_told_no_and_goes_on() {
         (i32.store (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4)) (i32.const 1))";
     let module = program("(memory 1) (table 1 funcref)", storm);
     let (outcome, err) = ended(&module).await;
+    assert_eq!((outcome, &*err), (Outcome::Exit(0), ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_empty_is_told_no_as_well() {
+    let grow = "(if (i32.ne (memory.grow (i32.const 65000)) (i32.const -1)) (then unreachable))
+        (if (i32.ne (table.grow (ref.null func) (i32.const 99999999)) (i32.const -1)) (then unreachable))";
+    let (outcome, err) = ended(&program("(memory 0) (table 0 funcref)", grow)).await;
     assert_eq!((outcome, &*err), (Outcome::Exit(0), ""));
 }
 

@@ -16,10 +16,12 @@ const FUEL: u32 = 1000;
 /// What a module did: its start, then each function that it exports, and what was left.
 type Told = Vec<Result<Vec<Value>, String>>;
 
-/// The trap's sentence, without where it was.
+/// The trap's sentence, without where it was; of what is no trap, all.
 fn trap(text: &str) -> String {
-    let at = text.find("wasm trap: ").map_or(text, |at| &text[at..]);
-    at.lines().next().unwrap_or_default().trim().into()
+    match text.find("wasm trap: ") {
+        Some(at) => text[at..].lines().next().unwrap_or_default().into(),
+        None => text.into(),
+    }
 }
 
 /// A module of these bytes, if they suffice for one: it ends, and has NaNs of one form.

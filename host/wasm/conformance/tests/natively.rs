@@ -11,6 +11,8 @@ async fn generated_modules_do_in_a_guest_what_they_do_beside_it() {
     let (count, first) = (number("WAKEBOX_MODULES", 40), number("WAKEBOX_SEED", 0));
     let (mut modules, mut calls, mut traps) = (0, 0, 0);
     for seed in first..first + count {
+        // Of a failure, the last is the seed.
+        print!("{seed} ");
         if let Some((called, trapped)) = both(&bytes(seed)).await {
             modules += 1;
             calls += called;
