@@ -257,14 +257,22 @@ impl<B: Backend> Poller<B> {
         task.take()
     }
 
-    /// The thread is away from now on, unless there is something to do. Under the driver's lock.
-    fn leaves(&self, driver: &Driver<B>) -> bool {
+    /// The thread is away from now on, unless there is something to do after a turn. Under the driver's lock.
+    fn leaves(&self, driver: &mut Driver<B>) -> Result<bool, Violation> {
+        let _context = self.reactor().enter();
+        // A guest that is busy has mostly submitted something, and right after a turn mostly not yet.
+        let turn = driver.turn(None)?;
         let leaves = driver.may_sleep() && !driver.is_unfinished();
-        match leaves {
-            true => self.is_beside.store(false, Ordering::Relaxed),
-            false => driver.polls(),
+        if leaves {
+            self.is_beside.store(false, Ordering::Relaxed);
+        } else {
+            driver.polls();
         }
-        leaves
+        // Whatever is ready from now on is for who runs the guest.
+        if self.must_wake(driver, turn) || leaves && self.parked.load(Ordering::Relaxed) {
+            self.wake_runner();
+        }
+        Ok(leaves)
     }
 
     /// One turn by the thread's task; none while another thread has the driver.
@@ -499,13 +507,9 @@ async fn come_and_go<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
                     stay.ends(&poller.rest);
                 }
             }
-            if with_driver(poller, |driver| poller.leaves(driver)).await {
+            if with_driver(poller, |driver| poller.leaves(driver)).await? {
                 break;
             }
-        }
-        if poller.parked.load(Ordering::Relaxed) {
-            // Whatever is ready from now on is for it.
-            poller.wake_runner();
         }
     }
 }
