@@ -133,6 +133,9 @@ operations! {
     10 TcpAccept: Calls, Handle {
         /// The listener.
         listener: Handle,
+        /// Gets the [`SocketAddress`] of the other side, which takes [`SocketAddress::SIZE`] bytes, or is
+        /// empty if nobody wants it.
+        peer: Buf,
     }
 
     /// Writes a socket's address as [`SocketAddress`] bytes.

@@ -1,14 +1,15 @@
 //! The whole runtime against a host made of plain memory: who is woken, what is
 //! submitted, and what becomes of buffers and handles.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::op::{Close, Nop, Opcode, Operation};
+use wakebox_abi::op::{Close, Nop, Opcode, Operation, SocketAddress};
 use wakebox_abi::port;
 use wakebox_abi::status::Status;
 
@@ -243,6 +244,37 @@ fn a_handle_that_arrives_for_nobody_is_closed() {
         let mut closed = closed.take();
         closed.sort_unstable();
         assert_eq!(closed, [5, 42, 43]);
+    });
+}
+
+#[test]
+fn who_connected_is_known_without_another_operation() {
+    run(async {
+        let asked = Rc::new(Cell::new(0));
+        let count = asked.clone();
+        on_operation(
+            move |_, submission| match Opcode::from_code(submission.opcode) {
+                Some(Opcode::TcpAccept) => Answer::Later,
+                Some(Opcode::SocketName) => {
+                    count.set(count.get() + 1);
+                    Answer::Now(Status::BadHandle, 0)
+                }
+                _ => Answer::Now(Status::Ok, 0),
+            },
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer: SocketAddr = "127.0.0.1:4711".parse().unwrap();
+        let bytes = SocketAddress(peer).to_bytes();
+        when_idle(move |host| host.end(Opcode::TcpAccept, Status::Ok, 42, &bytes));
+        let (stream, from) = listener.accept_from().await.unwrap();
+        assert_eq!((from, stream.peer_addr().await.unwrap()), (peer, peer));
+        let moved = stream.into_movable().unwrap().into_stream();
+        assert_eq!(moved.peer_addr().await.unwrap(), peer);
+        assert_eq!(asked.get(), 0);
+        // A host that says nothing of it is asked.
+        when_idle(|host| host.end(Opcode::TcpAccept, Status::Ok, 43, &[0; SocketAddress::SIZE]));
+        assert!(listener.accept_from().await.is_err());
+        assert_eq!(asked.get(), 1);
     });
 }
 

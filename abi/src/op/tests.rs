@@ -33,7 +33,10 @@ fn every_operation_survives_the_round_trip() {
         address: buf,
         backlog: 128,
     });
-    survives(TcpAccept { listener: handle });
+    survives(TcpAccept {
+        listener: handle,
+        peer: buf,
+    });
     survives(SocketName {
         socket: handle,
         end: End::Peer,

@@ -14,7 +14,7 @@ use wakebox_abi::boot::{Boot, Clock, Features, Identity, Instance, MAGIC, Moment
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{Control, MappedControl, MappedSlots, Word};
 use wakebox_abi::op::{
-    Cancel, Deadline, Opcode, Operation, ReadClock, ReadStdin, ReadStream, WriteConsole,
+    Cancel, Deadline, Opcode, Operation, ReadClock, ReadStdin, ReadStream, TcpAccept, WriteConsole,
     WriteStream,
 };
 use wakebox_abi::ring::{self, CompletionProducer, SubmissionConsumer};
@@ -405,6 +405,7 @@ impl Host {
         let into = match opcode {
             Opcode::ReadStdin => ReadStdin::from_params(&submission.params).unwrap().into,
             Opcode::ReadStream => ReadStream::from_params(&submission.params).unwrap().into,
+            Opcode::TcpAccept => TcpAccept::from_params(&submission.params).unwrap().peer,
             _ => wakebox_abi::op::Buf::default(),
         };
         let place = self.arena_bytes(into.offset, into.len);

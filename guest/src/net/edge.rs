@@ -78,14 +78,13 @@ impl TcpBind for Stack {
     }
 }
 
-/// Cancel-safe, except that a connection whose future is dropped while its peer is asked for is closed.
+/// Cancel-safe, except that a connection whose future is dropped while small writes are told not to wait is closed.
 impl TcpAccept for TcpListener {
     type Error = Error;
     type Socket<'a> = TcpStream;
 
     async fn accept(&self) -> Result<(SocketAddr, TcpStream)> {
-        let stream = Self::accept(self).await?;
-        let peer = stream.peer_addr().await?;
+        let (stream, peer) = self.accept_from().await?;
         stream.set_nodelay(true).await?;
         Ok((peer, stream))
     }

@@ -9,10 +9,11 @@ use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use wakebox_abi::op::{End, Handle, TcpAccept, TcpListen};
+use wakebox_abi::op::{Buf, End, Handle, SocketAddress, TcpAccept, TcpListen};
 use wakebox_abi::status::Status;
 
-use super::{OwnedHandle, TcpStream, encode, socket_name};
+use super::{OwnedHandle, TcpStream, encode, socket_name, written_address};
+use crate::buf::IoBuf;
 use crate::io::{Error, Result};
 use crate::op::Op;
 use crate::turns::Turns;
@@ -85,6 +86,21 @@ impl TcpListener {
         }
     }
 
+    /// As [`Self::accept`], with the address of the other side, which comes with the connection:
+    /// [`TcpStream::peer_addr`] has it, too. Only where the I/O arena had no room for an address when the
+    /// wait began, the host is asked for it afterwards.
+    ///
+    /// Cancel-safe likewise, but for a connection whose future is dropped while the host is asked.
+    ///
+    /// # Errors
+    ///
+    /// Those of the host.
+    pub async fn accept_from(&self) -> Result<(TcpStream, SocketAddr)> {
+        let stream = self.accept().await?;
+        let peer = stream.peer_addr().await?;
+        Ok((stream, peer))
+    }
+
     /// Waits for a connection, and returns all that are there by then, at least one and at most
     /// `most` or 64, in no order. A server that is flooded with connections gets them for fewer
     /// turns this way.
@@ -129,6 +145,30 @@ impl TcpListener {
     }
 }
 
+/// Asks for a connection, and for whose it is if there is room for that now.
+fn accept(listener: Handle) -> Op {
+    let op = match IoBuf::try_with_capacity(SocketAddress::SIZE) {
+        Some(buf) => {
+            let peer = buf.whole();
+            Op::with_buf(TcpAccept { listener, peer }, buf)
+        }
+        None => Op::new(TcpAccept {
+            listener,
+            peer: Buf::default(),
+        }),
+    };
+    op.giving_handle()
+}
+
+/// The connection that was accepted.
+fn accepted(handle: u32, peer: Option<IoBuf>) -> TcpStream {
+    let peer = peer.and_then(|mut peer| {
+        peer.set_len(peer.capacity());
+        written_address(&peer)
+    });
+    TcpStream::of(OwnedHandle(Handle(handle)), peer)
+}
+
 fn failed(status: Status) -> Error {
     Error::new(status, "accept a connection")
 }
@@ -139,19 +179,19 @@ impl TcpListener {
         let listener = self.handle.0;
         let mut accepts = self.accepts.borrow_mut();
         while accepts.len() < most {
-            accepts.push_back(Op::new(TcpAccept { listener }).giving_handle());
+            accepts.push_back(accept(listener));
         }
-        let mut accepted = Vec::new();
+        let mut streams = Vec::new();
         let mut error = None;
         accepts.retain_mut(|accept| {
             // Those above `most` are of an earlier and larger call; they stay as they are.
-            if accepted.len() == most {
+            if streams.len() == most {
                 return true;
             }
             match Pin::new(accept).poll(cx) {
                 Poll::Pending => true,
-                Poll::Ready((Ok(handle), _)) => {
-                    accepted.push(TcpStream::new(Handle(handle)));
+                Poll::Ready((Ok(handle), peer)) => {
+                    streams.push(accepted(handle, peer));
                     false
                 }
                 Poll::Ready((Err(status), _)) => {
@@ -161,7 +201,7 @@ impl TcpListener {
             }
         });
         match error {
-            _ if !accepted.is_empty() => Poll::Ready(Ok(accepted)),
+            _ if !streams.is_empty() => Poll::Ready(Ok(streams)),
             Some(status) => Poll::Ready(Err(failed(status))),
             None => Poll::Pending,
         }

@@ -70,12 +70,16 @@ async fn socket_name(socket: Handle, end: End) -> Result<SocketAddr> {
     let into = buf.filled();
     let (outcome, buf) = Op::with_buf(SocketName { socket, end, into }, buf).await;
     outcome?;
-    let address = buf
-        .as_deref()
-        .and_then(<[u8]>::first_chunk)
-        .and_then(SocketAddress::from_bytes)
-        .ok_or(Status::InvalidData)?;
-    Ok(address.0)
+    Ok(buf
+        .as_ref()
+        .and_then(written_address)
+        .ok_or(Status::InvalidData)?)
+}
+
+/// The address that the host has written into a buffer.
+fn written_address(buf: &IoBuf) -> Option<SocketAddr> {
+    let address = SocketAddress::from_bytes(buf.first_chunk()?)?;
+    Some(address.0)
 }
 
 /// An address as the host wants it, and the same for messages.

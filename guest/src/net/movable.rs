@@ -3,6 +3,7 @@
 use alloc::rc::Rc;
 use core::fmt;
 use core::marker::PhantomData;
+use core::net::SocketAddr;
 
 use super::{OwnedHandle, Stream};
 
@@ -13,19 +14,23 @@ use super::{OwnedHandle, Stream};
 /// let movable = stream.into_movable().expect("nobody has read from it");
 /// processor::spawn_on(next, move || serve(movable.into_stream()));
 /// ```
-pub struct Movable<K>(OwnedHandle, PhantomData<fn() -> K>);
+pub struct Movable<K> {
+    handle: OwnedHandle,
+    peer: Option<SocketAddr>,
+    kind: PhantomData<fn() -> K>,
+}
 
 impl<K> Movable<K> {
     /// The connection, to be used on the processor that calls.
     #[must_use]
     pub fn into_stream(self) -> Stream<K> {
-        Stream::of(self.0)
+        Stream::of(self.handle, self.peer)
     }
 }
 
 impl<K> fmt::Debug for Movable<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Movable").field(&self.0).finish()
+        f.debug_tuple("Movable").field(&self.handle).finish()
     }
 }
 
@@ -44,10 +49,14 @@ impl<K> Stream<K> {
         if !self.is_idle() {
             return Err(self);
         }
-        let handle = self.handle.clone();
+        let (handle, peer) = (self.handle.clone(), self.peer);
         drop(self);
         match Rc::try_unwrap(handle) {
-            Ok(handle) => Ok(Movable(handle, PhantomData)),
+            Ok(handle) => Ok(Movable {
+                handle,
+                peer,
+                kind: PhantomData,
+            }),
             Err(_) => unreachable!("an idle connection has nobody else"),
         }
     }

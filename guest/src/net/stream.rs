@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use core::cell::OnceCell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::net::SocketAddr;
 
 use wakebox_abi::op::{Buf, Handle, Operation, ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
@@ -32,6 +33,8 @@ pub struct Stream<K> {
     outbox: OnceCell<Rc<Outbox>>,
     /// Closed when nobody has anything to send any more.
     pub(super) handle: Rc<OwnedHandle>,
+    /// Who is at the other side, if that is known.
+    pub(super) peer: Option<SocketAddr>,
     kind: PhantomData<K>,
 }
 
@@ -45,15 +48,16 @@ impl<K> fmt::Debug for Stream<K> {
 
 impl<K> Stream<K> {
     pub(super) fn new(handle: Handle) -> Self {
-        Self::of(OwnedHandle(handle))
+        Self::of(OwnedHandle(handle), None)
     }
 
-    pub(super) fn of(handle: OwnedHandle) -> Self {
+    pub(super) fn of(handle: OwnedHandle, peer: Option<SocketAddr>) -> Self {
         Self {
             reader: Reader::new(),
             #[cfg(feature = "picoserve")]
             outbox: OnceCell::new(),
             handle: Rc::new(handle),
+            peer,
             kind: PhantomData,
         }
     }

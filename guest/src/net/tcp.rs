@@ -77,12 +77,16 @@ impl Stream<Tcp> {
         socket_name(self.handle.0, End::Local).await
     }
 
-    /// The address of the other side. Cancel-safe.
+    /// The address of the other side. A connection that was accepted knows it; one that was made asks the
+    /// host. Cancel-safe.
     ///
     /// # Errors
     ///
     /// Those of the host.
     pub async fn peer_addr(&self) -> Result<SocketAddr> {
-        socket_name(self.handle.0, End::Peer).await
+        match self.peer {
+            Some(peer) => Ok(peer),
+            None => socket_name(self.handle.0, End::Peer).await,
+        }
     }
 }

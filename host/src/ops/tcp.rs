@@ -4,16 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustix::net::SocketFlags;
+use rustix::net::{SocketAddrAny, SocketFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpSocket, TcpStream};
-use wakebox_abi::op::{Buf, TcpAccept, TcpConnect, TcpListen};
+use wakebox_abi::op::{Buf, SocketAddress, TcpAccept, TcpConnect, TcpListen};
 use wakebox_abi::status::Status;
 
 use super::handles::{Resource, Vacancies, Vacancy};
 use super::stream::Stream;
 use super::{End, Start, Started, TokioBackend, status_of, wait};
 use crate::account::Charged;
+use crate::arena::ArenaSlice;
 use crate::policy::check::{Protocol, Refusal};
 use crate::policy::{HostPort, LocalAddress};
 
@@ -108,14 +109,19 @@ impl Listener {
         self.0.get_ref().local_addr()
     }
 
-    /// Takes a connection for which there is a handle. While there is none, connections stay in the
-    /// backlog.
-    async fn accept(&self, vacancies: &Vacancies) -> io::Result<(TcpStream, Vacancy)> {
+    /// Takes a connection for which there is a handle, and says whose it is. While there is none,
+    /// connections stay in the backlog.
+    async fn accept(
+        &self,
+        vacancies: &Vacancies,
+    ) -> io::Result<(TcpStream, Option<SocketAddr>, Vacancy)> {
         loop {
             let mut ready = self.0.ready(wait::FOR_INPUT).await?;
             let vacancy = vacancies.wait().await;
             match ready.try_io(|socket| accept(socket.get_ref())) {
-                Ok(Ok(stream)) => return Ok((TcpStream::from_std(stream)?, vacancy)),
+                Ok(Ok((stream, peer))) => {
+                    return Ok((TcpStream::from_std(stream)?, peer, vacancy));
+                }
                 Ok(Err(error)) if concerns_one_connection(&error) => {}
                 Ok(Err(error)) => return Err(error),
                 // Somebody else has taken it meanwhile.
@@ -125,9 +131,30 @@ impl Listener {
     }
 }
 
-fn accept(socket: &std::net::TcpListener) -> io::Result<std::net::TcpStream> {
+fn accept(socket: &std::net::TcpListener) -> io::Result<(std::net::TcpStream, Option<SocketAddr>)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::accept_with(socket, flags)?.into())
+    let (stream, peer): (_, Option<SocketAddrAny>) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((stream.into(), peer))
+}
+
+/// Where the address of the other side is wanted, if it is.
+fn peer_room(resources: &TokioBackend, peer: Buf) -> Result<Option<ArenaSlice>, Status> {
+    if peer.len == 0 {
+        return Ok(None);
+    }
+    let room = resources.slice(peer)?;
+    if room.len() < SocketAddress::SIZE {
+        return Err(Status::InvalidInput);
+    }
+    Ok(Some(room))
+}
+
+/// An address as the guest gets it: zeroes are none.
+fn peer_bytes(peer: Option<SocketAddr>) -> [u8; SocketAddress::SIZE] {
+    peer.map_or([0; SocketAddress::SIZE], |peer| {
+        SocketAddress(peer).to_bytes()
+    })
 }
 
 /// Whether an error is that of a connection which broke before it was accepted, and says nothing of
@@ -152,11 +179,15 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 impl Start for TcpAccept {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
+        let room = peer_room(resources, self.peer)?;
         let listener = resources.handles.listener(self.listener)?.clone();
         let vacancies = resources.handles.vacancies().clone();
         Ok(Started::pending_on(self.listener, async move {
             match listener.accept(&vacancies).await {
-                Ok((stream, vacancy)) => {
+                Ok((stream, peer, vacancy)) => {
+                    if let Some(room) = room {
+                        room.fill(&peer_bytes(peer));
+                    }
                     let stream = Arc::new(Stream::Tcp(stream));
                     End::Open(Resource::Stream(stream), vacancy)
                 }

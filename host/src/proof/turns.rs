@@ -395,7 +395,10 @@ fn a_close_cancels_what_is_in_flight_on_its_handle_in_as_many_turns_as_it_takes(
     let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
     let mut rig = Rig::granting(&policy, u64::MAX);
     let listener = rig.listener();
-    let accept = Request::TcpAccept(op::TcpAccept { listener });
+    let accept = Request::TcpAccept(op::TcpAccept {
+        listener,
+        peer: Buf::default(),
+    });
     rig.submit(vec![accept; 20]);
     assert_eq!(rig.turns(), [(20, 0)]);
     let close = Request::Close(op::Close { handle: listener });
@@ -563,6 +566,7 @@ fn the_end_drops_as_much_as_a_turn_may_and_a_thread_the_rest() {
     let accept = |listener: &Handle| {
         Request::TcpAccept(op::TcpAccept {
             listener: *listener,
+            peer: Buf::default(),
         })
     };
     rig.submit(listeners.iter().map(accept));
@@ -700,7 +704,10 @@ impl Worst {
         let port = rig.get(0) >> 16;
         let address = rig.put(0, format!("127.0.0.1:{port}").as_bytes());
         let writer = rig.open(Request::TcpConnect(op::TcpConnect { address }));
-        let reader = rig.open(Request::TcpAccept(op::TcpAccept { listener }));
+        let reader = rig.open(Request::TcpAccept(op::TcpAccept {
+            listener,
+            peer: Buf::default(),
+        }));
         // Until there is no more room between them.
         while rig.driver.in_flight() == 0 {
             let (stream, from) = (writer, WHOLE);

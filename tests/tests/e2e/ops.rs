@@ -44,6 +44,7 @@ fn every_operation_works_in_every_mode(mode: WakeMode) {
             "read ok true",
             "read at end ok 0",
             "accept ok true 0",
+            "accept from ok true",
         ];
         assert_eq!(ended.lines(), expected, "mode {mode}");
         assert_eq!(ended.stderr, "console error ok\n");

@@ -420,7 +420,13 @@ pub fn listen(backlog: u32) -> (Handle, Buf) {
 pub fn pair() -> (Handle, Handle) {
     let (listener, address) = listen(1);
     let one = finish(TcpConnect { address });
-    (Handle(one), Handle(finish(TcpAccept { listener })))
+    (
+        Handle(one),
+        Handle(finish(TcpAccept {
+            listener,
+            peer: Buf::default(),
+        })),
+    )
 }
 
 /// # Safety

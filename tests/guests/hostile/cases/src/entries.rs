@@ -91,7 +91,10 @@ const ROWS: &[Row] = &[
     ),
     row(
         op::Opcode::TcpAccept,
-        &[("listener", Field::Handle(Kind::Listener))],
+        &[
+            ("listener", Field::Handle(Kind::Listener)),
+            ("peer", Room(24)),
+        ],
         None,
     ),
     row(
@@ -787,6 +790,13 @@ fn edges(visit: &mut dyn FnMut(Case)) {
         (Opcode::TcpListen, 1, "max-32", u32::MAX.into(), Status::Ok),
         (Opcode::TcpListen, 0, "empty", empty, Status::InvalidInput),
         (Opcode::TcpConnect, 0, "empty", empty, Status::InvalidInput),
+        (
+            Opcode::TcpAccept,
+            1,
+            "short",
+            buf(0, 23),
+            Status::InvalidInput,
+        ),
         (
             Opcode::SocketName,
             2,

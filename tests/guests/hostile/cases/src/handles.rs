@@ -143,7 +143,10 @@ fn on(guest: &mut Guest, number: u64, handle: Handle) -> Status {
     let empty = Buf::default();
     let address = guest.arena(0x800, b"127.0.0.1:9");
     let done = match number {
-        0 => guest.call(op::TcpAccept { listener: handle }),
+        0 => guest.call(op::TcpAccept {
+            listener: handle,
+            peer: empty,
+        }),
         1 => guest.call(op::SocketName {
             socket: handle,
             end: op::End::Local,
@@ -253,7 +256,11 @@ fn close_under(guest: &mut Guest, [kind, ..]: Args) {
     };
     let waits = guest.token(5);
     let entry = match kind {
-        Kind::Listener => op::TcpAccept { listener: handle }.submission(waits),
+        Kind::Listener => op::TcpAccept {
+            listener: handle,
+            peer: into,
+        }
+        .submission(waits),
         Kind::Udp => op::UdpReceive {
             socket: handle,
             into,

@@ -123,7 +123,13 @@ async fn serve((listener, address): (Handle, Buf)) {
         spawn(2 + number, "client", client(number, address));
     }
     for number in 0..CLIENTS {
-        let stream = Handle(op(TcpAccept { listener }).await);
+        let stream = Handle(
+            op(TcpAccept {
+                listener,
+                peer: Buf::default(),
+            })
+            .await,
+        );
         spawn(2 + CLIENTS + number, "echo", echo(number, stream));
     }
 }

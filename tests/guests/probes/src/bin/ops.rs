@@ -27,13 +27,13 @@ async fn network(address: &'static str) -> Result<()> {
     let bound = listener.local_addr().await?;
     println!("name ok {}", bound.ip());
     let server = spawn(async move {
-        let stream = listener.accept().await?;
+        let (stream, from) = listener.accept_from().await?;
         let mut bytes = [0; 5];
         stream.read_exact(&mut bytes).await?;
         stream.write_all(&bytes).await?;
         // The client's shutdown.
         let end = stream.read(&mut bytes).await?;
-        Result::Ok((bytes, end))
+        Result::Ok((bytes, end, from))
     });
     let stream = TcpStream::connect(bound).await?;
     println!("connect ok {}", stream.peer_addr().await? == bound);
@@ -44,8 +44,9 @@ async fn network(address: &'static str) -> Result<()> {
     stream.read_exact(&mut answer).await?;
     println!("read ok {}", &answer == b"hello");
     println!("read at end ok {}", stream.read(&mut [0]).await?);
-    let (bytes, end) = server.await.map_err(|_| Status::Cancelled)??;
+    let (bytes, end, from) = server.await.map_err(|_| Status::Cancelled)??;
     println!("accept ok {} {end}", &bytes == b"hello");
+    println!("accept from ok {}", from == stream.local_addr().await?);
     Ok(())
 }
 
