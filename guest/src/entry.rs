@@ -256,6 +256,7 @@ macro_rules! __guest {
             $crate::__c_symbols!(#[unsafe(no_mangle)]);
             $crate::__critical_section!();
             $crate::__time_driver!();
+            $crate::__pender!();
             $crate::__getrandom!();
         }
     };
@@ -332,6 +333,28 @@ macro_rules! __time_driver {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __time_driver {
+    () => {};
+}
+
+/// Defines what wakes an executor of `embassy-executor`, if the feature is on.
+#[cfg(feature = "embassy-executor")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __pender {
+    () => {
+        /// What an executor calls when it has something to do.
+        #[unsafe(export_name = "__pender")]
+        fn pender(context: *mut ()) {
+            $crate::__private::pend(context);
+        }
+    };
+}
+
+/// Defines nothing: the feature is off.
+#[cfg(not(feature = "embassy-executor"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __pender {
     () => {};
 }
 

@@ -69,6 +69,7 @@
 //! - `embedded-nal-async`: its `TcpConnect` and `Dns`, as `net::Stack`.
 //! - `edge-nal`: its TCP traits, `Dns` and `Readable`, as `net::Stack`, `TcpListener` and `TcpStream`. That
 //!   crate wants `embassy-time`, so the feature of that name is wanted, too, if a time-out is used.
+//! - `embassy-executor`: an executor of that crate in a task (`embassy::start`), for code that is made of its tasks.
 //! - `embassy-time`: the clock and timers of `embassy-time`. Choose the tick rate by a feature of
 //!   that crate, as in `embassy-time = { version = "0.5", features = ["tick-hz-1_000_000"] }`; that
 //!   one is also the default. A wake-up that was asked for and is no longer wanted stays until it
@@ -142,6 +143,8 @@ mod wait_queue;
 #[cfg(any(feature = "processors", feature = "interrupt", test))]
 mod word;
 
+#[cfg(feature = "embassy-executor")]
+pub mod embassy;
 pub mod env;
 pub mod fs;
 #[cfg(feature = "calls")]
@@ -175,6 +178,8 @@ pub use wakebox_guest_macros::main;
 pub mod __private {
     pub use crate::c_library::{allocate, allocate_zeroed, reallocate, release, stack_is_smashed};
     pub use crate::console::print;
+    #[cfg(feature = "embassy-executor")]
+    pub use crate::embassy::pend;
     #[cfg(feature = "critical-section")]
     pub use crate::entry::SingleCore;
     pub use crate::entry::start;

@@ -41,6 +41,20 @@ fn crates_of_the_ecosystem_work_in_a_guest_as_they_are() {
     }
 }
 
+#[kvm_test]
+fn tasks_of_embassy_run_beside_those_of_the_guest_and_are_woken() {
+    build("wakebox-crates", &["--release"]);
+    for mode in WakeMode::ALL {
+        let ended = run(Sandbox::builder().guest(guest("embassy")).wake(mode));
+        let expected = [
+            "embassy-executor 12",
+            "beside it a timer of the guest",
+            "another executor 42",
+        ];
+        assert_eq!(ended.success().lines(), expected, "mode {mode}");
+    }
+}
+
 /// A guest of the package `wakebox-engines`: without optimization, for they are large.
 fn engine(name: &str) -> PathBuf {
     build("wakebox-engines", &[]);
