@@ -4,9 +4,8 @@
 //! sandbox has one task there ([`poll`]). [`pollers`](super::pollers) says how many threads there are.
 //!
 //! While there is activity, the task polls the submission ring and says so in
-//! [`Word::DriverPolls`](wakebox_abi::memory::Word::DriverPolls): a turn of the guest costs
-//! no exit. After a quiet time it arms the doorbell. The quiet time adapts: it doubles when looking has
-//! paid, and halves when it has not. Then:
+//! [`Word::DriverPolls`](wakebox_abi::memory::Word::DriverPolls): a turn of the guest costs no exit. After a quiet
+//! time it arms the doorbell. The quiet time doubles when looking has paid, and halves when it has not. Then:
 //!
 //! - Where it *stays* (mode `poll`, and guests of several processors), it sleeps until an operation can go on or somebody
 //!   notifies it. Sockets and timers of these sandboxes live in the thread's reactor: it goes on with them while
@@ -16,11 +15,10 @@
 //!   its exits are so dense that it [calls](Poller::call_if_dense) the thread ([`worth`](super::worth)). Sockets and timers
 //!   live in the embedder's reactor: what is ready is one thread's matter.
 //!
-//! A mutex is not fair: who takes one turn after the other, as either does while there is work, has it
-//! again before another that waits for it is awake, over and over, and whatever else runs on the thread
-//! that waits would wait as well. So the poller never waits for a driver: it sees to its other tasks while
-//! somebody has it. And whoever else wants it claims it first ([`Poller::claim`]): the poller keeps from
-//! it until that has been.
+//! A mutex is not fair: who takes one turn after the other, as either does while there is work, has it again before
+//! another that waits for it is awake, over and over, and whatever else runs on the thread that waits would wait as
+//! well. So the poller never waits for a driver: it sees to its other tasks while somebody has it. And whoever else
+//! wants it claims it first ([`Poller::claim`]): the poller keeps from it until that has been.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
