@@ -6,7 +6,7 @@
 //!
 //! | target | level | what | fields |
 //! |---|---|---|---|
-//! | `wakebox::sandbox` | info | span `sandbox`, from building to dropping; entered while the sandbox runs and while its operations are polled | `id` ([`Sandbox::id`](crate::Sandbox::id)), `guest` (the file), `mode` |
+//! | `wakebox::sandbox` | info | span `sandbox`, from building to dropping; entered while the sandbox runs and while its operations are polled | `wakebox.sandbox.id` ([`Sandbox::id`](crate::Sandbox::id)), `wakebox.guest` (the file), `wakebox.mode` |
 //! | `wakebox::sandbox` | debug | "sandbox ended" | `outcome`, `exits` |
 //! | `wakebox::exit` | trace | "left the guest" | `reason` ([`ExitReason::name`](crate::trace::ExitReason::name)), `processor` |
 //! | `wakebox::op` | trace | "operation ended" | `kind`, `status`, `value` (a handle, a count), `micros` from when it was taken |
@@ -19,15 +19,16 @@
 //!
 //! | name | kind | labels | counts |
 //! |---|---|---|---|
-//! | `wakebox_sandboxes` | gauge | | sandboxes that are there |
-//! | `wakebox_sandboxes_total` | counter | `mode` | sandboxes built |
-//! | `wakebox_ends_total` | counter | `end`: `exit`, `panic`, `fault`, `limit`, `violation`, `deadlock`, `cancelled`, or `error` where the host failed | runs that ended |
-//! | `wakebox_exits_total` | counter | `reason` | times that a guest was left |
-//! | `wakebox_ops_total` | counter | `kind`, `status` | operations that ended |
-//! | `wakebox_refusals_total` | counter | `kind` | requests that policy refused |
+//! | `wakebox.sandbox.active` | gauge | | sandboxes that are there |
+//! | `wakebox.sandbox.built` | counter | `wakebox.mode` | sandboxes built |
+//! | `wakebox.sandbox.ended` | counter | `wakebox.end`: `exit`, `panic`, `fault`, `limit`, `violation`, `deadlock`, `cancelled`, or `error` where the host failed | runs that ended |
+//! | `wakebox.exits` | counter | `wakebox.exit.reason` | times that a guest was left |
+//! | `wakebox.ops` | counter | `wakebox.op.kind`, `wakebox.op.status` | operations that ended |
+//! | `wakebox.refusals` | counter | `wakebox.refusal.kind` | requests that policy refused |
 //!
-//! No label is what a guest says: their number is bounded. What single events mean, and which future
-//! they wake, is in [`crate::trace`].
+//! Names are in the manner of OpenTelemetry: a namespace, dots, no unit and no `_total`. What writes for Prometheus
+//! makes underscores of the dots. No label is what a guest says: their number is bounded. What single events mean, and
+//! which future they wake, is in [`crate::trace`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -65,7 +66,7 @@ impl Telemetry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Numbers differ; nothing else hangs on them.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!(target: "wakebox::sandbox", "sandbox", id, guest, %mode);
+        let span = tracing::info_span!(target: "wakebox::sandbox", "sandbox", wakebox.sandbox.id = id, wakebox.guest = guest, wakebox.mode = %mode);
         Self {
             id,
             span,

@@ -14,20 +14,20 @@ pub(super) struct SandboxCounters;
 
 impl SandboxCounters {
     pub(super) fn new(mode: Mode) -> Self {
-        counter!("wakebox_sandboxes_total", "mode" => mode.name()).increment(1);
-        gauge!("wakebox_sandboxes").increment(1.0);
+        counter!("wakebox.sandbox.built", "wakebox.mode" => mode.name()).increment(1);
+        gauge!("wakebox.sandbox.active").increment(1.0);
         Self
     }
 
     #[allow(clippy::unused_self, reason = "it is this sandbox that has ended")]
     pub(super) fn ended(&self, end: &'static str) {
-        counter!("wakebox_ends_total", "end" => end).increment(1);
+        counter!("wakebox.sandbox.ended", "wakebox.end" => end).increment(1);
     }
 }
 
 impl Drop for SandboxCounters {
     fn drop(&mut self) {
-        gauge!("wakebox_sandboxes").decrement(1.0);
+        gauge!("wakebox.sandbox.active").decrement(1.0);
     }
 }
 
@@ -43,7 +43,7 @@ impl ExitCounters {
         find(
             &mut self.0,
             reason,
-            || counter!("wakebox_exits_total", "reason" => reason.name()),
+            || counter!("wakebox.exits", "wakebox.exit.reason" => reason.name()),
         )
         .increment(1);
     }
@@ -73,7 +73,7 @@ impl OpCounters {
         }
         find(&mut self.0[kind], status, || {
             let (kind, status) = (super::kind(opcode), status.name());
-            counter!("wakebox_ops_total", "kind" => kind, "status" => status)
+            counter!("wakebox.ops", "wakebox.op.kind" => kind, "wakebox.op.status" => status)
         })
         .increment(1);
     }
@@ -102,5 +102,5 @@ fn find<K: PartialEq + Copy>(
 }
 
 pub(super) fn refused(kind: &'static str) {
-    counter!("wakebox_refusals_total", "kind" => kind).increment(1);
+    counter!("wakebox.refusals", "wakebox.refusal.kind" => kind).increment(1);
 }

@@ -122,8 +122,8 @@ fn every_exit_and_every_operation_is_told_in_the_span_of_its_sandbox() {
 
             for told in exits.into_iter().chain(operations) {
                 let span = told.span.as_ref().expect("it is in a span");
-                assert_eq!(span["guest"], path.display().to_string());
-                assert_eq!(span["mode"], "out");
+                assert_eq!(span["wakebox.guest"], path.display().to_string());
+                assert_eq!(span["wakebox.mode"], "out");
             }
             let end = of(&told, "wakebox::sandbox");
             assert_eq!(end.len(), 1);
@@ -151,7 +151,13 @@ fn a_refusal_is_told_in_the_span_of_its_sandbox() {
         let (_, told) = heard(builder);
         let refusals = of(&told, "wakebox::policy");
         assert!(!refusals.is_empty(), "{told:?}");
-        assert!(refusals[0].span.as_ref().unwrap().contains_key("id"));
+        assert!(
+            refusals[0]
+                .span
+                .as_ref()
+                .unwrap()
+                .contains_key("wakebox.sandbox.id")
+        );
     });
 }
 
@@ -186,7 +192,10 @@ fn exits_of_all_processors_are_counted_and_told_with_their_number() {
                 assert!(of_it.count() > 100, "processor {number}");
             }
             for exit in exits {
-                assert_eq!(exit.span.as_ref().expect("it is in a span")["mode"], "out");
+                assert_eq!(
+                    exit.span.as_ref().expect("it is in a span")["wakebox.mode"],
+                    "out"
+                );
             }
             let end = of(&told, "wakebox::sandbox");
             assert_eq!(end[0].fields["exits"], stats.exits.total().to_string());
@@ -209,6 +218,7 @@ fn counters_agree(builder: Builder) {
         .into_iter()
         .map(|(key, _, _, value)| {
             let (_, key) = key.into_parts();
+            is_in_the_table(&key);
             let labels = key.labels().map(|label| format!(" {}", label.value()));
             let name = key.name().to_owned() + &labels.collect::<String>();
             match value {
@@ -220,25 +230,38 @@ fn counters_agree(builder: Builder) {
         .collect();
     let count = |name: &str| counted.get(name).copied().unwrap_or(0);
     let stats = ended.stats;
-    assert_eq!(count("wakebox_sandboxes_total out"), 1);
-    assert_eq!(count("wakebox_sandboxes"), 0, "it is gone");
-    assert_eq!(count("wakebox_ends_total exit"), 1);
-    assert_eq!(count("wakebox_exits_total wait"), stats.exits.wait);
-    assert_eq!(count("wakebox_exits_total submit"), stats.exits.submit);
-    let of_processors = count("wakebox_exits_total start") + count("wakebox_exits_total nudge");
+    assert_eq!(count("wakebox.sandbox.built out"), 1);
+    assert_eq!(count("wakebox.sandbox.active"), 0, "it is gone");
+    assert_eq!(count("wakebox.sandbox.ended exit"), 1);
+    assert_eq!(count("wakebox.exits wait"), stats.exits.wait);
+    assert_eq!(count("wakebox.exits submit"), stats.exits.submit);
+    let of_processors = count("wakebox.exits start") + count("wakebox.exits nudge");
     assert_eq!(of_processors, stats.exits.processor);
     for (kind, taken) in stats
         .operations
         .iter()
         .filter(|(kind, _)| *kind != "Cancel")
     {
-        let of_kind = |name: &&String| name.starts_with(&format!("wakebox_ops_total {kind} "));
+        let of_kind = |name: &&String| name.starts_with(&format!("wakebox.ops {kind} "));
         let ended: u64 = counted
             .keys()
             .filter(of_kind)
             .map(|name| counted[name])
             .sum();
         assert_eq!(ended, *taken, "{kind}");
+    }
+}
+
+/// The documentation has a row for the name of a counter, and that row each of its labels.
+fn is_in_the_table(key: &metrics::Key) {
+    let documented = include_str!("../../../host/src/telemetry.rs");
+    let start = format!("//! | `{}` |", key.name());
+    let row = documented.lines().find(|line| line.starts_with(&start));
+    let row = row.unwrap_or_else(|| panic!("{} is not documented", key.name()));
+    for label in key.labels() {
+        let label = label.key();
+        assert!(row.contains(&format!("`{label}`")), "{label}: {row}");
+        assert!(label.starts_with("wakebox."), "{label} has no namespace");
     }
 }
 
