@@ -30,6 +30,7 @@ mod signals;
 mod snapshot;
 mod streams;
 mod style;
+mod suggest;
 mod tasks;
 mod template;
 mod timeline;
@@ -120,7 +121,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     process::prepare();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| suggest::with(error, &Cli::command()).exit());
     style::settle(cli.color);
     if cli.quiet {
         say::be_quiet();
