@@ -148,7 +148,11 @@ impl TcpListener {
 /// Asks for a connection, and for whose it is if there is room for that now.
 fn accept(listener: Handle) -> Op {
     let op = match IoBuf::try_with_capacity(SocketAddress::SIZE) {
-        Some(buf) => {
+        Some(mut buf) => {
+            // Of a host that writes nothing there, no address is read.
+            buf.set_len(SocketAddress::SIZE);
+            buf.fill(0);
+            buf.clear();
             let peer = buf.whole();
             Op::with_buf(TcpAccept { listener, peer }, buf)
         }
