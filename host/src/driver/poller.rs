@@ -55,14 +55,6 @@ const NOTIFIED: Duration = Duration::from_micros(150);
 /// thread of their runtime. A thread that sleeps needs about a tenth to take one.
 const WAITS: Duration = Duration::from_micros(300);
 
-/// Bounds of the quiet time, by mode.
-fn patience(mode: Mode) -> (Duration, Duration) {
-    match mode {
-        Mode::Poll => (Duration::from_micros(200), Duration::from_millis(2)),
-        _ => (Duration::from_micros(5), Duration::from_micros(200)),
-    }
-}
-
 /// What the runner of a guest and the thread share about one sandbox.
 #[derive(Debug)]
 pub(crate) struct Poller<B: Backend> {
@@ -424,7 +416,10 @@ struct Patience {
 
 impl Patience {
     fn of(mode: Mode) -> Self {
-        let (least, most) = patience(mode);
+        let (least, most) = match mode {
+            Mode::Poll => (Duration::from_micros(200), Duration::from_millis(2)),
+            _ => (Duration::from_micros(5), Duration::from_micros(200)),
+        };
         Self {
             now: least,
             least,

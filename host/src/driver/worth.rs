@@ -144,12 +144,16 @@ enum Verdict {
 
 impl Stay {
     pub(crate) fn new() -> Self {
+        Self::from_now(SHORT, None)
+    }
+
+    fn from_now(rest: Duration, without: Option<Pace>) -> Self {
         let now = Instant::now();
         Self {
-            rest: SHORT,
-            without: None,
-            came: (now, Duration::ZERO),
-            look: now,
+            rest,
+            without,
+            came: (now, thread_time()),
+            look: now + LOOK,
             operations: 0,
             active: now,
         }
@@ -157,15 +161,7 @@ impl Stay {
 
     /// The thread that calls has come to watch.
     pub(crate) fn begins(&mut self, without: Option<Pace>) {
-        let now = Instant::now();
-        *self = Self {
-            rest: self.rest,
-            without,
-            came: (now, thread_time()),
-            look: now + LOOK,
-            operations: 0,
-            active: now,
-        };
+        *self = Self::from_now(self.rest, without);
     }
 
     /// It has begun so many operations by now. Returns whether it is to leave.
@@ -176,17 +172,20 @@ impl Stay {
             return false;
         }
         self.look = at + LOOK;
-        let verdict = self.verdict(at - self.came.0, thread_time().saturating_sub(self.came.1));
-        self.follow(verdict, rest);
-        verdict != Verdict::Pays
+        self.judge(at, rest) != Verdict::Pays
     }
 
     /// It leaves by itself, because there is nothing to do.
     pub(crate) fn ends(&mut self, rest: &Rest) {
-        let passed = self.came.0.elapsed();
+        self.judge(Instant::now(), rest);
+    }
+
+    /// What is to become of it now. One in vain begins a rest.
+    fn judge(&mut self, at: Instant, rest: &Rest) -> Verdict {
         let had = thread_time().saturating_sub(self.came.1);
-        let verdict = self.verdict(passed, had);
+        let verdict = self.verdict(at - self.came.0, had);
         self.follow(verdict, rest);
+        verdict
     }
 
     /// So long after it came, in which the thread had a processor for so long.

@@ -27,6 +27,7 @@ use crate::allowance::REACH;
 use crate::arena::ArenaSlice;
 use crate::later::Later;
 use crate::limits::LimitKind;
+use crate::meter::Meter;
 use crate::signals;
 
 /// Most bytes that one operation moves, so that a large one does not keep a thread from others.
@@ -196,25 +197,61 @@ where
     })
 }
 
+/// Reads into a part of the arena, as much of it as the quota has left.
+fn metered_read(
+    file: &Regular,
+    meter: &Meter,
+    into: &ArenaSlice,
+    offset: i64,
+    flags: i32,
+) -> io::Result<usize> {
+    let taken = meter.take(LimitKind::FilesIn, into.len());
+    let taken = taken.map_err(io::Error::other)?;
+    let moved = read(&file.file, into, taken.len(), offset, flags)?;
+    taken.keep(moved);
+    Ok(moved)
+}
+
+/// Writes from a part of the arena, likewise; the quota pays for what the file grows by besides.
+fn metered_write(
+    file: &Regular,
+    meter: &Meter,
+    from: &ArenaSlice,
+    offset: i64,
+    flags: i32,
+) -> io::Result<usize> {
+    let paid = file.pay(meter, gap(file, from, offset)?, from.len());
+    let paid = paid.map_err(io::Error::other)?;
+    let moved = write(&file.file, from, paid.len(), offset, flags)?;
+    if moved > 0 {
+        paid.keep(moved);
+    }
+    Ok(moved)
+}
+
+/// By how much a file grows besides what is written at an offset.
+fn gap(file: &Regular, from: &ArenaSlice, offset: i64) -> io::Result<u64> {
+    match from.len() {
+        0 => Ok(0),
+        _ => file.gap_before(offset.unsigned_abs()),
+    }
+}
+
 impl Start for ReadFile {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?.at_most(MOST);
-        let file = resources.handles.file(self.file)?.clone();
-        let meter = resources.meter.clone();
+        let file = resources.handles.file(self.file)?;
+        let meter = &resources.meter;
         let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
-        let call = {
-            let (into, file, meter) = (into.clone(), file.clone(), meter.clone());
-            move |flags| {
-                let taken = meter.take(LimitKind::FilesIn, into.len());
-                let taken = taken.map_err(io::Error::other)?;
-                let moved = read(&file.file, &into, taken.len(), offset, flags)?;
-                taken.keep(moved);
-                Ok(moved)
-            }
-        };
-        if let Some(started) = on_the_spot(&file, into.len(), &call)? {
+        let read = |flags| metered_read(file, meter, &into, offset, flags);
+        if let Some(started) = on_the_spot(file, into.len(), read)? {
             return Ok(started);
         }
+        let (file, meter) = (file.clone(), meter.clone());
+        let call = {
+            let (into, file, meter) = (into.clone(), file.clone(), meter.clone());
+            move |flags| metered_read(&file, &meter, &into, offset, flags)
+        };
         let in_ring = async move |entry: Entry| {
             let taken = meter.take(LimitKind::FilesIn, into.len())?;
             let moved = entry.read(file, into, taken.len(), self.offset).await;
@@ -228,30 +265,20 @@ impl Start for ReadFile {
 impl Start for WriteFile {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?.at_most(MOST);
-        let file = resources.handles.file(self.file)?.clone();
-        let meter = resources.meter.clone();
+        let file = resources.handles.file(self.file)?;
+        let meter = &resources.meter;
         let offset = i64::try_from(self.offset).map_err(|_| Status::InvalidInput)?;
-        let gap = move |file: &Regular, len| match len {
-            0 => Ok(0),
-            _ => file.gap_before(self.offset),
-        };
-        let call = {
-            let (from, file, meter) = (from.clone(), file.clone(), meter.clone());
-            move |flags| {
-                let paid = file.pay(&meter, gap(&file, from.len())?, from.len());
-                let paid = paid.map_err(io::Error::other)?;
-                let moved = write(&file.file, &from, paid.len(), offset, flags)?;
-                if moved > 0 {
-                    paid.keep(moved);
-                }
-                Ok(moved)
-            }
-        };
-        if let Some(started) = on_the_spot(&file, from.len(), &call)? {
+        let write = |flags| metered_write(file, meter, &from, offset, flags);
+        if let Some(started) = on_the_spot(file, from.len(), write)? {
             return Ok(started);
         }
+        let (file, meter) = (file.clone(), meter.clone());
+        let call = {
+            let (from, file, meter) = (from.clone(), file.clone(), meter.clone());
+            move |flags| metered_write(&file, &meter, &from, offset, flags)
+        };
         let in_ring = async move |entry: Entry| {
-            let gap = gap(&file, from.len()).map_err(|error| status_of(&error))?;
+            let gap = gap(&file, &from, offset).map_err(|error| status_of(&error))?;
             let paid = file.pay(&meter, gap, from.len())?;
             let moved = entry
                 .write(file.clone(), from, paid.len(), self.offset)

@@ -233,8 +233,7 @@ impl Entry {
         most: usize,
         offset: u64,
     ) -> io::Result<usize> {
-        self.transfer(file, into, move |fd, base, len| {
-            let len = u32::try_from(len.min(most)).unwrap_or(u32::MAX);
+        self.transfer(file, into, most, move |fd, base, len| {
             opcode::Read::new(fd, base, len).offset(offset).build()
         })
         .await
@@ -252,8 +251,7 @@ impl Entry {
         most: usize,
         offset: u64,
     ) -> io::Result<usize> {
-        self.transfer(file, from, move |fd, base, len| {
-            let len = u32::try_from(len.min(most)).unwrap_or(u32::MAX);
+        self.transfer(file, from, most, move |fd, base, len| {
             opcode::Write::new(fd, base, len).offset(offset).build()
         })
         .await
@@ -263,11 +261,13 @@ impl Entry {
         self,
         file: Arc<Later<Regular>>,
         slice: ArenaSlice,
-        entry: impl FnOnce(types::Fd, *mut u8, usize) -> squeue::Entry,
+        most: usize,
+        entry: impl FnOnce(types::Fd, *mut u8, u32) -> squeue::Entry,
     ) -> io::Result<usize> {
         let Self { ring, room, reach } = self;
         let lasting = slice.lasting().ok_or(io::ErrorKind::Other)?;
         let (base, len) = lasting.range();
+        let len = u32::try_from(len.min(most)).unwrap_or(u32::MAX);
         let entry = entry(types::Fd(file.file.as_raw_fd()), base, len);
         let under = Under {
             stage: Stage::Asked,
