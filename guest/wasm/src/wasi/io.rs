@@ -6,7 +6,9 @@ use core::future::Future;
 use core::pin::Pin;
 
 use wasmtime::Result;
-use wasmtime::component::{Resource, ResourceTable, ResourceType, Val};
+use wasmtime::component::{
+    ComponentNamedList, ComponentType, Lift, Lower, Resource, ResourceTable, ResourceType, Val,
+};
 use wasmtime_wasi_io::bindings::wasi::io::poll::{Host as _, HostPollable as _};
 use wasmtime_wasi_io::bindings::wasi::io::streams::{
     Host as _, HostInputStream as Input, HostOutputStream as Output, StreamError,
@@ -15,7 +17,7 @@ use wasmtime_wasi_io::poll::DynPollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error, StreamResult};
 
 use super::define::{Awaited, Define, Linker, deleted, resource};
-use super::value::{Cx, Given};
+use super::value::{Arguments, Cx, Given};
 
 type In = Resource<DynInputStream>;
 type Out = Resource<DynOutputStream>;
@@ -116,40 +118,41 @@ fn outcome<T>(table: &mut ResourceTable, result: StreamResult<T>) -> Result<Outc
     }
 }
 
-/// Defines a function with a number, that gives one, or nothing.
-fn acting<S: Send + 'static, R: Given>(
+/// Defines a function of a stream.
+fn acting<A: Arguments, R: Given>(
     instance: &mut Linker<'_>,
     name: &str,
-    act: for<'a> fn(&'a mut ResourceTable, Resource<S>, u64) -> Acting<'a, R>,
+    act: for<'a> fn(&'a mut ResourceTable, A) -> Acting<'a, R>,
 ) -> Result<()> {
-    instance.define_async(
-        name,
-        move |mut cx: Cx<'_>, (this, count): (Resource<S>, u64)| -> Awaited<'_, _> {
-            Box::new(async move {
-                let table = &mut cx.data_mut().table;
-                let result = act(table, this, count).await;
-                Ok((outcome(table, result)?,))
-            })
-        },
-    )
+    instance.define_async(name, move |cx: Cx<'_>, arguments: A| {
+        acted(cx, act, arguments)
+    })
 }
 
-/// As that, without a number.
-fn asking<R: Given>(
+/// The same of one that is given or gives bytes: with its types, as a list of values is slow.
+fn moving<
+    A: ComponentNamedList + Lift + Send + 'static,
+    R: ComponentType + Lower + Send + 'static,
+>(
     instance: &mut Linker<'_>,
     name: &str,
-    act: for<'a> fn(&'a mut ResourceTable, Out) -> Acting<'a, R>,
+    act: for<'a> fn(&'a mut ResourceTable, A) -> Acting<'a, R>,
 ) -> Result<()> {
-    instance.define_async(
-        name,
-        move |mut cx: Cx<'_>, (this,): (Out,)| -> Awaited<'_, _> {
-            Box::new(async move {
-                let table = &mut cx.data_mut().table;
-                let result = act(table, this).await;
-                Ok((outcome(table, result)?,))
-            })
-        },
-    )
+    instance.func_wrap_async(name, move |cx: Cx<'_>, arguments: A| {
+        acted(cx, act, arguments)
+    })
+}
+
+fn acted<'c, A: Send + 'static, R: Send + 'static>(
+    mut cx: Cx<'c>,
+    act: for<'a> fn(&'a mut ResourceTable, A) -> Acting<'a, R>,
+    arguments: A,
+) -> Awaited<'c, (Outcome<R>,)> {
+    Box::new(async move {
+        let table = &mut cx.data_mut().table;
+        let result = act(table, arguments).await;
+        Ok((outcome(table, result)?,))
+    })
 }
 
 fn subscribable<S: Send + 'static>(
@@ -162,104 +165,70 @@ fn subscribable<S: Send + 'static>(
     })
 }
 
-/// Defines a function that gives bytes: with its types, as a list of values is slow.
-fn read(
-    instance: &mut Linker<'_>,
-    name: &str,
-    act: for<'a> fn(&'a mut ResourceTable, In, u64) -> Acting<'a, Vec<u8>>,
-) -> Result<()> {
-    instance.func_wrap_async(
-        name,
-        move |mut cx: Cx<'_>, (this, count): (In, u64)| -> Awaited<'_, _> {
-            Box::new(async move {
-                let table = &mut cx.data_mut().table;
-                let result = act(table, this, count).await;
-                Ok((outcome(table, result)?,))
-            })
-        },
-    )
-}
-
-/// As that, one that is given bytes.
-fn write(
-    instance: &mut Linker<'_>,
-    name: &str,
-    act: for<'a> fn(&'a mut ResourceTable, Out, Vec<u8>) -> Acting<'a, ()>,
-) -> Result<()> {
-    instance.func_wrap_async(
-        name,
-        move |mut cx: Cx<'_>, (this, bytes): (Out, Vec<u8>)| -> Awaited<'_, _> {
-            Box::new(async move {
-                let table = &mut cx.data_mut().table;
-                let result = act(table, this, bytes).await;
-                Ok((outcome(table, result)?,))
-            })
-        },
-    )
-}
-
 /// What a stream does at once.
 fn at_once<'a, T: Send + 'a>(result: StreamResult<T>) -> Acting<'a, T> {
     Box::pin(core::future::ready(result))
 }
 
 fn reads(instance: &mut Linker<'_>) -> Result<()> {
-    read(
+    moving::<(In, u64), _>(
         instance,
         "[method]input-stream.read",
-        |table, this, count| at_once(Input::read(table, this, count)),
+        |table, (this, count)| at_once(Input::read(table, this, count)),
     )?;
-    read(
+    moving::<(In, u64), _>(
         instance,
         "[method]input-stream.blocking-read",
-        |table, this, count| Box::pin(Input::blocking_read(table, this, count)),
+        |table, (this, count)| Box::pin(Input::blocking_read(table, this, count)),
     )?;
-    acting::<DynInputStream, u64>(
+    acting::<(In, u64), _>(
         instance,
         "[method]input-stream.skip",
-        |table, this, count| at_once(Input::skip(table, this, count)),
+        |table, (this, count)| at_once(Input::skip(table, this, count)),
     )?;
-    acting::<DynInputStream, u64>(
+    acting::<(In, u64), _>(
         instance,
         "[method]input-stream.blocking-skip",
-        |table, this, count| Box::pin(Input::blocking_skip(table, this, count)),
+        |table, (this, count)| Box::pin(Input::blocking_skip(table, this, count)),
     )?;
     subscribable(instance, "[method]input-stream.subscribe", Input::subscribe)
 }
 
 fn writes(instance: &mut Linker<'_>) -> Result<()> {
-    write(
+    moving::<(Out, Vec<u8>), _>(
         instance,
         "[method]output-stream.write",
-        |table, this, bytes| at_once(Output::write(table, this, bytes)),
+        |table, (this, bytes)| at_once(Output::write(table, this, bytes)),
     )?;
-    write(
+    moving::<(Out, Vec<u8>), _>(
         instance,
         "[method]output-stream.blocking-write-and-flush",
-        |table, this, bytes| Box::pin(Output::blocking_write_and_flush(table, this, bytes)),
+        |table, (this, bytes)| Box::pin(Output::blocking_write_and_flush(table, this, bytes)),
     )?;
-    acting::<DynOutputStream, ()>(
+    acting::<(Out, u64), _>(
         instance,
         "[method]output-stream.write-zeroes",
-        |table, this, count| at_once(Output::write_zeroes(table, this, count)),
+        |table, (this, count)| at_once(Output::write_zeroes(table, this, count)),
     )?;
-    acting::<DynOutputStream, ()>(
+    acting::<(Out, u64), _>(
         instance,
         "[method]output-stream.blocking-write-zeroes-and-flush",
-        |table, this, count| Box::pin(Output::blocking_write_zeroes_and_flush(table, this, count)),
+        |table, (this, count)| {
+            Box::pin(Output::blocking_write_zeroes_and_flush(table, this, count))
+        },
     )?;
-    asking::<u64>(
+    acting::<(Out,), _>(
         instance,
         "[method]output-stream.check-write",
-        |table, this| at_once(Output::check_write(table, this)),
+        |table, (this,)| at_once(Output::check_write(table, this)),
     )?;
-    asking::<()>(instance, "[method]output-stream.flush", |table, this| {
+    acting::<(Out,), _>(instance, "[method]output-stream.flush", |table, (this,)| {
         at_once(Output::flush(table, this))
     })?;
-    asking::<()>(
+    acting::<(Out,), _>(
         instance,
         "[method]output-stream.blocking-flush",
-        |table, this| Box::pin(Output::blocking_flush(table, this)),
+        |table, (this,)| Box::pin(Output::blocking_flush(table, this)),
     )?;
     subscribable(
         instance,
@@ -269,23 +238,14 @@ fn writes(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 fn splices(instance: &mut Linker<'_>) -> Result<()> {
-    for (name, waits) in [
-        ("[method]output-stream.splice", false),
-        ("[method]output-stream.blocking-splice", true),
-    ] {
-        instance.define_async(
-            name,
-            move |mut cx: Cx<'_>, (this, from, count): (Out, In, u64)| {
-                Box::new(async move {
-                    let table = &mut cx.data_mut().table;
-                    let result = match waits {
-                        true => Output::blocking_splice(table, this, from, count).await,
-                        false => Output::splice(table, this, from, count),
-                    };
-                    Ok((outcome(table, result)?,))
-                })
-            },
-        )?;
-    }
-    Ok(())
+    acting::<(Out, In, u64), _>(
+        instance,
+        "[method]output-stream.splice",
+        |table, (this, from, count)| at_once(Output::splice(table, this, from, count)),
+    )?;
+    acting::<(Out, In, u64), _>(
+        instance,
+        "[method]output-stream.blocking-splice",
+        |table, (this, from, count)| Box::pin(Output::blocking_splice(table, this, from, count)),
+    )
 }
