@@ -22,16 +22,17 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
+use core::task::{Context, Poll};
 
+use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wakebox_abi::op::{CallHeader, CallKind, NextCall, Reply, ReplyKind};
-use wakebox_abi::status::Status;
-use wakebox_typed::signature;
+use wakebox_typed::{signature, stream_signature};
 
 use crate::buf::IoBuf;
 use crate::format::{Format, Unread};
@@ -48,9 +49,28 @@ const CALL: usize = 1024;
 /// Bytes of a reply that are sent at once.
 const PART: usize = 64 << 10;
 
-/// A call that has been read and not begun: it gives the serialized result, or nothing if that cannot be
-/// serialized.
-pub type Call = Pin<Box<dyn Future<Output = Option<Vec<u8>>>>>;
+/// What a call gives, serialized; nothing for what cannot be serialized.
+pub type CallResult = Option<Vec<u8>>;
+
+/// The items that a call gives.
+pub type CallItems = Pin<Box<dyn Stream<Item = CallResult>>>;
+
+/// A call that has been read and not begun.
+pub enum Call {
+    /// It gives one result.
+    One(Pin<Box<dyn Future<Output = CallResult>>>),
+    /// It gives a stream.
+    Many(Pin<Box<dyn Future<Output = CallItems>>>),
+}
+
+impl core::fmt::Debug for Call {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::One(_) => "One",
+            Self::Many(_) => "Many",
+        })
+    }
+}
 
 /// Functions that a guest finds out when it runs; see [`serve_with`].
 pub trait Functions {
@@ -161,6 +181,36 @@ pub trait Exported<Arguments>: Copy + 'static {
     fn signature(self) -> String;
 }
 
+/// An `async fn` as [`Exported`], which gives a stream of results.
+#[doc(hidden)]
+pub trait ExportedStream<Arguments>: Copy + 'static {
+    /// As [`Exported::begin`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread>;
+
+    /// As [`Exported::signature`].
+    fn signature(self) -> String;
+}
+
+/// A stream whose items are serialized.
+struct Serialized<S> {
+    stream: Pin<Box<S>>,
+    format: Format,
+}
+
+impl<S: Stream<Item: Serialize>> Stream for Serialized<S> {
+    type Item = CallResult;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<CallResult>> {
+        let format = self.format;
+        let item = self.stream.as_mut().poll_next(cx);
+        item.map(|item| item.map(|item| format.write(&item)))
+    }
+}
+
 macro_rules! exported {
     (($($parameter:ident)*) $input:ty, $read:expr) => {
         impl<Function, Output, $($parameter,)*> Exported<($($parameter,)*)> for Function
@@ -173,11 +223,33 @@ macro_rules! exported {
             fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread> {
                 let read: fn(Format, &[u8]) -> Result<($($parameter,)*), Unread> = $read;
                 let ($($parameter,)*) = read(format, input)?;
-                Ok(Box::pin(async move { format.write(&self($($parameter),*).await) }))
+                let call = async move { format.write(&self($($parameter),*).await) };
+                Ok(Call::One(Box::pin(call)))
             }
 
             fn signature(self) -> String {
                 signature::<$input, Output>().to_string()
+            }
+        }
+
+        impl<Function, Output, $($parameter,)*> ExportedStream<($($parameter,)*)> for Function
+        where
+            Function: AsyncFn($($parameter),*) -> Output + Copy + 'static,
+            Output: Stream<Item: Serialize> + 'static,
+            $($parameter: DeserializeOwned + 'static,)*
+        {
+            #[allow(non_snake_case, reason = "a parameter is named after its type's")]
+            fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread> {
+                let read: fn(Format, &[u8]) -> Result<($($parameter,)*), Unread> = $read;
+                let ($($parameter,)*) = read(format, input)?;
+                Ok(Call::Many(Box::pin(async move {
+                    let stream = Box::pin(self($($parameter),*).await);
+                    Box::pin(Serialized { stream, format }) as CallItems
+                })))
+            }
+
+            fn signature(self) -> String {
+                stream_signature::<$input, Output::Item>().to_string()
             }
         }
     };
@@ -279,7 +351,11 @@ fn begin(
     under_way: &UnderWay,
 ) {
     let call = header.call;
-    let reply = |kind, words: String| drop(spawn(answer(call, kind, words.into_bytes())));
+    let reply = |kind, words: String| {
+        drop(spawn(async move {
+            answer(call, kind, words.into_bytes()).await;
+        }));
+    };
     // No function is called so: they are all asked for.
     if header.kind == CallKind::Signature && name.is_empty() {
         return reply(ReplyKind::Result, functions.list());
@@ -292,9 +368,9 @@ fn begin(
             Some(types) => reply(ReplyKind::BadInput, types),
         };
     };
-    let future = match functions.begin(name, format, input) {
+    let begun = match functions.begin(name, format, input) {
         None => return reply(ReplyKind::NoSuchFunction, String::new()),
-        Some(Ok(future)) => future,
+        Some(Ok(begun)) => begun,
         Some(Err(why)) => {
             // The types, and behind a line end the reason.
             let mut words = functions.signature(name).unwrap_or_default();
@@ -307,13 +383,14 @@ fn begin(
     let (functions, name) = (functions.clone(), name.to_string());
     let done = under_way.clone();
     let task = spawn_named(name.clone(), async move {
-        match future.await {
-            Some(bytes) => answer(call, format.reply(), bytes).await,
-            // What cannot be serialized is no result.
-            None => {
-                let words = functions.signature(&name).unwrap_or_default();
-                answer(call, ReplyKind::BadInput, words.into_bytes()).await;
-            }
+        let is_told = match begun {
+            Call::One(result) => give(call, format.reply(), result.await).await.map(drop),
+            Call::Many(items) => give_all(call, items.await).await,
+        };
+        // What cannot be serialized is no result.
+        if is_told.is_none() {
+            let words = functions.signature(&name).unwrap_or_default();
+            answer(call, ReplyKind::BadInput, words.into_bytes()).await;
         }
         // Detaches this task; nobody takes the call back any more.
         drop(done.borrow_mut().remove(&call));
@@ -321,8 +398,24 @@ fn begin(
     under_way.borrow_mut().insert(call, task);
 }
 
-/// Sends a reply, in parts if it is long.
-async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) {
+/// Sends what a call has given, if it was serialized. Returns whether anybody wants more.
+async fn give(call: u64, kind: ReplyKind, given: CallResult) -> Option<bool> {
+    Some(answer(call, kind, given?).await)
+}
+
+/// Sends items, until they end or nobody wants them. Nothing if one could not be serialized.
+async fn give_all(call: u64, mut items: CallItems) -> Option<()> {
+    while let Some(item) = poll_fn(|cx| items.as_mut().poll_next(cx)).await {
+        if !give(call, ReplyKind::Item, item).await? {
+            return Some(());
+        }
+    }
+    answer(call, ReplyKind::End, Vec::new()).await;
+    Some(())
+}
+
+/// Sends a reply, in parts if it is long. Returns whether all of it was taken.
+async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) -> bool {
     let mut rest = &bytes[..];
     loop {
         let (part, more) = rest.split_at(rest.len().min(PART));
@@ -332,7 +425,7 @@ async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) {
             ReplyKind::Part
         };
         let Ok(buf) = IoBuf::copy_of(part).await else {
-            return;
+            return false;
         };
         let (outcome, _) = Op::with_buf(
             Reply {
@@ -343,8 +436,8 @@ async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) {
             buf,
         )
         .await;
-        if more.is_empty() || outcome == Err(Status::InvalidInput) {
-            return;
+        if outcome.is_err() || more.is_empty() {
+            return outcome.is_ok();
         }
         rest = more;
     }

@@ -163,7 +163,7 @@ pub mod task;
 pub mod time;
 
 #[cfg(feature = "calls")]
-pub use self::export::{Call, Functions, serve, serve_with};
+pub use self::export::{Call, CallItems, CallResult, Functions, serve, serve_with};
 #[cfg(feature = "calls")]
 pub use self::format::{Format, Unread};
 pub use self::restore::{Restored, Snapshot, on_restore, restored, snapshot};
@@ -184,7 +184,7 @@ pub mod __private {
     pub use crate::entry::SingleCore;
     pub use crate::entry::start;
     #[cfg(feature = "calls")]
-    pub use crate::export::{Export, Exported};
+    pub use crate::export::{Export, Exported, ExportedStream};
     #[cfg(feature = "getrandom")]
     pub use crate::generator::fill as fill_random;
     pub use crate::heap::Heap;

@@ -142,7 +142,7 @@ mod text;
 pub mod trace;
 
 pub use calls::HostFunctions;
-pub use calls::guest::{CallError, Caller, GuestEnd, Mismatch};
+pub use calls::guest::{CallError, Caller, GuestEnd, GuestStream, Mismatch};
 pub use calls::host::HostContext;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;

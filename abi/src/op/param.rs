@@ -266,5 +266,10 @@ param_enum! {
         BadInput = 3,
         /// As `Result`, and at its end the record of its types.
         Typed = 4,
+        /// The last part of an item, or all of it, of a function that gives a stream; in the form in which the
+        /// function was called. The operation ends when the caller has room for more.
+        Item = 5,
+        /// Nothing: the stream has ended.
+        End = 6,
     }
 }

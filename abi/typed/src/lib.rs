@@ -150,3 +150,8 @@ impl Record {
 pub fn signature<A: ?Sized, R>() -> impl fmt::Display + Sync {
     fmt::from_fn(|f| write!(f, "{} -> {}", type_name::<A>(), type_name::<R>()))
 }
+
+/// As [`signature`], for a function that gives a stream: `arguments -> stream<item>`.
+pub fn stream_signature<A: ?Sized, T>() -> impl fmt::Display + Sync {
+    fmt::from_fn(|f| write!(f, "{} -> stream<{}>", type_name::<A>(), type_name::<T>()))
+}

@@ -38,29 +38,28 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// It takes up to sixteen parameters and gives a result, all of which serde can carry. The calls are
 /// taken and answered by `wakebox_guest::serve`. With `#[export(name = "stock.get")]` the host calls it
 /// by that name instead of its own.
+///
+/// With `#[export(stream)]`, or `#[export(name = "...", stream)]`, what it gives is a `futures_core::Stream` of such
+/// results, which the host takes one by one (`Caller::stream`). The stream is polled no further than the caller keeps
+/// up with, and dropped when the caller drops it.
 #[proc_macro_attribute]
 pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    let names = async_fn(&item).and_then(|(name, _)| {
-        let exported = match attribute.is_empty() {
-            true => format!("{name:?}"),
-            false => given_name(attribute)?,
-        };
-        Ok((name, exported))
-    });
+    let names = async_fn(&item).and_then(|(name, _)| Ok((name, asked(attribute)?)));
     let added = match names {
-        Ok((name, exported)) => format!(
+        Ok((name, Asked { exported, of })) => format!(
             "const _: () = {{
                 static EXPORT: ::wakebox_guest::__private::Export =
                     ::wakebox_guest::__private::Export::new({exported}, |format, input| {{
-                        ::wakebox_guest::__private::Exported::begin({name}, format, input)
-                    }}, || ::wakebox_guest::__private::Exported::signature({name}));
+                        ::wakebox_guest::__private::{of}::begin({name}, format, input)
+                    }}, || ::wakebox_guest::__private::{of}::signature({name}));
                 extern \"C\" fn register() {{
                     EXPORT.register();
                 }}
                 #[used]
                 #[unsafe(link_section = \".init_array\")]
                 static REGISTER: extern \"C\" fn() = register;
-            }};"
+            }};",
+            exported = exported.unwrap_or_else(|| format!("{name:?}")),
         ),
         Err(error) => format!("::core::compile_error!({error:?});"),
     };
@@ -89,25 +88,44 @@ fn processors(attribute: TokenStream) -> Result<String, &'static str> {
     }
 }
 
-/// The literal of `name = "..."`.
-fn given_name(attribute: TokenStream) -> Result<String, &'static str> {
-    const FORM: &str = "#[wakebox_guest::export] is written without arguments or as \
-        #[wakebox_guest::export(name = \"...\")]";
+/// What `#[export(..)]` asks for.
+struct Asked {
+    /// The literal of `name = "..."`, if there is one.
+    exported: Option<String>,
+    /// The trait of what the function gives.
+    of: &'static str,
+}
+
+/// Reads `name = "..."` and `stream`, both or either.
+fn asked(attribute: TokenStream) -> Result<Asked, &'static str> {
+    const FORM: &str = "#[wakebox_guest::export] is written without arguments, or as \
+        #[wakebox_guest::export(name = \"...\")], #[wakebox_guest::export(stream)], or with both";
+    let mut asked = Asked {
+        exported: None,
+        of: "Exported",
+    };
     let tokens: Vec<_> = attribute.into_iter().collect();
-    match &tokens[..] {
-        [
-            TokenTree::Ident(word),
-            TokenTree::Punct(equals),
-            TokenTree::Literal(name),
-        ] if word.to_string() == "name" && equals.as_char() == '=' => {
-            let text = name.to_string();
-            match text.starts_with(['"', 'r']) && text != "\"\"" {
-                true => Ok(text),
-                false => Err(FORM),
+    for part in
+        tokens.split(|token| matches!(token, TokenTree::Punct(comma) if comma.as_char() == ','))
+    {
+        match part {
+            [] if tokens.is_empty() => {}
+            [TokenTree::Ident(word)] if word.to_string() == "stream" => asked.of = "ExportedStream",
+            [
+                TokenTree::Ident(word),
+                TokenTree::Punct(equals),
+                TokenTree::Literal(name),
+            ] if word.to_string() == "name" && equals.as_char() == '=' => {
+                let text = name.to_string();
+                if !text.starts_with(['"', 'r']) || text == "\"\"" {
+                    return Err(FORM);
+                }
+                asked.exported = Some(text);
             }
+            _ => return Err(FORM),
         }
-        _ => Err(FORM),
     }
+    Ok(asked)
 }
 
 /// The name of an `async fn name()`, or what is wrong with the item.

@@ -132,7 +132,7 @@ impl Functions for Called {
             Err(why) => return Some(Err(why)),
         };
         let store = self.store.clone();
-        Some(Ok(Box::pin(async move {
+        Some(Ok(Call::One(Box::pin(async move {
             match store.call(&export, &arguments).await {
                 Ok(results) => format.write(&Results(&export.ty, &results)),
                 // The instance is not whole any more.

@@ -1,5 +1,6 @@
 //! `wakebox call`.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
@@ -10,8 +11,8 @@ use wakebox::{CallError, Caller, Input, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The guest's `main` must call `wakebox_guest::serve`. The result goes to standard output, and what the \
-guest writes itself to standard error. Examples:
+The guest's `main` must call `wakebox_guest::serve`. The result goes to standard output, each item of a \
+stream as a line when it comes, and what the guest writes itself to standard error. Examples:
   wakebox call target/release/adder            what can be called, with its types
   wakebox call target/release/adder add '[40, 2]'")]
 pub(super) struct Args {
@@ -56,7 +57,7 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     })?;
     let ended = conclude(&mut wishes, &outcome, &sandbox)?;
     match result {
-        Ok(Answer::Json(json)) => say::json(&json),
+        Ok(Answer::Printed) => {}
         Ok(Answer::List(functions)) => {
             for function in functions {
                 say!("{function}");
@@ -69,17 +70,27 @@ pub(super) fn run(mut args: Args) -> Result<ExitCode> {
     Ok(ended)
 }
 
-/// What is printed.
+/// What is printed, or was.
 enum Answer {
-    Json(String),
+    Printed,
     List(Vec<String>),
 }
 
 async fn call(caller: &Caller, function: &str, json: &str) -> Result<Answer> {
-    let error = match caller.call_json(function, json).await {
-        Ok(json) => return Ok(Answer::Json(json)),
-        Err(error @ CallError::NoSuchFunction(_)) => error,
-        Err(error) => return Err(error.into()),
+    // A result is a stream of one item.
+    let mut items = caller.stream_json(function, json).await?;
+    let error = loop {
+        match items.next().await {
+            Some(Ok(json)) => match say::json(&json) {
+                Ok(()) => {}
+                // Who has seen enough need not see the rest.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Answer::Printed),
+                Err(error) => return Err(anyhow!(error).context("standard output")),
+            },
+            None => return Ok(Answer::Printed),
+            Some(Err(error @ CallError::NoSuchFunction(_))) => break error,
+            Some(Err(error)) => return Err(error.into()),
+        }
     };
     Err(match caller.exports().await {
         Ok(functions) if functions.is_empty() => {

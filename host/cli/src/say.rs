@@ -124,12 +124,15 @@ pub(super) fn script(text: &str) {
 
 /// Prints JSON that a guest has made to standard output: as it is to a file or a pipe, and on a
 /// terminal with what could do harm there written as JSON escapes it.
-pub(super) fn json(text: &str) {
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(super) fn json(text: &str) -> io::Result<()> {
     if io::stdout().is_terminal() {
-        say!("{}", escaped_json(text));
-    } else {
-        say!("{text}");
+        return try_to_output(format_args!("{}", escaped_json(text)));
     }
+    try_to_output(format_args!("{text}"))
 }
 
 fn escaped_json(text: &str) -> String {

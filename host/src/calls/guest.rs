@@ -5,11 +5,13 @@
 //! host back while it works on one.
 
 mod error;
+mod items;
 mod queue;
+mod stream;
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,7 +23,8 @@ use wakebox_typed::{Typed, signature};
 use self::error::words;
 pub use self::error::{CallError, GuestEnd, Mismatch};
 pub(crate) use self::queue::CallQueue;
-use self::queue::{CALLS_MAX, Pending, header};
+use self::queue::{CALLS_MAX, Entry, Pending, State, Wants, header};
+pub use self::stream::GuestStream;
 use super::help::{Errand, Help};
 use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Kept, Parts};
@@ -85,6 +88,10 @@ impl Caller {
                 mismatch.caller = caller();
                 return Err(CallError::BadInput(mismatch));
             }
+            Err(CallError::BadOutput(mut mismatch)) => {
+                mismatch.caller = caller();
+                return Err(CallError::BadOutput(mismatch));
+            }
             other => other?,
         };
         let account = self.call_queue.lock().account.clone();
@@ -105,8 +112,7 @@ impl Caller {
         mismatch.caller = caller();
         if is_typed {
             // So it knows the question, too.
-            let asked = self.carry(CallKind::Signature, name, &[]);
-            mismatch.guest = asked.await.ok().map(|answer| words(&answer.bytes));
+            mismatch = self.told(mismatch).await;
         }
         Err(CallError::BadOutput(Box::new(mismatch)))
     }
@@ -149,10 +155,18 @@ impl Caller {
         Ok(lines.take(EXPORTS_MAX).map(words).collect())
     }
 
-    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Answer, CallError> {
-        if input.len() > MESSAGE_MAX {
-            return Err(CallError::TooLarge(name.into()));
+    /// Adds what the guest says of the types of its function.
+    async fn told(&self, mut mismatch: Mismatch) -> Mismatch {
+        let asked = self.submit(CallKind::Signature, Wants::Result, &mismatch.function, &[]);
+        if let Ok(call) = asked.await {
+            let answer = call.result(&mismatch.function).await;
+            mismatch.guest = answer.ok().map(|answer| words(&answer.bytes));
         }
+        mismatch
+    }
+
+    async fn carry(&self, kind: CallKind, name: &str, input: &[u8]) -> Result<Answer, CallError> {
+        fits(name, input)?;
         // A thread that has a driver already (a subscriber may call there) must not want another.
         let helper = self.helper.as_ref().filter(|_| outside::is_outside());
         let call = match helper.and_then(Weak::upgrade) {
@@ -167,13 +181,18 @@ impl Caller {
                 helper.help(HELP, &mut submission);
                 submission.submitted?
             }
-            None => self.try_submit(kind, name, input)?,
+            None => self.try_submit(kind, Wants::Result, name, input)?,
         };
         let call = match call {
             Some(call) => call,
-            None => self.submit(kind, name, input).await?,
+            None => self.submit(kind, Wants::Result, name, input).await?,
         };
-        call.result(name).await
+        match call.result(name).await {
+            Err(CallError::BadOutput(mismatch)) => {
+                Err(CallError::BadOutput(Box::new(self.told(*mismatch).await)))
+            }
+            result => result,
+        }
     }
 
     /// Tells the guest that no more calls will come. Those under way are answered.
@@ -185,6 +204,7 @@ impl Caller {
     fn try_submit(
         &self,
         kind: CallKind,
+        wants: Wants,
         name: &str,
         input: &[u8],
     ) -> Result<Option<PendingCall>, CallError> {
@@ -200,7 +220,7 @@ impl Caller {
             .concat(&[&header(0, kind, name), name.as_bytes(), input])
             .map_err(|_| CallError::LimitReached(name.into()))?;
         let mut queue = self.call_queue.lock();
-        let Some(call) = queue.push(kind, name, message)? else {
+        let Some(call) = queue.push(kind, wants, name, message)? else {
             return Ok(None);
         };
         let taker = queue.takers.pop();
@@ -216,6 +236,7 @@ impl Caller {
     async fn submit(
         &self,
         kind: CallKind,
+        wants: Wants,
         name: &str,
         input: &[u8],
     ) -> Result<PendingCall, CallError> {
@@ -226,7 +247,7 @@ impl Caller {
         poll_fn(|context| {
             // Registered before looking, so that room made in between is not missed.
             room.wait(context.waker());
-            match self.try_submit(kind, name, input) {
+            match self.try_submit(kind, wants, name, input) {
                 Ok(None) => Poll::Pending,
                 Ok(Some(call)) => Poll::Ready(Ok(call)),
                 Err(error) => Poll::Ready(Err(error)),
@@ -246,7 +267,7 @@ struct Submission<'a> {
 impl Errand for Submission<'_> {
     fn begin(&mut self) {
         let (kind, name, input) = self.message;
-        self.submitted = self.caller.try_submit(kind, name, input);
+        self.submitted = self.caller.try_submit(kind, Wants::Result, name, input);
     }
 
     fn is_done(&self) -> bool {
@@ -302,72 +323,119 @@ impl PendingCall {
 
     /// The serialized result.
     async fn result(self, name: &str) -> Result<Answer, CallError> {
-        let (kind, parts) = self.parts(name).await?;
+        let end = poll_fn(|context| self.poll_end(&mut self.call_queue.lock(), context)).await;
+        let (kind, parts) = end.map_err(|end| end.error(name))?;
+        if matches!(kind, ReplyKind::Item | ReplyKind::End) {
+            return Err(End::Many.error(name));
+        }
+        self.answer(name, kind, parts)
+    }
+
+    /// What a reply says. By whoever has called, and without the lock.
+    fn answer(&self, name: &str, kind: ReplyKind, parts: Parts) -> Result<Answer, CallError> {
         if kind == ReplyKind::NoSuchFunction {
             return Err(CallError::NoSuchFunction(name.into()));
         }
         let account = self.call_queue.lock().account.clone();
-        // By whoever has called, and without the lock.
         let joined = parts.join(&account);
         let bytes = joined.map_err(|_| CallError::LimitReached(name.into()))?;
-        let is_typed = kind == ReplyKind::Typed;
-        if is_typed || kind == ReplyKind::Result {
-            return Ok(Answer { bytes, is_typed });
+        if kind == ReplyKind::BadInput {
+            let mismatch = Mismatch::new(name).told(&bytes);
+            return Err(CallError::BadInput(Box::new(mismatch)));
         }
-        let mismatch = Mismatch::new(name).told(&bytes);
-        Err(CallError::BadInput(Box::new(mismatch)))
+        // An item is in the form of the call, and who asks for one without types does not ask.
+        let is_typed = matches!(kind, ReplyKind::Typed | ReplyKind::Item);
+        Ok(Answer { bytes, is_typed })
     }
 
-    async fn parts(&self, name: &str) -> Result<(ReplyKind, Parts), CallError> {
-        poll_fn(|context| {
-            let mut queue = self.call_queue.lock();
-            let ended = queue.ended.clone();
-            let Some(entry) = queue.pending.get_mut(&self.call) else {
-                return Poll::Ready(Err(CallError::Ended(queue.why())));
-            };
-            if let Pending::Waiting { waker, .. } = &mut entry.pending {
-                if let Some(why) = ended {
-                    return Poll::Ready(Err(CallError::Ended(why)));
-                }
-                *waker = Some(context.waker().clone());
-                return Poll::Pending;
+    /// Waits for the last reply.
+    fn poll_end(
+        &self,
+        queue: &mut State,
+        context: &Context<'_>,
+    ) -> Poll<Result<(ReplyKind, Parts), End>> {
+        let why = queue.ended.clone();
+        let Some(entry) = queue.pending.get_mut(&self.call) else {
+            return Poll::Ready(Err(End::Guest(queue.why())));
+        };
+        if let Pending::Waiting { waker, .. } = &mut entry.pending {
+            if let Some(why) = why {
+                return Poll::Ready(Err(End::Guest(why)));
             }
-            let owned = || name.into();
-            // What is left in its place is not looked at again.
-            Poll::Ready(
-                match std::mem::replace(&mut entry.pending, Pending::LimitReached) {
-                    Pending::Done(kind, parts) => Ok((kind, parts)),
-                    Pending::TooLarge => Err(CallError::TooLarge(owned())),
-                    Pending::LimitReached | Pending::Waiting { .. } => {
-                        Err(CallError::LimitReached(owned()))
-                    }
-                },
-            )
+            *waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        // What is left in its place is not looked at again.
+        let end = std::mem::replace(&mut entry.pending, Pending::LimitReached);
+        Poll::Ready(match end {
+            Pending::Done(kind, parts) => Ok((kind, parts)),
+            Pending::Many => Err(End::Many),
+            Pending::TooLarge => Err(End::TooLarge),
+            Pending::LimitReached | Pending::Waiting { .. } => Err(End::LimitReached),
         })
-        .await
+    }
+}
+
+/// How a call ended without a reply.
+enum End {
+    /// It gave items, of which one result does not consist.
+    Many,
+    TooLarge,
+    LimitReached,
+    /// The guest has.
+    Guest(GuestEnd),
+}
+
+impl End {
+    fn error(self, name: &str) -> CallError {
+        match self {
+            Self::Many => CallError::BadOutput(Box::new(Mismatch::new(name))),
+            Self::TooLarge => CallError::TooLarge(name.into()),
+            Self::LimitReached => CallError::LimitReached(name.into()),
+            Self::Guest(why) => CallError::Ended(why),
+        }
+    }
+}
+
+/// Whether arguments may be so long.
+fn fits(name: &str, input: &[u8]) -> Result<(), CallError> {
+    match input.len() > MESSAGE_MAX {
+        true => Err(CallError::TooLarge(name.into())),
+        false => Ok(()),
     }
 }
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        let (unseen, pending, taker, caller) = {
+        let (unseen, entry, taker, caller) = {
             let mut queue = self.call_queue.lock();
             let unseen = queue.calls.remove(&self.call);
             let entry = queue.pending.remove(&self.call);
             let caller = queue.callers.pop();
-            match entry.map(|entry| (entry.pending, entry.charge)) {
-                Some((pending @ Pending::Waiting { .. }, charge))
-                    if unseen.is_none() && queue.ended.is_none() =>
-                {
+            let waits = |entry: &Entry| matches!(entry.pending, Pending::Waiting { .. });
+            let is_under_way = unseen.is_none() && queue.ended.is_none();
+            match entry {
+                Some(entry) if is_under_way && waits(&entry) => {
+                    let Entry {
+                        pending,
+                        items,
+                        charge,
+                    } = entry;
                     queue.cancels.push_back((self.call, charge));
-                    (None, Some(pending), queue.takers.pop(), caller)
+                    (None, Some((pending, items)), queue.takers.pop(), caller)
                 }
-                ended => (unseen, ended.map(|(pending, _)| pending), None, caller),
+                entry => {
+                    let gone = entry.map(|entry| (entry.pending, entry.items));
+                    (unseen, gone, None, caller)
+                }
             }
         };
         taker.into_iter().chain(caller).for_each(outside::wake);
         // Without the lock, as it may take a moment.
-        drop((unseen, pending));
+        let items = entry.and_then(|(_, items)| items);
+        let senders = items.map(|items| items.into_senders());
+        senders.into_iter().flatten().for_each(outside::wake);
+        drop(unseen);
     }
 }
 

@@ -186,11 +186,18 @@ impl Start for Reply {
             return Err(status);
         }
         let (call_queue, account) = (resources.call_queue.clone(), resources.account.clone());
-        if from.len() <= PIECE {
+        let room = match self.kind {
+            ReplyKind::Item => call_queue.room_for_item(self.call),
+            _ => None,
+        };
+        if from.len() <= PIECE && room.is_none() {
             reply(&call_queue, &account, self.call, self.kind, &from)?;
             return Ok(Started::Done(End::OK));
         }
         Ok(Started::pending(async move {
+            if let Some(room) = room {
+                room.await;
+            }
             // A long one is several parts for the host, too.
             let last = from.len().div_ceil(PIECE) - 1;
             for (at, piece) in from.pieces().enumerate() {

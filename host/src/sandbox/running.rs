@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
 use super::Handle;
-use crate::calls::guest::{CallError, Caller};
+use crate::calls::guest::{CallError, Caller, GuestStream};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::stats::Stats;
@@ -37,6 +37,22 @@ impl Running {
             return Err(CallError::NoRuntime);
         }
         self.handle.caller().call(name, input).await
+    }
+
+    /// Calls a function that gives a stream: [`Caller::stream`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn stream<A, T>(&self, name: &str, input: &A) -> Result<GuestStream<T>, CallError>
+    where
+        A: Serialize + ?Sized,
+        T: DeserializeOwned,
+    {
+        if self.task.is_none() {
+            return Err(CallError::NoRuntime);
+        }
+        self.handle.caller().stream(name, input).await
     }
 
     /// What calls it, to be given to others.

@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use wakebox::{
@@ -327,6 +328,7 @@ async fn run_one(
     let call = async {
         match case.called {
             None => None,
+            Some(_) if case.is_streamed => Some(expect::answer(&streamed(&caller).await)),
             Some(_) => Some(expect::answer(&called(&caller, case.called_as).await)),
         }
     };
@@ -350,6 +352,12 @@ async fn called(caller: &Caller, kind: CallKind) -> Result<String, CallError> {
         CallKind::Json => caller.call_json("f", "7").await,
         _ => caller.call("f", &7_u8).await,
     }
+}
+
+/// What comes of the stream of the function `f`, whose items are to be texts: all of them.
+async fn streamed(caller: &Caller) -> Result<String, CallError> {
+    let stream = caller.stream::<_, String>("f", &7_u8).await?;
+    stream.try_collect().await
 }
 
 /// Runs a case while the neighbours exchange messages, which they still do afterwards.

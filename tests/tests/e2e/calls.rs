@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use tokio::sync::Notify;
 use wakebox::{
     Builder, CallError, Captured, GuestEnd, HostContext, Outcome, Output, Policy, Sandbox, WakeMode,
@@ -390,5 +390,106 @@ fn whoever_waits_when_a_guest_ends_is_told_why(mode: WakeMode) {
             let text = told.unwrap_err().to_string();
             assert!(text.contains("a panic that a test asked for"), "{text}");
         }
+    });
+}
+
+#[kvm_test(modes)]
+fn a_stream_of_the_guest_arrives_item_by_item(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let running = calls("serve", mode).build().unwrap().start();
+        let countdown = running.stream::<_, u64>("countdown", &1000_u64).await;
+        let items: Vec<_> = countdown.unwrap().try_collect().await.unwrap();
+        assert!(items.iter().copied().eq((1..=1000).rev()), "mode {mode}");
+        // Empty, shorter than a part and longer than all that may lie there.
+        let lengths = vec![0_u32, 1, 70_000, 2_000_000, 5];
+        let mut stream = running.stream("of.lengths", &lengths).await.unwrap();
+        for len in lengths {
+            let item: Vec<u8> = stream.next().await.unwrap().unwrap();
+            assert!(item.len() == len as usize && item.iter().all(|byte| *byte == 7));
+        }
+        assert!(stream.next().await.is_none() && stream.next().await.is_none());
+        // A function that gives one result is a stream of one, and beside others.
+        let one = running.stream::<_, u64>("sum", &(40_u64, 2_u64)).await;
+        assert_eq!(one.unwrap().try_collect::<Vec<_>>().await, Ok(vec![42]));
+        let empty = running.stream::<_, u64>("countdown", &0_u64).await;
+        assert_eq!(empty.unwrap().try_collect::<Vec<_>>().await, Ok(vec![]));
+        let json = running.caller().stream_json("countdown", "3").await;
+        let json: Vec<_> = json.unwrap().try_collect().await.unwrap();
+        assert_eq!(json, ["3", "2", "1"]);
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+    });
+}
+
+#[kvm_test(modes)]
+fn a_stream_that_nobody_reads_is_not_polled_and_one_that_is_dropped_is_dropped(mode: WakeMode) {
+    runtime_of(2).block_on(async {
+        let stdout = Captured::new();
+        let builder = calls("serve", mode).stdout(Output::Capture(stdout.clone()));
+        let running = builder.build().unwrap().start();
+        let mut endless = running.stream::<_, u64>("endless", &()).await.unwrap();
+        for n in 0..100 {
+            assert_eq!(endless.next().await, Some(Ok(n)));
+        }
+        // 64 lie there, and one more waits for room.
+        loop {
+            let made: u64 = running.call("made", &()).await.unwrap();
+            assert!(made <= 165, "{made} were made in mode {mode}");
+            if made == 165 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(endless.next().await, Some(Ok(100)));
+        drop(endless);
+        let (outcome, _) = running.close().await.unwrap();
+        assert_eq!(outcome, Outcome::Exit(0), "mode {mode}");
+        assert_eq!(stdout.text(), "dropped\nend\n");
+    });
+}
+
+#[kvm_test]
+fn streams_that_do_not_fit_end_with_the_error_of_a_call() {
+    runtime_of(2).block_on(async {
+        let running = calls("serve", WakeMode::Auto).build().unwrap().start();
+        let ended = async |name: &'static str| {
+            let mut stream = running.stream::<_, String>(name, &1_u64).await.unwrap();
+            let told = stream.next().await.unwrap().unwrap_err();
+            assert!(stream.next().await.is_none());
+            told.to_string()
+        };
+        assert_eq!(
+            ended("countdown").await,
+            "the function `countdown` of the guest gave a result of another type than is expected; \
+             in the guest it is `u64 -> stream<u64>`; it was called as `u64 -> \
+             stream<alloc::string::String>`"
+        );
+        assert_eq!(
+            ended("of.lengths").await,
+            "the function `of.lengths` of the guest takes other arguments than it was given; in the \
+             guest it is `alloc::vec::Vec<u32> -> stream<alloc::vec::Vec<u8>>`; it was called as \
+             `u64 -> stream<alloc::string::String>`"
+        );
+        assert_eq!(ended("none").await, "the guest exports no function `none`");
+        // Whoever wants one result gets none of a stream, with items or without.
+        for from in [0_u64, 5] {
+            let told = running.call::<_, u64>("countdown", &from).await;
+            assert_eq!(
+                told.unwrap_err().to_string(),
+                "the function `countdown` of the guest gave a result of another type than is \
+                 expected; in the guest it is `u64 -> stream<u64>`; it was called as `u64 -> u64`"
+            );
+        }
+        let mut endless = running.stream::<_, u64>("endless", &()).await.unwrap();
+        assert_eq!(endless.next().await, Some(Ok(0)));
+        running.handle().kill();
+        let told = loop {
+            match endless.next().await.unwrap() {
+                Ok(_) => {}
+                Err(told) => break told,
+            }
+        };
+        let is_told = matches!(&told, CallError::Ended(GuestEnd::Outcome(why)) if **why == Outcome::Cancelled);
+        assert!(is_told, "{told:?}");
     });
 }

@@ -1,6 +1,6 @@
 //! The command: bad input is answered with one clear sentence, good input with the guest.
 
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -447,6 +447,33 @@ fn a_function_may_have_another_name_for_the_host_and_many_parameters() {
     };
     assert_eq!(call("renamed.in.the.attribute", "7"), "7\n");
     assert_eq!(call("many", "[1, 2, 3, 4, 5, 6, 7]"), "28\n");
+}
+
+#[kvm_test]
+fn items_of_a_stream_are_lines_until_nobody_reads_them() {
+    let stream = |function: &str, json: &str| {
+        let mut command = wakebox();
+        command.arg("call").arg(guest("calls"));
+        command.args([function, json, "--", "serve"]);
+        command
+    };
+    let all = output(&mut stream("countdown", "3"));
+    assert_eq!(text(&all.stdout), "3\n2\n1\n");
+    assert_eq!(text(&all.stderr), "end\n");
+    // Has no end: the guest is told when the reader has gone.
+    let mut endless = stream("endless", "null");
+    let endless = endless.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = endless.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for n in 0..3 {
+        assert_eq!(lines.next().unwrap().unwrap(), n.to_string());
+    }
+    drop(lines);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(
+        (ended.status.code(), text(&ended.stderr)),
+        (Some(0), "dropped\nend\n".into())
+    );
 }
 
 #[kvm_test]

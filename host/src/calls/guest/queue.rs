@@ -9,6 +9,7 @@ use wakebox_abi::op::{CallHeader, CallKind, ReplyKind};
 use wakebox_abi::status::Status;
 
 use super::error::{CallError, GuestEnd};
+use super::items::Items;
 use crate::account::{Account, Charge, Kept, Parts};
 use crate::allowance::PIECE;
 use crate::calls::MESSAGE_MAX;
@@ -28,14 +29,25 @@ pub(super) enum Pending {
     },
     /// The end: what kind of reply it was, and what came with it.
     Done(ReplyKind, Parts),
+    /// Items have come, of a function that was to give one result.
+    Many,
     TooLarge,
     LimitReached,
+}
+
+/// What a caller takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wants {
+    Result,
+    Stream,
 }
 
 /// A call that has a caller.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) pending: Pending,
+    /// What has come of a stream, if its caller takes one.
+    pub(super) items: Option<Box<Items>>,
     /// For the entry; and for the cancellation that may come of it, which thus never finds the
     /// account full.
     pub(super) charge: Charge,
@@ -50,6 +62,22 @@ impl Entry {
         let waker = waker.take();
         self.pending = how;
         waker
+    }
+
+    /// What came of the last of its parts is an item. Returns who waits for it.
+    ///
+    /// # Errors
+    ///
+    /// Nobody takes items of this call, which ends it; or it has ended.
+    fn item(&mut self, item: Parts) -> (Result<(), Status>, Option<Waker>) {
+        let Pending::Waiting { waker, .. } = &mut self.pending else {
+            return (Err(Status::InvalidInput), None);
+        };
+        let Some(items) = &mut self.items else {
+            return (Err(Status::InvalidInput), self.end(Pending::Many));
+        };
+        items.push(item);
+        (Ok(()), waker.take())
     }
 }
 
@@ -99,6 +127,7 @@ impl State {
     pub(super) fn push(
         &mut self,
         kind: CallKind,
+        wants: Wants,
         name: &str,
         mut message: Kept,
     ) -> Result<Option<u64>, CallError> {
@@ -108,7 +137,12 @@ impl State {
         let call = self.next_call;
         let header = header(call, kind, name);
         message.as_mut()[..header.len()].copy_from_slice(&header);
-        let Ok(charge) = self.account.charge(size_of::<Entry>()) else {
+        let items = match wants {
+            Wants::Result => None,
+            Wants::Stream => Some(Box::<Items>::default()),
+        };
+        let size = size_of::<Entry>() + items.as_ref().map_or(0, |_| Items::SIZE);
+        let Ok(charge) = self.account.charge(size) else {
             return Err(CallError::LimitReached(name.into()));
         };
         self.next_call += 1;
@@ -116,7 +150,12 @@ impl State {
             parts: Parts::default(),
             waker: None,
         };
-        self.pending.insert(call, Entry { pending, charge });
+        let entry = Entry {
+            pending,
+            items,
+            charge,
+        };
+        self.pending.insert(call, entry);
         self.calls.insert(call, message);
         Ok(Some(call))
     }
@@ -220,6 +259,12 @@ impl CallQueue {
             return Ok(());
         }
         let parts = std::mem::take(parts);
+        if matches!((&added, kind), (Ok(()), ReplyKind::Item)) {
+            let (taken, waker) = entry.item(parts);
+            drop(queue);
+            waker.into_iter().for_each(outside::wake);
+            return taken;
+        }
         let (end, gone) = match added {
             Ok(()) => (Pending::Done(kind, parts), None),
             Err(end) => (end, Some(parts)),

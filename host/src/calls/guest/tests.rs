@@ -163,3 +163,81 @@ fn who_waits_has_one_ticket_however_often_it_is_polled() {
     drop(takes);
     assert_eq!(caller.call_queue.lock().takers.wakers.len(), 0);
 }
+
+/// What a guest sends, when it may.
+async fn item(caller: &Caller, call: u64, bytes: &[u8]) -> Result<(), Status> {
+    if let Some(room) = caller.call_queue.room_for_item(call) {
+        room.await;
+    }
+    answer(caller, call, ReplyKind::Item, bytes)
+}
+
+#[test]
+fn items_wait_for_room_in_their_order_and_are_charged_until_they_are_taken() {
+    let (caller, account) = call_queue(1 << 20);
+    let open = caller.stream_json("f", "null").now_or_never().unwrap();
+    let mut stream = open.unwrap();
+    assert_eq!(taken(&caller), Some((0, CallKind::Json)));
+    assert!(stream.next().now_or_never().is_none());
+    let before = account.kept();
+    for _ in 0..64 {
+        assert_eq!(item(&caller, 0, b"1").now_or_never(), Some(Ok(())));
+    }
+    assert!(account.kept() > before);
+    let mut more = [
+        Box::pin(item(&caller, 0, b"2")),
+        Box::pin(item(&caller, 0, b"3")),
+    ];
+    assert!(more.iter_mut().all(|item| item.now_or_never().is_none()));
+    assert_eq!(stream.next().now_or_never(), Some(Some(Ok("1".into()))));
+    assert_eq!((&mut more[0]).now_or_never(), Some(Ok(())));
+    assert_eq!((&mut more[1]).now_or_never(), None);
+    for _ in 0..63 {
+        assert_eq!(stream.next().now_or_never(), Some(Some(Ok("1".into()))));
+    }
+    assert_eq!((&mut more[1]).now_or_never(), Some(Ok(())));
+    answer(&caller, 0, ReplyKind::End, b"").unwrap();
+    let rest: Vec<_> = std::iter::from_fn(|| stream.next().now_or_never().unwrap()).collect();
+    assert_eq!(rest, [Ok("2".into()), Ok("3".into())]);
+    assert_eq!(account.kept(), 0);
+}
+
+#[test]
+fn whoever_waits_to_send_an_item_learns_that_nobody_takes_it() {
+    let (caller, account) = call_queue(1 << 20);
+    let open = caller.stream_json("f", "null").now_or_never().unwrap();
+    let stream = open.unwrap();
+    assert_eq!(taken(&caller), Some((0, CallKind::Json)));
+    let long = [b' '; 70_000];
+    assert_eq!(item(&caller, 0, &long).now_or_never(), Some(Ok(())));
+    let mut more = Box::pin(item(&caller, 0, b"1"));
+    assert!((&mut more).now_or_never().is_none());
+    // One that gives up waiting takes nobody's turn.
+    let mut other = Box::pin(item(&caller, 0, b"1"));
+    assert!((&mut other).now_or_never().is_none());
+    drop(other);
+    drop(stream);
+    assert_eq!(more.now_or_never(), Some(Ok(())));
+    assert_eq!(taken(&caller), Some((0, CallKind::Cancel)));
+    assert_eq!(account.kept(), 0);
+}
+
+#[test]
+fn an_item_of_a_call_that_wants_one_result_ends_it() {
+    let (caller, account) = call_queue(1 << 20);
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let refused = Err(Status::InvalidInput);
+    assert_eq!(item(&caller, 0, b"1").now_or_never(), Some(refused));
+    assert_eq!(item(&caller, 0, b"1").now_or_never(), Some(refused));
+    // The guest is asked for the types.
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(&caller), Some((1, CallKind::Signature)));
+    answer(&caller, 1, ReplyKind::Result, b"() -> stream<u8>").unwrap();
+    let told = call.now_or_never().unwrap().unwrap_err();
+    assert!(
+        matches!(&told, CallError::BadOutput(told) if told.guest.as_deref() == Some("() -> stream<u8>"))
+    );
+    assert_eq!(account.kept(), 0);
+}

@@ -7,6 +7,7 @@ use wakebox_abi::status::Status;
 use crate::case::{Answer, Args, Case, End, Modes};
 use crate::guest::Guest;
 use crate::handles::Kind;
+use crate::items;
 use crate::machine;
 use crate::typed;
 
@@ -298,4 +299,5 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         visit(case.with([how, 0, 0, 0]).modes(Modes::All).called(answered));
     }
     typed::cases(visit);
+    items::cases(visit);
 }

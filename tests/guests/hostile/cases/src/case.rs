@@ -30,6 +30,8 @@ pub struct Case {
     pub called: Option<Answer>,
     /// How it does: with a value, with bytes, or with JSON.
     pub called_as: CallKind,
+    /// Whether it takes a stream.
+    pub is_streamed: bool,
 }
 
 /// What comes of a call to the guest.
@@ -67,6 +69,7 @@ impl Case {
             modes: Modes::One,
             called: None,
             called_as: CallKind::Typed,
+            is_streamed: false,
         }
     }
 
@@ -81,6 +84,13 @@ impl Case {
     #[must_use]
     pub fn called_as(mut self, kind: CallKind, answer: Answer) -> Self {
         self.called_as = kind;
+        self.called(answer)
+    }
+
+    /// While the host calls it and takes a stream.
+    #[must_use]
+    pub fn streamed(mut self, answer: Answer) -> Self {
+        self.is_streamed = true;
         self.called(answer)
     }
 

@@ -11,6 +11,7 @@ mod embedder;
 mod entries;
 mod guest;
 mod handles;
+mod items;
 mod kept;
 mod lies;
 mod loops;

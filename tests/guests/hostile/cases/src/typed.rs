@@ -182,7 +182,7 @@ fn body(name: &str) -> u64 {
 }
 
 /// Takes the next call.
-fn take(guest: &mut Guest) -> CallHeader {
+pub(crate) fn take(guest: &mut Guest) -> CallHeader {
     let (status, _) = guest.call(op::NextCall { into: INTO });
     assert_eq!(status, Status::Ok);
     let header: [u8; CallHeader::SIZE] =
@@ -256,6 +256,7 @@ fn answered(call: CallKind, reply: ReplyKind) -> Answer {
         (_, ReplyKind::Part) => Answer::Ended,
         (_, ReplyKind::NoSuchFunction) => Answer::NoSuchFunction,
         (_, ReplyKind::BadInput) => Answer::BadInput,
+        (_, ReplyKind::Item | ReplyKind::End) => Answer::BadOutput,
         // It is no longer than a record would be alone.
         (CallKind::Typed, ReplyKind::Typed) => Answer::BadOutput,
         (_, ReplyKind::Result | ReplyKind::Typed) => Answer::Given,

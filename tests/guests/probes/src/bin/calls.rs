@@ -9,8 +9,11 @@
 extern crate alloc;
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
+use futures::stream::{self, Stream, StreamExt as _};
 use serde::Deserialize;
 use wakebox_guest::time::{Duration, sleep, timeout};
 use wakebox_guest::{env, host, println, spawn};
@@ -69,12 +72,6 @@ async fn add_on_the_host(a: u64, b: u64) -> Option<u64> {
 /// Never ends by itself; says when it is dropped.
 #[wakebox_guest::export]
 async fn sleep_for_ever() {
-    struct Said;
-    impl Drop for Said {
-        fn drop(&mut self) {
-            println!("dropped");
-        }
-    }
     let _said = Said;
     println!("asleep");
     core::future::pending::<()>().await;
@@ -101,6 +98,44 @@ async fn many(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32) -> u32 {
 async fn slow(milliseconds: u64) -> u64 {
     sleep(Duration::from_millis(milliseconds)).await;
     milliseconds
+}
+
+#[wakebox_guest::export(stream)]
+async fn countdown(from: u64) -> impl Stream<Item = u64> {
+    stream::iter((1..=from).rev())
+}
+
+/// Items of these lengths.
+#[wakebox_guest::export(name = "of.lengths", stream)]
+async fn of_lengths(lengths: Vec<u32>) -> impl Stream<Item = Vec<u8>> {
+    stream::iter(lengths.into_iter().map(|len| vec![7; len as usize]))
+}
+
+/// How many items the stream below has made.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Has no end; says when it is dropped.
+#[wakebox_guest::export(stream)]
+async fn endless() -> impl Stream<Item = u64> {
+    let said = Said;
+    stream::iter(0..).inspect(move |_| {
+        let _ = &said;
+        MADE.fetch_add(1, Ordering::Relaxed);
+    })
+}
+
+#[wakebox_guest::export]
+async fn made() -> u64 {
+    MADE.load(Ordering::Relaxed)
+}
+
+/// Says when it is dropped.
+struct Said;
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        println!("dropped");
+    }
 }
 
 #[wakebox_guest::main]
