@@ -258,6 +258,7 @@ macro_rules! __guest {
             $crate::__time_driver!();
             $crate::__pender!();
             $crate::__getrandom!();
+            $crate::__c_random!();
         }
     };
 }
@@ -363,5 +364,13 @@ macro_rules! __pender {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __getrandom {
+    () => {};
+}
+
+/// Defines nothing: the feature is off.
+#[cfg(not(feature = "getrandom-02"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __c_random {
     () => {};
 }

@@ -61,6 +61,25 @@ fn keyed(identity: &Identity, mixed: [u64; 4]) -> ChaCha20Rng {
     generator
 }
 
+/// Fills bytes that are not initialized. Returns whether it could: outside of a guest it cannot.
+///
+/// # Safety
+///
+/// The `len` bytes at `to` may be written.
+pub(crate) unsafe fn fill_at(to: *mut u8, len: usize) -> bool {
+    let Some(runtime) = try_runtime() else {
+        return false;
+    };
+    // SAFETY: the caller's promise; the zeros make it initialized.
+    let bytes = unsafe {
+        to.write_bytes(0, len);
+        slice::from_raw_parts_mut(to, len)
+    };
+    let mut generator = runtime.generator.borrow_mut();
+    generator.fill(runtime.instance, bytes);
+    true
+}
+
 /// What `getrandom` calls. [`crate::main`] puts it in.
 ///
 /// # Errors
@@ -70,21 +89,18 @@ fn keyed(identity: &Identity, mixed: [u64; 4]) -> ChaCha20Rng {
 /// # Safety
 ///
 /// The `len` bytes at `to` may be written; they need not be initialized.
+#[cfg(feature = "getrandom")]
 #[doc(hidden)]
 pub unsafe fn fill(to: *mut u8, len: usize) -> Result<(), getrandom::Error> {
-    let runtime = try_runtime().ok_or(getrandom::Error::UNSUPPORTED)?;
-    // SAFETY: the caller's promise; the zeros make it initialized.
-    let bytes = unsafe {
-        to.write_bytes(0, len);
-        slice::from_raw_parts_mut(to, len)
-    };
-    let mut generator = runtime.generator.borrow_mut();
-    generator.fill(runtime.instance, bytes);
-    Ok(())
+    // SAFETY: the caller's promise.
+    match unsafe { fill_at(to, len) } {
+        true => Ok(()),
+        false => Err(getrandom::Error::UNSUPPORTED),
+    }
 }
 
 /// Defines what `getrandom` calls.
-#[cfg(getrandom_backend = "custom")]
+#[cfg(all(feature = "getrandom", getrandom_backend = "custom"))]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __getrandom {
@@ -101,7 +117,7 @@ macro_rules! __getrandom {
 }
 
 /// Says what is missing.
-#[cfg(not(getrandom_backend = "custom"))]
+#[cfg(all(feature = "getrandom", not(getrandom_backend = "custom")))]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __getrandom {

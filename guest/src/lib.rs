@@ -74,8 +74,7 @@
 //!   that crate, as in `embassy-time = { version = "0.5", features = ["tick-hz-1_000_000"] }`; that
 //!   one is also the default. A wake-up that was asked for and is no longer wanted stays until it
 //!   is due, one for each task at most; [`time`] leaves nothing behind.
-//! - `getrandom`: a back end for `getrandom` 0.3 and 0.4, and so for `rand` and its kin. (0.2 asks Linux
-//!   whatever it is told, on the target that guests are built for.) That crate takes it only with `--cfg getrandom_backend="custom"`, so put this into `.cargo/config.toml`:
+//! - `getrandom`: a back end for `getrandom` 0.3 and 0.4, and so for `rand` and its kin. That crate takes it only with `--cfg getrandom_backend="custom"`, so put this into `.cargo/config.toml`:
 //!
 //!   ```toml
 //!   [build]
@@ -86,6 +85,8 @@
 //!   then: it is seeded again only when the sandbox is restored from a template, with the seed of then
 //!   and with its own next bytes, so whoever knows the seeds knows all bytes, also those that came
 //!   before. [`random::fill`] asks the host each time.
+//! - `getrandom-02`: the same bytes for `getrandom` 0.2, which asks Linux whatever it is told, and so for `ring` and
+//!   `rand_core` 0.6: the guest has the C library's functions that it calls for that (`syscall` and a few others), and needs no `--cfg`.
 //! - `interrupt`: urgent tasks (`interrupt::spawn`), which interrupt what computes. Costs two loads and a
 //!   store at each allocation and each call of the runtime.
 //! - `processors`: several processors (`processor`). Costs a lock at each allocation; not together with `interrupt`.
@@ -102,6 +103,8 @@ extern crate alloc;
 mod alarms;
 mod buf;
 mod c_library;
+#[cfg(feature = "getrandom-02")]
+mod c_random;
 mod c_symbols;
 mod console;
 mod elsewhere;
@@ -111,7 +114,7 @@ mod executor;
 mod export;
 #[cfg(feature = "calls")]
 mod format;
-#[cfg(feature = "getrandom")]
+#[cfg(any(feature = "getrandom", feature = "getrandom-02"))]
 mod generator;
 mod heap;
 mod idle;
@@ -177,6 +180,8 @@ pub use wakebox_guest_macros::main;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::c_library::{allocate, allocate_zeroed, reallocate, release, stack_is_smashed};
+    #[cfg(feature = "getrandom-02")]
+    pub use crate::c_random::{UNKNOWN as UNKNOWN_CALL, random as random_call};
     pub use crate::console::print;
     #[cfg(feature = "embassy-executor")]
     pub use crate::embassy::pend;

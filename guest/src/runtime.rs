@@ -37,7 +37,7 @@ use crate::machine;
 use crate::mask::{self, MaskedCell};
 use crate::reactor::{Event, Outcome, Owner, Reactor};
 use crate::restore::Restores;
-#[cfg(feature = "getrandom")]
+#[cfg(any(feature = "getrandom", feature = "getrandom-02"))]
 use crate::several::SharedCell;
 use crate::several::{self, Here, Latest, Shared, Whereabouts, share};
 use crate::timers::Timers;
@@ -82,7 +82,7 @@ pub(crate) struct Runtime {
     pub(crate) timers: MaskedCell<Timers>,
     #[cfg(feature = "embassy-time")]
     pub(crate) alarms: MaskedCell<crate::alarms::Alarms>,
-    #[cfg(feature = "getrandom")]
+    #[cfg(any(feature = "getrandom", feature = "getrandom-02"))]
     pub(crate) generator: Shared<SharedCell<crate::generator::Generator>>,
     pub(crate) console: Console,
     pub(crate) stdin: Stdin,
@@ -150,7 +150,7 @@ impl Runtime {
             timers: MaskedCell::new(Timers::new()),
             #[cfg(feature = "embassy-time")]
             alarms: MaskedCell::new(crate::alarms::Alarms::new()),
-            #[cfg(feature = "getrandom")]
+            #[cfg(any(feature = "getrandom", feature = "getrandom-02"))]
             generator: share(first.map(|first| &first.generator), || {
                 SharedCell::new(crate::generator::Generator::new(&addresses.instance.read()))
             }),

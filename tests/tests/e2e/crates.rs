@@ -1,7 +1,7 @@
 //! Crates that work in guests unchanged and are to stay so, and a guest in C. They are built here, so that nobody
 //! else waits for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use wakebox::{Outcome, Policy, Sandbox, WakeMode};
@@ -115,4 +115,67 @@ fn a_guest_in_c_does_input_and_output_by_callbacks_and_finds_a_smashed_frame() {
         panic.message.contains("beyond its stack frame"),
         "{panic:?}"
     );
+}
+
+/// Makes an authority and what it signs, with `openssl`: `NAME.key`, `NAME.pem` and `NAME.der` in the folder.
+fn certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let mut command = program("openssl");
+        output(command.current_dir(folder).args(arguments.split(' ')));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    for name in ["authority", "stranger"] {
+        openssl(&format!(
+            "req -x509 {key} -keyout {name}.key -out {name}.pem -subj /CN={name} -addext \
+             basicConstraints=critical,CA:TRUE"
+        ));
+        openssl(&format!("x509 -in {name}.pem -outform DER -out {name}.der"));
+    }
+    openssl(&format!(
+        "req -new {key} -keyout server.key -out server.csr -subj /CN=localhost -addext \
+         subjectAltName=DNS:localhost"
+    ));
+    openssl(
+        "x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -out \
+         server.pem -days 2 -copy_extensions copy",
+    );
+}
+
+/// By `rustls` with `ring` and by `embedded-tls`, which draw their randomness by `getrandom` 0.2.
+#[kvm_test]
+fn guests_speak_tls_by_crates_as_they_are_and_believe_no_stranger() {
+    let file = engine("tls");
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let server = Server::start(|_, address| {
+        let mut command = program("openssl");
+        command.current_dir(&folder);
+        command.args("s_server -quiet -rev -cert server.pem -key server.key -accept".split(' '));
+        command.arg(address.to_string());
+        command
+    });
+    let address = server.address().to_string();
+    let speak = |authority: &str, mode| {
+        let policy = Policy::new()
+            .allow_connect(address.parse().unwrap())
+            .allow_dir(
+                format!("{}:/tls:ro", folder.path().display())
+                    .parse()
+                    .unwrap(),
+            );
+        let builder = Sandbox::builder().guest(&file).policy(policy).wake(mode);
+        run(builder.args([&*address, &format!("/tls/{authority}.der")]))
+    };
+    for mode in WakeMode::ALL {
+        let expected = ["rustls SLT fo yaw yb", "embedded-tls SLT fo yaw yb"];
+        assert_eq!(
+            speak("authority", mode).success().lines(),
+            expected,
+            "mode {mode}"
+        );
+    }
+    let Outcome::Panic(panic) = speak("stranger", WakeMode::Auto).outcome else {
+        panic!("it believes whom nobody has signed");
+    };
+    assert!(panic.message.contains("UnknownIssuer"), "{panic:?}");
 }
