@@ -46,8 +46,11 @@ pub(crate) async fn link(
         let mut root = linker.root();
         let is_async = ty.async_();
         match &interface {
-            Some(interface) => define(&mut root.instance(interface)?, &function, name, is_async)?,
-            None => define(&mut root, &function, name, is_async)?,
+            Some(interface) => {
+                let mut instance = define::Linker::new(root.instance(interface)?);
+                define(&mut instance, &function, name, is_async)?;
+            }
+            None => define(&mut define::Linker::new(root), &function, name, is_async)?,
         }
     }
     Ok(missing)

@@ -1,6 +1,7 @@
 //! WASI 0.2: `cli`, `clocks`, `filesystem`, `http`, `io`, `random` and `sockets`. A function that is not provided ends the component with
 //! its name when it is called, as many are imported that are never called.
 
+mod any;
 mod cli;
 mod clocks;
 pub(crate) mod define;
@@ -10,6 +11,7 @@ mod io;
 mod newer;
 mod random;
 mod sockets;
+mod transmit;
 mod value;
 
 pub(crate) use self::cli::Input;
@@ -18,16 +20,18 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, Linker, Resource, ResourceTable, ResourceType};
+use wasmtime::component::{self, Component, Resource, ResourceTable, ResourceType};
 use wasmtime::{Engine, Result, format_err};
 
-use self::define::{Concurrent, concurrently, plainly};
+use self::define::{Concurrent, Linker, concurrently, plainly};
 
 /// What belongs to one instance.
 #[derive(Default)]
 pub(crate) struct State {
     table: ResourceTable,
     input: cli::Input,
+    /// Whether the function that is called is one of WASI 0.3.
+    is_newer: bool,
 }
 
 impl State {
@@ -43,7 +47,7 @@ struct Missing;
 /// Links every import of WASI, in the version in which it is imported.
 pub(crate) fn link(
     engine: &Engine,
-    linker: &mut Linker<State>,
+    linker: &mut component::Linker<State>,
     component: &Component,
 ) -> Result<()> {
     // A resource is defined by the first that exports it; the others use it.
@@ -62,10 +66,15 @@ pub(crate) fn link(
         });
         let own: Vec<_> = own.collect();
         seen.extend(own.iter().map(|(_, ty)| *ty));
-        let mut instance = linker.instance(name)?;
+        let asyncs = ty.exports(engine).filter_map(|(name, item)| match item.ty {
+            ComponentItem::ComponentFunc(ty) if ty.async_() => Some(name.into()),
+            _ => None,
+        });
+        let is_newer = version.starts_with("0.3.");
+        let mut instance = Linker::of(linker.instance(name)?, is_newer, asyncs.collect());
         if version.starts_with("0.2.") {
             provide(&mut instance, interface)?;
-        } else if version.starts_with("0.3.") {
+        } else if is_newer {
             newer::provide(&mut instance, interface)?;
         }
         for (name, _) in own {
@@ -82,7 +91,7 @@ pub(crate) fn link(
     Ok(())
 }
 
-fn provide(instance: &mut define::Linker<'_>, interface: &str) -> Result<()> {
+fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     if let Some(name) = interface.strip_prefix("cli/") {
         cli::provide(instance, name)
     } else if let Some(name) = interface.strip_prefix("clocks/") {
@@ -103,12 +112,7 @@ fn provide(instance: &mut define::Linker<'_>, interface: &str) -> Result<()> {
 }
 
 /// Defines a function that only fails; one that is defined stays.
-fn refuse(
-    instance: &mut define::Linker<'_>,
-    name: &str,
-    full: alloc::string::String,
-    is_async: bool,
-) {
+fn refuse(instance: &mut Linker<'_>, name: &str, full: alloc::string::String, is_async: bool) {
     let error = move || format_err!("the component calls {full}, which is not provided yet");
     let _ = if is_async {
         let refused: Box<Concurrent> = Box::new(move |_, _, _, _| {

@@ -51,11 +51,23 @@ const PROVIDED: [(&str, &str); 29] = [
 ];
 
 /// Those of WASI 0.3.
-const NEWER: [(&str, &str); 7] = [
+const NEWER: [(&str, &str); 19] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
+    ("wasi:cli/stderr", ""),
+    ("wasi:cli/stdin", ""),
+    ("wasi:cli/stdout", ""),
+    ("wasi:cli/terminal-input", ""),
+    ("wasi:cli/terminal-output", ""),
+    ("wasi:cli/terminal-stderr", ""),
+    ("wasi:cli/terminal-stdin", ""),
+    ("wasi:cli/terminal-stdout", ""),
+    ("wasi:cli/types", ""),
     ("wasi:clocks/monotonic-clock", ""),
     ("wasi:clocks/system-clock", ""),
+    ("wasi:clocks/types", ""),
+    ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
+    ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
     ("wasi:random/insecure", ""),
     ("wasi:random/insecure-seed", ""),
     ("wasi:random/random", ""),

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use wakebox::Policy;
 
-use common::programs::{Kind, RUN};
+use common::programs::{Kind, RUN, RUN_NEWER, STREAMS};
 
-/// The errors of `wasi:filesystem`, as far as tests await them.
+/// The errors of `wasi:filesystem` 0.2, as far as tests await them.
 const ERRORS: [(i32, &str); 12] = [
     (3, "bad-descriptor"),
     (7, "exist"),
@@ -26,20 +26,76 @@ const ERRORS: [(i32, &str); 12] = [
     (36, "cross-device"),
 ];
 
-const FILES: Kind = Kind {
+/// Those of 0.3, which has no `would-block`.
+const ERRORS_NEWER: [(i32, &str); 12] = {
+    let mut errors = ERRORS;
+    let mut at = 0;
+    while at < errors.len() {
+        errors[at].0 -= 1;
+        at += 1;
+    }
+    errors
+};
+
+const LIBRARY: &str = include_str!("components/files/library.wat");
+
+const OLDER: Kind = Kind {
     wit: include_str!("components/files/world.wit"),
     world: None,
-    library: include_str!("components/files/library.wat"),
+    library: &[LIBRARY, include_str!("components/files/older.wat")],
+    words: &[("@VERSION", "@0.2.0")],
     function: RUN,
     errors: &ERRORS,
 };
+
+const NEWER: Kind = Kind {
+    wit: include_str!("components/files/newer.wit"),
+    world: None,
+    library: &[LIBRARY, STREAMS, include_str!("components/files/newer.wat")],
+    words: &[
+        ("@VERSION", "@0.3.0"),
+        ("STREAMS", "wasi:filesystem/types@0.3.0"),
+        ("FUNCTION", "[method]descriptor.read-via-stream"),
+    ],
+    function: RUN_NEWER,
+    errors: &ERRORS_NEWER,
+};
+
+/// Tests of both versions.
+macro_rules! both {
+    ($($test:ident)*) => {
+        mod of_0_2 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&super::OLDER).await;
+            })*
+        }
+
+        mod of_0_3 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&super::NEWER).await;
+            })*
+        }
+    };
+}
+
+both! {
+    what_is_granted_is_preopened
+    a_file_is_made_written_read_cut_and_told_of
+    directories_are_made_listed_and_removed
+    the_ways_of_opening_are_those_of_posix
+    links_and_times_are_made_and_told
+    nothing_leads_out_of_what_is_granted
+    what_is_granted_for_reading_is_not_changed
+}
 
 /// `$d` of programs is the first directory that is granted.
 const BEGIN: &str = "(local.set $d (call $root))";
 
 /// What a program says, with a policy.
-async fn said_with(policy: Policy, program: &str) -> Vec<String> {
-    FILES.said_with(policy, &format!("{BEGIN} {program}")).await
+async fn said_with(files: &Kind, policy: Policy, program: &str) -> Vec<String> {
+    files.said_with(policy, &format!("{BEGIN} {program}")).await
 }
 
 fn granting(directory: &Path, end: &str) -> Policy {
@@ -48,19 +104,18 @@ fn granting(directory: &Path, end: &str) -> Policy {
 }
 
 /// What a program says whose `$d` is this directory.
-async fn said(directory: &Path, program: &str) -> Vec<String> {
-    said_with(granting(directory, ""), program).await
+async fn said(files: &Kind, directory: &Path, program: &str) -> Vec<String> {
+    said_with(files, granting(directory, ""), program).await
 }
 
 /// Expects an answer to each instruction that gives a number.
-async fn answers(directory: &Path, end: &str, dialogue: &[(&str, &str)]) {
-    FILES
+async fn answers(files: &Kind, directory: &Path, end: &str, dialogue: &[(&str, &str)]) {
+    files
         .answers(granting(directory, end), BEGIN, dialogue)
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_is_preopened() {
+async fn what_is_granted_is_preopened(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     for name in ["one", "two"] {
         fs::create_dir(folder.path().join(name)).unwrap();
@@ -69,12 +124,11 @@ async fn what_is_granted_is_preopened() {
     let policy = Policy::new()
         .allow_dir(format!("{at}/one:/one").parse().unwrap())
         .allow_dir(format!("{at}/two:/two/deep:ro").parse().unwrap());
-    let said = said_with(policy, "(call $say-granted)").await;
+    let said = said_with(files, policy, "(call $say-granted)").await;
     assert_eq!(said, ["2", "/two/deep", "/one"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_made_written_read_cut_and_told_of() {
+async fn a_file_is_made_written_read_cut_and_told_of(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     let program = "
         (local.set $f (call $open (local.get $d) <new> (i32.const 5) (i32.const 3)))
@@ -87,7 +141,7 @@ async fn a_file_is_made_written_read_cut_and_told_of() {
         (call $say (call $stat (local.get $d) <new>))
         (call $say (call $flags (local.get $f)))
         (call $say (call $flags (local.get $d)))";
-    let said = said(folder.path(), program).await;
+    let said = said(files, folder.path(), program).await;
     let expected = ["9", "4", "me more", "0", "", "1", "0", "0", "46", "3", "33"];
     assert_eq!(said, expected);
     assert_eq!(
@@ -115,7 +169,7 @@ async fn streams_of_a_file_read_and_write_it_and_a_poll_waits_for_what_is_read()
         (local.set $g (call $append (local.get $f)))
         (call $say (call $put (local.get $g) <Y>))
         (call $say (call $put (local.get $g) <Z>))";
-    let said = said(folder.path(), program).await;
+    let said = said(&OLDER, folder.path(), program).await;
     assert_eq!(
         said,
         ["234", "0", "56", "1", "789", "0", "1", "0", "0", "0", "0"]
@@ -123,8 +177,7 @@ async fn streams_of_a_file_read_and_write_it_and_a_poll_waits_for_what_is_read()
     assert_eq!(fs::read_to_string(file).unwrap(), "0ABC456789YZ");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn directories_are_made_listed_and_removed() {
+async fn directories_are_made_listed_and_removed(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let (made, gone) = (
@@ -143,18 +196,22 @@ async fn directories_are_made_listed_and_removed() {
         ("(call $unlink (local.get $d) <a/moved>)", "no-entry"),
         (gone, "0"),
     ];
-    answers(folder.path(), "", &dialogue).await;
+    answers(files, folder.path(), "", &dialogue).await;
     for name in ["x", "y"] {
         fs::write(folder.path().join(name), "").unwrap();
     }
-    let mut said = said(folder.path(), "(call $say (call $list (local.get $d)))").await;
+    let mut said = said(
+        files,
+        folder.path(),
+        "(call $say (call $list (local.get $d)))",
+    )
+    .await;
     assert_eq!(said.pop().as_deref(), Some("0"));
     said.sort();
     assert_eq!(said, ["x", "y"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_ways_of_opening_are_those_of_posix() {
+async fn the_ways_of_opening_are_those_of_posix(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("sub")).unwrap();
     fs::write(folder.path().join("sub/file"), "text").unwrap();
@@ -187,11 +244,10 @@ async fn the_ways_of_opening_are_those_of_posix() {
         .iter()
         .map(|(open, answer)| (&**open, *answer))
         .collect();
-    answers(folder.path(), "", &dialogue).await;
+    answers(files, folder.path(), "", &dialogue).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn links_and_times_are_made_and_told() {
+async fn links_and_times_are_made_and_told(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("file"), "text").unwrap();
@@ -255,8 +311,9 @@ async fn links_and_times_are_made_and_told() {
             "0",
         ),
     ];
-    answers(folder.path(), ":links", &dialogue).await;
+    answers(files, folder.path(), ":links", &dialogue).await;
     let read = said(
+        files,
         folder.path(),
         "(call $say (call $readlink (local.get $d) <l>))",
     )
@@ -268,6 +325,7 @@ async fn links_and_times_are_made_and_told() {
         [1_234_567_890, 5, 77]
     );
     answers(
+        files,
         folder.path(),
         ":ro",
         &[
@@ -288,8 +346,7 @@ async fn links_and_times_are_made_and_told() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_leads_out_of_what_is_granted() {
+async fn nothing_leads_out_of_what_is_granted(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     let granted = folder.path().join("granted");
     fs::create_dir_all(granted.join("sub")).unwrap();
@@ -341,11 +398,10 @@ async fn nothing_leads_out_of_what_is_granted() {
         .iter()
         .map(|(act, answer)| (&**act, *answer))
         .collect();
-    answers(&granted, "", &dialogue).await;
+    answers(files, &granted, "", &dialogue).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_for_reading_is_not_changed() {
+async fn what_is_granted_for_reading_is_not_changed(files: &Kind) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "text").unwrap();
     let read = "(call $open (local.get $d) <file> (i32.const 0) (i32.const 1))";
@@ -378,9 +434,76 @@ async fn what_is_granted_for_reading_is_not_changed() {
             "1",
         ),
     ];
-    answers(folder.path(), ":ro", &dialogue).await;
+    answers(files, folder.path(), ":ro", &dialogue).await;
     assert_eq!(
         fs::read_to_string(folder.path().join("file")).unwrap(),
         "text"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_larger_than_what_is_moved_at_once_comes_and_goes_in_a_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let bytes: Vec<u8> = (0..150_000_u32)
+        .map(|at| at as u8 ^ (at >> 8) as u8)
+        .collect();
+    fs::write(&path, &bytes).unwrap();
+    // From its 10th byte to the copy's 3rd, and an end to it.
+    let program = "
+        (local.set $f (call $open (local.get $d) <file> (i32.const 0) (i32.const 1)))
+        (local.set $g (call $open (local.get $d) <copy> (i32.const 1) (i32.const 3)))
+        (call $say (call $copy (local.get $f) (local.get $g)))
+        (call $say (call $append (local.get $g) <end>))";
+    let said = said(&NEWER, folder.path(), program).await;
+    assert_eq!(said, ["0", "0", "3"]);
+    let mut copied = vec![0; 3];
+    copied.extend_from_slice(&bytes[10..]);
+    copied.extend_from_slice(b"end");
+    assert!(fs::read(folder.path().join("copy")).unwrap() == copied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_or_written_is_told_by_the_future() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let open =
+        |flags| format!("(call $open (local.get $d) <file> (i32.const 0) (i32.const {flags}))");
+    let (reads, writes) = (open(1), open(2));
+    let dialogue = [
+        (
+            format!("(call $told (call $input-of {writes} (i64.const 0)))"),
+            "bad-descriptor",
+        ),
+        (
+            "(call $told (call $input-of (local.get $d) (i64.const 0)))".into(),
+            "is-directory",
+        ),
+        (
+            format!("(call $write {reads} (i64.const 0) <no>)"),
+            "bad-descriptor",
+        ),
+        (
+            "(call $write (local.get $d) (i64.const 0) <no>)".into(),
+            "is-directory",
+        ),
+        (format!("(call $append {reads} <no>)"), "bad-descriptor"),
+        (format!("(call $list {reads})"), "not-directory"),
+        // Nobody reads: that is no error.
+        (format!("(call $told (call $unread {reads}))"), "0"),
+    ];
+    let dialogue: Vec<_> = dialogue
+        .iter()
+        .map(|(act, answer)| (&**act, *answer))
+        .collect();
+    answers(&NEWER, folder.path(), "", &dialogue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_questions_about_files_are_in_flight_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let program = "(call $stat-many (local.get $d) (i32.const 100) <file>)";
+    let said = said(&NEWER, folder.path(), program).await;
+    assert_eq!(said, ["100", "100"]);
 }

@@ -19,7 +19,8 @@ use common::{end_of, sandbox};
 const SERVER: Kind = Kind {
     wit: include_str!("components/http/world.wit"),
     world: Some("server"),
-    library: include_str!("components/http/server.wat"),
+    library: &[include_str!("components/http/server.wat")],
+    words: &[],
     function: (
         r#"(export "wasi:http/incoming-handler@0.2.0#handle") (param $request i32) (param $to i32)"#,
         "",
@@ -30,17 +31,18 @@ const SERVER: Kind = Kind {
 /// One that is a program as well, which ends with 1.
 const BOTH: Kind = Kind {
     world: Some("both"),
-    library: concat!(
+    library: &[
         include_str!("components/http/server.wat"),
-        r#"(func (export "wasi:cli/run@0.2.0#run") (result i32) (i32.const 1))"#
-    ),
+        r#"(func (export "wasi:cli/run@0.2.0#run") (result i32) (i32.const 1))"#,
+    ],
     ..SERVER
 };
 
 const CLIENT: Kind = Kind {
     wit: include_str!("components/http/world.wit"),
     world: Some("client"),
-    library: include_str!("components/http/client.wat"),
+    library: &[include_str!("components/http/client.wat")],
+    words: &[],
     function: RUN,
     errors: &[
         (2, "destination-not-found"),

@@ -14,7 +14,8 @@ use common::programs::{Kind, RUN};
 const SOCKETS: Kind = Kind {
     wit: include_str!("components/sockets/world.wit"),
     world: None,
-    library: include_str!("components/sockets/library.wat"),
+    library: &[include_str!("components/sockets/library.wat")],
+    words: &[],
     function: RUN,
     errors: &[
         (1, "access-denied"),

@@ -54,6 +54,14 @@ impl Pollable for Input {
     }
 }
 
+impl Input {
+    /// Some bytes, up to so many; none are the end.
+    pub(super) async fn next(mut self, most: usize) -> Vec<u8> {
+        self.ready().await;
+        InputStream::read(&mut self, most).map_or_else(|_| Vec::new(), Vec::from)
+    }
+}
+
 #[async_trait]
 impl InputStream for Input {
     fn read(&mut self, most: usize) -> StreamResult<Bytes> {

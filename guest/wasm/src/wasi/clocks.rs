@@ -5,20 +5,44 @@ use core::time::Duration;
 
 use wakebox_guest::time::{self, Instant};
 use wasmtime::Result;
-use wasmtime::component::Resource;
+use wasmtime::component::{Resource, Val};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::{DynPollable, Pollable, subscribe};
 
 use super::State;
 use super::define::{Define, Linker};
-use super::value::{Cx, record};
+use super::value::{Cx, Given, Taken, mismatch, record};
 use crate::platform::OneThread;
 
 record! {
     #[derive(Clone, Copy)]
     pub(super) struct Datetime {
-        seconds: u64 = "seconds",
+        seconds: Seconds = "seconds",
         nanoseconds: u32 = "nanoseconds",
+    }
+}
+
+/// `u64` in 0.2, and `s64` in 0.3.
+#[derive(Clone, Copy)]
+struct Seconds(i64);
+
+impl Taken for Seconds {
+    fn taken(value: &Val, _: &mut Cx<'_>) -> Result<Self> {
+        match value {
+            // The latest that there is for what is later.
+            Val::U64(seconds) => Ok(Self(i64::try_from(*seconds).unwrap_or(i64::MAX))),
+            Val::S64(seconds) => Ok(Self(*seconds)),
+            _ => mismatch(),
+        }
+    }
+}
+
+impl Given for Seconds {
+    fn given(self, cx: &mut Cx<'_>) -> Result<Val> {
+        Ok(match cx.data().is_newer {
+            true => Val::S64(self.0),
+            false => Val::U64(self.0.unsigned_abs()),
+        })
     }
 }
 
@@ -26,7 +50,7 @@ impl From<Duration> for Datetime {
     /// From the time since 1970.
     fn from(time: Duration) -> Self {
         Self {
-            seconds: time.as_secs(),
+            seconds: Seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
             nanoseconds: time.subsec_nanos(),
         }
     }
@@ -35,8 +59,7 @@ impl From<Duration> for Datetime {
 impl Datetime {
     /// The latest that there is for what is later.
     pub(super) fn nanoseconds_since_1970(self) -> i64 {
-        let seconds = i64::try_from(self.seconds).unwrap_or(i64::MAX);
-        let whole = seconds.saturating_mul(1_000_000_000);
+        let whole = self.seconds.0.saturating_mul(1_000_000_000);
         whole.saturating_add(self.nanoseconds.into())
     }
 }
@@ -75,7 +98,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
             })?;
             instance.define("resolution", |_: Cx<'_>, ()| {
                 Ok((Datetime {
-                    seconds: 0,
+                    seconds: Seconds(0),
                     nanoseconds: 1,
                 },))
             })

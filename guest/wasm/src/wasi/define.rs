@@ -2,7 +2,10 @@
 //! behind a pointer, and its values are converted there (see `value`).
 
 use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::future::Future;
+use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
 
 use wasmtime::component::types::ComponentFunc;
@@ -11,10 +14,50 @@ use wasmtime::{AsContextMut, Result};
 use wasmtime_wasi_io::poll::{Pollable, subscribe};
 
 use super::State;
-use super::value::{Arguments, Cx, Given, Results, Taken};
+use super::transmit::Later;
+use super::value::{Arguments, Cx, Given, Results, Taken, mismatch};
 use crate::platform::OneThread;
 
-pub(crate) type Linker<'a> = LinkerInstance<'a, State>;
+/// An interface that a component imports.
+pub(crate) struct Linker<'a> {
+    instance: LinkerInstance<'a, State>,
+    /// Whether it is of WASI 0.3.
+    is_newer: bool,
+    /// The functions of it that are async.
+    asyncs: Vec<String>,
+}
+
+impl<'a> Linker<'a> {
+    pub(crate) fn new(instance: LinkerInstance<'a, State>) -> Self {
+        Self::of(instance, false, Vec::new())
+    }
+
+    pub(super) fn of(
+        instance: LinkerInstance<'a, State>,
+        is_newer: bool,
+        asyncs: Vec<String>,
+    ) -> Self {
+        Self {
+            instance,
+            is_newer,
+            asyncs,
+        }
+    }
+}
+
+impl<'a> Deref for Linker<'a> {
+    type Target = LinkerInstance<'a, State>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.instance
+    }
+}
+
+impl DerefMut for Linker<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.instance
+    }
+}
 
 /// What may be a resource.
 pub(super) trait Held: Send + 'static {}
@@ -36,6 +79,14 @@ pub(super) trait Define {
         &mut self,
         name: &str,
         act: impl Fn(Cx<'_>, A) -> Awaited<'_, R> + Copy + Send + Sync + 'static,
+    ) -> Result<()>;
+
+    /// Defines a function that begins operations, and awaits them without what belongs to the instance: any number
+    /// are in flight, if the component's function is async.
+    fn define_apart<A: Arguments>(
+        &mut self,
+        name: &str,
+        begin: impl Fn(Cx<'_>, A) -> Result<Later> + Copy + Send + Sync + 'static,
     ) -> Result<()>;
 }
 
@@ -78,16 +129,77 @@ impl Define for Linker<'_> {
         });
         awaitingly(self, name, awaiting)
     }
+
+    fn define_apart<A: Arguments>(
+        &mut self,
+        name: &str,
+        begin: impl Fn(Cx<'_>, A) -> Result<Later> + Copy + Send + Sync + 'static,
+    ) -> Result<()> {
+        let begin: Box<Begin> = Box::new(move |mut cx, arguments| {
+            let arguments = A::all(arguments, &mut cx)?;
+            begin(cx, arguments)
+        });
+        apart(self, name, begin)
+    }
+}
+
+/// What begins operations, of arguments.
+type Begin = dyn Fn(Cx<'_>, &[Val]) -> Result<Later> + Send + Sync;
+
+fn apart(instance: &mut Linker<'_>, name: &str, begin: Box<Begin>) -> Result<()> {
+    let is_newer = instance.is_newer;
+    if instance.asyncs.iter().any(|own| own == name) {
+        let acting: Box<Concurrent> = Box::new(move |accessor, _, arguments, results| {
+            let begun = accessor.with(|mut access| {
+                let mut cx = access.as_context_mut();
+                cx.data_mut().is_newer = is_newer;
+                begin(cx, arguments)
+            });
+            Box::pin(OneThread(async move {
+                let finish = begun?.await;
+                let value = accessor.with(|mut access| {
+                    let mut cx = access.as_context_mut();
+                    cx.data_mut().is_newer = is_newer;
+                    finish(&mut cx)
+                })?;
+                first(results, value)
+            }))
+        });
+        return concurrently(instance, name, acting);
+    }
+    let acting: Box<Awaiting> = Box::new(move |mut cx, _, arguments, results| {
+        let begun = begin(cx.as_context_mut(), arguments);
+        Box::new(OneThread(async move {
+            let finish = begun?.await;
+            cx.data_mut().is_newer = is_newer;
+            first(results, finish(&mut cx)?)
+        }))
+    });
+    awaitingly(instance, name, acting)
+}
+
+fn first(results: &mut [Val], value: Val) -> Result<()> {
+    match results {
+        [result] => {
+            *result = value;
+            Ok(())
+        }
+        _ => mismatch(),
+    }
 }
 
 pub(crate) fn plainly(instance: &mut Linker<'_>, name: &str, act: Box<Plain>) -> Result<()> {
-    instance.func_new(name, move |cx, ty, arguments, results| {
+    let is_newer = instance.is_newer;
+    instance.func_new(name, move |mut cx, ty, arguments, results| {
+        cx.data_mut().is_newer = is_newer;
         act(cx, ty, arguments, results)
     })
 }
 
 pub(crate) fn awaitingly(instance: &mut Linker<'_>, name: &str, act: Box<Awaiting>) -> Result<()> {
-    instance.func_new_async(name, move |cx, ty, arguments, results| {
+    let is_newer = instance.is_newer;
+    instance.func_new_async(name, move |mut cx, ty, arguments, results| {
+        cx.data_mut().is_newer = is_newer;
         act(cx, ty, arguments, results)
     })
 }

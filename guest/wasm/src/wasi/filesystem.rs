@@ -17,11 +17,13 @@ use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error as IoErro
 
 use self::streams::{FileInput, FileOutput};
 use self::types::{
-    Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode,
-    MetadataHash, NewTimestamp, OpenFlags, PathFlags,
+    Advice, DescriptorFlags, DescriptorStat, DescriptorType, MetadataHash, NewTimestamp, OpenFlags,
+    PathFlags,
 };
+pub(super) use self::types::{DirectoryEntry, ErrorCode};
 use super::define::{Define, Linker, resource};
-use super::value::Cx;
+use super::transmit::Later;
+use super::value::{Cx, New};
 use crate::files::{self, Open};
 use crate::platform::OneThread;
 
@@ -29,10 +31,10 @@ type Outcome<T> = core::result::Result<T, ErrorCode>;
 
 /// What a descriptor names. A stream of it may outlive the descriptor.
 #[derive(Clone)]
-struct Node(Arc<OneThread<Open>>);
+pub(super) struct Node(Arc<OneThread<Open>>);
 
 impl Node {
-    fn new(open: Open) -> Self {
+    pub(super) fn new(open: Open) -> Self {
         Self(Arc::new(OneThread(open)))
     }
 }
@@ -45,7 +47,7 @@ impl core::ops::Deref for Node {
     }
 }
 
-type Descriptor = Resource<Node>;
+pub(super) type Descriptor = Resource<Node>;
 
 /// A directory that is being listed.
 type Listing = OneThread<ReadDir>;
@@ -53,35 +55,48 @@ type Listing = OneThread<ReadDir>;
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     match interface {
         "types" => {
-            resource::<Node>(instance, "descriptor")?;
             resource::<Listing>(instance, "directory-entry-stream")?;
-            whole(instance)?;
+            common(instance)?;
             bytes(instance)?;
-            paths(instance)?;
-            directories(instance)?;
-            times(instance)?;
-            links(instance)
+            directories(instance)
         }
-        "preopens" => instance.define_async("get-directories", |mut cx: Cx<'_>, ()| {
-            Box::new(OneThread(async move {
+        "preopens" => instance.define_apart("get-directories", |_, ()| {
+            Ok(Later::of(async {
                 let granted = files::granted().await;
                 let granted = granted.map_err(|status| wasmtime::format_err!("{status}"))?;
-                let table = &mut cx.data_mut().table;
                 let list = granted.into_iter().map(|open| {
                     let path = String::from(open.path());
-                    Ok((table.push(Node::new(open))?, path))
+                    (New(Node::new(open)), path)
                 });
-                Ok((list.collect::<Result<Vec<(Descriptor, String)>>>()?,))
+                Ok(list.collect::<Vec<_>>())
             }))
         }),
         _ => Ok(()),
     }
 }
 
+/// What both versions have.
+pub(super) fn common(instance: &mut Linker<'_>) -> Result<()> {
+    resource::<Node>(instance, "descriptor")?;
+    whole(instance)?;
+    paths(instance)?;
+    times(instance)?;
+    links(instance)
+}
+
 /// Defines a method of descriptors that awaits operations.
 macro_rules! method {
     ($instance:ident, $name:literal, |$node:ident $(, $argument:ident: $ty:ty)*| $act:expr) => {
-        method!(define_async, $instance, $name, |$node $(, $argument: $ty)*| $act)
+        $instance.define_apart(
+            concat!("[method]descriptor.", $name),
+            |cx: Cx<'_>, (this, $($argument,)*): (Descriptor, $($ty,)*)| {
+                let $node = cx.data().table.get(&this)?.clone();
+                Ok(Later::new(async move {
+                    let outcome: files::Result<_> = $act.await;
+                    outcome.map_err(ErrorCode::from)
+                }))
+            },
+        )
     };
     (
         $define:ident, $instance:ident, $name:literal,
@@ -130,17 +145,16 @@ fn whole(instance: &mut Linker<'_>) -> Result<()> {
             Ok(())
         }
     )?;
-    instance.define_async(
+    instance.define_apart(
         "[method]descriptor.is-same-object",
         |cx: Cx<'_>, (this, other): (Descriptor, Descriptor)| {
-            let nodes = two(&cx, &this, &other);
-            Box::new(OneThread(async move {
-                let (this, other) = nodes?;
+            let (this, other) = two(&cx, &this, &other)?;
+            Ok(Later::new(async move {
                 // What the host tells nothing of any more is the same as nothing.
                 let (Ok(this), Ok(other)) = (this.metadata().await, other.metadata().await) else {
-                    return Ok((false,));
+                    return false;
                 };
-                Ok((this.identity() == other.identity(),))
+                this.identity() == other.identity()
             }))
         },
     )
@@ -240,20 +254,19 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
             Ok(MetadataHash::of(&found))
         }
     )?;
-    instance.define_async(
+    instance.define_apart(
         "[method]descriptor.rename-at",
         |cx: Cx<'_>, (this, from, other, to): (Descriptor, String, Descriptor, String)| {
-            let nodes = two(&cx, &this, &other);
-            Box::new(OneThread(async move {
-                let (this, other) = nodes?;
+            let (this, other) = two(&cx, &this, &other)?;
+            Ok(Later::new(async move {
                 let renamed = this.rename(&from, &other, &to).await;
-                Ok((renamed.map_err(ErrorCode::from),))
+                renamed.map_err(ErrorCode::from)
             }))
         },
     )?;
-    instance.define_async(
+    instance.define_apart(
         "[method]descriptor.open-at",
-        |mut cx: Cx<'_>,
+        |cx: Cx<'_>,
          (this, at, path, open, flags): (
             Descriptor,
             PathFlags,
@@ -261,16 +274,14 @@ fn paths(instance: &mut Linker<'_>) -> Result<()> {
             OpenFlags,
             DescriptorFlags,
         )| {
-            Box::new(OneThread(async move {
-                let node = cx.data().table.get(&this)?.clone();
+            let node = cx.data().table.get(&this)?.clone();
+            Ok(Later::new(async move {
                 let opened = match types::how(at, open, flags) {
                     Ok(how) => node.open(&path, how).await,
                     Err(status) => Err(status),
                 };
-                Ok((match opened {
-                    Ok(open) => Ok(cx.data_mut().table.push(Node::new(open))?),
-                    Err(status) => Err(ErrorCode::from(status)),
-                },))
+                let opened = opened.map(|open| New(Node::new(open)));
+                opened.map_err(ErrorCode::from)
             }))
         },
     )
@@ -329,19 +340,18 @@ fn links(instance: &mut Linker<'_>) -> Result<()> {
     )?;
     method!(instance, "readlink-at", |node, path: String| node
         .read_link(&path))?;
-    instance.define_async(
+    instance.define_apart(
         "[method]descriptor.link-at",
         |cx: Cx<'_>,
          (this, flags, from, other, to): (Descriptor, PathFlags, String, Descriptor, String)| {
-            let nodes = two(&cx, &this, &other);
-            Box::new(OneThread(async move {
-                let (this, other) = nodes?;
+            let (this, other) = two(&cx, &this, &other)?;
+            Ok(Later::new(async move {
                 if flags.follows() {
                     // A link itself gets a name, and not what it leads to.
-                    return Ok((Err(ErrorCode::Invalid),));
+                    return Err(ErrorCode::Invalid);
                 }
                 let linked = this.link(&from, &other, &to).await;
-                Ok((linked.map_err(ErrorCode::from),))
+                linked.map_err(ErrorCode::from)
             }))
         },
     )

@@ -1,4 +1,7 @@
-//! Of WASI 0.3 what takes neither streams nor futures: clocks, random numbers, the environment and exits.
+//! WASI 0.3. What it has in common with 0.2 is defined there; here are streams and futures, and what has another name.
+
+mod cli;
+mod filesystem;
 
 use alloc::boxed::Box;
 use core::time::Duration;
@@ -7,17 +10,11 @@ use wakebox_guest::time::{self, Instant};
 use wasmtime::Result;
 use wasmtime::component::Val;
 
+use super::clocks::Datetime;
 use super::define::{Concurrent, Define, Linker, concurrently};
-use super::value::{Cx, mismatch, record};
-use super::{cli, random};
+use super::random;
+use super::value::{Cx, mismatch};
 use crate::platform::OneThread;
-
-record! {
-    struct Time {
-        seconds: i64 = "seconds",
-        nanoseconds: u32 = "nanoseconds",
-    }
-}
 
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     match interface {
@@ -31,20 +28,22 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
         }
         "clocks/system-clock" => {
             instance.define("now", |_: Cx<'_>, ()| {
-                let now = time::unix_time();
-                Ok((Time {
-                    seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-                    nanoseconds: now.subsec_nanos(),
-                },))
+                Ok((Datetime::from(time::unix_time()),))
             })?;
             resolution(instance)
         }
         "random/random" => random::provide(instance, "random"),
         "random/insecure" => random::provide(instance, "insecure"),
         "random/insecure-seed" => random::seed(instance, "get-insecure-seed"),
-        "cli/environment" => cli::environment(instance, "get-initial-cwd"),
-        "cli/exit" => cli::provide(instance, "exit"),
-        _ => Ok(()),
+        _ => {
+            if let Some(name) = interface.strip_prefix("cli/") {
+                cli::provide(instance, name)
+            } else if let Some(name) = interface.strip_prefix("filesystem/") {
+                filesystem::provide(instance, name)
+            } else {
+                Ok(())
+            }
+        }
     }
 }
 

@@ -233,6 +233,16 @@ impl<T: Send + 'static> Given for Resource<T> {
     }
 }
 
+/// What is a resource when a component is given it.
+pub(crate) struct New<T>(pub(crate) T);
+
+impl<T: Send + 'static> Given for New<T> {
+    fn given(self, cx: &mut Cx<'_>) -> Result<Val> {
+        let resource = cx.data_mut().push(self.0)?;
+        resource.given(cx)
+    }
+}
+
 /// Which of these names a value has.
 pub(crate) fn place(name: &str, names: &[&str]) -> Result<usize> {
     let place = names.iter().position(|own| *own == name);
@@ -244,6 +254,17 @@ pub(crate) fn case_of(value: &Val, names: &[&str]) -> Result<usize> {
     match value {
         Val::Enum(name) => place(name, names),
         _ => mismatch(),
+    }
+}
+
+/// The value of what is an enum in 0.2, and a variant in 0.3.
+pub(crate) fn case(cx: &Cx<'_>, name: &str, others: &[&str]) -> Val {
+    if !cx.data().is_newer {
+        return Val::Enum(name.into());
+    }
+    match others.contains(&name) {
+        true => Val::Variant("other".into(), Some(Box::new(Val::Option(None)))),
+        false => Val::Variant(name.into(), None),
     }
 }
 
@@ -294,9 +315,12 @@ const fn is(one: &[u8], other: &[u8]) -> bool {
     at == one.len() && at == other.len()
 }
 
-/// Defines an `enum` of WIT: cases, and their names. One that is `typed` can be used with Wasmtime's types also.
+/// Defines an `enum` of WIT: cases, and their names. One that is `typed` can be used with Wasmtime's types also; what
+/// says `newer` is a variant in 0.3, which has `other` for those of these names.
 macro_rules! cases {
-    ($(#[$meta:meta])* typed $vis:vis enum $ty:ident { $($case:ident = $name:literal,)* }) => {
+    ($(#[$meta:meta])* typed $vis:vis enum $ty:ident $((newer: $($other:literal),*))? {
+        $($case:ident = $name:literal,)*
+    }) => {
         $(#[$meta])*
         #[derive(ComponentType, Lower, Lift, Clone, Copy, PartialEq, Eq)]
         #[component(enum)]
@@ -306,8 +330,11 @@ macro_rules! cases {
             $(#[component(name = $name)] $case,)*
         }
         $crate::wasi::value::cases!(@values $ty $($case = $name)*);
+        $crate::wasi::value::cases!(@given $ty $($($other)*)?);
     };
-    ($(#[$meta:meta])* $vis:vis enum $ty:ident { $($case:ident = $name:literal,)* }) => {
+    ($(#[$meta:meta])* $vis:vis enum $ty:ident $((newer: $($other:literal),*))? {
+        $($case:ident = $name:literal,)*
+    }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq)]
         #[allow(dead_code, reason = "all that there are")]
@@ -315,6 +342,7 @@ macro_rules! cases {
             $($case,)*
         }
         $crate::wasi::value::cases!(@values $ty $($case = $name)*);
+        $crate::wasi::value::cases!(@given $ty $($($other)*)?);
     };
     (@values $ty:ident $($case:ident = $name:literal)*) => {
         impl $ty {
@@ -330,13 +358,24 @@ macro_rules! cases {
                 Ok(Self::ALL[$crate::wasi::value::case_of(value, Self::NAMES)?])
             }
         }
-
+    };
+    (@given $ty:ident) => {
         impl $crate::wasi::value::Given for $ty {
             fn given(
                 self,
                 _: &mut $crate::wasi::value::Cx<'_>,
             ) -> wasmtime::Result<wasmtime::component::Val> {
                 Ok(wasmtime::component::Val::Enum(Self::NAMES[self as usize].into()))
+            }
+        }
+    };
+    (@given $ty:ident $($other:literal)*) => {
+        impl $crate::wasi::value::Given for $ty {
+            fn given(
+                self,
+                cx: &mut $crate::wasi::value::Cx<'_>,
+            ) -> wasmtime::Result<wasmtime::component::Val> {
+                Ok($crate::wasi::value::case(cx, Self::NAMES[self as usize], &[$($other),*]))
             }
         }
     };

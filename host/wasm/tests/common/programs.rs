@@ -14,7 +14,10 @@ pub struct Kind {
     /// WIT, and in it their world, if there are several.
     pub wit: &'static str,
     pub world: Option<&'static str>,
-    pub library: &'static str,
+    /// The library's parts.
+    pub library: &'static [&'static str],
+    /// What stands in it for other words: the version of WASI, for instance.
+    pub words: &'static [(&'static str, &'static str)],
     /// The function that they are: what stands before and behind their instructions.
     pub function: (&'static str, &'static str),
     /// Errors, as numbers below zero say them: -1 is 0.
@@ -28,12 +31,33 @@ pub const RUN: (&str, &str) = (
     "(i32.const 0)",
 );
 
+/// As that, of WASI 0.3.
+pub const RUN_NEWER: (&str, &str) = (
+    r#"(export "wasi:cli/run@0.3.0#run") (result i32)
+      (local $d i32) (local $f i32) (local $g i32)"#,
+    "(i32.const 0)",
+);
+
+/// Streams of bytes of WASI 0.3, for a library.
+pub const STREAMS: &str = include_str!("../components/streams.wat");
+
 impl Kind {
+    /// The library: what it imports, and what it has.
+    fn library(&self) -> String {
+        let mut whole = self.library.join("\n");
+        for (word, stands_for) in self.words {
+            whole = whole.replace(word, stands_for);
+        }
+        let (imports, others): (Vec<_>, Vec<_>) =
+            whole.lines().partition(|line| line.starts_with("(import"));
+        imports.join("\n") + "\n" + &others.join("\n")
+    }
+
     /// A component that runs these instructions with the library. `<text>` is a text: where it lies, and its
     /// length.
     pub fn component(&self, program: &str) -> Vec<u8> {
         let (body, data) = with_texts(program);
-        let (library, (head, end)) = (self.library, self.function);
+        let (library, (head, end)) = (self.library(), self.function);
         let module = format!("(module {library} {data} (func {head} {body} {end}))");
         let mut module = wat::parse_str(module).unwrap();
         let mut resolve = Resolve::default();

@@ -101,7 +101,7 @@ cases! {
 }
 
 cases! {
-    pub(super) enum DescriptorType {
+    pub(super) enum DescriptorType (newer: "unknown") {
         Unknown = "unknown",
         BlockDevice = "block-device",
         CharacterDevice = "character-device",
@@ -167,14 +167,14 @@ impl From<NewTimestamp> for FileTime {
 }
 
 record! {
-    pub(super) struct DirectoryEntry {
+    pub(in super::super) struct DirectoryEntry {
         kind: DescriptorType = "type",
         name: String = "name",
     }
 }
 
 impl DirectoryEntry {
-    pub(super) fn of(entry: &DirEntry) -> Self {
+    pub(in super::super) fn of(entry: &DirEntry) -> Self {
         Self {
             kind: entry.kind().into(),
             name: entry.file_name().into(),
@@ -202,7 +202,7 @@ impl MetadataHash {
 }
 
 cases! {
-    typed pub(super) enum ErrorCode {
+    typed pub(in super::super) enum ErrorCode (newer: "would-block") {
         Access = "access",
         WouldBlock = "would-block",
         Already = "already",

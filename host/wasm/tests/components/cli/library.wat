@@ -1,0 +1,47 @@
+;; What programs of the three streams are made of.
+(import "wakebox:test/say" "number" (func $say (param i32)))
+(import "wakebox:test/say" "text" (func $text (param i32 i32)))
+(import "wasi:cli/stdin@0.3.0" "read-via-stream" (func $stdin (param i32)))
+(import "wasi:cli/stdout@0.3.0" "write-via-stream" (func $stdout (param i32) (result i32)))
+(import "wasi:cli/stderr@0.3.0" "write-via-stream" (func $stderr (param i32) (result i32)))
+(import "wasi:cli/stdin@0.3.0" "[async-lower][future-read-1]read-via-stream" (func $future-read (param i32 i32) (result i32)))
+(memory (export "memory") 4)
+(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+;; Whether a future gives that all went well.
+(func $told (param $future i32) (result i32)
+  (i32.store8 (i32.const 1040) (i32.const 7))
+  (drop (call $awaited (local.get $future) (call $future-read (local.get $future) (i32.const 1040))))
+  (i32.load8_u (i32.const 1040)))
+;; Gives what is read, as it comes, to standard output; says how both ended.
+(func $echo (local $input i32) (local $read i32) (local $written i32) (local $count i32)
+  (call $stdin (i32.const 1024))
+  (local.set $input (i32.load (i32.const 1024)))
+  (local.set $read (i32.load (i32.const 1028)))
+  (local.set $written (call $stdout (call $stream)))
+  (loop $more
+    (local.set $count (i32.shr_u (call $receive (local.get $input) (i32.const 8192) (i32.const 5000)) (i32.const 4)))
+    (if (local.get $count)
+      (then
+        (drop (call $send (global.get $writer) (i32.const 8192) (local.get $count)))
+        (br $more))))
+  (call $end-write (global.get $writer))
+  (call $say (call $told (local.get $read)))
+  (call $say (call $told (local.get $written))))
+;; Gives standard input itself to standard output.
+(func $pipe
+  (call $stdin (i32.const 1024))
+  (call $say (call $told (call $stdout (i32.load (i32.const 1024)))))
+  (call $say (call $told (i32.load (i32.const 1028)))))
+(func $complain (param $bytes i32) (param $length i32) (local $written i32)
+  (local.set $written (call $stderr (call $stream)))
+  (call $say (call $send (global.get $writer) (local.get $bytes) (local.get $length)))
+  (call $end-write (global.get $writer))
+  (call $say (call $told (local.get $written))))
+;; Begins to read, and thinks better of it; says what became of that: 2, if nothing was read.
+(func $give-up (local $input i32)
+  (call $stdin (i32.const 1024))
+  (local.set $input (i32.load (i32.const 1024)))
+  (call $say (call $stream-read (local.get $input) (i32.const 8192) (i32.const 5000)))
+  (call $say (call $stream-cancel (local.get $input)))
+  (call $end-read (local.get $input))
+  (call $say (call $told (i32.load (i32.const 1028)))))
