@@ -141,7 +141,7 @@ impl Functions for Called {
                     process::exit(1)
                 }
             }
-        })))
+        }))))
     }
 }
 
