@@ -9,6 +9,6 @@ fn main() {
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{here}/discard.ld");
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+        println!("cargo::rustc-link-arg-bins=-Wl,-O2,--icf=all");
     }
 }

@@ -50,8 +50,12 @@ const PROVIDED: [(&str, &str); 29] = [
     ("wasi:sockets/udp-create-socket", ""),
 ];
 
+/// What grants sockets of one kind or the other.
+const SOCKETS: &str = "--allow-connect HOST:PORT, --allow-listen ADDR:PORT, --allow-udp HOST:PORT with \
+                       --allow-udp-bind ADDR:PORT";
+
 /// Those of WASI 0.3.
-const NEWER: [(&str, &str); 19] = [
+const NEWER: [(&str, &str); 21] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
     ("wasi:cli/stderr", ""),
@@ -71,6 +75,8 @@ const NEWER: [(&str, &str); 19] = [
     ("wasi:random/insecure", ""),
     ("wasi:random/insecure-seed", ""),
     ("wasi:random/random", ""),
+    ("wasi:sockets/ip-name-lookup", "--allow-resolve NAME"),
+    ("wasi:sockets/types", SOCKETS),
 ];
 
 /// Takes the names from the runtime guest's table.

@@ -5,10 +5,11 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, spawn};
+use std::thread::spawn;
 
 use wakebox::Policy;
 
+use common::peers::{server, to_port};
 use common::programs::{Kind, RUN};
 
 const SOCKETS: Kind = Kind {
@@ -36,19 +37,6 @@ const BEGIN: &str = "
     (local.set $d (call $tcp (i32.const 0)))
     (local.set $f (call $tcp (i32.const 0)))
     (local.set $g (call $udp (i32.const 0)))";
-
-/// A server on a port of its own, which does that.
-fn server<T: Send + 'static>(
-    act: impl FnOnce(TcpListener) -> T + Send + 'static,
-) -> (u16, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (port, spawn(move || act(listener)))
-}
-
-fn to_port(port: u16) -> Policy {
-    Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_connects_writes_ends_its_side_and_reads_to_the_end() {

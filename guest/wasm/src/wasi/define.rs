@@ -43,6 +43,12 @@ impl<'a> Linker<'a> {
             asyncs,
         }
     }
+
+    /// What the method that gets something of a resource is called.
+    pub(super) fn getter(&self, resource: &str, name: &str) -> String {
+        let get = if self.is_newer { "get-" } else { "" };
+        alloc::format!("[method]{resource}.{get}{name}")
+    }
 }
 
 impl<'a> Deref for Linker<'a> {

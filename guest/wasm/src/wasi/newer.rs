@@ -12,8 +12,8 @@ use wasmtime::component::Val;
 
 use super::clocks::Datetime;
 use super::define::{Concurrent, Define, Linker, concurrently};
-use super::random;
 use super::value::{Cx, mismatch};
+use super::{random, sockets};
 use crate::platform::OneThread;
 
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
@@ -40,6 +40,8 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                 cli::provide(instance, name)
             } else if let Some(name) = interface.strip_prefix("filesystem/") {
                 filesystem::provide(instance, name)
+            } else if let Some(name) = interface.strip_prefix("sockets/") {
+                sockets::newer::provide(instance, name)
             } else {
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! `wasi:sockets`: what the policy grants can be reached, and what is not granted is `access-denied`. What a
 //! socket waits for is an operation in flight, so waiting for any number of them is one park.
 
+pub(super) mod newer;
 mod streams;
 mod tcp;
 mod types;
@@ -123,28 +124,31 @@ trait Socket: Sized + 'static {
     fn family(&self) -> Family;
 }
 
-/// Defines the resource and what sockets of both kinds have.
+/// Defines the resource and what sockets of both kinds have in 0.2.
 fn socket<S: Socket>(instance: &mut Linker<'_>) -> Result<()>
 where
     OneThread<S>: Pollable,
 {
     let name = |method| alloc::format!("[method]{}.{method}", S::NAME);
-    resource::<OneThread<S>>(instance, S::NAME)?;
+    common::<S>(instance)?;
     method_with::<OneThread<S>, _>(instance, &name("start-bind"), |socket, at| {
         socket.0.start_bind(at)
     })?;
     method::<OneThread<S>, _>(instance, &name("finish-bind"), |socket| {
         socket.0.finish_bind()
     })?;
-    asking::<OneThread<S>, _>(instance, &name("local-address"), |socket| {
-        socket.0.local_address()
-    })?;
-    method::<OneThread<S>, _>(instance, &name("address-family"), |socket| {
-        socket.0.family()
-    })?;
-    no_setting::<OneThread<S>, u64>(instance, S::NAME, "receive-buffer-size")?;
-    no_setting::<OneThread<S>, u64>(instance, S::NAME, "send-buffer-size")?;
     pollable::<OneThread<S>>(instance, &name("subscribe"))
+}
+
+/// What they have in both versions.
+fn common<S: Socket>(instance: &mut Linker<'_>) -> Result<()> {
+    resource::<OneThread<S>>(instance, S::NAME)?;
+    let name = instance.getter(S::NAME, "local-address");
+    asking::<OneThread<S>, _>(instance, &name, |socket| socket.0.local_address())?;
+    let name = instance.getter(S::NAME, "address-family");
+    method::<OneThread<S>, _>(instance, &name, |socket| socket.0.family())?;
+    no_setting::<OneThread<S>, u64>(instance, S::NAME, "receive-buffer-size")?;
+    no_setting::<OneThread<S>, u64>(instance, S::NAME, "send-buffer-size")
 }
 
 /// What the host has no operation for: a setting that can be neither read nor made.
@@ -153,11 +157,8 @@ fn no_setting<T: Held, V: Given + Taken + Default + PartialEq>(
     resource: &str,
     name: &str,
 ) -> Result<()> {
-    method::<T, Outcome<V>>(
-        instance,
-        &alloc::format!("[method]{resource}.{name}"),
-        |_| Err(ErrorCode::NotSupported),
-    )?;
+    let get = instance.getter(resource, name);
+    method::<T, Outcome<V>>(instance, &get, |_| Err(ErrorCode::NotSupported))?;
     method_of::<T, V, Outcome<()>>(
         instance,
         &alloc::format!("[method]{resource}.set-{name}"),
@@ -176,13 +177,19 @@ struct Lookup {
     addresses: IntoIter<IpAddr>,
 }
 
+/// The addresses of a name.
+async fn resolve(name: String) -> crate::flight::Result<IntoIter<IpAddr>> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Status::InvalidInput);
+    }
+    let mut addresses = net::lookup(&name).await.map_err(status)?;
+    addresses.retain(|ip| !matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()));
+    Ok(addresses.into_iter())
+}
+
 impl Lookup {
     fn of(name: String) -> Self {
-        let answer = Flight::start(async move {
-            let mut addresses = net::lookup(&name).await.map_err(status)?;
-            addresses.retain(|ip| !matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()));
-            Ok(addresses.into_iter())
-        });
+        let answer = Flight::start(resolve(name));
         let addresses = alloc::vec::Vec::new().into_iter();
         Self { answer, addresses }
     }
@@ -209,10 +216,15 @@ fn names(instance: &mut Linker<'_>) -> Result<()> {
     instance.define(
         "resolve-addresses",
         |mut cx: Cx<'_>, (_, name): (Resource<Network>, String)| {
-            if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Ok((Err(ErrorCode::InvalidArgument),));
+            let mut lookup = Lookup::of(name);
+            // What is no name is known at once.
+            if let Flight::Landed(Err(Status::InvalidInput)) = lookup.answer {
+                return Ok((Err(lookup
+                    .next_address()
+                    .err()
+                    .unwrap_or(ErrorCode::Unknown)),));
             }
-            Ok((Outcome::Ok(cx.data_mut().table.push(Lookup::of(name))?),))
+            Ok((Outcome::Ok(cx.data_mut().table.push(lookup)?),))
         },
     )?;
     method(

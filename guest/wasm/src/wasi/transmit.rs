@@ -42,9 +42,17 @@ impl Later {
 
     /// As that, of what may end the component.
     pub(crate) fn of<R: Given>(act: impl Future<Output = Result<R>> + 'static) -> Self {
+        Self::then(act, |value, cx| value?.given(cx))
+    }
+
+    /// Makes the value of what an operation gives, with what belongs to the instance.
+    pub(crate) fn then<T: 'static>(
+        act: impl Future<Output = T> + 'static,
+        make: impl FnOnce(T, &mut Cx<'_>) -> Result<Val> + 'static,
+    ) -> Self {
         Self(OneThread(Box::pin(async move {
-            let value = act.await;
-            Box::new(move |cx: &mut Cx<'_>| value?.given(cx)) as Box<Finish>
+            let outcome = act.await;
+            Box::new(move |cx: &mut Cx<'_>| make(outcome, cx)) as Box<Finish>
         })))
     }
 }

@@ -258,14 +258,14 @@ pub(crate) fn case_of(value: &Val, names: &[&str]) -> Result<usize> {
 }
 
 /// The value of what is an enum in 0.2, and a variant in 0.3.
-pub(crate) fn case(cx: &Cx<'_>, name: &str, others: &[&str]) -> Val {
+pub(crate) fn case(cx: &Cx<'_>, name: &str, others: &[(&str, &str)]) -> Val {
     if !cx.data().is_newer {
         return Val::Enum(name.into());
     }
-    match others.contains(&name) {
-        true => Val::Variant("other".into(), Some(Box::new(Val::Option(None)))),
-        false => Val::Variant(name.into(), None),
-    }
+    let other = others.iter().find(|(older, _)| *older == name);
+    let name = other.map_or(name, |(_, newer)| newer);
+    let value = (name == "other").then(|| Box::new(Val::Option(None)));
+    Val::Variant(name.into(), value)
 }
 
 /// The flags that are set, a bit each.
@@ -316,9 +316,9 @@ const fn is(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Defines an `enum` of WIT: cases, and their names. One that is `typed` can be used with Wasmtime's types also; what
-/// says `newer` is a variant in 0.3, which has `other` for those of these names.
+/// says `newer` is a variant in 0.3, where those of these names have others.
 macro_rules! cases {
-    ($(#[$meta:meta])* typed $vis:vis enum $ty:ident $((newer: $($other:literal),*))? {
+    ($(#[$meta:meta])* typed $vis:vis enum $ty:ident $((newer: $($older:literal => $newer:literal),*))? {
         $($case:ident = $name:literal,)*
     }) => {
         $(#[$meta])*
@@ -330,9 +330,9 @@ macro_rules! cases {
             $(#[component(name = $name)] $case,)*
         }
         $crate::wasi::value::cases!(@values $ty $($case = $name)*);
-        $crate::wasi::value::cases!(@given $ty $($($other)*)?);
+        $crate::wasi::value::cases!(@given $ty $($($older => $newer)*)?);
     };
-    ($(#[$meta:meta])* $vis:vis enum $ty:ident $((newer: $($other:literal),*))? {
+    ($(#[$meta:meta])* $vis:vis enum $ty:ident $((newer: $($older:literal => $newer:literal),*))? {
         $($case:ident = $name:literal,)*
     }) => {
         $(#[$meta])*
@@ -342,7 +342,7 @@ macro_rules! cases {
             $($case,)*
         }
         $crate::wasi::value::cases!(@values $ty $($case = $name)*);
-        $crate::wasi::value::cases!(@given $ty $($($other)*)?);
+        $crate::wasi::value::cases!(@given $ty $($($older => $newer)*)?);
     };
     (@values $ty:ident $($case:ident = $name:literal)*) => {
         impl $ty {
@@ -369,13 +369,13 @@ macro_rules! cases {
             }
         }
     };
-    (@given $ty:ident $($other:literal)*) => {
+    (@given $ty:ident $($older:literal => $newer:literal)*) => {
         impl $crate::wasi::value::Given for $ty {
             fn given(
                 self,
                 cx: &mut $crate::wasi::value::Cx<'_>,
             ) -> wasmtime::Result<wasmtime::component::Val> {
-                Ok($crate::wasi::value::case(cx, Self::NAMES[self as usize], &[$($other),*]))
+                Ok($crate::wasi::value::case(cx, Self::NAMES[self as usize], &[$(($older, $newer)),*]))
             }
         }
     };

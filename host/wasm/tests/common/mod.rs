@@ -1,6 +1,7 @@
 //! What the tests of components and of core modules have in common.
 #![allow(dead_code, reason = "each program of tests takes what it needs")]
 
+pub mod peers;
 pub mod programs;
 pub mod values;
 

@@ -101,7 +101,7 @@ cases! {
 }
 
 cases! {
-    pub(super) enum DescriptorType (newer: "unknown") {
+    pub(super) enum DescriptorType (newer: "unknown" => "other") {
         Unknown = "unknown",
         BlockDevice = "block-device",
         CharacterDevice = "character-device",
@@ -202,7 +202,7 @@ impl MetadataHash {
 }
 
 cases! {
-    typed pub(in super::super) enum ErrorCode (newer: "would-block") {
+    typed pub(in super::super) enum ErrorCode (newer: "would-block" => "other") {
         Access = "access",
         WouldBlock = "would-block",
         Already = "already",

@@ -28,6 +28,8 @@ pub(super) struct Connection {
     writes: RefCell<Writes>,
     /// Whether nobody wants to read any more.
     deaf: Cell<bool>,
+    /// Whether there are streams for what comes and what goes, in 0.3.
+    streams: Cell<(bool, bool)>,
 }
 
 impl Connection {
@@ -36,7 +38,22 @@ impl Connection {
             stream,
             writes: RefCell::new(Writes::new()),
             deaf: Cell::new(false),
+            streams: Cell::default(),
         })
+    }
+
+    /// Takes the stream of what comes; nobody does twice.
+    pub(super) fn receives(&self) -> bool {
+        let (comes, goes) = self.streams.get();
+        self.streams.set((true, goes));
+        !comes
+    }
+
+    /// As that, of what goes.
+    pub(super) fn sends(&self) -> bool {
+        let (comes, goes) = self.streams.get();
+        self.streams.set((comes, true));
+        !goes
     }
 
     pub(super) fn input(self: &Rc<Self>) -> DynInputStream {

@@ -21,7 +21,7 @@ use super::super::define::{Define, Linker, method, method_of};
 use super::super::value::Cx;
 use super::streams::Connection;
 use super::types::{ErrorCode, Family, IpSocketAddress, Shutdown};
-use super::{Acting, Outcome, acting, asking, method_with, no_setting};
+use super::{Acting, Outcome, Socket as _, acting, asking, method_with, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -35,18 +35,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(7200);
 
 pub(super) struct Socket {
     family: Family,
-    stage: Stage,
+    pub(super) stage: Stage,
     backlog: u32,
-    keep_alive: KeepAlive,
+    pub(super) keep_alive: KeepAlive,
 }
 
 #[derive(Clone, Copy)]
-struct KeepAlive {
+pub(super) struct KeepAlive {
     is_enabled: bool,
     idle: Duration,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Unbound,
     Binding(Flight<TcpListener>),
     Bound(Rc<TcpListener>),
@@ -58,7 +58,7 @@ enum Stage {
 }
 
 /// One in the table.
-type Tcp = OneThread<Socket>;
+pub(super) type Tcp = OneThread<Socket>;
 
 /// What a component is given of a connection.
 type Streams = (Resource<DynInputStream>, Resource<DynOutputStream>);
@@ -70,7 +70,7 @@ impl KeepAlive {
 }
 
 impl Socket {
-    fn new(family: Family) -> Self {
+    pub(super) fn new(family: Family) -> Self {
         Self {
             family,
             stage: Stage::Unbound,
@@ -83,7 +83,7 @@ impl Socket {
     }
 
     /// What to answer to what is not for this stage.
-    fn not_now(&self) -> ErrorCode {
+    pub(super) fn not_now(&self) -> ErrorCode {
         match &self.stage {
             Stage::Binding(_) | Stage::Listens(_) | Stage::Connecting(_) => {
                 ErrorCode::ConcurrencyConflict
@@ -108,7 +108,7 @@ impl Socket {
         Ok(())
     }
 
-    fn start_connect(&mut self, address: IpSocketAddress) -> Outcome<()> {
+    pub(super) fn start_connect(&mut self, address: IpSocketAddress) -> Outcome<()> {
         let address = self.family.remote(address)?;
         match self.stage {
             Stage::Unbound => {}
@@ -123,7 +123,7 @@ impl Socket {
         Ok(())
     }
 
-    fn finish_connect(&mut self) -> Outcome<Rc<Connection>> {
+    pub(super) fn finish_connect(&mut self) -> Outcome<Rc<Connection>> {
         let Stage::Connecting(flight) = &mut self.stage else {
             return Err(ErrorCode::NotInProgress);
         };
@@ -144,14 +144,21 @@ impl Socket {
         };
         let outcome = flight.take().ok_or(ErrorCode::WouldBlock)?;
         let connection = Connection::new(outcome?);
-        let accepted = Self {
-            stage: Stage::Connected(connection.clone()),
-            ..Self {
-                keep_alive: self.keep_alive,
-                ..Self::new(self.family)
-            }
-        };
+        let accepted = Self::accepted(self.family, self.keep_alive, connection.clone());
         Ok((accepted, connection))
+    }
+
+    /// The socket of a connection that has come.
+    pub(super) fn accepted(
+        family: Family,
+        keep_alive: KeepAlive,
+        connection: Rc<Connection>,
+    ) -> Self {
+        Self {
+            stage: Stage::Connected(connection),
+            keep_alive,
+            ..Self::new(family)
+        }
     }
 
     /// Sees to it that an accept is in flight, if this listens.
@@ -166,7 +173,7 @@ impl Socket {
         }
     }
 
-    fn connection(&self) -> Outcome<Rc<Connection>> {
+    pub(super) fn connection(&self) -> Outcome<Rc<Connection>> {
         match &self.stage {
             Stage::Connected(connection) => Ok(connection.clone()),
             _ => Err(ErrorCode::InvalidState),
@@ -216,7 +223,7 @@ impl Socket {
 }
 
 /// A connection as its socket wants it.
-async fn prepared(
+pub(super) async fn prepared(
     connected: wakebox_guest::io::Result<TcpStream>,
     keep_alive: KeepAlive,
 ) -> crate::flight::Result<TcpStream> {
@@ -305,9 +312,6 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     super::socket::<Socket>(instance)?;
     stages(instance)?;
     settings(instance)?;
-    asking::<Tcp, _>(instance, "[method]tcp-socket.remote-address", |socket| {
-        socket.0.remote_address()
-    })?;
     acting::<Tcp, Shutdown, ()>(instance, "[method]tcp-socket.shutdown", |socket, how| {
         Ok(Box::pin(socket.0.connection()?.shutdown(how)))
     })
@@ -359,14 +363,18 @@ fn streams(cx: &mut Cx<'_>, connection: &Rc<Connection>) -> Result<Streams> {
     ))
 }
 
-fn settings(instance: &mut Linker<'_>) -> Result<()> {
-    method::<Tcp, bool>(instance, "[method]tcp-socket.is-listening", |socket| {
+/// What is set and asked for, in both versions.
+pub(super) fn settings(instance: &mut Linker<'_>) -> Result<()> {
+    let name = instance.getter(Socket::NAME, "remote-address");
+    asking::<Tcp, _>(instance, &name, |socket| socket.0.remote_address())?;
+    let name = instance.getter(Socket::NAME, "is-listening");
+    method::<Tcp, bool>(instance, &name, |socket| {
         matches!(socket.0.stage, Stage::Listening(..))
     })?;
     let name = "[method]tcp-socket.set-listen-backlog-size";
     method_of::<Tcp, u64, Outcome<()>>(instance, name, |socket, size| socket.0.set_backlog(size))?;
-    let name = "[method]tcp-socket.keep-alive-enabled";
-    method::<Tcp, Outcome<bool>>(instance, name, |socket| Ok(socket.0.keep_alive.is_enabled))?;
+    let name = instance.getter(Socket::NAME, "keep-alive-enabled");
+    method::<Tcp, Outcome<bool>>(instance, &name, |socket| Ok(socket.0.keep_alive.is_enabled))?;
     let name = "[method]tcp-socket.set-keep-alive-enabled";
     acting::<Tcp, bool, ()>(instance, name, |socket, is_enabled| {
         let keep_alive = KeepAlive {
@@ -376,8 +384,8 @@ fn settings(instance: &mut Linker<'_>) -> Result<()> {
         Ok(socket.0.keep_alive(keep_alive))
     })?;
     // One time for both, as the host has it.
-    for name in ["idle-time", "interval"] {
-        let get = alloc::format!("[method]tcp-socket.keep-alive-{name}");
+    for name in ["keep-alive-idle-time", "keep-alive-interval"] {
+        let get = instance.getter(Socket::NAME, name);
         method::<Tcp, Outcome<u64>>(instance, &get, |socket| {
             Ok(u64::try_from(socket.0.keep_alive.idle.as_nanos()).unwrap_or(u64::MAX))
         })?;

@@ -1,9 +1,9 @@
 //! The values of `wasi:sockets`, and what they are here.
 
+use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use wakebox_guest::io::Status;
-use wasmtime::component::{ComponentType, Lift, Lower};
 
 use super::super::value::{cases, record, variant};
 
@@ -35,7 +35,7 @@ variant! {
 
 record! {
     #[derive(Clone, Copy)]
-    typed pub(super) struct Ipv4SocketAddress {
+    pub(super) struct Ipv4SocketAddress {
         port: u16 = "port",
         address: V4 = "address",
     }
@@ -43,7 +43,7 @@ record! {
 
 record! {
     #[derive(Clone, Copy)]
-    typed pub(super) struct Ipv6SocketAddress {
+    pub(super) struct Ipv6SocketAddress {
         port: u16 = "port",
         flow_info: u32 = "flow-info",
         address: V6 = "address",
@@ -53,7 +53,7 @@ record! {
 
 variant! {
     #[derive(Clone, Copy)]
-    typed pub(super) enum IpSocketAddress {
+    pub(super) enum IpSocketAddress {
         Ipv4(value: Ipv4SocketAddress) = "ipv4",
         Ipv6(value: Ipv6SocketAddress) = "ipv6",
     }
@@ -137,7 +137,16 @@ impl Family {
 }
 
 cases! {
-    typed pub(super) enum ErrorCode {
+    pub(super) enum ErrorCode (newer:
+        "unknown" => "other",
+        "concurrency-conflict" => "invalid-state",
+        "not-in-progress" => "invalid-state",
+        "would-block" => "other",
+        "new-socket-limit" => "other",
+        "name-unresolvable" => "other",
+        "temporary-resolver-failure" => "other",
+        "permanent-resolver-failure" => "other"
+    ) {
         Unknown = "unknown",
         AccessDenied = "access-denied",
         NotSupported = "not-supported",
@@ -159,6 +168,27 @@ cases! {
         NameUnresolvable = "name-unresolvable",
         TemporaryResolverFailure = "temporary-resolver-failure",
         PermanentResolverFailure = "permanent-resolver-failure",
+    }
+}
+
+variant! {
+    /// Why a name has no addresses, in 0.3.
+    pub(super) enum LookupError {
+        AccessDenied = "access-denied",
+        InvalidArgument = "invalid-argument",
+        NameUnresolvable = "name-unresolvable",
+        Other(value: Option<String>) = "other",
+    }
+}
+
+impl From<Status> for LookupError {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::PermissionDenied => Self::AccessDenied,
+            Status::InvalidInput => Self::InvalidArgument,
+            Status::NotFound => Self::NameUnresolvable,
+            other => Self::Other(Some(other.text().into())),
+        }
     }
 }
 

@@ -7,15 +7,15 @@ use core::cell::Cell;
 use core::net::SocketAddr;
 
 use wakebox_guest::net::UdpSocket;
-use wasmtime::component::{ComponentType, Lift, Lower, Resource};
+use wasmtime::component::Resource;
 use wasmtime::{Result, ensure};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 
-use super::super::define::{Define, Linker, method, pollable, resource};
+use super::super::define::{Define, Linker, method, method_of, pollable, resource};
 use super::super::value::{Cx, record};
 use super::types::{ErrorCode, Family, IpSocketAddress};
-use super::{Acting, Outcome, no_setting};
+use super::{Acting, Outcome, Socket as _, no_setting};
 use crate::files::status;
 use crate::flight::Flight;
 use crate::platform::OneThread;
@@ -27,37 +27,45 @@ const DATAGRAM: usize = 64 << 10;
 const SENDS: u64 = 16;
 
 record! {
-    typed struct IncomingDatagram {
+    struct IncomingDatagram {
         data: Vec<u8> = "data",
         remote_address: IpSocketAddress = "remote-address",
     }
 }
 
 record! {
-    typed struct OutgoingDatagram {
+    struct OutgoingDatagram {
         data: Vec<u8> = "data",
         remote_address: Option<IpSocketAddress> = "remote-address",
     }
 }
 
-struct Socket {
+pub(super) struct Socket {
     family: Family,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// To whom it is connected.
-    peer: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Unbound,
     Binding(Flight<UdpSocket>),
     Bound(Rc<UdpSocket>),
 }
 
 /// One in the table.
-type Udp = OneThread<Socket>;
+pub(super) type Udp = OneThread<Socket>;
 
 impl Socket {
-    fn bound(&self) -> Outcome<Rc<UdpSocket>> {
+    pub(super) fn new(family: Family) -> Self {
+        Self {
+            family,
+            stage: Stage::Unbound,
+            peer: None,
+        }
+    }
+
+    pub(super) fn bound(&self) -> Outcome<Rc<UdpSocket>> {
         match &self.stage {
             Stage::Bound(socket) => Ok(socket.clone()),
             _ => Err(ErrorCode::InvalidState),
@@ -70,13 +78,7 @@ impl Socket {
             socket: socket.clone(),
             receive: Flight::Nothing,
         };
-        let outgoing = Outgoing {
-            socket,
-            family: self.family,
-            peer: self.peer,
-            permits: Cell::new(0),
-        };
-        Ok((incoming, outgoing))
+        Ok((incoming, Outgoing::new(socket, self.family, self.peer)))
     }
 }
 
@@ -127,6 +129,14 @@ impl Pollable for Udp {
     }
 }
 
+/// The next datagram, and from whom it is.
+pub(super) async fn receive(socket: Rc<UdpSocket>) -> crate::flight::Result<(Vec<u8>, SocketAddr)> {
+    let mut data = alloc::vec![0; DATAGRAM];
+    let (count, from) = socket.recv_from(&mut data).await.map_err(status)?;
+    data.truncate(count);
+    Ok((data, from))
+}
+
 struct Incoming {
     socket: Rc<UdpSocket>,
     receive: Flight<(Vec<u8>, SocketAddr)>,
@@ -136,13 +146,7 @@ impl Incoming {
     /// Sees to it that a receive is in flight.
     fn ask(&mut self) {
         if self.receive.is_nothing() {
-            let socket = self.socket.clone();
-            self.receive = Flight::start(async move {
-                let mut data = alloc::vec![0; DATAGRAM];
-                let (count, from) = socket.recv_from(&mut data).await.map_err(status)?;
-                data.truncate(count);
-                Ok((data, from))
-            });
+            self.receive = Flight::start(receive(self.socket.clone()));
         }
     }
 
@@ -170,7 +174,7 @@ impl Pollable for OneThread<Incoming> {
     }
 }
 
-struct Outgoing {
+pub(super) struct Outgoing {
     socket: Rc<UdpSocket>,
     family: Family,
     peer: Option<SocketAddr>,
@@ -178,6 +182,15 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    pub(super) fn new(socket: Rc<UdpSocket>, family: Family, peer: Option<SocketAddr>) -> Self {
+        Self {
+            socket,
+            family,
+            peer,
+            permits: Cell::new(0),
+        }
+    }
+
     /// To whom a datagram goes; nobody, if that is the socket's peer.
     fn addressee(&self, to: Option<IpSocketAddress>) -> Outcome<Option<SocketAddr>> {
         let to = to.map(|to| self.family.remote(to)).transpose()?;
@@ -189,6 +202,14 @@ impl Outgoing {
         }
     }
 
+    pub(super) async fn send_one(&self, data: &[u8], to: Option<IpSocketAddress>) -> Outcome<()> {
+        match self.addressee(to)? {
+            None => self.socket.send(data).await?,
+            Some(to) => self.socket.send_to(data, to).await?,
+        };
+        Ok(())
+    }
+
     async fn send(self, datagrams: Vec<OutgoingDatagram>) -> Outcome<u64> {
         let mut count = 0;
         for OutgoingDatagram {
@@ -196,16 +217,8 @@ impl Outgoing {
             remote_address,
         } in datagrams
         {
-            let sent = match self.addressee(remote_address) {
-                Ok(None) => self.socket.send(&data).await.map_err(ErrorCode::from),
-                Ok(Some(to)) => {
-                    let sent = self.socket.send_to(&data, to).await;
-                    sent.map_err(ErrorCode::from)
-                }
-                Err(code) => Err(code),
-            };
-            match sent {
-                Ok(_) => count += 1,
+            match self.send_one(&data, remote_address).await {
+                Ok(()) => count += 1,
                 Err(code) if count == 0 => return Err(code),
                 Err(_) => break,
             }
@@ -223,11 +236,7 @@ pub(super) fn create(instance: &mut Linker<'_>) -> Result<()> {
     instance.define(
         "create-udp-socket",
         |mut cx: Cx<'_>, (family,): (Family,)| {
-            let socket = OneThread(Socket {
-                family,
-                stage: Stage::Unbound,
-                peer: None,
-            });
+            let socket = OneThread(Socket::new(family));
             Ok((Outcome::Ok(cx.data_mut().table.push(socket)?),))
         },
     )
@@ -237,14 +246,19 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     super::socket::<Socket>(instance)?;
     resource::<OneThread<Incoming>>(instance, "incoming-datagram-stream")?;
     resource::<OneThread<Outgoing>>(instance, "outgoing-datagram-stream")?;
-    let name = "[method]udp-socket.remote-address";
-    method::<Udp, Outcome<IpSocketAddress>>(instance, name, |socket| {
+    settings(instance)?;
+    streams(instance)?;
+    datagrams(instance)
+}
+
+/// What is set and asked for, in both versions.
+pub(super) fn settings(instance: &mut Linker<'_>) -> Result<()> {
+    let name = instance.getter(Socket::NAME, "remote-address");
+    method::<Udp, Outcome<IpSocketAddress>>(instance, &name, |socket| {
         let peer = socket.0.peer.map(IpSocketAddress::from);
         peer.ok_or(ErrorCode::InvalidState)
     })?;
-    no_setting::<Udp, u8>(instance, "udp-socket", "unicast-hop-limit")?;
-    streams(instance)?;
-    datagrams(instance)
+    no_setting::<Udp, u8>(instance, Socket::NAME, "unicast-hop-limit")
 }
 
 /// What gives the streams of a socket.
@@ -271,7 +285,7 @@ fn streams(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 /// Gives a socket a peer, or none.
-async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()> {
+pub(super) async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()> {
     let bound = socket.bound()?;
     let Some(to) = to else {
         // The host has no operation that takes a peer away.
@@ -288,13 +302,9 @@ async fn connect(socket: &mut Socket, to: Option<IpSocketAddress>) -> Outcome<()
 
 fn datagrams(instance: &mut Linker<'_>) -> Result<()> {
     let name = "[method]incoming-datagram-stream.receive";
-    // With its types, as a list of values is slow.
-    instance.func_wrap(
-        name,
-        |mut cx: Cx<'_>, (this, most): (Resource<OneThread<Incoming>>, u64)| {
-            Ok((cx.data_mut().table.get_mut(&this)?.0.receive(most),))
-        },
-    )?;
+    method_of::<OneThread<Incoming>, u64, Outcome<_>>(instance, name, |incoming, most| {
+        incoming.0.receive(most)
+    })?;
     let name = "[method]incoming-datagram-stream.subscribe";
     pollable::<OneThread<Incoming>>(instance, name)?;
     let name = "[method]outgoing-datagram-stream.check-send";
@@ -304,7 +314,7 @@ fn datagrams(instance: &mut Linker<'_>) -> Result<()> {
     })?;
     let name = "[method]outgoing-datagram-stream.subscribe";
     pollable::<OneThread<Outgoing>>(instance, name)?;
-    instance.func_wrap_async(
+    instance.define_async(
         "[method]outgoing-datagram-stream.send",
         |cx: Cx<'_>, (this, datagrams): (Resource<OneThread<Outgoing>>, Vec<OutgoingDatagram>)| {
             Box::new(OneThread(async move {
