@@ -15,7 +15,7 @@ use anyhow::Result;
 use self::cause::{Want, cause};
 use self::metadata::Graph;
 use self::source::Root;
-use super::say::say;
+use super::say::{self, say};
 use super::style::Style;
 use wakebox::printable_line;
 
@@ -29,6 +29,20 @@ pub(super) struct Args {
     /// The manifest of the guest's crate [default: that of the current folder]
     #[arg(long, value_name = "FILE")]
     manifest_path: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, for programs.
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    /// The guest's crate.
+    name: &'a str,
+    /// How many crates were looked at.
+    crates: usize,
+    findings: &'a [Finding],
 }
 
 /// Longest source file that is looked into, in bytes.
@@ -39,6 +53,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let style = Style::of_stdout();
     let mut found = own_roots(&graph);
     found.extend((1..graph.packages.len()).filter_map(|index| finding(&graph, index)));
+    let looked = graph.packages.len();
+    if args.json {
+        say::json_of(&Report {
+            name: &graph.packages[0].name,
+            crates: looked,
+            findings: &found,
+        })?;
+        return Ok(ExitCode::from(u8::from(!found.is_empty())));
+    }
     for Finding { what, why, cure } in &found {
         say!("{}: {}", style.bad("wants std"), style.strong(what));
         for line in why {
@@ -46,7 +69,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         }
         say!("  {} {}", style.faint("="), printable_line(cure));
     }
-    let looked = graph.packages.len();
     let name = printable_line(&graph.packages[0].name);
     Ok(match found.len() {
         0 => {
@@ -64,9 +86,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Something that keeps a guest from being built.
+#[derive(serde::Serialize)]
 struct Finding {
+    /// Which crate or file.
     what: String,
+    /// Who asks for that, from the guest on.
     why: Vec<String>,
+    /// What to do.
     cure: String,
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::say::say;
+use super::say::{self, say};
 use super::style::Style;
 use wakebox::jail::Kernel;
 use wakebox::probe::{Costs, Probe};
@@ -18,156 +18,240 @@ use wakebox::units::{count, duration};
 /// How long the measurements may take.
 const MEASURE_FOR: Duration = Duration::from_millis(700);
 
-pub(super) fn run() -> Result<ExitCode> {
-    let style = Style::of_stdout();
-    let good = |text: &str| say!("{} {text}", style.good("ok  "));
-    let bad = |text: &str| say!("{} {text}", style.bad("bad "));
-    let note = |text: &str| say!("{} {text}", style.faint("note"));
-
-    match std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-    {
-        Ok(_) => good("/dev/kvm is there and may be opened"),
-        Err(error) => {
-            // The library's sentence, with its advice.
-            match Probe::new() {
-                Err(known) => bad(&known.to_string()),
-                Ok(_) => bad(&format!("/dev/kvm: {error}")),
-            }
-            return Ok(ExitCode::FAILURE);
-        }
-    }
-    let mut probe = match Probe::new() {
-        Ok(probe) => probe,
-        Err(error) => {
-            bad(&error.to_string());
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    good("it has what guests need, and a guest ran in ring 3");
-    note(&format!("kind: {}", kind()));
-    let counter = if probe.has_counter() {
-        "yes, by the time-stamp counter"
-    } else {
-        "no: reading the clock costs an exit"
-    };
-    note(&format!("guests tell the time without an exit: {counter}"));
-    note(&match wakebox::probe::io_uring() {
-        Ok(()) => "files can be waited for by io_uring (`--io`)".to_owned(),
-        Err(error) => {
-            format!("files are waited for on threads: io_uring is not to be had ({error})")
-        }
-    });
-    tell_jail(style);
-    tell_programs(style);
-
-    let costs = probe.measure(MEASURE_FOR)?;
-    show_costs(&costs, style);
-    say!("");
-    advise(&costs, style);
-    say!("{}", style.good("This machine runs Wakebox guests."));
-    Ok(ExitCode::SUCCESS)
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// What the kernel has for the jail around the process.
-fn tell_jail(style: Style) {
-    let good = |text: &str| say!("{} {text}", style.good("ok  "));
-    let note = |text: &str| say!("{} {text}", style.faint("note"));
-    let kernel = Kernel::look();
-    let part = |name: &str, has: bool| format!("{} {name}", if has { "has" } else { "lacks" });
-    let landlock = match kernel.landlock {
-        Some(version) => format!("Landlock (ABI {version})"),
-        None => "Landlock".into(),
-    };
-    let parts = [
-        part("seccomp filters", kernel.seccomp),
-        part(&landlock, kernel.landlock.is_some()),
-    ];
-    let missing = kernel.missing();
-    let line = format!(
-        "for the jail around the process, this kernel {}",
-        parts.join(" and ")
-    );
-    if missing.is_empty() {
-        good(&line);
-    } else {
-        note(&line);
-    }
-    for missing in missing {
-        note(&missing.to_string());
-    }
+/// How good what was found is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    Note,
+    Bad,
 }
 
-/// Which programs of other people are here, and what brings the others.
-fn tell_programs(style: Style) {
-    for purpose in programs::PURPOSES {
-        let (here, missing) = purpose.look();
-        if missing.is_empty() {
-            say!("{} to {}: {here}", style.good("ok  "), purpose.to);
-            continue;
-        }
-        let has = match &*here {
-            "" => String::new(),
-            here => format!("has {here}, and "),
+#[derive(serde::Serialize)]
+struct Finding {
+    grade: Grade,
+    what: String,
+}
+
+/// Times in nanoseconds, each a median.
+#[derive(serde::Serialize)]
+struct Nanoseconds {
+    create: u128,
+    close: u128,
+    round_trip: u128,
+    system_call: u128,
+}
+
+/// What was found, for programs.
+#[derive(serde::Serialize)]
+struct Report {
+    runs_guests: bool,
+    findings: Vec<Finding>,
+    costs: Option<Nanoseconds>,
+}
+
+/// Tells what it finds at once, or keeps it for a program.
+struct Doctor {
+    is_json: bool,
+    style: Style,
+    report: Report,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let mut doctor = Doctor {
+        is_json: args.json,
+        style: Style::of_stdout(),
+        report: Report {
+            runs_guests: false,
+            findings: Vec::new(),
+            costs: None,
+        },
+    };
+    doctor.look()?;
+    let runs = doctor.report.runs_guests;
+    if args.json {
+        say::json_of(&doctor.report)?;
+    } else if runs {
+        say!("{}", doctor.style.good("This machine runs Wakebox guests."));
+    }
+    Ok(ExitCode::from(u8::from(!runs)))
+}
+
+impl Doctor {
+    fn tell(&mut self, grade: Grade, what: impl Into<String>) {
+        let what = what.into();
+        let word = match grade {
+            Grade::Ok => self.style.good("ok  "),
+            Grade::Note => self.style.faint("note"),
+            Grade::Bad => self.style.bad("bad "),
         };
-        let missing = missing.join(", ");
-        say!(
-            "{} to {}, this machine {has}lacks {missing}",
-            style.faint("note"),
-            purpose.to
-        );
+        if !self.is_json {
+            say!("{word} {what}");
+        }
+        self.report.findings.push(Finding { grade, what });
     }
-}
 
-fn show_costs(costs: &Costs, style: Style) {
-    say!("");
-    say!("{}", style.strong("What it costs here (median)"));
-    say!(
-        "  create a machine, up to its first exit   {}",
-        duration(costs.create)
-    );
-    say!(
-        "  close it                                 {}",
-        duration(costs.close)
-    );
-    say!(
-        "  `out` from ring 3 and back               {}",
-        duration(costs.round_trip)
-    );
-    say!(
-        "  a system call, for comparison            {}",
-        duration(system_call())
-    );
-}
+    fn look(&mut self) -> Result<()> {
+        let opened = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm");
+        let mut probe = match (opened, Probe::new()) {
+            (Ok(_), Ok(probe)) => probe,
+            // The library's sentence, with its advice.
+            (_, Err(error)) => {
+                self.tell(Grade::Bad, error.to_string());
+                return Ok(());
+            }
+            (Err(error), Ok(_)) => {
+                self.tell(Grade::Bad, format!("/dev/kvm: {error}"));
+                return Ok(());
+            }
+        };
+        self.tell(Grade::Ok, "/dev/kvm is there and may be opened");
+        self.tell(
+            Grade::Ok,
+            "it has what guests need, and a guest ran in ring 3",
+        );
+        self.tell(Grade::Note, format!("kind: {}", kind()));
+        let counter = if probe.has_counter() {
+            "yes, by the time-stamp counter"
+        } else {
+            "no: reading the clock costs an exit"
+        };
+        self.tell(
+            Grade::Note,
+            format!("guests tell the time without an exit: {counter}"),
+        );
+        self.tell(
+            Grade::Note,
+            match wakebox::probe::io_uring() {
+                Ok(()) => "files can be waited for by io_uring (`--io`)".to_owned(),
+                Err(error) => {
+                    format!("files are waited for on threads: io_uring is not to be had ({error})")
+                }
+            },
+        );
+        self.look_at_jail();
+        self.look_at_programs();
 
-/// What to do about what is slow or scarce here.
-fn advise(costs: &Costs, style: Style) {
-    let note = |text: &str| say!("{} {text}", style.faint("note"));
-    if costs.create > Duration::from_millis(5) {
-        note(
-            "creating a machine takes milliseconds: on Linux 6.x the cause is often the thread \
-             that KVM starts for `nx_huge_pages` recovery; cgroups mounted with `favordynmods`, or \
-             `kvm.nx_huge_pages=never` where you trust your guests, help",
+        let costs = probe.measure(MEASURE_FOR)?;
+        self.show(&costs);
+        self.advise(&costs);
+        self.report.runs_guests = true;
+        Ok(())
+    }
+
+    /// What the kernel has for the jail around the process.
+    fn look_at_jail(&mut self) {
+        let kernel = Kernel::look();
+        let part = |name: &str, has: bool| format!("{} {name}", if has { "has" } else { "lacks" });
+        let landlock = match kernel.landlock {
+            Some(version) => format!("Landlock (ABI {version})"),
+            None => "Landlock".into(),
+        };
+        let parts = [
+            part("seccomp filters", kernel.seccomp),
+            part(&landlock, kernel.landlock.is_some()),
+        ];
+        let missing = kernel.missing();
+        let grade = if missing.is_empty() {
+            Grade::Ok
+        } else {
+            Grade::Note
+        };
+        self.tell(
+            grade,
+            format!(
+                "for the jail around the process, this kernel {}",
+                parts.join(" and ")
+            ),
         );
+        for missing in missing {
+            self.tell(Grade::Note, missing.to_string());
+        }
     }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    if let Some(limit) = limit.filter(|limit| *limit < 4096) {
-        note(&format!(
-            "this shell may open {} files; each sandbox takes two, each of its sockets one more \
-             (`ulimit -n 65536`)",
-            count(limit)
-        ));
+
+    /// Which programs of other people are here, and what brings the others.
+    fn look_at_programs(&mut self) {
+        for purpose in programs::PURPOSES {
+            let (here, missing) = purpose.look();
+            if missing.is_empty() {
+                self.tell(Grade::Ok, format!("to {}: {here}", purpose.to));
+                continue;
+            }
+            let has = match &*here {
+                "" => String::new(),
+                here => format!("has {here}, and "),
+            };
+            let missing = missing.join(", ");
+            self.tell(
+                Grade::Note,
+                format!("to {}, this machine {has}lacks {missing}", purpose.to),
+            );
+        }
     }
-    if !wakebox::probe::has_branch_barrier() {
-        note(
-            "this KVM has no barrier for indirect branches: where that matters, do not let guests have \
-             one machine after the other (`Builder::own_machine`)",
-        );
+
+    fn show(&mut self, costs: &Costs) {
+        let system_call = system_call();
+        self.report.costs = Some(Nanoseconds {
+            create: costs.create.as_nanos(),
+            close: costs.close.as_nanos(),
+            round_trip: costs.round_trip.as_nanos(),
+            system_call: system_call.as_nanos(),
+        });
+        if self.is_json {
+            return;
+        }
+        say!("");
+        say!("{}", self.style.strong("What it costs here (median)"));
+        for (what, takes) in [
+            ("create a machine, up to its first exit", costs.create),
+            ("close it", costs.close),
+            ("`out` from ring 3 and back", costs.round_trip),
+            ("a system call, for comparison", system_call),
+        ] {
+            say!("  {what:<40} {}", duration(takes));
+        }
+        say!("");
     }
-    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
-        note("one processor: wake modes `poll` and `auto` work as `out` does");
+
+    /// What to do about what is slow or scarce here.
+    fn advise(&mut self, costs: &Costs) {
+        if costs.create > Duration::from_millis(5) {
+            self.tell(Grade::Note,
+                "creating a machine takes milliseconds: on Linux 6.x the cause is often the thread \
+                 that KVM starts for `nx_huge_pages` recovery; cgroups mounted with `favordynmods`, or \
+                 `kvm.nx_huge_pages=never` where you trust your guests, help",
+            );
+        }
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        if let Some(limit) = limit.filter(|limit| *limit < 4096) {
+            self.tell(Grade::Note, format!(
+                "this shell may open {} files; each sandbox takes two, each of its sockets one more \
+                 (`ulimit -n 65536`)",
+                count(limit)
+            ));
+        }
+        if !wakebox::probe::has_branch_barrier() {
+            self.tell(Grade::Note,
+                "this KVM has no barrier for indirect branches: where that matters, do not let guests have \
+                 one machine after the other (`Builder::own_machine`)",
+            );
+        }
+        if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
+            self.tell(
+                Grade::Note,
+                "one processor: wake modes `poll` and `auto` work as `out` does",
+            );
+        }
     }
 }
 

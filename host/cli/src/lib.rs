@@ -101,7 +101,7 @@ enum Command {
     /// Say what a guest or template file holds, and whether it would be refused
     Inspect(inspect::Args),
     /// Look whether this machine can run guests, what that costs, and what to fix
-    Doctor,
+    Doctor(doctor::Args),
     /// Say which dependency of a guest's crate wants `std`, which guests have not, and who asks for it
     Check(check::Args),
     /// Write the crate of a new guest
@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => Ok(lint::run(&args)),
         Command::Timeline(args) => timeline::run(&args),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
         Command::GdbScript => Ok(gdb::run()),
         Command::Completions(args) => papers::completions(&args, Cli::command()),
         Command::Man(args) => papers::man(&args, Cli::command()),

@@ -135,6 +135,16 @@ pub(super) fn json(text: &str) -> io::Result<()> {
     try_to_output(format_args!("{text}"))
 }
 
+/// Prints a value of this command's own as JSON, for programs.
+pub(super) fn json_of(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    match json(&text) {
+        // Who has seen enough need not see the rest.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 fn escaped_json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -26,6 +26,7 @@ mod host_fns;
 mod interfaces;
 mod jail;
 mod jail_options;
+mod json;
 mod kill;
 mod ladder;
 mod leaks;

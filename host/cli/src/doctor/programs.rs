@@ -57,6 +57,7 @@ pub(super) const PURPOSES: [Purpose; 5] = [
             program("curl", "apt-get install curl"),
             program("mosquitto", "apt-get install mosquitto"),
             program("nginx", "apt-get install nginx-light"),
+            program("openssl", "apt-get install openssl"),
             program("redis-cli", "apt-get install redis-tools"),
             program("redis-server", "apt-get install redis-server"),
             program("wrk", "apt-get install wrk"),

@@ -14,7 +14,7 @@ use wakebox_typed::{Typed, stream_signature};
 
 use super::queue::Wants;
 use super::{Answer, CallError, Caller, Message, Mismatch, PendingCall, read};
-use crate::account::{Account, Parts};
+use crate::account::{Account, Charged, Parts};
 use crate::outside;
 
 /// What a function of a guest gives, one item after another: [`Caller::stream`]. Dropping it takes the call back: the
@@ -67,7 +67,7 @@ impl Caller {
                     bytes: &answer.bytes,
                     is_typed: answer.is_typed,
                 };
-                read::<T>(message, account).map(|item| item.hand_over())
+                read::<T>(message, account).map(Charged::hand_over)
             },
             types: Some(|| stream_signature::<A, T>().to_string()),
             caller: self.clone(),

@@ -56,6 +56,7 @@ const SKIPPED: &[(&str, &str)] = &[
     ),
     ("gdb::", NO_GDB),
     ("host_fns::a_program_answers_a_guests_calls", NO_SHELL),
+    ("json::what_wants_std_is_told_to_a_program", NO_CARGO),
     (
         "host_fns::a_program_that_ends_or_answers_nonsense_is_named",
         NO_SHELL,
