@@ -29,6 +29,7 @@ extern crate std;
 pub mod boot;
 pub mod entry;
 pub mod file;
+pub mod heap;
 pub mod layout;
 pub mod memory;
 pub mod note;

@@ -48,6 +48,10 @@ pub enum Word {
     MoreTasks = 0xA8,
     /// Guest: the upper half.
     MoreTasksHigh = 0xAC,
+    /// Guest: the lower half of the address where it is told of its heap's largest blocks ([`crate::heap`]), or zero.
+    Large = 0xB0,
+    /// Guest: the upper half.
+    LargeHigh = 0xB4,
     /// Guest, written by the ring-0 stub: interrupts taken, but for those that were upcalls.
     Interrupts = 0xC0,
     /// Guest, written by the ring-0 stub: eight bytes, what an upcall has interrupted.
@@ -81,7 +85,7 @@ pub enum Word {
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -96,6 +100,8 @@ impl Word {
         Self::Target,
         Self::MoreTasks,
         Self::MoreTasksHigh,
+        Self::Large,
+        Self::LargeHigh,
         Self::Interrupts,
         Self::UpcallReturn,
         Self::CompletionTail,

@@ -60,7 +60,7 @@ where
     // SAFETY: the boot page is one, and a host tells the truth. The heap comes first,
     // because the runtime is on it. Nothing else has run on this stack or will.
     let runtime = unsafe {
-        heap::claim(boot.heap);
+        heap::claim(&boot);
         let addresses = Addresses::of_guest();
         let here = here(&boot);
         let (start, len) = (boot.stack.start as usize, boot.stack.len as usize);

@@ -4,7 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 
 use talc::TalcCell;
 use talc::source::Manual;
-use wakebox_abi::boot::Range;
+use wakebox_abi::boot::Boot;
 
 #[cfg(not(feature = "processors"))]
 use crate::mask::mask as alone;
@@ -17,25 +17,57 @@ fn alone() -> crate::lock::Taken<'static> {
     LOCK.take()
 }
 
-struct Shared(TalcCell<Manual>);
+struct Shared {
+    blocks: TalcCell<Manual>,
+    #[cfg(all(feature = "trace", not(test)))]
+    largest: crate::large::Largest,
+}
+
+impl Shared {
+    /// A block has been given to whoever called the allocator.
+    #[inline(always)]
+    fn given(&self, block: *mut u8, len: usize) {
+        #[cfg(all(feature = "trace", not(test)))]
+        self.largest.given(block, len, || {
+            let records = Layout::new::<[wakebox_abi::heap::Large; wakebox_abi::heap::PLACES]>();
+            // SAFETY: the layout has a size.
+            unsafe { self.blocks.alloc(records) }
+        });
+        let _ = (block, len);
+    }
+
+    /// A block has been taken back.
+    #[inline(always)]
+    fn taken(&self, block: *mut u8, len: usize) {
+        #[cfg(all(feature = "trace", not(test)))]
+        self.largest.taken(block, len);
+        let _ = (block, len);
+    }
+}
 
 // SAFETY: a guest has one virtual processor, and upcalls are masked whenever the heap is used; interrupt
 // stubs run in ring 0 and allocate nothing. Where there are several processors, one of them has the lock.
 // On a host, where threads exist, the heap is never used.
 unsafe impl Sync for Shared {}
 
-static SHARED: Shared = Shared(TalcCell::new(Manual));
+static SHARED: Shared = Shared {
+    blocks: TalcCell::new(Manual),
+    #[cfg(all(feature = "trace", not(test)))]
+    largest: crate::large::Largest::new(),
+};
 
 /// Gives the heap its memory.
 ///
 /// # Safety
 ///
 /// The range is mapped and nobody else's, and the code runs as a Wakebox guest.
-pub(crate) unsafe fn claim(range: Range) {
-    let start = core::ptr::with_exposed_provenance_mut(range.start as usize);
+pub(crate) unsafe fn claim(boot: &Boot) {
+    #[cfg(all(feature = "trace", not(test)))]
+    SHARED.largest.begin(boot);
+    let start = core::ptr::with_exposed_provenance_mut(boot.heap.start as usize);
     // SAFETY: the caller's promise. Too small a range leaves a heap without memory, and
     // the first allocation says so.
-    let _ = unsafe { SHARED.0.claim(start, range.len as usize) };
+    let _ = unsafe { SHARED.blocks.claim(start, boot.heap.len as usize) };
 }
 
 /// The heap of a guest, as its allocator.
@@ -49,20 +81,28 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _alone = alone();
         // SAFETY: the caller's promise.
-        unsafe { SHARED.0.alloc(layout) }
+        let block = unsafe { SHARED.blocks.alloc(layout) };
+        SHARED.given(block, layout.size());
+        block
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let _alone = alone();
+        SHARED.taken(block, layout.size());
         // SAFETY: the caller's promise.
-        unsafe { SHARED.0.dealloc(block, layout) }
+        unsafe { SHARED.blocks.dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let _alone = alone();
         // SAFETY: the caller's promise.
-        unsafe { SHARED.0.realloc(block, layout, size) }
+        let moved = unsafe { SHARED.blocks.realloc(block, layout, size) };
+        if !moved.is_null() {
+            SHARED.taken(block, layout.size());
+            SHARED.given(moved, size);
+        }
+        moved
     }
 }

@@ -120,6 +120,8 @@ mod heap;
 mod idle;
 #[cfg(any(feature = "processors", feature = "interrupt", test))]
 mod joint;
+#[cfg(all(feature = "trace", not(test)))]
+mod large;
 #[cfg(any(feature = "processors", test))]
 mod lock;
 #[cfg(feature = "log")]

@@ -188,6 +188,12 @@ impl Runtime {
         for (low, high, address) in [
             (Word::Tasks, Word::TasksHigh, tasks),
             (Word::MoreTasks, Word::MoreTasksHigh, more),
+            #[cfg(all(feature = "trace", not(test)))]
+            (
+                Word::Large,
+                Word::LargeHigh,
+                crate::large::address() as usize,
+            ),
         ] {
             self.control.store(low, address as u32, Ordering::Relaxed);
             let upper = (address as u64 >> 32) as u32;

@@ -159,7 +159,7 @@ pub use outcome::{
 pub use policy::Policy;
 pub use pool::{Pool, PoolBuilder};
 pub use pulse::Pulse;
-pub use sandbox::{Builder, Guest, Handle, Room, Running, Sandbox};
+pub use sandbox::{Allocation, Builder, Guest, Handle, Room, Running, Sandbox};
 
 /// A [`Handle`], by its former name.
 #[deprecated = "it is `Handle` now"]

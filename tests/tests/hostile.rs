@@ -48,7 +48,7 @@ macro_rules! groups {
 }
 
 groups! {
-    processor memory ports words entries rings races handles calls embedder kept reports traces state lies upcalls
+    processor memory ports words entries rings races handles calls embedder kept reports told traces state lies upcalls
     loops turns
 }
 

@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::say::note;
 use super::style::Style;
 use wakebox::printable_line;
-use wakebox::{Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic, Room, Task};
+use wakebox::{
+    Allocation, Backtrace, Cause, Fault, Frame, LostOutput, Outcome, Panic, Room, Sandbox, Task,
+};
 
 /// How much of a backtrace is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,14 +33,14 @@ const LONGEST_SOURCE: u64 = 4 << 20;
 pub(super) fn explain(
     outcome: &Outcome,
     stopped_at: Option<&Backtrace>,
-    room: Option<Room>,
+    memory: Option<Memory>,
     frames: Frames,
     style: Style,
 ) {
     let mut text = String::new();
     let wrote = Explanation {
         text: &mut text,
-        room,
+        memory,
         frames,
         style,
     }
@@ -47,10 +49,52 @@ pub(super) fn explain(
     note!("{}", text.trim_end());
 }
 
+/// What of a guest's memory is for what, and who has the most of it.
+pub(super) struct Memory {
+    room: Room,
+    largest: Vec<Allocation>,
+}
+
+impl Memory {
+    pub(super) fn of(sandbox: &Sandbox) -> Self {
+        let mut largest: Vec<Allocation> = Vec::new();
+        // A person looks for the place in the source, by whatever way it was reached.
+        for other in sandbox.largest_allocations() {
+            match largest
+                .iter_mut()
+                .find(|known| is_same_place(known, &other))
+            {
+                Some(known) => {
+                    known.bytes = known.bytes.saturating_add(other.bytes);
+                    known.blocks += other.blocks;
+                }
+                None => largest.push(other),
+            }
+        }
+        largest.sort_by_key(|allocation| std::cmp::Reverse(allocation.bytes));
+        Self {
+            room: sandbox.room(),
+            largest,
+        }
+    }
+}
+
+/// Whether blocks were asked for at one place in the source.
+fn is_same_place(one: &Allocation, other: &Allocation) -> bool {
+    let place = |allocation: &Allocation| {
+        let frame = allocation.backtrace.location()?;
+        Some((frame.function.clone(), frame.file.clone()?, frame.line?))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+/// How many places are named that have asked for memory.
+const PLACES: usize = 5;
+
 struct Explanation<'a> {
     text: &'a mut String,
-    /// What of the guest's memory is for what, if that is known.
-    room: Option<Room>,
+    /// What is known of the guest's memory.
+    memory: Option<Memory>,
     frames: Frames,
     style: Style,
 }
@@ -103,11 +147,23 @@ impl Explanation<'_> {
                 "the guest has no memory left for that: `--mem` gives it more (it is 64M unless \
                  something else was said), and who asks with `try_reserve` gets an error instead",
             )?;
-            if let Some(room) = self.room {
-                self.note(&room.to_string())?;
-            }
+            self.memory()?;
         }
         self.backtrace(&panic.backtrace)
+    }
+
+    fn memory(&mut self) -> std::fmt::Result {
+        let Some(Memory { room, largest }) = self.memory.take() else {
+            return Ok(());
+        };
+        self.note(&room.to_string())?;
+        if largest.is_empty() {
+            return self.note("`--trace FILE` has it say who has asked for the most of it");
+        }
+        for allocation in largest.iter().take(PLACES) {
+            self.note(&format!("of the largest blocks, {allocation}"))?;
+        }
+        Ok(())
     }
 
     fn fault(&mut self, fault: &Fault) -> std::fmt::Result {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::guest::GuestArgs;
 use super::lint::describe;
-use super::outcome::{Frames, Report, explain};
+use super::outcome::{Frames, Memory, Report, explain};
 use super::output::{OutputFile, Outputs, Readers, Stream};
 use super::refusals;
 use super::say::{note, remark};
@@ -395,8 +395,14 @@ pub(super) fn conclude(
     );
     let stopped_at = was_stopped.then(|| sandbox.backtrace()).transpose()?;
     if !matches!(outcome, Outcome::Exit(_)) {
-        let room = Some(sandbox.room());
-        explain(outcome, stopped_at.as_ref(), room, wishes.backtrace, style);
+        let memory = Some(Memory::of(sandbox));
+        explain(
+            outcome,
+            stopped_at.as_ref(),
+            memory,
+            wishes.backtrace,
+            style,
+        );
         tasks::tell(sandbox.tasks(), &sandbox.stats(), style);
     }
     if wishes.stats {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
 use super::guest::GuestArgs;
-use super::outcome::{Frames, explain};
+use super::outcome::{Frames, Memory, explain};
 use super::output::{OutputFile, Outputs, Readers};
 use super::run::run_beside;
 use super::say::remark;
@@ -201,7 +201,7 @@ fn ended(sandbox: &Sandbox, outcome: &Outcome) -> Result<ExitCode> {
         explain(
             outcome,
             stopped_at.as_ref(),
-            Some(sandbox.room()),
+            Some(Memory::of(sandbox)),
             Frames::Short,
             Style::of_stderr(),
         );

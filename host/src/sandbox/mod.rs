@@ -8,6 +8,7 @@
 //! `termination.rs` tells how it ended, and `postmortem.rs` what is found out about it then.
 //! [`Handle`] is the sandbox as it is seen from beside.
 
+mod allocations;
 mod builder;
 mod cpu_time;
 mod create;
@@ -36,6 +37,7 @@ use wakebox_vmm::clock::Clocks;
 use wakebox_vmm::machines::Lent;
 use wakebox_vmm::memory::{GuestMemory, Shared};
 
+pub use self::allocations::Allocation;
 pub use self::builder::{Builder, Guest};
 pub use self::handle::Handle;
 use self::handle::Live;

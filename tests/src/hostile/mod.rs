@@ -335,6 +335,11 @@ async fn run_one(
     let (outcome, answer) = tokio::join!(sandbox.run(), call);
     let answer = answer.transpose()?;
     let outcome = outcome.map_err(|error| format!("the host failed: {error}"))?;
+    // Whatever it says of itself can be asked for.
+    let told = sandbox.largest_allocations().len() + sandbox.tasks().len();
+    if told > 0 && case.name.group() != "told" {
+        return Err(format!("it is said to have {told} tasks and blocks"));
+    }
     let peak = sandbox.stats().host_memory_peak;
     if case.name.group() == "kept" && peak > machine::KEPT {
         return Err(format!("the host has kept {peak} bytes for it"));

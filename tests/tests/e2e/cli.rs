@@ -546,17 +546,3 @@ fn shells_and_man_are_told_of_every_option() {
         assert!(pages.join(page).is_file(), "{page}");
     }
 }
-
-#[kvm_test]
-fn who_is_out_of_memory_is_told_what_gives_more() {
-    let mut command = wakebox();
-    command.args(["run", "--mem", "16M"]);
-    command.arg(guest("quota")).arg("memory");
-    let output = output(&mut command);
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(101), "{told}");
-    assert!(told.contains("memory allocation of "), "{told}");
-    assert!(told.contains("`--mem` gives it more"), "{told}");
-    // And what has become of what it has.
-    assert!(told.contains("= of 16 MiB, the heap has "), "{told}");
-}

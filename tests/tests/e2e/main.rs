@@ -33,6 +33,7 @@ mod leaks;
 mod limits;
 mod links;
 mod loader;
+mod memory;
 mod names;
 mod neighbours;
 mod net;

@@ -311,7 +311,7 @@ const ROWS: &[Row] = &[
         op::Opcode::Reply,
         &[
             ("call", U64(0)),
-            ("kind", Choice(0, [5, 6])),
+            ("kind", Choice(0, [7, 8])),
             ("from", Bytes(b"text")),
         ],
         OK,

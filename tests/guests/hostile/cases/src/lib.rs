@@ -22,6 +22,7 @@ mod races;
 mod reports;
 mod rings;
 mod state;
+mod told;
 mod traces;
 mod turns;
 mod typed;
@@ -124,6 +125,11 @@ pub const GROUPS: &[Group] = &[
         name: "reports",
         about: "last words made to harm who reads them",
         cases: reports::cases,
+    },
+    Group {
+        name: "told",
+        about: "tasks and blocks of the heap that are told of and are not there, or without end",
+        cases: told::cases,
     },
     Group {
         name: "traces",

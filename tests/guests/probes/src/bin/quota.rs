@@ -117,13 +117,29 @@ async fn command(verb: &str, argument: &str) -> Result<String> {
             alloc::format!("refused {refused}")
         }
         "memory" => {
+            drop(borrows());
+            let few = [keeps(700 << 10), keeps(700 << 10)];
             let mut blocks = Vec::new();
             loop {
-                blocks.push(vec![1_u8; 1 << 20]);
+                blocks.push(vec![few[0][0]; 1 << 20]); // MARK loop
             }
         }
         other => alloc::format!("there is no `{other}`"),
     })
+}
+
+/// What it has is given back.
+#[inline(never)]
+fn borrows() -> Vec<u8> {
+    vec![1; 3 << 20]
+}
+
+/// What it has is kept.
+#[inline(never)]
+fn keeps(len: usize) -> Vec<u8> {
+    let mut bytes = vec![1; 10_000];
+    bytes.resize(len, 1); // MARK resize
+    bytes
 }
 
 #[wakebox_guest::main]
