@@ -24,9 +24,13 @@ const LOOKS: u32 = 64;
 /// Least nanoseconds that a look takes, for a guest that has no clock to bound its watch.
 const LOOK_NS: u32 = 10;
 
-/// Most nanoseconds that mode `auto` watches: about what the way out and back costs,
+/// Most nanoseconds that mode `auto` watches for what other processors leave: about what the way out and back costs,
 /// so that watching in vain at most doubles the price of a sleep.
 const AUTO_NS: u32 = 20_000;
+
+/// The same while a thread of the host's has come to watch, which measures what that gains and leaves if it is too little:
+/// longer than a peer on the same machine takes to be woken and to answer.
+const NEAR_NS: u32 = 200_000;
 
 /// How this guest sleeps, and how often it did.
 #[derive(Debug)]
@@ -70,7 +74,9 @@ impl Idle {
             Mode::Poll => self.spin_ns,
             // Else it is left to be waited for anyway, and once will do.
             Mode::Auto if !near && !others => 0,
-            Mode::Auto if self.patience.is_worth_a_try() => self.spin_ns.min(AUTO_NS),
+            Mode::Auto if !self.patience.is_worth_a_try() => 0,
+            Mode::Auto if others => self.spin_ns.min(AUTO_NS),
+            Mode::Auto => self.spin_ns.min(NEAR_NS),
             _ => 0,
         }
     }

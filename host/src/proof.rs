@@ -4,6 +4,8 @@
 //! `tests/fuzz` set, and in this crate's own tests.
 
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod scripted;

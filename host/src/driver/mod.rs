@@ -37,6 +37,7 @@ pub(crate) mod herd;
 pub(crate) mod inflight;
 mod member;
 pub(crate) mod notify;
+mod patience;
 pub(crate) mod placement;
 pub(crate) mod poller;
 pub(crate) mod pollers;

@@ -29,6 +29,11 @@ impl Notify {
     pub(crate) fn taken_else_wake(&self, context: &Context<'_>) -> bool {
         // Registered before the flag is read: a notification in between is not lost.
         self.waker.register(context.waker());
+        self.taken()
+    }
+
+    /// Whether there was a notification since the last was taken.
+    pub(crate) fn taken(&self) -> bool {
         let taken = self
             .is_set
             .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed);

@@ -12,8 +12,10 @@
 //!   guests run. The task that runs the guest may call [`Driver::turn`] as well, after an exit, when that
 //!   is faster than waking the thread, and does so inside the thread's runtime context.
 //! - Where it *comes and goes* (mode `auto`), it leaves, and the task that runs the guest is alone, as in mode `out`, until
-//!   its exits are so dense that it [calls](Poller::call_if_dense) the thread ([`worth`](super::worth)). Sockets and timers
-//!   live in the embedder's reactor: what is ready is one thread's matter.
+//!   its exits are so dense that it [calls](Poller::call_if_dense) the thread ([`worth`](super::worth)). While it is away,
+//!   sockets and timers that are waited for live in the embedder's reactor: what is ready is one thread's matter. When an
+//!   operation begins to wait while it is here, the socket comes to its reactor (`ops/wait.rs`), since nobody looks at the
+//!   other while the guest watches.
 //!
 //! A mutex is not fair: who takes one turn after the other, as either does while there is work, has it again before
 //! another that waits for it is awake, over and over, and whatever else runs on the thread that waits would wait as
@@ -35,6 +37,7 @@ use wakebox_vmm::signal::VcpuKick;
 use super::backend::Backend;
 use super::inflight::Ready;
 use super::notify::Notify;
+use super::patience::{Courtesy, Patience};
 use super::pollers::{Place, Pollers};
 use super::worth::{Exits, Pace, Rest, Stay};
 use super::{Driver, Ended, Turn, Violation};
@@ -50,6 +53,10 @@ const LOOKS_A_VISIT: u32 = 128;
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
 /// each other again and again.
 const NOTIFIED: Duration = Duration::from_micros(150);
+
+/// Quiet time of one that comes and goes: longer than a guest watches beside it, so that whoever both wait for has a processor
+/// once at least, where there are two.
+const AWAITED: Duration = Duration::from_micros(400);
 
 /// How long tasks of the embedder's may wait to begin while the guest that has called them is on a
 /// thread of their runtime. A thread that sleeps needs about a tenth to take one.
@@ -153,9 +160,10 @@ impl<B: Backend> Poller<B> {
         })
     }
 
-    /// Where the sockets and timers are.
+    /// Where operations of a turn wait for sockets and timers: in the reactor that somebody looks at meanwhile. Under the
+    /// driver's lock it stays so.
     fn reactor(&self) -> &Handle {
-        let home = self.comes_and_goes().then(|| self.home.runtime());
+        let home = self.is_away().then(|| self.home.runtime());
         home.flatten().unwrap_or(&self.place.runtime)
     }
 
@@ -172,8 +180,9 @@ impl<B: Backend> Poller<B> {
 
     /// Runs `act` on the driver from another thread than its own.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Driver<B>) -> T) -> T {
+        let mut driver = self.claim();
         let _context = self.reactor().enter();
-        act(&mut self.claim())
+        act(&mut driver)
     }
 
     /// The guest was left while the thread is away, which would have saved it that or not: calls it if exits are dense that
@@ -249,12 +258,13 @@ impl<B: Backend> Poller<B> {
 
     /// The thread is away from now on, unless there is something to do after a turn. Under the driver's lock.
     fn leaves(&self, driver: &mut Driver<B>) -> Result<bool, Violation> {
-        let _context = self.reactor().enter();
         // A guest that is busy has mostly submitted something, and right after a turn mostly not yet.
         let turn = driver.turn(None)?;
         let leaves = driver.may_sleep() && !driver.is_unfinished();
         if leaves {
             self.is_beside.store(false, Ordering::Relaxed);
+            // Who has asked for a turn by now has had this one.
+            self.notified.taken();
         } else {
             driver.polls();
         }
@@ -284,10 +294,10 @@ impl<B: Backend> Poller<B> {
         &self,
         register: Option<&std::task::Context<'_>>,
     ) -> Result<Option<(Turn, bool)>, Violation> {
-        let _context = self.comes_and_goes().then(|| self.reactor().enter());
         let Some(mut driver) = self.try_driver() else {
             return Ok(None);
         };
+        let _context = self.comes_and_goes().then(|| self.reactor().enter());
         let turn = driver.turn(register)?;
         Ok(Some((turn, self.must_wake(&driver, turn))))
     }
@@ -407,34 +417,6 @@ async fn poll<B: Backend>(poller: Arc<Poller<B>>) {
     }
 }
 
-/// How long it looks in vain.
-struct Patience {
-    now: Duration,
-    least: Duration,
-    most: Duration,
-}
-
-impl Patience {
-    fn of(mode: Mode) -> Self {
-        let (least, most) = match mode {
-            Mode::Poll => (Duration::from_micros(200), Duration::from_millis(2)),
-            _ => (Duration::from_micros(5), Duration::from_micros(200)),
-        };
-        Self {
-            now: least,
-            least,
-            most,
-        }
-    }
-
-    fn adapt(&mut self, paid: bool) {
-        self.now = match paid {
-            true => (self.now * 2).min(self.most),
-            false => (self.now / 2).max(self.least),
-        };
-    }
-}
-
 /// What ended a time of looking.
 enum Looked {
     /// There was nothing for a while. Whether there was something before.
@@ -455,7 +437,7 @@ async fn stay<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
             true => patience.now.max(NOTIFIED),
             false => patience.now,
         };
-        match look_until_quiet(poller, quiet, |_, _| false).await? {
+        match look_until_quiet(poller, quiet, |_| false).await? {
             Looked::Stopped => return Ok(()),
             Looked::Quiet { paid } => patience.adapt(paid),
             Looked::Enough => {}
@@ -470,34 +452,40 @@ async fn stay<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
 
 /// Comes when it is called, and leaves when there is nothing to do or it does not pay.
 async fn come_and_go<B: Backend>(poller: &Poller<B>) -> Result<(), Violation> {
-    let mut patience = Patience::of(poller.mode);
     let mut stay = Stay::new();
     loop {
-        std::future::poll_fn(|context| match poller.notified.taken_else_wake(context) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        let stops = || poller.stop.load(Ordering::Acquire);
+        std::future::poll_fn(|context| {
+            // Whoever stops it notifies after that, and the thread may have taken the notification as it left.
+            match poller.notified.taken_else_wake(context) || stops() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         })
         .await;
-        if poller.stop.load(Ordering::Acquire) {
+        if stops() {
             return Ok(());
         }
         let without = poller.without.lock();
         let without = without.unwrap_or_else(PoisonError::into_inner).take();
-        with_driver(poller, |driver| {
+        let came = with_driver(poller, |driver| {
             poller.is_beside.store(true, Ordering::Relaxed);
             driver.polls();
+            driver.taken()
         })
         .await;
-        stay.begins(without);
+        stay.begins(without, came);
         loop {
-            let quiet = patience.now.max(NOTIFIED);
-            let did = |at, turn: Turn| stay.is_over(at, turn.submitted, &poller.rest);
-            match look_until_quiet(poller, quiet, did).await? {
+            let did = |at| {
+                let taken = || poller.try_driver().map(|driver| driver.taken());
+                stay.is_over(at, taken, &poller.rest)
+            };
+            match look_until_quiet(poller, AWAITED, did).await? {
                 Looked::Stopped => return Ok(()),
                 Looked::Enough => {}
-                Looked::Quiet { paid } => {
-                    patience.adapt(paid);
-                    stay.ends(&poller.rest);
+                Looked::Quiet { .. } => {
+                    let taken = with_driver(poller, |driver| driver.taken()).await;
+                    stay.ends(taken, &poller.rest);
                 }
             }
             if with_driver(poller, |driver| poller.leaves(driver)).await? {
@@ -524,11 +512,12 @@ async fn with_driver<B: Backend, T>(
 async fn look_until_quiet<B: Backend>(
     poller: &Poller<B>,
     quiet: Duration,
-    mut is_enough: impl FnMut(Instant, Turn) -> bool,
+    mut is_enough: impl FnMut(Instant) -> bool,
 ) -> Result<Looked, Violation> {
     let mut active_at = Instant::now();
     let mut paid = false;
     let mut impatience = Impatience::default();
+    let mut courtesy = Courtesy::default();
     loop {
         let Some(turn) = poller.try_turn(None)? else {
             if poller.stop.load(Ordering::Acquire) {
@@ -543,7 +532,7 @@ async fn look_until_quiet<B: Backend>(
         if turn.is_active() {
             active_at = Instant::now();
             paid = true;
-            if is_enough(active_at, turn) {
+            if is_enough(active_at) {
                 return Ok(Looked::Enough);
             }
         } else if active_at.elapsed() > quiet || poller.stop.load(Ordering::Acquire) {
@@ -551,6 +540,7 @@ async fn look_until_quiet<B: Backend>(
         }
         impatience.look(poller);
         watch(poller);
+        courtesy.yield_now();
         // Lets the reactor and the other sandboxes on this thread have their turn.
         tokio::task::yield_now().await;
     }

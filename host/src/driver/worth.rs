@@ -3,10 +3,10 @@
 //! What a thread saves that watches the rings is exits. That pays where they come close together, each for a little that is
 //! done on the spot, and where there is a processor for it. So in mode `auto` a poller is away, and the task that runs the
 //! guest takes the turns, as in mode `out`; it calls the poller when its exits have been dense for a while ([`Exits`]). The
-//! poller leaves again when there is nothing to do, when more is not done with it than was without, or when it finds that it
-//! waits for a processor itself: a thread that watches never sleeps, so where it has had less of a processor than time has
-//! passed, others want them all, the guest or whoever it talks to among them ([`Stay`]). Who has stayed in vain is not called
-//! for a while, for longer each time ([`Rest`]).
+//! poller leaves again when there is nothing to do, or when more is not done with it than was without. It must be much more
+//! where the thread finds that it waits for a processor itself: a thread that watches never sleeps, so where it has had less of
+//! a processor than time has passed, others want them all, the guest or whoever it talks to among them ([`Stay`]). Who has
+//! stayed in vain is not called for a while, for longer each time ([`Rest`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,10 +27,11 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// A stay is in vain if not so much more was done in the same time, in percent, or if it has done so little.
 const GAIN: u128 = 120;
-const LITTLE: u32 = 32;
+const LITTLE: u32 = 8;
 
-/// A poller that has waited for a processor for more than this part of the time is in the way.
+/// A poller that has waited for a processor for more than this part of the time is in the way, unless so much more was done.
 const PART: u32 = 10;
+const MUCH: u128 = 130;
 
 /// How long a stay is at most: what was without it is forgotten then.
 const MOST: Duration = Duration::from_millis(500);
@@ -47,10 +48,10 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Whether it is a gain over another.
-    fn is_gain_over(self, other: Self) -> bool {
+    /// Whether it is a gain over another, of so many percent.
+    fn is_gain_over(self, other: Self, gain: u128) -> bool {
         let of = |pace: Self, time: Duration| u128::from(pace.operations) * time.as_nanos();
-        of(self, other.time) * 100 >= of(other, self.time) * GAIN
+        of(self, other.time) * 100 >= of(other, self.time) * gain
     }
 }
 
@@ -126,7 +127,8 @@ pub(crate) struct Stay {
     came: (Instant, Duration),
     /// When it is looked at next.
     look: Instant,
-    /// What it has begun, and when it did something last.
+    /// Operations that had been begun when it came, whoever began them, and since; and when it did something last.
+    before: u32,
     operations: u32,
     active: Instant,
 }
@@ -144,39 +146,49 @@ enum Verdict {
 
 impl Stay {
     pub(crate) fn new() -> Self {
-        Self::from_now(SHORT, None)
+        Self::from_now(SHORT, None, 0)
     }
 
-    fn from_now(rest: Duration, without: Option<Pace>) -> Self {
+    fn from_now(rest: Duration, without: Option<Pace>, before: u32) -> Self {
         let now = Instant::now();
         Self {
             rest,
             without,
             came: (now, thread_time()),
             look: now + LOOK,
+            before,
             operations: 0,
             active: now,
         }
     }
 
-    /// The thread that calls has come to watch.
-    pub(crate) fn begins(&mut self, without: Option<Pace>) {
-        *self = Self::from_now(self.rest, without);
+    /// The thread has come to watch. So many operations have been begun by now.
+    pub(crate) fn begins(&mut self, without: Option<Pace>, taken: u32) {
+        *self = Self::from_now(self.rest, without, taken);
     }
 
-    /// It has begun so many operations by now. Returns whether it is to leave.
-    pub(crate) fn is_over(&mut self, at: Instant, operations: u32, rest: &Rest) -> bool {
-        self.operations = self.operations.wrapping_add(operations);
+    /// It has done something. `taken` says how many have been begun by now, if that can be told. Returns whether it is to leave.
+    pub(crate) fn is_over(
+        &mut self,
+        at: Instant,
+        taken: impl FnOnce() -> Option<u32>,
+        rest: &Rest,
+    ) -> bool {
         self.active = at;
         if at < self.look {
             return false;
         }
+        let Some(taken) = taken() else {
+            return false;
+        };
         self.look = at + LOOK;
+        self.operations = taken.wrapping_sub(self.before);
         self.judge(at, rest) != Verdict::Pays
     }
 
     /// It leaves by itself, because there is nothing to do.
-    pub(crate) fn ends(&mut self, rest: &Rest) {
+    pub(crate) fn ends(&mut self, taken: u32, rest: &Rest) {
+        self.operations = taken.wrapping_sub(self.before);
         self.judge(Instant::now(), rest);
     }
 
@@ -195,13 +207,15 @@ impl Stay {
             time: self.active - self.came.0,
         };
         let is_crowded = passed >= LOOK && passed.saturating_sub(had) * PART > passed;
-        let gains = self
-            .without
-            .is_none_or(|without| self.operations >= LITTLE && with.is_gain_over(without));
-        match (is_crowded || !gains, passed >= MOST) {
-            (true, _) => Verdict::Vain,
-            (false, true) => Verdict::Enough,
-            (false, false) => Verdict::Pays,
+        let gain = if is_crowded { MUCH } else { GAIN };
+        let gains = match self.without {
+            Some(without) => self.operations >= LITTLE && with.is_gain_over(without, gain),
+            None => !is_crowded,
+        };
+        match (gains, passed >= MOST) {
+            (false, _) => Verdict::Vain,
+            (true, true) => Verdict::Enough,
+            (true, false) => Verdict::Pays,
         }
     }
 
@@ -267,7 +281,7 @@ mod tests {
             operations,
             time: 2 * MS,
         };
-        stay.begins(without.map(pace));
+        stay.begins(without.map(pace), 0);
         stay.operations = operations;
         stay.active = stay.came.0 + 2 * MS;
         stay
@@ -277,7 +291,7 @@ mod tests {
     fn a_stay_pays_where_more_is_done_than_without() {
         assert_eq!(stay(121, Some(100)).verdict(2 * MS, 2 * MS), Verdict::Pays);
         assert_eq!(stay(119, Some(100)).verdict(2 * MS, 2 * MS), Verdict::Vain);
-        assert_eq!(stay(31, Some(1)).verdict(MS, MS), Verdict::Vain);
+        assert_eq!(stay(7, Some(1)).verdict(MS, MS), Verdict::Vain);
         // Who was called for another reason is not judged by that.
         assert_eq!(stay(0, None).verdict(2 * MS, 2 * MS), Verdict::Pays);
         // After a while it is seen anew what is without it.
@@ -288,6 +302,15 @@ mod tests {
     fn a_stay_does_not_pay_where_the_thread_waits_for_a_processor() {
         assert_eq!(stay(200, None).verdict(20 * MS, 17 * MS), Verdict::Vain);
         assert_eq!(stay(200, None).verdict(20 * MS, 19 * MS), Verdict::Pays);
+        // Where much more is done with it all the same, it stays.
+        assert_eq!(
+            stay(129, Some(100)).verdict(20 * MS, 17 * MS),
+            Verdict::Vain
+        );
+        assert_eq!(
+            stay(131, Some(100)).verdict(20 * MS, 17 * MS),
+            Verdict::Pays
+        );
     }
 
     #[test]

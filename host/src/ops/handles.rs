@@ -307,7 +307,7 @@ mod tests {
 
     fn listener() -> Resource {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Resource::Listener(Arc::new(Listener::new(socket).unwrap()))
+        Resource::Listener(Arc::new(Listener::new(socket)))
     }
 
     #[tokio::test]

@@ -4,14 +4,16 @@
 //! that would have to wait becomes a future; one that need not ends on the spot.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
-use tokio::io::{Interest, Ready};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::Interest;
 use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
-use super::{End, Start, Started, TokioBackend, status_of, wait};
+use super::wait::{self, Waitable, Waits};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::allowance::REACH;
 use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
@@ -21,9 +23,9 @@ use crate::meter::Meter;
 #[derive(Debug)]
 pub(crate) enum Stream {
     /// Over TCP.
-    Tcp(TcpStream),
+    Tcp(Waitable<TcpStream>),
     /// Over a Unix socket.
-    Unix(UnixStream),
+    Unix(Waitable<UnixStream>),
 }
 
 impl AsFd for Stream {
@@ -32,6 +34,18 @@ impl AsFd for Stream {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(Waitable::new(stream))
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(Waitable::new(stream))
     }
 }
 
@@ -44,22 +58,10 @@ impl Stream {
         }
     }
 
-    /// Makes a call that does not wait whenever the socket is ready, until it need not wait.
-    async fn async_io<R>(
-        &self,
-        interest: Interest,
-        call: impl FnMut() -> io::Result<R>,
-    ) -> io::Result<R> {
+    fn wait_here(&self) -> io::Result<Waits<'_>> {
         match self {
-            Self::Tcp(stream) => stream.async_io(interest, call).await,
-            Self::Unix(stream) => stream.async_io(interest, call).await,
-        }
-    }
-
-    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        match self {
-            Self::Tcp(stream) => stream.ready(interest).await,
-            Self::Unix(stream) => stream.ready(interest).await,
+            Self::Tcp(stream) => stream.here(),
+            Self::Unix(stream) => stream.here(),
         }
     }
 
@@ -69,11 +71,12 @@ impl Stream {
         interest: Interest,
         mut call: impl FnMut() -> io::Result<Moved>,
     ) -> io::Result<usize> {
+        let waits = self.wait_here()?;
         loop {
-            let ready = self.ready(interest).await?;
+            let ready = waits.ready(interest).await?;
             if ready.is_error() {
                 // Perhaps for nothing else: the call takes the error.
-                return self.async_io(interest, || Ok(call()?.bytes)).await;
+                return waits.async_io(interest, || Ok(call()?.bytes)).await;
             }
             match self.try_transfer(interest, &mut call) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -93,7 +96,7 @@ impl Stream {
         call: impl FnOnce() -> io::Result<Moved>,
     ) -> io::Result<usize> {
         let mut short = None;
-        let tried = self.try_io(wait::alone(interest), || match call()? {
+        let tried = self.try_io(interest, || match call()? {
             Moved { bytes, asked } if 0 < bytes && bytes < asked && self.is_tcp() => {
                 short = Some(bytes);
                 Err(io::ErrorKind::WouldBlock.into())
@@ -212,7 +215,12 @@ mod tests {
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
         let (own, _) = listener.accept().unwrap();
         own.set_nonblocking(true).unwrap();
-        (Stream::Tcp(TcpStream::from_std(own).unwrap()), peer)
+        (Stream::from(own), peer)
+    }
+
+    async fn readable(stream: &Stream) {
+        let waits = stream.wait_here().unwrap();
+        waits.ready(wait::FOR_INPUT).await.unwrap();
     }
 
     /// Receives at most so many bytes if the socket is ready. Returns whether a call was made, besides.
@@ -236,7 +244,7 @@ mod tests {
         let (stream, mut peer) = pair();
         for round in 0..3 {
             peer.write_all(&[round; 3]).unwrap();
-            stream.ready(Interest::READABLE).await.unwrap();
+            readable(&stream).await;
             // A read that is filled may have left something.
             assert!(matches!(try_receive(&stream, 2), (true, Ok(2))));
             assert!(matches!(try_receive(&stream, 2), (true, Ok(1))));
@@ -246,7 +254,7 @@ mod tests {
         }
         // The end is no short read: it is there for every call.
         drop(peer);
-        stream.ready(Interest::READABLE).await.unwrap();
+        readable(&stream).await;
         for _ in 0..2 {
             assert!(matches!(try_receive(&stream, 2), (true, Ok(0))));
         }
@@ -256,12 +264,7 @@ mod tests {
     async fn whoever_waits_for_input_alone_is_told_of_an_error() {
         let (stream, peer) = pair();
         // What was not read when it is closed is a reset for the other.
-        let own = match &stream {
-            Stream::Tcp(own) => own,
-            Stream::Unix(_) => unreachable!("a pair is of TCP"),
-        };
-        own.writable().await.unwrap();
-        own.try_write(b"unread").unwrap();
+        rustix::io::write(&stream, b"unread").unwrap();
         let mut byte = [0];
         peer.peek(&mut byte).unwrap();
         drop(peer);

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustix::net::{SocketAddrAny, SocketFlags};
-use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpSocket, TcpStream};
 use wakebox_abi::op::{Buf, SocketAddress, TcpAccept, TcpConnect, TcpListen};
 use wakebox_abi::status::Status;
 
 use super::handles::{Resource, Vacancies, Vacancy};
 use super::stream::Stream;
-use super::{End, Start, Started, TokioBackend, status_of, wait};
+use super::wait::{self, Waitable};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::account::Charged;
 use crate::arena::ArenaSlice;
 use crate::policy::check::{Protocol, Refusal};
@@ -50,9 +50,11 @@ impl Start for TcpConnect {
             };
             let mut last = End::from(Status::NotFound);
             for address in addresses {
-                match TcpStream::connect(address).await {
+                // Whoever waits for it then does so wherever it is.
+                let connected = TcpStream::connect(address).await;
+                match connected.and_then(TcpStream::into_std) {
                     Ok(stream) => {
-                        let stream = Arc::new(Stream::Tcp(stream));
+                        let stream = Arc::new(Stream::from(stream));
                         return End::Open(Resource::Stream(stream), vacancy);
                     }
                     Err(error) => last = error.into(),
@@ -91,22 +93,23 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
     // As `tokio::net::TcpListener::bind` does: a restarted server finds its port free.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    Listener::new(socket.listen(backlog.clamp(1, 4096))?.into_std()?)
+    let socket = socket.listen(backlog.clamp(1, 4096))?;
+    Ok(Listener::new(socket.into_std()?))
 }
 
 /// A listening TCP socket. Tokio's own takes a connection as soon as there is one; this one says
 /// first that there is one.
 #[derive(Debug)]
-pub(crate) struct Listener(AsyncFd<std::net::TcpListener>);
+pub(crate) struct Listener(Waitable<std::net::TcpListener>);
 
 impl Listener {
     /// A listener of a socket that does not block.
-    pub(crate) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
-        Ok(Self(wait::register(socket)?))
+    pub(crate) fn new(socket: std::net::TcpListener) -> Self {
+        Self(Waitable::new(socket))
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().local_addr()
+        self.0.local_addr()
     }
 
     /// Takes a connection for which there is a handle, and says whose it is. While there is none,
@@ -114,18 +117,17 @@ impl Listener {
     async fn accept(
         &self,
         vacancies: &Vacancies,
-    ) -> io::Result<(TcpStream, Option<SocketAddr>, Vacancy)> {
+    ) -> io::Result<(std::net::TcpStream, Option<SocketAddr>, Vacancy)> {
+        let waits = self.0.here()?;
         loop {
-            let mut ready = self.0.ready(wait::FOR_INPUT).await?;
+            waits.ready(wait::FOR_INPUT).await?;
             let vacancy = vacancies.wait().await;
-            match ready.try_io(|socket| accept(socket.get_ref())) {
-                Ok(Ok((stream, peer))) => {
-                    return Ok((TcpStream::from_std(stream)?, peer, vacancy));
-                }
-                Ok(Err(error)) if concerns_one_connection(&error) => {}
-                Ok(Err(error)) => return Err(error),
+            match self.0.try_io(wait::FOR_INPUT, || accept(&self.0)) {
+                Ok((stream, peer)) => return Ok((stream, peer, vacancy)),
+                Err(error) if concerns_one_connection(&error) => {}
                 // Somebody else has taken it meanwhile.
-                Err(_would_block) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -188,7 +190,7 @@ impl Start for TcpAccept {
                     if let Some(room) = room {
                         room.fill(&peer_bytes(peer));
                     }
-                    let stream = Arc::new(Stream::Tcp(stream));
+                    let stream = Arc::new(Stream::from(stream));
                     End::Open(Resource::Stream(stream), vacancy)
                 }
                 Err(error) => error.into(),

@@ -4,18 +4,18 @@
 //! comes from others is dropped before the guest's memory sees a byte of it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{SockAddr, SockRef};
-use tokio::net::UdpSocket;
 use wakebox_abi::op::{Buf, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
 use wakebox_abi::status::Status;
 
 use super::handles::Resource;
 use super::tcp::{host_port, local_address};
-use super::{End, Start, Started, TokioBackend, status_of, wait};
+use super::wait::{self, Waitable};
+use super::{End, Start, Started, TokioBackend, status_of};
 use crate::allowance;
 use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
@@ -25,7 +25,7 @@ use crate::policy::check::{Guard, Protocol, Refusal};
 /// A bound UDP socket.
 #[derive(Debug)]
 pub(crate) struct Udp {
-    socket: UdpSocket,
+    socket: Waitable<UdpSocket>,
     /// With whom it is connected.
     peer: Mutex<Option<SocketAddr>>,
 }
@@ -67,10 +67,10 @@ impl Start for UdpBind {
 }
 
 fn bind(address: SocketAddr) -> io::Result<Udp> {
-    let socket = std::net::UdpSocket::bind(address)?;
+    let socket = UdpSocket::bind(address)?;
     socket.set_nonblocking(true)?;
     Ok(Udp {
-        socket: UdpSocket::from_std(socket)?,
+        socket: Waitable::new(socket),
         peer: Mutex::default(),
     })
 }
@@ -93,7 +93,7 @@ impl Start for UdpConnect {
 fn connect(udp: &Udp, addresses: &[SocketAddr]) -> End {
     let mut last = End::from(Status::NotFound);
     for address in addresses {
-        match SockRef::from(&udp.socket).connect(&(*address).into()) {
+        match SockRef::from(&*udp.socket).connect(&(*address).into()) {
             Ok(()) => {
                 let mut peer = udp.peer.lock().unwrap_or_else(PoisonError::into_inner);
                 *peer = Some(*address);
@@ -138,17 +138,17 @@ impl Start for UdpSend {
             taken.keep(sent);
             Ok(sent)
         };
-        match udp
-            .socket
-            .try_io(wait::alone(wait::FOR_OUTPUT), || metered(&udp))
-        {
+        match udp.socket.try_io(wait::FOR_OUTPUT, || metered(&udp)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(count) => return Ok(Started::Done(End::bytes(count))),
             Err(error) => return Err(status_of(&error)),
         }
         Ok(Started::pending_on(self.socket, async move {
-            let call = || metered(&udp);
-            match udp.socket.async_io(wait::FOR_OUTPUT, call).await {
+            let sent = match udp.socket.here() {
+                Ok(waits) => waits.async_io(wait::FOR_OUTPUT, || metered(&udp)).await,
+                Err(error) => Err(error),
+            };
+            match sent {
                 Ok(count) => End::bytes(count),
                 Err(error) => error.into(),
             }
@@ -186,9 +186,10 @@ impl Start for UdpReceive {
         }
         let udp = resources.handles.udp(self.socket)?.clone();
         let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
-        match udp.socket.try_io(wait::alone(wait::FOR_INPUT), || {
-            receive(&udp, &into, &guard, &meter)
-        }) {
+        match udp
+            .socket
+            .try_io(wait::FOR_INPUT, || receive(&udp, &into, &guard, &meter))
+        {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Err(status_of(&error));
             }
@@ -197,12 +198,16 @@ impl Start for UdpReceive {
             Ok(None) | Err(_) => {}
         }
         Ok(Started::pending_on(self.socket, async move {
+            let waits = match udp.socket.here() {
+                Ok(waits) => waits,
+                Err(error) => return error.into(),
+            };
             loop {
                 // Strangers may send as fast as this one drops.
                 allowance::give_way().await;
                 allowance::spend(allowance::CALL);
                 let call = || receive(&udp, &into, &guard, &meter);
-                match udp.socket.async_io(wait::FOR_INPUT, call).await {
+                match waits.async_io(wait::FOR_INPUT, call).await {
                     Ok(Some(count)) => return End::bytes(count),
                     Ok(None) => {}
                     Err(error) => return error.into(),

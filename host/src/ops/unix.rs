@@ -36,9 +36,10 @@ impl Start for UnixConnect {
                     Err(status) => return status.into(),
                 }
             }
-            match UnixStream::connect(path).await {
+            let connected = UnixStream::connect(path).await;
+            match connected.and_then(UnixStream::into_std) {
                 Ok(stream) => {
-                    let stream = Arc::new(Stream::Unix(stream));
+                    let stream = Arc::new(Stream::from(stream));
                     End::Open(Resource::Stream(stream), vacancy)
                 }
                 Err(error) => error.into(),

@@ -14,13 +14,12 @@ use std::task::{Context, Poll, Waker, ready};
 
 use io_uring::{IoUring, opcode, squeue, types};
 use slab::Slab;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wakebox_vmm::process;
 
 use super::blocking::Reach;
 use super::regular::Regular;
+use super::wait::Waitable;
 use crate::arena::{ArenaSlice, Lasting};
 use crate::error::{Error, Result};
 use crate::later::Later;
@@ -127,7 +126,7 @@ pub(crate) struct Ring(Arc<Inner>);
 struct Inner {
     room: Arc<Semaphore>,
     /// The ring's descriptor, until it is closed.
-    readable: Option<AsyncFd<RawFd>>,
+    readable: Option<Waitable<RawFd>>,
     state: Mutex<State>,
 }
 
@@ -168,19 +167,16 @@ impl std::fmt::Debug for State {
 }
 
 impl Ring {
-    /// An empty ring, whose completions the current reactor tells of.
+    /// An empty ring.
     ///
     /// # Errors
     ///
     /// The kernel has none (`ENOSYS`), does not give it (`EPERM`: `kernel.io_uring_disabled`, a filter of system calls), or has
     /// no memory for it.
-    ///
-    /// # Panics
-    ///
-    /// Outside a Tokio runtime with I/O enabled.
     fn new() -> io::Result<Self> {
         let ring = make()?;
-        let readable = register(ring.as_raw_fd())?;
+        // SAFETY: the ring's descriptor stays open until this is dropped: `Inner::drop` drops it first.
+        let readable = unsafe { Waitable::of(ring.as_raw_fd()) };
         Ok(Self(Arc::new(Inner {
             room: Arc::new(Semaphore::new(ENTRIES as usize)),
             readable: Some(readable),
@@ -282,13 +278,6 @@ impl Entry {
     }
 }
 
-/// Has the current reactor tell when a ring has completions.
-fn register(ring: RawFd) -> io::Result<AsyncFd<RawFd>> {
-    // SAFETY: the ring's descriptor stays open until this is dropped: `Inner::drop` drops it first.
-    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    Ok(registered?)
-}
-
 pub(crate) fn make() -> io::Result<IoUring> {
     IoUring::builder().dontfork().build(ENTRIES)
 }
@@ -342,9 +331,14 @@ impl Inner {
                 .readable
                 .as_ref()
                 .expect("it is there until it is dropped");
-            match ready!(readable.poll_read_ready(context)) {
-                Ok(mut guard) => guard.clear_ready(),
-                Err(error) => return Poll::Ready(-error.raw_os_error().unwrap_or(libc::EIO)),
+            let looked = match readable.here() {
+                Ok(waits) => {
+                    ready!(waits.fd().poll_read_ready(context)).map(|mut guard| guard.clear_ready())
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = looked {
+                return Poll::Ready(-error.raw_os_error().unwrap_or(libc::EIO));
             }
         }
     }
