@@ -52,8 +52,8 @@ pub(crate) async fn run(
         let ty = component.component_type();
         let names: Vec<_> = ty.exports(engine).map(|(name, _)| name).collect();
         bail!(
-            "the component exports neither wasi:cli/run@0.2, nor a function `run`, nor \
-             wasi:http/incoming-handler@0.2, nor a function that could be called, but {names:?}"
+            "the component exports neither wasi:cli/run, nor a function `run`, nor \
+             wasi:http/incoming-handler@0.2 or handler@0.3, nor a function that could be called, but {names:?}"
         );
     }
     let store = Rc::new(Running {

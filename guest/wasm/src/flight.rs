@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -64,6 +65,39 @@ impl<T> Flight<T> {
                 None
             }
         }
+    }
+}
+
+/// How a stream has ended, for whoever waits for that.
+#[derive(Default)]
+pub(crate) struct Verdict(RefCell<(Option<Result<()>>, Vec<Waker>)>);
+
+impl Verdict {
+    /// Says so, if nobody has yet.
+    pub(crate) fn settle(&self, outcome: Result<()>) {
+        let mut inner = self.0.borrow_mut();
+        inner.0.get_or_insert(outcome);
+        let wakers = core::mem::take(&mut inner.1);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.borrow().0.is_some()
+    }
+
+    pub(crate) async fn settled(&self) -> Result<()> {
+        poll_fn(|cx| {
+            let mut inner = self.0.borrow_mut();
+            if let Some(outcome) = inner.0 {
+                return Poll::Ready(outcome);
+            }
+            if !inner.1.iter().any(|own| own.will_wake(cx.waker())) {
+                inner.1.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

@@ -96,7 +96,9 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
     }
     let is_program = export(engine, component, RUN).is_some();
     let serves = serve::is_asked() || !is_program;
-    if let Some(handler) = export(engine, component, serve::HANDLER).filter(|_| serves) {
+    let mut handlers = serve::HANDLERS.iter();
+    let handler = handlers.find_map(|name| export(engine, component, name));
+    if let Some(handler) = handler.filter(|_| serves) {
         let most = image::Stacks::count()?;
         return serve::run(engine, component, &linker, &handler, most).await;
     }

@@ -1,4 +1,4 @@
-//! Components that answer HTTP: `wasi:http/incoming-handler`.
+//! Components that answer HTTP: `wasi:http/incoming-handler` of WASI 0.2, or `wasi:http/handler` of 0.3.
 //!
 //! Each connection is a task, and each request another, with an instance of its own: what one does with
 //! its memory no other sees. The arguments say where to listen: `[--serve] [--reuse COUNT] ADDRESS...`.
@@ -12,29 +12,34 @@ use wakebox_guest::net::{TcpListener, TcpStream};
 use wakebox_guest::task::spawn_named;
 use wakebox_guest::{env, eprintln};
 use wasmtime::component::{
-    Component, ComponentExportIndex, Instance, InstancePre, Linker, ResourceAny, Val,
+    Accessor, Component, ComponentExportIndex, Func, Instance, InstancePre, Linker, ResourceAny,
+    Val,
 };
-use wasmtime::{Engine, Result, Store, bail, format_err};
+use wasmtime::{AsContextMut, Engine, Result, Store, bail, format_err};
 
 use crate::http::{Body, Fields, Framing, Pipe, RequestHead, ResponseHead, Wire, send_body};
 use crate::platform::{OneThread, store};
 use crate::turns::Turns;
 use crate::wasi::State;
-use crate::wasi::http::{IncomingRequest, Outparam, Request, ResponseOutparam, Slot};
+use crate::wasi::http::{Outparam, Request, Slot, answer, come};
 
-/// The interface that a component exports.
-pub(crate) const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+/// The interfaces of which a component exports one.
+pub(crate) const HANDLERS: [&str; 2] = [NEWER, "wasi:http/incoming-handler@0.2."];
+
+const NEWER: &str = "wasi:http/handler@0.3.";
 
 /// What all requests share.
 struct Server {
     engine: Engine,
     component: InstancePre<State>,
     handle: ComponentExportIndex,
+    /// Whether that is of WASI 0.3.
+    is_newer: bool,
     /// Requests that an instance answers, one after another.
     reuse: u32,
     /// Instances that have answered one, and may answer more.
     idle: RefCell<Vec<Answering>>,
-    /// As many requests as there are stacks.
+    /// As many requests as there are stacks for.
     turns: Turns,
 }
 
@@ -86,15 +91,18 @@ pub(crate) async fn run(
     // Who starts from a template of this has an instance already, and its own arguments.
     let _ = wakebox_guest::snapshot().await;
     let (reuse, addresses) = settings()?;
+    let is_newer = interface.starts_with(NEWER);
     let interface = component.get_export_index(None, interface);
     let handle = interface.and_then(|of| component.get_export_index(Some(&of), "handle"));
     let server = Rc::new(Server {
         engine: engine.clone(),
         component: pre,
         handle: handle.ok_or_else(|| format_err!("the handler has no function `handle`"))?,
+        is_newer,
         reuse,
         idle: RefCell::new(alloc::vec![first]),
-        turns: Turns::new(most),
+        // In 0.3 one stack is kept for whatever becomes ready while the component waits on another.
+        turns: Turns::new(most / if is_newer { 2 } else { 1 }),
     });
     let mut listeners = Vec::new();
     for address in &addresses {
@@ -186,8 +194,7 @@ async fn request(server: &Rc<Server>, wire: &Rc<Wire>, head: Rc<RequestHead>) ->
     let task = {
         let (server, head, body, slot) = (server.clone(), head.clone(), body.clone(), slot.clone());
         spawn_named("request", async move {
-            let request = Request::of(&head, body);
-            let answered = server.answer(request, Outparam::of(slot)).await;
+            let answered = server.answer(&head, body, Outparam(slot)).await;
             if let Err(error) = answered {
                 eprintln!("error: {} {}: {error:?}", head.method, head.target);
             }
@@ -196,15 +203,14 @@ async fn request(server: &Rc<Server>, wire: &Rc<Wire>, head: Rc<RequestHead>) ->
     let sent = match slot.answer().await {
         Some(Ok(response)) => {
             let keeps = head.keeps();
-            let (response, sent) = response.0.into_parts();
-            let pipe = sent.into_pipe();
+            let (response, pipe) = response;
             let sent = match response.encode(&head, keeps) {
                 Ok((bytes, framing)) => send_body(wire, bytes, framing, &pipe)
                     .await
                     .map(|()| keeps && framing != Framing::ToEnd),
                 Err(_) => refuse(wire, Some(&head), 500).await.map(|()| false),
             };
-            pipe.leave();
+            pipe.leave(sent.map(|_| ()));
             sent
         }
         answer => {
@@ -232,7 +238,7 @@ impl Answering {
 
 impl Server {
     /// Calls the component.
-    async fn answer(&self, request: IncomingRequest, outparam: ResponseOutparam) -> Result<()> {
+    async fn answer(&self, head: &RequestHead, body: Rc<Body>, to: Outparam) -> Result<()> {
         let _turn = self.turns.take().await;
         let idle = self.idle.borrow_mut().pop();
         let mut answering = match idle {
@@ -242,19 +248,59 @@ impl Server {
         let Answering {
             store, instance, ..
         } = &mut answering;
-        let request = store.data_mut().push(request)?;
-        let outparam = store.data_mut().push(outparam)?;
         let handle = instance.get_func(&mut *store, self.handle);
         let handle = handle.ok_or_else(|| format_err!("`handle` is not a function"))?;
-        let arguments = [
-            Val::Resource(ResourceAny::try_from_resource(request, &mut *store)?),
-            Val::Resource(ResourceAny::try_from_resource(outparam, &mut *store)?),
-        ];
-        OneThread(handle.call_async(&mut *store, &arguments, &mut [])).await?;
+        match self.is_newer {
+            true => newer(store, handle, head, body, to).await?,
+            false => older(store, handle, head, body, to).await?,
+        }
         answering.answered += 1;
         if answering.answered < self.reuse {
             self.idle.borrow_mut().push(answering);
         }
         Ok(())
     }
+}
+
+/// Calls the handler of WASI 0.2, which says where the answer goes.
+async fn older(
+    store: &mut Store<State>,
+    handle: Func,
+    head: &RequestHead,
+    body: Rc<Body>,
+    to: Outparam,
+) -> Result<()> {
+    let request = store.data_mut().push(Request::of(head, body))?;
+    let to = store.data_mut().push(OneThread(to))?;
+    let arguments = [
+        Val::Resource(ResourceAny::try_from_resource(request, &mut *store)?),
+        Val::Resource(ResourceAny::try_from_resource(to, &mut *store)?),
+    ];
+    OneThread(handle.call_async(&mut *store, &arguments, &mut [])).await
+}
+
+/// Calls the handler of WASI 0.3, which gives the answer, and goes on until that has been sent.
+async fn newer(
+    store: &mut Store<State>,
+    handle: Func,
+    head: &RequestHead,
+    body: Rc<Body>,
+    to: Outparam,
+) -> Result<()> {
+    let request = store.data_mut().push(come(head, body))?;
+    let request = Val::Resource(ResourceAny::try_from_resource(request, &mut *store)?);
+    let serves = async |accessor: &Accessor<State>| -> Result<()> {
+        let mut results = [Val::Bool(false)];
+        let arguments = [request];
+        OneThread(handle.call_concurrent(accessor, &arguments, &mut results)).await?;
+        let answer = accessor.with(|mut access| answer(&results, &mut access.as_context_mut()))?;
+        let sent = answer.as_ref().ok().map(|(_, pipe)| pipe.sent.clone());
+        to.0.set(answer);
+        if let Some(sent) = sent {
+            // What went wrong, the connection tells.
+            let _ = sent.settled().await;
+        }
+        Ok(())
+    };
+    OneThread(store.run_concurrent(serves)).await?
 }

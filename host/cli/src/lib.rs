@@ -84,7 +84,7 @@ enum Command {
     /// For cargo's `runner`: run a guest as `run` does, and what is no guest, as a test, on this host
     #[command(hide = true, name = "cargo-runner")]
     Runner(Box<run::Args>),
-    /// Let a WebAssembly component with `wasi:http/incoming-handler` answer HTTP requests
+    /// Let a WebAssembly component with `wasi:http/incoming-handler` or `handler` answer HTTP requests
     Serve(Box<serve::Args>),
     /// Call a function that a guest exports, with JSON, and print what it returns
     Call(Box<call::Args>),

@@ -55,7 +55,7 @@ const SOCKETS: &str = "--allow-connect HOST:PORT, --allow-listen ADDR:PORT, --al
                        --allow-udp-bind ADDR:PORT";
 
 /// Those of WASI 0.3.
-const NEWER: [(&str, &str); 21] = [
+const NEWER: [(&str, &str); 23] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
     ("wasi:cli/stderr", ""),
@@ -72,6 +72,8 @@ const NEWER: [(&str, &str); 21] = [
     ("wasi:clocks/types", ""),
     ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
     ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
+    ("wasi:http/client", "--allow-connect HOST:PORT"),
+    ("wasi:http/types", ""),
     ("wasi:random/insecure", ""),
     ("wasi:random/insecure-seed", ""),
     ("wasi:random/random", ""),
@@ -150,7 +152,8 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
         let name = resolve.name_world_key(key);
         let runs = name.starts_with("wasi:cli/run@0.")
             || matches!(item, WorldItem::Function(function) if function.name == "run");
-        let serves = name.starts_with("wasi:http/incoming-handler@0.2.");
+        let handlers = ["wasi:http/incoming-handler@0.2.", "wasi:http/handler@0.3."];
+        let serves = handlers.iter().any(|handler| name.starts_with(handler));
         let is_function = matches!(item, WorldItem::Function(_));
         let is_called = is_function || !name.starts_with("wasi:");
         has_run |= runs || serves || is_called;

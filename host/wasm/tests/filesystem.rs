@@ -61,26 +61,7 @@ const NEWER: Kind = Kind {
     errors: &ERRORS_NEWER,
 };
 
-/// Tests of both versions.
-macro_rules! both {
-    ($($test:ident)*) => {
-        mod of_0_2 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(&super::OLDER).await;
-            })*
-        }
-
-        mod of_0_3 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(&super::NEWER).await;
-            })*
-        }
-    };
-}
-
-both! {
+common::both! {
     what_is_granted_is_preopened
     a_file_is_made_written_read_cut_and_told_of
     directories_are_made_listed_and_removed

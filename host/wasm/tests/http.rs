@@ -2,18 +2,17 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::spawn;
 
-use tokio::io::{AsyncBufReadExt, duplex};
-use tokio::task::JoinHandle;
 use wakebox::template::{Open, When};
-use wakebox::{Builder, Handle, Outcome, Output, Policy};
+use wakebox::{Outcome, Policy};
 
-use common::programs::{Kind, RUN};
+use common::programs::{HANDLE_NEWER, Kind, RUN, RUN_NEWER, STREAMS};
+use common::serving::{Client, Serving};
 use common::{end_of, sandbox};
 
 const SERVER: Kind = Kind {
@@ -57,118 +56,69 @@ const CLIENT: Kind = Kind {
     ],
 };
 
-/// A component that serves, until it is killed.
-struct Serving {
-    port: u16,
-    handle: Handle,
-    run: JoinHandle<(Outcome, Vec<String>)>,
+/// What there is of a version of WASI.
+struct Version {
+    server: Kind,
+    /// How many requests are in a component at once.
+    at_once: usize,
+    both: Kind,
+    client: Kind,
 }
 
-impl Serving {
-    async fn start(program: &str, args: &[&str]) -> Self {
-        let (builder, ..) = sandbox(SERVER.component(program));
-        Self::of(builder, args).await
-    }
+const OLDER: Version = Version {
+    server: SERVER,
+    at_once: 16,
+    both: BOTH,
+    client: CLIENT,
+};
 
-    async fn of(builder: Builder, args: &[&str]) -> Self {
-        let (said, hears) = duplex(1 << 16);
-        let policy = Policy::new().allow_listen("127.0.0.1:0".parse().unwrap());
-        let builder = builder.policy(policy).stderr(Output::writer(said));
-        let mut sandbox = builder
-            .args(args.iter().copied().chain(["127.0.0.1:0"]))
-            .build()
-            .unwrap();
-        let handle = sandbox.handle();
-        let mut lines = tokio::io::BufReader::new(hears).lines();
-        let run = tokio::spawn(async move { sandbox.run().await.unwrap() });
-        let first = lines.next_line().await.unwrap().unwrap();
-        let port = first.strip_prefix("serving on http://127.0.0.1:").unwrap();
-        let port = port.parse().unwrap();
-        let run = tokio::spawn(async move {
-            let mut said = Vec::new();
-            while let Ok(Some(line)) = lines.next_line().await {
-                said.push(line);
-            }
-            (run.await.unwrap(), said)
-        });
-        Self { port, handle, run }
-    }
+const SERVER_NEWER: Kind = Kind {
+    wit: include_str!("components/http/newer.wit"),
+    world: Some("server"),
+    library: &[STREAMS, include_str!("components/http/server_newer.wat")],
+    words: &[
+        ("STREAMS", "wasi:http/types@0.3.0"),
+        ("FUNCTION", "[static]response.new"),
+    ],
+    function: HANDLE_NEWER,
+    errors: &[],
+};
 
-    /// A conversation with it, on a thread of its own.
-    async fn talk<T: Send + 'static>(&self, talk: impl FnOnce(u16) -> T + Send + 'static) -> T {
-        let port = self.port;
-        tokio::task::spawn_blocking(move || talk(port))
-            .await
-            .unwrap()
-    }
+const NEWER: Version = Version {
+    server: SERVER_NEWER,
+    at_once: 8,
+    both: Kind {
+        world: Some("both"),
+        library: &[
+            STREAMS,
+            include_str!("components/http/server_newer.wat"),
+            r#"(func (export "wasi:cli/run@0.3.0#run") (result i32) (i32.const 1))"#,
+        ],
+        ..SERVER_NEWER
+    },
+    client: Kind {
+        wit: include_str!("components/http/newer.wit"),
+        world: Some("client"),
+        library: &[STREAMS, include_str!("components/http/client_newer.wat")],
+        words: &[
+            ("STREAMS", "wasi:http/types@0.3.0"),
+            ("FUNCTION", "[static]request.new"),
+        ],
+        function: RUN_NEWER,
+        ..CLIENT
+    },
+};
 
-    /// What it has said.
-    async fn end(self) -> Vec<String> {
-        self.handle.kill();
-        let (outcome, said) = self.run.await.unwrap();
-        assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
-        said
-    }
-}
-
-/// A connection on which requests are made.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn to(port: u16) -> Self {
-        Self(BufReader::new(
-            TcpStream::connect(("127.0.0.1", port)).unwrap(),
-        ))
-    }
-
-    fn send(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line.trim_end().into()
-    }
-
-    /// The lines of a head.
-    fn head(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            match self.line() {
-                line if line.is_empty() => return lines,
-                line => lines.push(line),
-            }
-        }
-    }
-
-    /// The next chunk of a body; an empty one is its end.
-    fn chunk(&mut self) -> String {
-        let length = usize::from_str_radix(&self.line(), 16).unwrap();
-        let mut bytes = vec![0; length];
-        self.0.read_exact(&mut bytes).unwrap();
-        assert_eq!(self.line(), "");
-        String::from_utf8(bytes).unwrap()
-    }
-
-    /// Asks, and gives the status line and the body in chunks.
-    fn ask(&mut self, request: &str) -> (String, String) {
-        self.send(request);
-        let head = self.head();
-        let mut body = String::new();
-        loop {
-            match self.chunk() {
-                chunk if chunk.is_empty() => return (head[0].clone(), body),
-                chunk => body += &chunk,
-            }
-        }
-    }
-
-    fn rest(&mut self) -> String {
-        let mut text = String::new();
-        self.0.read_to_string(&mut text).unwrap();
-        text
-    }
+common::both! {
+    a_component_answers_and_each_request_has_an_instance_of_its_own
+    an_instance_may_answer_several_requests
+    bodies_are_streamed_and_requests_go_on_at_once
+    a_trap_harms_one_request_and_what_is_no_request_is_refused
+    a_server_wants_to_know_where
+    a_component_asks_and_hears_what_is_answered
+    whom_a_component_may_not_ask_it_does_not
+    a_component_that_is_a_program_as_well_serves_if_it_is_asked_to
+    a_component_serves_from_a_template_where_it_is_told_to
 }
 
 const COUNTS: &str = "
@@ -180,15 +130,14 @@ const COUNTS: &str = "
     (call $put-count)
     (call $finish)";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_component_answers_and_each_request_has_an_instance_of_its_own() {
-    let serving = Serving::start(COUNTS, &[]).await;
+async fn a_component_answers_and_each_request_has_an_instance_of_its_own(version: &Version) {
+    let serving = Serving::start(&version.server, COUNTS, &[]).await;
     let heard = serving
         .talk(|port| {
             let mut client = Client::to(port);
             client.send("GET /a?b HTTP/1.1\r\nHost: x\r\nx-mine: yes\r\n\r\n");
             let head = client.head();
-            let body = [client.chunk(), client.chunk()].concat();
+            let body = client.chunks();
             let again = client.ask("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
             client.send("GET /d HTTP/1.0\r\n\r\n");
             (head, body, again, client.rest())
@@ -205,9 +154,8 @@ async fn a_component_answers_and_each_request_has_an_instance_of_its_own() {
     assert!(serving.end().await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_may_answer_several_requests() {
-    let serving = Serving::start(COUNTS, &["--reuse", "2"]).await;
+async fn an_instance_may_answer_several_requests(version: &Version) {
+    let serving = Serving::start(&version.server, COUNTS, &["--reuse", "2"]).await;
     let heard = serving
         .talk(|port| {
             let mut client = Client::to(port);
@@ -218,16 +166,16 @@ async fn an_instance_may_answer_several_requests() {
     serving.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_are_streamed_and_requests_go_on_at_once() {
+async fn bodies_are_streamed_and_requests_go_on_at_once(version: &Version) {
     let echo = "
         (call $begin (local.get $to) (i32.const 200))
         (call $echo (local.get $request))
         (call $finish)";
-    let serving = Serving::start(echo, &[]).await;
+    let serving = Serving::start(&version.server, echo, &[]).await;
+    let at_once = version.at_once;
     let heard = serving
-        .talk(|port| {
-            let mut clients: Vec<_> = (0..16).map(|_| Client::to(port)).collect();
+        .talk(move |port| {
+            let mut clients: Vec<_> = (0..at_once).map(|_| Client::to(port)).collect();
             // Each has answered a part of a body that has not ended.
             for client in &mut clients {
                 client.send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n");
@@ -248,13 +196,12 @@ async fn bodies_are_streamed_and_requests_go_on_at_once() {
             clients.iter_mut().rev().map(end).collect::<Vec<_>>()
         })
         .await;
-    assert_eq!(heard, [", twomore"; 16]);
+    assert_eq!(heard, vec![", twomore"; at_once]);
     assert!(serving.end().await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trap_harms_one_request_and_what_is_no_request_is_refused() {
-    let serving = Serving::start("(unreachable)", &[]).await;
+async fn a_trap_harms_one_request_and_what_is_no_request_is_refused(version: &Version) {
+    let serving = Serving::start(&version.server, "(unreachable)", &[]).await;
     let heard = serving
         .talk(|port| {
             let requests = [
@@ -282,9 +229,8 @@ async fn a_trap_harms_one_request_and_what_is_no_request_is_refused() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_wants_to_know_where() {
-    let (builder, _, err) = sandbox(SERVER.component(COUNTS));
+async fn a_server_wants_to_know_where(version: &Version) {
+    let (builder, _, err) = sandbox(version.server.component(COUNTS));
     assert_eq!(common::end_of(builder).await, Outcome::Exit(1));
     assert!(
         err.text().contains("wakebox serve app.wasm --allow-listen"),
@@ -317,8 +263,7 @@ fn answering(answers: &'static [&'static str]) -> (u16, std::thread::JoinHandle<
     (port, server)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_component_asks_and_hears_what_is_answered() {
+async fn a_component_asks_and_hears_what_is_answered(version: &Version) {
     let (port, server) = answering(&[
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n3\r\nno \r\n4\r\npage\r\n0\r\n\r\n",
@@ -342,7 +287,7 @@ async fn a_component_asks_and_hears_what_is_answered() {
         fetch(0, 0), fetch(0, 0), fetch(0, 1), fetch(0, 0), fetch(0, 0), fetch(1, 0)
     );
     let policy = Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap());
-    let said = CLIENT.said_with(policy, &program).await;
+    let said = version.client.said_with(policy, &program).await;
     let expected = [
         "hello",
         "200",
@@ -373,10 +318,9 @@ async fn a_component_asks_and_hears_what_is_answered() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whom_a_component_may_not_ask_it_does_not() {
+async fn whom_a_component_may_not_ask_it_does_not(version: &Version) {
     let program = "(call $say (call $fetch (call $send (call $to <127.0.0.1:9> (i32.const 0) (i32.const 0)))))";
-    let said = CLIENT.said_with(Policy::new(), program).await;
+    let said = version.client.said_with(Policy::new(), program).await;
     assert_eq!(said, ["HTTP-request-denied"]);
 }
 
@@ -408,9 +352,8 @@ fn the_command_serves() {
     assert_eq!(bodies, ["/x 0", "/x 1"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_is_a_program_as_well_serves_if_it_is_asked_to() {
-    let component = BOTH.component(COUNTS);
+async fn a_component_that_is_a_program_as_well_serves_if_it_is_asked_to(version: &Version) {
+    let component = version.both.component(COUNTS);
     let (builder, ..) = sandbox(&component);
     assert_eq!(end_of(builder).await, Outcome::Exit(1));
     let (builder, ..) = sandbox(&component);
@@ -422,9 +365,8 @@ async fn a_component_that_is_a_program_as_well_serves_if_it_is_asked_to() {
     assert!(serving.end().await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_component_serves_from_a_template_where_it_is_told_to() {
-    let (builder, ..) = sandbox(SERVER.component(COUNTS));
+async fn a_component_serves_from_a_template_where_it_is_told_to(version: &Version) {
+    let (builder, ..) = sandbox(version.server.component(COUNTS));
     let mut sandbox = builder.build().unwrap();
     let handle = sandbox.handle();
     let asked = handle.snapshot(When::GuestAsks, Open::Refuse);

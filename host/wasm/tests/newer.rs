@@ -99,3 +99,31 @@ async fn a_read_that_is_given_up_gives_nothing_and_loses_nothing() {
     // It would have had to wait; it was cancelled; all went well.
     assert_eq!((said, &*out), (vec![-1, 2, 0, 100, 0, 0], "late"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_future_of_another_type_than_its_interface_has_ends_the_component() {
+    let wit = CLI
+        .wit
+        .replace("future<result<_, error-code>>", "future<list<u32>>");
+    let other = Kind {
+        wit: wit.leak(),
+        ..CLI
+    };
+    let (builder, out, err) = sandbox(other.component("(call $pipe)"));
+    let builder = builder
+        .stdin(Input::bytes("text"))
+        .host_fn("wakebox:test/say.number", |_: HostContext, _: (i32,)| {
+            std::future::ready(())
+        });
+    let builder = builder.host_fn("wakebox:test/say.text", |_: HostContext, _: (String,)| {
+        std::future::ready(())
+    });
+    let outcome = builder.build().unwrap().run().await.unwrap();
+    assert_eq!(outcome, Outcome::Exit(1));
+    assert_eq!(out.text(), "text");
+    let err = err.text();
+    assert!(
+        err.contains("of another type than its interface has"),
+        "{err}"
+    );
+}

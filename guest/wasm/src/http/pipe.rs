@@ -1,5 +1,6 @@
 //! A body on its way from a component to a connection.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::poll_fn;
@@ -8,14 +9,18 @@ use core::task::{Context, Poll, Waker};
 use wakebox_guest::io::Status;
 
 use super::Fields;
-use crate::flight::Result;
+use crate::flight::{Result, Verdict};
 
 /// Bytes that may be under way.
 const CAPACITY: usize = 64 << 10;
 
 /// What is written at one end and taken at the other.
 #[derive(Default)]
-pub(crate) struct Pipe(RefCell<Inner>);
+pub(crate) struct Pipe {
+    inner: RefCell<Inner>,
+    /// How it was sent.
+    pub(crate) sent: Rc<Verdict>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -37,7 +42,7 @@ enum End {
 impl Pipe {
     /// How many bytes may be written now; `None` if no more can be.
     pub(crate) fn room(&self) -> Option<usize> {
-        let inner = self.0.borrow();
+        let inner = self.inner.borrow();
         let is_open = !inner.is_left && inner.end.is_none();
         is_open.then(|| CAPACITY.saturating_sub(inner.bytes.len()))
     }
@@ -46,12 +51,12 @@ impl Pipe {
         if self.room() != Some(0) {
             return Poll::Ready(());
         }
-        self.0.borrow_mut().writer = Some(cx.waker().clone());
+        self.inner.borrow_mut().writer = Some(cx.waker().clone());
         Poll::Pending
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         inner.bytes.extend_from_slice(bytes);
         let reader = inner.reader.take();
         drop(inner);
@@ -69,16 +74,17 @@ impl Pipe {
     }
 
     fn end(&self, end: End) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         inner.end.get_or_insert(end);
         let reader = inner.reader.take();
         drop(inner);
         reader.into_iter().for_each(Waker::wake);
     }
 
-    /// Says that nobody takes any more.
-    pub(crate) fn leave(&self) {
-        let mut inner = self.0.borrow_mut();
+    /// Says that nobody takes any more, and how it was sent.
+    pub(crate) fn leave(&self, sent: Result<()>) {
+        self.sent.settle(sent);
+        let mut inner = self.inner.borrow_mut();
         inner.is_left = true;
         inner.bytes = Vec::new();
         let writer = inner.writer.take();
@@ -88,7 +94,7 @@ impl Pipe {
 
     /// What there is now.
     pub(super) fn take(&self) -> Vec<u8> {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let bytes = core::mem::take(&mut inner.bytes);
         let writer = inner.writer.take();
         drop(inner);
@@ -102,7 +108,7 @@ impl Pipe {
     ///
     /// `UnexpectedEof` if the writer is gone and has not said so.
     pub(super) fn trailers(&self) -> Result<Option<Fields>> {
-        match &mut self.0.borrow_mut().end {
+        match &mut self.inner.borrow_mut().end {
             Some(End::Whole(trailers)) => Ok(Some(core::mem::take(trailers))),
             Some(End::Cut) => Err(Status::UnexpectedEof),
             None => Ok(None),
@@ -112,7 +118,7 @@ impl Pipe {
     /// Waits until there are bytes, or the end.
     pub(super) async fn filled(&self) {
         poll_fn(|cx| {
-            let mut inner = self.0.borrow_mut();
+            let mut inner = self.inner.borrow_mut();
             if !inner.bytes.is_empty() || inner.end.is_some() {
                 return Poll::Ready(());
             }

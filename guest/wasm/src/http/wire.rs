@@ -188,6 +188,11 @@ impl Body {
         }
     }
 
+    /// Whether it is known that nothing comes.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.stage.get(), Stage::Length(0) | Stage::Done)
+    }
+
     /// Passes over what nobody has read, if that is not much: whether the next head follows.
     pub(crate) async fn is_over(&self) -> bool {
         let mut passed = 0;

@@ -13,7 +13,7 @@ use wasmtime::component::Val;
 use super::clocks::Datetime;
 use super::define::{Concurrent, Define, Linker, concurrently};
 use super::value::{Cx, mismatch};
-use super::{random, sockets};
+use super::{http, random, sockets};
 use crate::platform::OneThread;
 
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
@@ -42,6 +42,8 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                 filesystem::provide(instance, name)
             } else if let Some(name) = interface.strip_prefix("sockets/") {
                 sockets::newer::provide(instance, name)
+            } else if let Some(name) = interface.strip_prefix("http/") {
+                http::newer::provide(instance, name)
             } else {
                 Ok(())
             }

@@ -6,16 +6,14 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
-use core::future::poll_fn;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll};
 
 use wakebox_guest::io::Status;
 use wakebox_guest::task::spawn_named;
 use wasmtime::component::{
-    Destination, FutureProducer, FutureReader, Source, StreamConsumer, StreamProducer,
-    StreamReader, StreamResult, Val,
+    Destination, FutureConsumer, FutureProducer, FutureReader, Source, StreamConsumer,
+    StreamProducer, StreamReader, StreamResult, Val,
 };
 use wasmtime::{AsContextMut, Result, StoreContextMut};
 use wasmtime_wasi_io::bytes::Bytes;
@@ -23,7 +21,7 @@ use wasmtime_wasi_io::bytes::Bytes;
 use super::State;
 use super::any::Any;
 use super::value::{Cx, Given, Taken, mismatch};
-use crate::flight::{self, Flight};
+use crate::flight::{self, Flight, Verdict};
 use crate::platform::OneThread;
 
 /// Most bytes that one operation moves.
@@ -97,40 +95,9 @@ impl Given for Later {
     }
 }
 
-/// How a stream has ended, for whoever waits for that.
-#[derive(Default)]
-pub(crate) struct Verdict(RefCell<(Option<flight::Result<()>>, Option<Waker>)>);
-
-impl Verdict {
-    /// Says so, if nobody has yet.
-    pub(crate) fn settle(&self, outcome: flight::Result<()>) {
-        let mut inner = self.0.borrow_mut();
-        inner.0.get_or_insert(outcome);
-        let waker = inner.1.take();
-        drop(inner);
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    fn is_settled(&self) -> bool {
-        self.0.borrow().0.is_some()
-    }
-
-    async fn settled(&self) -> flight::Result<()> {
-        poll_fn(|cx| {
-            let mut inner = self.0.borrow_mut();
-            if let Some(outcome) = inner.0 {
-                return Poll::Ready(outcome);
-            }
-            inner.1 = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The future that gives it, with the errors of an interface.
-    pub(crate) fn later<E: Given + From<Status>>(self: Rc<Self>) -> Later {
-        Later::new(async move { self.settled().await.map_err(E::from) })
-    }
+/// The future that gives how something ended, with the errors of an interface.
+pub(crate) fn ending<E: Given + From<Status>>(verdict: Rc<Verdict>) -> Later {
+    Later::new(async move { verdict.settled().await.map_err(E::from) })
 }
 
 /// An operation.
@@ -401,5 +368,78 @@ impl Drop for Sink {
             };
             verdict.settle(outcome);
         }));
+    }
+}
+
+/// A stream that is given back as it came.
+impl Given for Outgoing {
+    fn given(self, cx: &mut Cx<'_>) -> Result<Val> {
+        Ok(Val::Stream(
+            self.0.try_into_stream_any(cx.as_context_mut())?,
+        ))
+    }
+}
+
+/// A future that a component gives.
+pub(crate) struct Promised(FutureReader<Any>);
+
+impl Taken for Promised {
+    fn taken(value: &Val, _: &mut Cx<'_>) -> Result<Self> {
+        match value {
+            Val::Future(future) => Ok(Self(future.clone().try_into_future_reader()?)),
+            _ => mismatch(),
+        }
+    }
+}
+
+impl Given for Promised {
+    fn given(self, cx: &mut Cx<'_>) -> Result<Val> {
+        Ok(Val::Future(
+            self.0.try_into_future_any(cx.as_context_mut())?,
+        ))
+    }
+}
+
+/// What is done with a value when it comes; with none if none will.
+type Kept = Box<dyn FnOnce(Option<(Val, &mut Cx<'_>)>) -> Result<()>>;
+
+impl Promised {
+    /// Does something with its value.
+    pub(crate) fn keep(
+        self,
+        cx: &mut Cx<'_>,
+        kept: impl FnOnce(Option<(Val, &mut Cx<'_>)>) -> Result<()> + 'static,
+    ) -> Result<()> {
+        let keeps = OneThread(Keeps(Some(Box::new(kept))));
+        self.0.pipe(cx.as_context_mut(), keeps)
+    }
+}
+
+struct Keeps(Option<Kept>);
+
+impl FutureConsumer<State> for OneThread<Keeps> {
+    type Item = Any;
+
+    fn poll_consume(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut store: StoreContextMut<'_, State>,
+        mut source: Source<'_, Any>,
+        _: bool,
+    ) -> Poll<Result<()>> {
+        let mut value = None;
+        source.read(&mut store, &mut value)?;
+        if let (Some(Any(value)), Some(kept)) = (value, self.0.0.take()) {
+            kept(Some((value, &mut store)))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        if let Some(kept) = self.0.take() {
+            let _ = kept(None);
+        }
     }
 }

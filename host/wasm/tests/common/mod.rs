@@ -3,11 +3,32 @@
 
 pub mod peers;
 pub mod programs;
+pub mod serving;
 pub mod values;
 
 use std::time::Duration;
 
 use wakebox::{Builder, Captured, Outcome, Output, Sandbox};
+
+/// Tests of both versions of WASI, for `OLDER` and `NEWER`.
+#[allow(unused_macros, reason = "each program of tests takes what it needs")]
+macro_rules! both {
+    ($($test:ident)*) => {
+        mod of_0_2 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&super::OLDER).await;
+            })*
+        }
+
+        mod of_0_3 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(&super::NEWER).await;
+            })*
+        }
+    };
+}
 
 /// A sandbox of a component or a core module, with 64 MiB, and what it says.
 pub fn sandbox(component: impl AsRef<[u8]>) -> (Builder, Captured, Captured) {
@@ -42,3 +63,6 @@ pub fn with_texts(program: &str) -> (String, String) {
     }
     (body, data)
 }
+
+#[allow(unused_imports, reason = "each program of tests takes what it needs")]
+pub(crate) use both;

@@ -38,6 +38,13 @@ pub const RUN_NEWER: (&str, &str) = (
     "(i32.const 0)",
 );
 
+/// What answers requests, in WASI 0.3.
+pub const HANDLE_NEWER: (&str, &str) = (
+    r#"(export "[async-lift]wasi:http/handler@0.3.0#handle") (param $request i32) (result i32)
+      (local $to i32)"#,
+    "(i32.const 0)",
+);
+
 /// Streams of bytes of WASI 0.3, for a library.
 pub const STREAMS: &str = include_str!("../components/streams.wat");
 

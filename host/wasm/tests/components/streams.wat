@@ -27,7 +27,7 @@
 (func $send-part (param $stream i32) (param $bytes i32) (param $length i32) (result i32)
   (call $awaited (local.get $stream) (call $stream-write (local.get $stream) (local.get $bytes) (local.get $length))))
 ;; Writes all, as long as anybody reads; gives how many bytes were.
-(func $send (param $stream i32) (param $bytes i32) (param $length i32) (result i32) (local $code i32) (local $sent i32)
+(func $write-all (param $stream i32) (param $bytes i32) (param $length i32) (result i32) (local $code i32) (local $sent i32)
   (loop $more
     (local.set $code (call $send-part (local.get $stream)
       (i32.add (local.get $bytes) (local.get $sent)) (i32.sub (local.get $length) (local.get $sent))))

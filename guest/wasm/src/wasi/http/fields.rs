@@ -29,6 +29,12 @@ impl Fields {
         }
     }
 
+    fn values(&self, name: &str) -> Vec<Vec<u8>> {
+        let entries = self.entries.iter();
+        let own = entries.filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        own.map(|(_, value)| value.clone()).collect()
+    }
+
     fn open(&mut self, name: &str) -> Outcome<&mut http::Fields> {
         if self.is_fixed {
             return Err(HeaderError::Immutable);
@@ -93,9 +99,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
         },
     )?;
     method_of::<Fields, String, Vec<Vec<u8>>>(instance, "[method]fields.get", |fields, name| {
-        let entries = fields.entries.iter();
-        let own = entries.filter(|(own, _)| own.eq_ignore_ascii_case(&name));
-        own.map(|(_, value)| value.clone()).collect()
+        fields.values(&name)
     })?;
     method_of::<Fields, String, bool>(instance, "[method]fields.has", |fields, name| {
         let mut names = fields.entries.iter().map(|(own, _)| own);
@@ -124,9 +128,18 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
             Ok((cx.data_mut().table.get_mut(&this)?.append(name, value),))
         },
     )?;
-    method::<Fields, http::Fields>(instance, "[method]fields.entries", |fields| {
-        fields.entries.clone()
-    })?;
+    method_of::<Fields, String, Outcome<Vec<Vec<u8>>>>(
+        instance,
+        "[method]fields.get-and-delete",
+        |fields, name| {
+            let values = fields.values(&name);
+            fields.delete(&name)?;
+            Ok(values)
+        },
+    )?;
+    for name in ["[method]fields.entries", "[method]fields.copy-all"] {
+        method::<Fields, http::Fields>(instance, name, |fields| fields.entries.clone())?;
+    }
     part::<Fields, Fields>(instance, "[method]fields.clone", |fields| Fields {
         is_fixed: false,
         ..fields.clone()

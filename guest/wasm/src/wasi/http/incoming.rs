@@ -12,11 +12,12 @@ use wasmtime::component::Resource;
 use super::super::define::{Define, Linker, method, part, part_if, resource};
 use super::super::value::Cx;
 use super::bodies::{Incoming, IncomingBody};
+use super::contents::Contents;
 use super::fields::Fields;
-use super::outgoing::OutgoingResponse;
+use super::outgoing::{self, OutgoingRequest, OutgoingResponse};
 use super::types::{Method, Scheme};
-use super::{ErrorCode, Outcome};
-use crate::http::{Body, RequestHead, is_hop};
+use super::{ErrorCode, Outcome, Reply};
+use crate::http::{self, Body, RequestHead, is_hop};
 use crate::platform::OneThread;
 
 /// A request that has come.
@@ -33,24 +34,42 @@ pub(crate) type IncomingRequest = OneThread<Request>;
 
 impl Request {
     pub(crate) fn of(head: &RequestHead, body: Rc<Body>) -> IncomingRequest {
-        let host = head
-            .fields
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let host = host.and_then(|(_, value)| String::from_utf8(value.clone()).ok());
-        let fields = head.fields.iter().filter(|(name, _)| !is_hop(name));
         OneThread(Self {
             method: (&*head.method).into(),
             target: head.target.clone(),
-            authority: host,
-            fields: Fields::fixed(fields.cloned().collect()),
+            authority: host(head),
+            fields: Fields::fixed(without_hops(&head.fields)),
             body: Some(body),
         })
     }
 }
 
+/// Whom a request is for.
+fn host(head: &RequestHead) -> Option<String> {
+    let mut fields = head.fields.iter();
+    let host = fields.find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    host.and_then(|(_, value)| String::from_utf8(value.clone()).ok())
+}
+
+/// The fields that are for whoever asks or answers.
+pub(super) fn without_hops(fields: &http::Fields) -> http::Fields {
+    let fields = fields.iter().filter(|(name, _)| !is_hop(name));
+    fields.cloned().collect()
+}
+
+/// A request that has come, in 0.3.
+pub(crate) fn come(head: &RequestHead, body: Rc<Body>) -> OutgoingRequest {
+    let mut request = outgoing::Request::new(Fields::fixed(without_hops(&head.fields)));
+    request.0.method = (&*head.method).into();
+    request.0.target = Some(head.target.clone());
+    request.0.scheme = Some(Scheme::Http);
+    request.0.authority = host(head);
+    request.0.contents = Contents::Wire(body);
+    request
+}
+
 /// What a component answers with.
-type Answer = Outcome<OutgoingResponse>;
+pub(crate) type Answer = Outcome<Reply>;
 
 /// Where an answer is awaited.
 #[derive(Default)]
@@ -64,6 +83,11 @@ struct Inner {
 }
 
 impl Slot {
+    /// Says what the answer is.
+    pub(crate) fn set(&self, answer: Answer) {
+        self.change(|inner| inner.answer = Some(answer));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let mut inner = self.0.borrow_mut();
         change(&mut inner);
@@ -89,16 +113,10 @@ impl Slot {
 }
 
 /// The component's end of a slot.
-pub(crate) struct Outparam(Rc<Slot>);
+pub(crate) struct Outparam(pub(crate) Rc<Slot>);
 
 /// One in the table.
 pub(crate) type ResponseOutparam = OneThread<Outparam>;
-
-impl Outparam {
-    pub(crate) fn of(slot: Rc<Slot>) -> ResponseOutparam {
-        OneThread(Self(slot))
-    }
-}
 
 impl Drop for Outparam {
     fn drop(&mut self) {
@@ -142,11 +160,13 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
         )| {
             let table = &mut cx.data_mut().table;
             let slot = table.delete(this)?.0.0.clone();
-            let answer = match answer {
-                Ok(response) => Ok(table.delete(response)?),
+            slot.set(match answer {
+                Ok(response) => {
+                    let response = table.delete(response)?.0;
+                    Ok(response.begin(&mut cx)?)
+                }
                 Err(code) => Err(code),
-            };
-            slot.change(|inner| inner.answer = Some(answer));
+            });
             Ok(())
         },
     )

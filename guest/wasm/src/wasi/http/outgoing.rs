@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::future::Future;
+use core::pin::Pin;
 use core::time::Duration;
 
 use wakebox_guest::io::Status;
@@ -19,14 +21,15 @@ use wasmtime_wasi_io::poll::Pollable;
 use super::super::define::{
     Define, Held, Linker, method, method_of, part, part_if, pollable, resource,
 };
-use super::super::value::{Cx, Given, Taken};
+use super::super::value::{Cx, Given, New, Taken};
 use super::bodies::{Incoming, IncomingBody, Outgoing, OutgoingBody};
+use super::contents::Contents;
 use super::fields::Fields;
 use super::types::{Method, Scheme};
-use super::{Done, ErrorCode, Outcome};
+use super::{Done, ErrorCode, Outcome, Reply};
 use crate::files::status;
 use crate::flight::{self, Flight};
-use crate::http::{self, Body, Pipe, ResponseHead, Wire};
+use crate::http::{self, Body, Framing, Pipe, ResponseHead, Wire};
 use crate::platform::OneThread;
 
 /// A body that has been asked for, or may be.
@@ -42,8 +45,16 @@ impl Sent {
         is_first.then(|| Outgoing::new(self.pipe.clone()))
     }
 
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+
+    pub(super) fn pipe(&self) -> &Rc<Pipe> {
+        &self.pipe
+    }
+
     /// What is written. A body that nobody has asked for is empty.
-    pub(crate) fn into_pipe(self) -> Rc<Pipe> {
+    pub(super) fn into_pipe(self) -> Rc<Pipe> {
         if !self.is_taken {
             self.pipe.finish(http::Fields::new());
         }
@@ -51,49 +62,63 @@ impl Sent {
     }
 }
 
-/// A response that is to be sent.
+/// A response that is to be sent; in 0.3, also one that has come.
 pub(crate) struct Response {
-    status: u16,
-    fields: Fields,
-    body: Sent,
+    pub(super) status: u16,
+    pub(super) fields: Fields,
+    pub(super) body: Sent,
+    pub(super) contents: Contents,
 }
 
 pub(crate) type OutgoingResponse = OneThread<Response>;
 
 impl Response {
-    pub(crate) fn into_parts(self) -> (ResponseHead, Sent) {
+    pub(super) fn new(fields: Fields) -> OutgoingResponse {
+        OneThread(Self {
+            status: 200,
+            fields,
+            body: Sent::default(),
+            contents: Contents::Written,
+        })
+    }
+
+    /// Begins to send it.
+    pub(crate) fn begin(self, cx: &mut Cx<'_>) -> Result<Reply> {
         let head = ResponseHead {
             status: self.status,
             fields: self.fields.entries,
         };
-        (head, self.body)
+        Ok((head, self.contents.begin(cx, self.body)?))
     }
 }
 
-struct Request {
-    method: Method,
-    target: Option<String>,
-    scheme: Option<Scheme>,
-    authority: Option<String>,
-    fields: Fields,
-    body: Sent,
+/// A request that is to be made; in 0.3, also one that has come.
+pub(crate) struct Request {
+    pub(super) method: Method,
+    pub(super) target: Option<String>,
+    pub(super) scheme: Option<Scheme>,
+    pub(super) authority: Option<String>,
+    pub(super) fields: Fields,
+    pub(super) options: Option<Options>,
+    pub(super) body: Sent,
+    pub(super) contents: Contents,
 }
 
-type OutgoingRequest = OneThread<Request>;
+pub(crate) type OutgoingRequest = OneThread<Request>;
 
 /// In nanoseconds.
 #[derive(Clone, Copy, Default)]
-struct Options {
+pub(super) struct Options {
     connect: Option<u64>,
     first_byte: Option<u64>,
     between_bytes: Option<u64>,
 }
 
 /// What has come back.
-struct Answer {
-    status: u16,
-    fields: Fields,
-    body: Option<Rc<Body>>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) fields: Fields,
+    pub(super) body: Option<Rc<Body>>,
 }
 
 type IncomingResponse = OneThread<Answer>;
@@ -118,45 +143,107 @@ fn is_word(text: &str) -> bool {
 }
 
 impl Request {
-    /// Makes the request; gives what will come back.
-    fn send(self, options: Options) -> Outcome<FutureResponse> {
-        if !matches!(self.scheme, None | Some(Scheme::Http)) {
-            return Err(ErrorCode::TlsProtocolError);
-        }
-        let authority = self.authority.filter(|authority| is_word(authority));
-        let authority = authority.ok_or(ErrorCode::HttpRequestUriInvalid)?;
-        let has_port = authority
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = match has_port {
-            true => authority.clone(),
-            false => format!("{authority}:80"),
-        };
-        let target = self.target.unwrap_or_else(|| "/".into());
-        let method = self.method.name().to_string();
-        let has_body = self.body.is_taken;
-        let encoded =
-            http::encode_request(&method, &target, &authority, &self.fields.entries, has_body);
-        let (head, framing) = encoded?;
-        let pipe = self.body.into_pipe();
-        let answer = async move {
-            let connected = TcpStream::connect(&address);
-            let stream = within(options.connect, async { connected.await.map_err(status) }).await?;
-            let _ = stream.set_nodelay(true).await;
-            let wire = Wire::new(stream);
-            let sends = wire.clone();
-            drop(spawn_named("request", async move {
-                // What goes wrong there, the answer tells.
-                let _ = http::send_body(&sends, head, framing, &pipe).await;
-                pipe.leave();
-            }));
-            within(options.first_byte, receive(wire, method)).await
-        };
-        Ok(OneThread(Promise {
-            answer: Flight::start(answer),
-            is_taken: false,
-        }))
+    pub(super) fn new(fields: Fields) -> OutgoingRequest {
+        OneThread(Self {
+            method: Method::Get,
+            target: None,
+            scheme: None,
+            authority: None,
+            fields,
+            options: None,
+            body: Sent::default(),
+            contents: Contents::Written,
+        })
     }
+
+    /// Makes the request; gives what will come back.
+    pub(super) fn send(self, cx: &mut Cx<'_>) -> Result<Outcome<Asked>> {
+        let has_body = self.contents.is_there(&self.body);
+        let pipe = self.contents.begin(cx, self.body)?;
+        let head = match encoded(
+            self.method,
+            self.target,
+            self.scheme,
+            self.authority,
+            &self.fields,
+            has_body,
+        ) {
+            Ok(head) => head,
+            Err(code) => {
+                pipe.leave(Err(Status::InvalidInput));
+                return Ok(Err(code));
+            }
+        };
+        Ok(Ok(Box::pin(ask(
+            head,
+            self.options.unwrap_or_default(),
+            pipe,
+        ))))
+    }
+}
+
+/// What comes back.
+pub(super) type Asked = Pin<Box<dyn Future<Output = flight::Result<IncomingResponse>>>>;
+
+/// A request's head, to whom it goes, and its method.
+struct Head {
+    bytes: Vec<u8>,
+    framing: Framing,
+    address: String,
+    method: String,
+}
+
+fn encoded(
+    method: Method,
+    target: Option<String>,
+    scheme: Option<Scheme>,
+    authority: Option<String>,
+    fields: &Fields,
+    has_body: bool,
+) -> Outcome<Head> {
+    if !matches!(scheme, None | Some(Scheme::Http)) {
+        return Err(ErrorCode::TlsProtocolError);
+    }
+    let authority = authority.filter(|authority| is_word(authority));
+    let authority = authority.ok_or(ErrorCode::HttpRequestUriInvalid)?;
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let address = match has_port {
+        true => authority.clone(),
+        false => format!("{authority}:80"),
+    };
+    let target = target.unwrap_or_else(|| "/".into());
+    let method = method.name().to_string();
+    let (bytes, framing) =
+        http::encode_request(&method, &target, &authority, &fields.entries, has_body)?;
+    Ok(Head {
+        bytes,
+        framing,
+        address,
+        method,
+    })
+}
+
+async fn ask(head: Head, options: Options, pipe: Rc<Pipe>) -> flight::Result<IncomingResponse> {
+    let connected = TcpStream::connect(&head.address);
+    let connected = within(options.connect, async { connected.await.map_err(status) }).await;
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err(status) => {
+            pipe.leave(Err(status));
+            return Err(status);
+        }
+    };
+    let _ = stream.set_nodelay(true).await;
+    let wire = Wire::new(stream);
+    let sends = wire.clone();
+    drop(spawn_named("request", async move {
+        // What goes wrong there, the answer tells.
+        let sent = http::send_body(&sends, head.bytes, head.framing, &pipe).await;
+        pipe.leave(sent);
+    }));
+    within(options.first_byte, receive(wire, head.method)).await
 }
 
 async fn within<T>(
@@ -195,12 +282,15 @@ pub(super) fn handler(instance: &mut Linker<'_>) -> Result<()> {
         |mut cx: Cx<'_>,
          (request, options): (Resource<OutgoingRequest>, Option<Resource<Options>>)| {
             let table = &mut cx.data_mut().table;
-            let request = table.delete(request)?.0;
-            let options = options.map(|options| table.delete(options)).transpose()?;
-            Ok((match request.send(options.unwrap_or_default()) {
-                Ok(future) => Ok(table.push(future)?),
-                Err(code) => Err(code),
-            },))
+            let mut request = table.delete(request)?.0;
+            request.options = options.map(|options| table.delete(options)).transpose()?;
+            let asked = request.send(&mut cx)?;
+            Ok((asked.map(|answer| {
+                New(OneThread(Promise {
+                    answer: Flight::start(answer),
+                    is_taken: false,
+                }))
+            }),))
         },
     )
 }
@@ -213,14 +303,13 @@ fn property<T: Held, V: Given + Taken>(
     get: fn(&mut T) -> V,
     set: fn(&mut T, V) -> Done<()>,
 ) -> Result<()> {
-    method(instance, &format!("[method]{resource}.{name}"), get)?;
+    method(instance, &instance.getter(resource, name), get)?;
     method_of(instance, &format!("[method]{resource}.set-{name}"), set)
 }
 
 pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
     resource::<OutgoingResponse>(instance, "outgoing-response")?;
     resource::<OutgoingRequest>(instance, "outgoing-request")?;
-    resource::<Options>(instance, "request-options")?;
     resource::<FutureResponse>(instance, "future-incoming-response")?;
     resource::<IncomingResponse>(instance, "incoming-response")?;
     responses(instance)?;
@@ -230,21 +319,24 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
 }
 
 fn responses(instance: &mut Linker<'_>) -> Result<()> {
+    const NAME: &str = "outgoing-response";
     instance.define(
         "[constructor]outgoing-response",
         |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
-            let table = &mut cx.data_mut().table;
-            let response = Response {
-                status: 200,
-                fields: table.delete(fields)?,
-                body: Sent::default(),
-            };
-            Ok((table.push(OneThread(response))?,))
+            let fields = cx.data_mut().table.delete(fields)?;
+            Ok((New(Response::new(fields)),))
         },
     )?;
+    response(instance, NAME)?;
+    let name = "[method]outgoing-response.body";
+    part_if::<OutgoingResponse, OutgoingBody>(instance, name, |response| response.0.body.body())
+}
+
+/// What responses have in both versions.
+pub(super) fn response(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
     property::<OutgoingResponse, u16>(
         instance,
-        "outgoing-response",
+        resource,
         "status-code",
         |response| response.0.status,
         |response, status| match status {
@@ -255,12 +347,10 @@ fn responses(instance: &mut Linker<'_>) -> Result<()> {
             _ => Err(()),
         },
     )?;
-    let name = "[method]outgoing-response.headers";
-    part::<OutgoingResponse, Fields>(instance, name, |response| {
+    let name = instance.getter(resource, "headers");
+    part::<OutgoingResponse, Fields>(instance, &name, |response| {
         Fields::fixed(response.0.fields.entries.clone())
-    })?;
-    let name = "[method]outgoing-response.body";
-    part_if::<OutgoingResponse, OutgoingBody>(instance, name, |response| response.0.body.body())
+    })
 }
 
 fn requests(instance: &mut Linker<'_>) -> Result<()> {
@@ -268,21 +358,21 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
     instance.define(
         "[constructor]outgoing-request",
         |mut cx: Cx<'_>, (fields,): (Resource<Fields>,)| {
-            let table = &mut cx.data_mut().table;
-            let request = Request {
-                method: Method::Get,
-                target: None,
-                scheme: None,
-                authority: None,
-                fields: table.delete(fields)?,
-                body: Sent::default(),
-            };
-            Ok((table.push(OneThread(request))?,))
+            let fields = cx.data_mut().table.delete(fields)?;
+            Ok((New(Request::new(fields)),))
         },
     )?;
+    request(instance, NAME)?;
+    part_if::<OutgoingRequest, OutgoingBody>(instance, "[method]outgoing-request.body", |request| {
+        request.0.body.body()
+    })
+}
+
+/// What requests have in both versions.
+pub(super) fn request(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
     property::<OutgoingRequest, Method>(
         instance,
-        NAME,
+        resource,
         "method",
         |request| request.0.method.clone(),
         |request, method| {
@@ -293,7 +383,7 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
     )?;
     property::<OutgoingRequest, Option<String>>(
         instance,
-        NAME,
+        resource,
         "path-with-query",
         |request| request.0.target.clone(),
         |request, target| {
@@ -304,7 +394,7 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
     )?;
     property::<OutgoingRequest, Option<Scheme>>(
         instance,
-        NAME,
+        resource,
         "scheme",
         |request| request.0.scheme.clone(),
         |request, scheme| {
@@ -314,7 +404,7 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
     )?;
     property::<OutgoingRequest, Option<String>>(
         instance,
-        NAME,
+        resource,
         "authority",
         |request| request.0.authority.clone(),
         |request, authority| {
@@ -323,16 +413,18 @@ fn requests(instance: &mut Linker<'_>) -> Result<()> {
             is_authority.then_some(()).ok_or(())
         },
     )?;
-    part::<OutgoingRequest, Fields>(instance, "[method]outgoing-request.headers", |request| {
+    let name = instance.getter(resource, "headers");
+    part::<OutgoingRequest, Fields>(instance, &name, |request| {
         Fields::fixed(request.0.fields.entries.clone())
-    })?;
-    part_if::<OutgoingRequest, OutgoingBody>(instance, "[method]outgoing-request.body", |request| {
-        request.0.body.body()
     })
 }
 
-fn options(instance: &mut Linker<'_>) -> Result<()> {
+pub(super) fn options(instance: &mut Linker<'_>) -> Result<()> {
     const NAME: &str = "request-options";
+    resource::<Options>(instance, NAME)?;
+    part::<Options, Options>(instance, "[method]request-options.clone", |options| {
+        *options
+    })?;
     instance.define("[constructor]request-options", |mut cx: Cx<'_>, ()| {
         Ok((cx.data_mut().table.push(Options::default())?,))
     })?;

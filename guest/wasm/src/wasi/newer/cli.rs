@@ -8,7 +8,7 @@ use wasmtime::Result;
 
 use super::super::cli;
 use super::super::define::{Define, Linker};
-use super::super::transmit::{Incoming, Outgoing};
+use super::super::transmit::{Incoming, Outgoing, ending};
 use super::super::value::{Cx, cases};
 
 cases! {
@@ -38,7 +38,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                 let input = input.clone();
                 Box::pin(async move { Ok(input.next(most).await) })
             });
-            Ok(((stream, verdict.later::<ErrorCode>()),))
+            Ok(((stream, ending::<ErrorCode>(verdict)),))
         }),
         "stdout" => output(instance, io::write_stdout),
         "stderr" => output(instance, io::write_stderr),
@@ -54,7 +54,7 @@ fn output(instance: &mut Linker<'_>, write: fn(&[u8])) -> Result<()> {
                 write(&bytes);
                 Box::pin(core::future::ready(Ok(())))
             })?;
-            Ok((verdict.later::<ErrorCode>(),))
+            Ok((ending::<ErrorCode>(verdict),))
         },
     )
 }

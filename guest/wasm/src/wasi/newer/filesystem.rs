@@ -10,9 +10,10 @@ use wasmtime::Result;
 
 use super::super::define::{Define, Linker};
 use super::super::filesystem::{self, Descriptor, DirectoryEntry, ErrorCode, Node};
-use super::super::transmit::{Incoming, Items, Outgoing, Verdict, item};
+use super::super::transmit::{Incoming, Items, Outgoing, ending, item};
 use super::super::value::Cx;
 use crate::files;
+use crate::flight::Verdict;
 
 pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> {
     if interface != "types" {
@@ -32,7 +33,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                     Ok(bytes)
                 })
             });
-            Ok(((stream, verdict.later::<ErrorCode>()),))
+            Ok(((stream, ending::<ErrorCode>(verdict)),))
         },
     )?;
     writes(instance)?;
@@ -54,7 +55,7 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                     Ok(entry.map(|entry| item(DirectoryEntry::of(&entry))))
                 })
             });
-            Ok(((stream, verdict.later::<ErrorCode>()),))
+            Ok(((stream, ending::<ErrorCode>(verdict)),))
         },
     )
 }
@@ -69,7 +70,7 @@ fn writes(instance: &mut Linker<'_>) -> Result<()> {
                 (false, false) => data.refuse(&mut cx, Status::BadHandle)?,
                 (false, true) => write(&mut cx, data, node, offset)?,
             };
-            Ok((verdict.later::<ErrorCode>(),))
+            Ok((ending::<ErrorCode>(verdict),))
         },
     )?;
     instance.define_async(
@@ -81,7 +82,7 @@ fn writes(instance: &mut Linker<'_>) -> Result<()> {
                     Ok(appending) => write(&mut cx, data, Node::new(appending), 0)?,
                     Err(status) => data.refuse(&mut cx, status)?,
                 };
-                Ok((verdict.later::<ErrorCode>(),))
+                Ok((ending::<ErrorCode>(verdict),))
             }))
         },
     )

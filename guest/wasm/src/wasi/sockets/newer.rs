@@ -13,7 +13,7 @@ use wasmtime::component::Resource;
 use wasmtime_wasi_io::poll::Pollable;
 
 use super::super::define::{Define, Linker, method};
-use super::super::transmit::{Incoming, Items, Later, Outgoing, item};
+use super::super::transmit::{Incoming, Items, Later, Outgoing, ending, item};
 use super::super::value::{Cx, Given, New};
 use super::streams::Connection;
 use super::tcp::{self, Tcp, prepared};
@@ -162,7 +162,7 @@ fn streams(instance: &mut Linker<'_>) -> Result<()> {
                 })?,
                 None => data.refuse(&mut cx, Status::NotConnected)?,
             };
-            Ok((verdict.later::<ErrorCode>(),))
+            Ok((ending::<ErrorCode>(verdict),))
         },
     )?;
     instance.define(
@@ -178,7 +178,7 @@ fn streams(instance: &mut Linker<'_>) -> Result<()> {
                     read(&connection.stream, most).await
                 })
             });
-            Ok(((stream, verdict.later::<ErrorCode>()),))
+            Ok(((stream, ending::<ErrorCode>(verdict)),))
         },
     )
 }

@@ -22,7 +22,7 @@
     (local.set $count (i32.shr_u (call $receive (local.get $input) (i32.const 8192) (i32.const 5000)) (i32.const 4)))
     (if (local.get $count)
       (then
-        (drop (call $send (global.get $writer) (i32.const 8192) (local.get $count)))
+        (drop (call $write-all (global.get $writer) (i32.const 8192) (local.get $count)))
         (br $more))))
   (call $end-write (global.get $writer))
   (call $say (call $told (local.get $read)))
@@ -34,7 +34,7 @@
   (call $say (call $told (i32.load (i32.const 1028)))))
 (func $complain (param $bytes i32) (param $length i32) (local $written i32)
   (local.set $written (call $stderr (call $stream)))
-  (call $say (call $send (global.get $writer) (local.get $bytes) (local.get $length)))
+  (call $say (call $write-all (global.get $writer) (local.get $bytes) (local.get $length)))
   (call $end-write (global.get $writer))
   (call $say (call $told (local.get $written))))
 ;; Begins to read, and thinks better of it; says what became of that: 2, if nothing was read.

@@ -26,7 +26,7 @@
   (call $outcome (i32.const 4) (i32.and (local.get $code) (i32.const 1))))
 ;; Gives how many bytes were written.
 (func $written (param $future i32) (param $bytes i32) (param $length i32) (result i32) (local $sent i32)
-  (local.set $sent (call $send (global.get $writer) (local.get $bytes) (local.get $length)))
+  (local.set $sent (call $write-all (global.get $writer) (local.get $bytes) (local.get $length)))
   (call $end-write (global.get $writer))
   (drop (call $told (local.get $future)))
   (call $outcome (i32.const 4) (local.get $sent)))
@@ -116,7 +116,7 @@
     (local.set $count (i32.shr_u (local.get $code) (i32.const 4)))
     (if (local.get $count)
       (then
-        (if (i32.ne (call $send (global.get $writer) (i32.const 8192) (local.get $count)) (local.get $count))
+        (if (i32.ne (call $write-all (global.get $writer) (i32.const 8192) (local.get $count)) (local.get $count))
           (then unreachable))
         (br $more))))
   (call $end-write (global.get $writer))

@@ -92,7 +92,7 @@
   (global.set $in (i32.load (i32.const 1024)))
   (global.set $in-end (i32.load (i32.const 1028))))
 (func $put (param $bytes i32) (param $length i32) (result i32)
-  (call $send (global.get $writer) (local.get $bytes) (local.get $length)))
+  (call $write-all (global.get $writer) (local.get $bytes) (local.get $length)))
 ;; Ends what is sent, and gives how that went.
 (func $end-put (result i32)
   (call $end-write (global.get $writer))
