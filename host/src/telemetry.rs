@@ -22,6 +22,7 @@
 //! | `wakebox.sandbox.active` | gauge | | sandboxes that are there |
 //! | `wakebox.sandbox.built` | counter | `wakebox.mode` | sandboxes built |
 //! | `wakebox.sandbox.ended` | counter | `wakebox.end`: `exit`, `panic`, `fault`, `limit`, `violation`, `deadlock`, `cancelled`, or `error` where the host failed | runs that ended |
+//! | `wakebox.sandbox.duration` | histogram | `wakebox.end`, as above | seconds from building to the end of the run |
 //! | `wakebox.exits` | counter | `wakebox.exit.reason` | times that a guest was left |
 //! | `wakebox.ops` | counter | `wakebox.op.kind`, `wakebox.op.status` | operations that ended |
 //! | `wakebox.refusals` | counter | `wakebox.refusal.kind` | requests that policy refused |

@@ -1,8 +1,9 @@
 //! Counters of the crate `metrics`. Their handles are kept, so that counting looks nothing up.
 
 use std::fmt;
+use std::time::Instant;
 
-use metrics::{Counter, counter, gauge};
+use metrics::{Counter, counter, gauge, histogram};
 use wakebox_abi::status::Status;
 use wakebox_abi::wake::Mode;
 
@@ -10,18 +11,22 @@ use crate::trace::ExitReason;
 
 /// Of one sandbox.
 #[derive(Debug)]
-pub(super) struct SandboxCounters;
+pub(super) struct SandboxCounters {
+    built: Instant,
+}
 
 impl SandboxCounters {
     pub(super) fn new(mode: Mode) -> Self {
         counter!("wakebox.sandbox.built", "wakebox.mode" => mode.name()).increment(1);
         gauge!("wakebox.sandbox.active").increment(1.0);
-        Self
+        Self {
+            built: Instant::now(),
+        }
     }
 
-    #[allow(clippy::unused_self, reason = "it is this sandbox that has ended")]
     pub(super) fn ended(&self, end: &'static str) {
         counter!("wakebox.sandbox.ended", "wakebox.end" => end).increment(1);
+        histogram!("wakebox.sandbox.duration", "wakebox.end" => end).record(self.built.elapsed());
     }
 }
 

@@ -224,7 +224,10 @@ fn counters_agree(builder: Builder) {
             match value {
                 DebugValue::Counter(count) => (name, count),
                 DebugValue::Gauge(value) => (name, value.0 as u64),
-                DebugValue::Histogram(_) => panic!("there is no histogram: {name}"),
+                DebugValue::Histogram(samples) => {
+                    assert!(samples.iter().all(|sample| sample.0 > 0.0), "{name}");
+                    (name, samples.len() as u64)
+                }
             }
         })
         .collect();
@@ -233,6 +236,7 @@ fn counters_agree(builder: Builder) {
     assert_eq!(count("wakebox.sandbox.built out"), 1);
     assert_eq!(count("wakebox.sandbox.active"), 0, "it is gone");
     assert_eq!(count("wakebox.sandbox.ended exit"), 1);
+    assert_eq!(count("wakebox.sandbox.duration exit"), 1);
     assert_eq!(count("wakebox.exits wait"), stats.exits.wait);
     assert_eq!(count("wakebox.exits submit"), stats.exits.submit);
     let of_processors = count("wakebox.exits start") + count("wakebox.exits nudge");
