@@ -156,12 +156,14 @@ operations! {
         into: Buf,
     }
 
-    /// Writes to a connection. The value is the number of bytes taken, perhaps fewer than given.
+    /// Writes to a connection. The value is the number of bytes taken.
     13 WriteStream: Calls, Bytes {
         /// The connection.
         stream: Handle,
         /// The bytes.
         from: Buf,
+        /// How many of them, if the connection does not take all at once.
+        amount: Amount,
     }
 
     /// Shuts down one or both directions of a connection.

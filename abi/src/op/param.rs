@@ -178,6 +178,16 @@ param_enum! {
 }
 
 param_enum! {
+    /// How much is to be done before an operation ends.
+    Amount {
+        /// What can be at once, at least a byte.
+        Some = 0,
+        /// All of it. A host that does not know this does some.
+        All = 1,
+    }
+}
+
+param_enum! {
     /// Which end of a socket.
     End {
         /// This side.

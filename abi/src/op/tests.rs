@@ -49,6 +49,7 @@ fn every_operation_survives_the_round_trip() {
     survives(WriteStream {
         stream: handle,
         from: buf,
+        amount: Amount::All,
     });
     survives(ShutdownStream {
         stream: handle,

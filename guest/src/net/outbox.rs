@@ -24,7 +24,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use wakebox_abi::op::{Buf, Shutdown, ShutdownStream, WriteStream};
+use wakebox_abi::op::{Amount, Buf, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::OwnedHandle;
@@ -177,6 +177,7 @@ impl Outbox {
         let write = WriteStream {
             stream: self.handle.0,
             from: rest,
+            amount: Amount::All,
         };
         Sending {
             op: Op::with_buf(write, buf),
@@ -288,6 +289,7 @@ impl Drop for Outbox {
             let write = WriteStream {
                 stream: self.handle.0,
                 from: buf.filled(),
+                amount: Amount::All,
             };
             let orphan = Orphan {
                 buf: Some(buf),

@@ -7,7 +7,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::net::SocketAddr;
 
-use wakebox_abi::op::{Buf, Handle, Operation, ReadStream, Shutdown, ShutdownStream, WriteStream};
+use wakebox_abi::op::{
+    Amount, Buf, Handle, Operation, ReadStream, Shutdown, ShutdownStream, WriteStream,
+};
 use wakebox_abi::status::Status;
 
 use super::OwnedHandle;
@@ -19,8 +21,9 @@ use crate::op::Op;
 use crate::reactor::{Orphan, Owner};
 use crate::runtime::runtime;
 
-/// Most bytes of a slice that one write takes.
+/// Most bytes of a slice that one write takes, and one that writes all.
 const WRITE_SIZE: usize = 64 << 10;
+const WRITE_ALL_SIZE: usize = 256 << 10;
 
 /// A connection: [`TcpStream`](super::TcpStream) or [`UnixStream`](super::UnixStream). It is closed
 /// when it is dropped.
@@ -177,8 +180,13 @@ impl<K> Stream<K> {
     ///
     /// Those of the host.
     pub async fn write_vectored(&self, slices: &[&[u8]]) -> Result<usize> {
+        self.write_copy(slices, WRITE_SIZE, Amount::Some).await
+    }
+
+    /// Writes a copy of at most so many bytes.
+    async fn write_copy(&self, slices: &[&[u8]], most: usize, amount: Amount) -> Result<usize> {
         // A quarter, so that a large write does not keep everybody else out of the arena.
-        let most = WRITE_SIZE.min(runtime().arena.len() / 4);
+        let most = most.min(runtime().arena.len() / 4);
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
         if all == 0 {
             return Ok(0);
@@ -187,7 +195,7 @@ impl<K> Stream<K> {
         for slice in slices {
             buf.extend_from_slice(slice);
         }
-        let (outcome, _buf) = self.write_range(buf.filled(), buf).await;
+        let (outcome, _buf) = self.write_range(buf.filled(), amount, buf).await;
         outcome
     }
 
@@ -198,7 +206,9 @@ impl<K> Stream<K> {
     /// Those of the host.
     pub async fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            match self.write(bytes).await? {
+            let slices = [bytes];
+            let write = self.write_copy(&slices, WRITE_ALL_SIZE, Amount::All);
+            match write.await? {
                 0 => return Err(Status::BrokenPipe.into()),
                 count => bytes = &bytes[count..],
             }
@@ -209,16 +219,16 @@ impl<K> Stream<K> {
     /// Writes from a buffer as much as the host takes, at least a byte, without copying, and gives
     /// it back unchanged. Not cancel-safe: any part may have been written, and the buffer is gone.
     pub async fn write_buf(&self, buf: IoBuf) -> (Result<usize>, IoBuf) {
-        self.write_range(buf.filled(), buf).await
+        self.write_range(buf.filled(), Amount::Some, buf).await
     }
 
-    /// Writes a whole buffer, without copying, and gives it back. Not cancel-safe, as
-    /// [`Self::write_buf`].
+    /// Writes a whole buffer, without copying, and gives it back: one operation, however long the peer takes. Not
+    /// cancel-safe, as [`Self::write_buf`].
     pub async fn write_all_buf(&self, mut buf: IoBuf) -> (Result<()>, IoBuf) {
         let mut left = buf.filled();
         while left.len > 0 {
             let outcome;
-            (outcome, buf) = self.write_range(left, buf).await;
+            (outcome, buf) = self.write_range(left, Amount::All, buf).await;
             match outcome {
                 Ok(0) => return (Err(Status::BrokenPipe.into()), buf),
                 Ok(count) => {
@@ -254,12 +264,16 @@ impl<K> Stream<K> {
     }
 
     /// Writes a range of a buffer.
-    async fn write_range(&self, from: Buf, buf: IoBuf) -> (Result<usize>, IoBuf) {
+    async fn write_range(&self, from: Buf, amount: Amount, buf: IoBuf) -> (Result<usize>, IoBuf) {
         if let Err(error) = self.sent().await {
             return (Err(error), buf);
         }
-        let stream = self.handle.0;
-        let (outcome, buf) = Op::with_buf(WriteStream { stream, from }, buf).await;
+        let write = WriteStream {
+            stream: self.handle.0,
+            from,
+            amount,
+        };
+        let (outcome, buf) = Op::with_buf(write, buf).await;
         let buf = buf.unwrap_or_else(|| unreachable!("a write has a buffer"));
         let count = outcome.map(|count| count as usize);
         (count.map_err(Error::from), buf)

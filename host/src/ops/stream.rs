@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use tokio::io::Interest;
-use wakebox_abi::op::{ReadStream, Shutdown, ShutdownStream, WriteStream};
+use wakebox_abi::op::{Amount, ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::wait::{self, Waitable, Waits};
 use super::{End, Start, Started, TokioBackend, status_of};
-use crate::allowance::REACH;
+use crate::allowance::{self, REACH};
 use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
@@ -65,23 +65,33 @@ impl Stream {
         }
     }
 
-    /// Moves bytes when the socket is ready.
+    /// Moves bytes whenever the socket is ready, until at least so many are moved, of which so many are by now, or there are
+    /// no more. `call` moves those behind so many. Returns how many there are.
     async fn transfer(
         &self,
         interest: Interest,
-        mut call: impl FnMut() -> io::Result<Moved>,
+        (mut moved, least): (usize, usize),
+        mut call: impl FnMut(usize) -> io::Result<Moved>,
     ) -> io::Result<usize> {
         let waits = self.wait_here()?;
         loop {
             let ready = waits.ready(interest).await?;
-            if ready.is_error() {
+            let tried = match ready.is_error() {
                 // Perhaps for nothing else: the call takes the error.
-                return waits.async_io(interest, || Ok(call()?.bytes)).await;
+                true => waits.async_io(interest, || Ok(call(moved)?.bytes)).await,
+                false => self.try_transfer(interest, || call(moved)),
+            };
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+                Ok(0) => return Ok(moved),
+                Ok(bytes) => moved += bytes,
             }
-            match self.try_transfer(interest, &mut call) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                moved => return moved,
+            if moved >= least {
+                return Ok(moved);
             }
+            // More may go at once, if this turn lets it.
+            allowance::give_way().await;
         }
     }
 
@@ -145,6 +155,7 @@ fn transfer(
     handle: wakebox_abi::op::Handle,
     slice: ArenaSlice,
     kind: LimitKind,
+    amount: Amount,
 ) -> Result<Started, Status> {
     let (interest, call): (_, Transfer) = match kind {
         LimitKind::NetworkOut => (wait::FOR_OUTPUT, send),
@@ -158,17 +169,22 @@ fn transfer(
         taken.keep(bytes);
         Ok(Moved { bytes, asked })
     };
+    let least = match amount {
+        Amount::Some => 0,
+        Amount::All => slice.len(),
+    };
     let stream = resources.handles.stream(handle)?;
-    match stream.try_transfer(interest, || metered(&resources.meter, stream, &slice)) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Ok(count) => return Ok(Started::Done(End::bytes(count))),
+    let moved = match stream.try_transfer(interest, || metered(&resources.meter, stream, &slice)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Ok(moved) if moved == 0 || moved >= least => return Ok(Started::Done(End::bytes(moved))),
+        Ok(moved) => moved,
         Err(error) => return Err(status_of(&error)),
-    }
+    };
     let (stream, meter) = (stream.clone(), resources.meter.clone());
     Ok(Started::pending_on(handle, async move {
-        let call = || metered(&meter, &stream, &slice);
-        match stream.transfer(interest, call).await {
-            Ok(count) => End::bytes(count),
+        let call = |moved| metered(&meter, &stream, &slice.behind(moved));
+        match stream.transfer(interest, (moved, least), call).await {
+            Ok(moved) => End::bytes(moved),
             Err(error) => error.into(),
         }
     }))
@@ -177,14 +193,16 @@ fn transfer(
 impl Start for ReadStream {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let into = resources.slice(self.into)?;
-        transfer(resources, self.stream, into, LimitKind::NetworkIn)
+        let (stream, kind) = (self.stream, LimitKind::NetworkIn);
+        transfer(resources, stream, into, kind, Amount::Some)
     }
 }
 
 impl Start for WriteStream {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
         let from = resources.slice(self.from)?;
-        transfer(resources, self.stream, from, LimitKind::NetworkOut)
+        let (stream, kind) = (self.stream, LimitKind::NetworkOut);
+        transfer(resources, stream, from, kind, self.amount)
     }
 }
 
@@ -205,7 +223,7 @@ impl Start for ShutdownStream {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream as Peer};
 
     use super::*;
@@ -268,7 +286,7 @@ mod tests {
         let mut byte = [0];
         peer.peek(&mut byte).unwrap();
         drop(peer);
-        let received = stream.transfer(wait::FOR_INPUT, || {
+        let received = stream.transfer(wait::FOR_INPUT, (0, 0), |_| {
             let mut bytes = [0; 8];
             let (got, _) =
                 rustix::net::recv(&stream, &mut bytes[..], rustix::net::RecvFlags::empty())?;
@@ -279,5 +297,35 @@ mod tests {
         });
         let error = received.await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_moved_whole_goes_on_as_the_peer_takes_it() {
+        let (stream, mut peer) = pair();
+        // More than the kernel keeps for both.
+        let bytes = vec![7; 32 << 20];
+        let (begin, begun) = std::sync::mpsc::channel();
+        let reads = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            begun.recv().unwrap();
+            peer.read_to_end(&mut all).unwrap();
+            all
+        });
+        let mut calls = 0;
+        let sent = stream.transfer(wait::FOR_OUTPUT, (0, bytes.len()), |moved| {
+            calls += 1;
+            let rest = &bytes[moved..];
+            let sent = rustix::net::send(&stream, rest, rustix::net::SendFlags::NOSIGNAL)?;
+            // It reads when the first is over.
+            let _ = begin.send(());
+            Ok(Moved {
+                bytes: sent,
+                asked: rest.len(),
+            })
+        });
+        assert_eq!(sent.await.unwrap(), bytes.len());
+        assert!(calls > 1);
+        drop(stream);
+        assert!(reads.join().unwrap() == bytes);
     }
 }

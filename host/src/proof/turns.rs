@@ -710,8 +710,11 @@ impl Worst {
         }));
         // Until there is no more room between them.
         while rig.driver.in_flight() == 0 {
-            let (stream, from) = (writer, WHOLE);
-            rig.submit([Request::WriteStream(op::WriteStream { stream, from })]);
+            rig.submit([Request::WriteStream(op::WriteStream {
+                stream: writer,
+                from: WHOLE,
+                amount: op::Amount::Some,
+            })]);
             rig.turns();
             rig.completed();
         }

@@ -265,6 +265,40 @@ fn a_half_closed_connection_still_reads(mode: WakeMode) {
 }
 
 #[kvm_test(modes)]
+fn a_whole_buffer_is_written_by_one_operation_however_often_the_host_is_called(mode: WakeMode) {
+    const PIECE: usize = 2 << 20;
+    // Of so many buffers: operations, and whether all has come.
+    let operations = |buffers: usize| {
+        let count = buffers * PIECE;
+        runtime().block_on(async {
+            let (listener, address) = listener().await;
+            let mut sandbox = Sandbox::builder()
+                .guest(guest("bulk"))
+                .wake(mode)
+                .args([
+                    "send".to_owned(),
+                    count.to_string(),
+                    address.to_string(),
+                    PIECE.to_string(),
+                ])
+                .policy(Policy::new().allow_connect(address.to_string().parse().unwrap()))
+                .build()
+                .unwrap();
+            let (outcome, received) = tokio::join!(sandbox.run(), async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                all.len()
+            });
+            assert!(outcome.unwrap().is_success());
+            assert_eq!(received, count);
+            sandbox.stats().operations_total()
+        })
+    };
+    assert_eq!(operations(5) - operations(1), 4);
+}
+
+#[kvm_test(modes)]
 fn what_is_left_of_a_long_read_that_the_host_cuts_can_be_read_at_once(mode: WakeMode) {
     // Nothing comes after it that would say that there is more.
     const COUNT: usize = 900 << 10;

@@ -47,7 +47,8 @@ pub mod prelude {
 
     pub use wakebox_abi::entry::Token;
     pub use wakebox_abi::op::{
-        Buf, Cancel, Deadline, Handle, Operation, ReadStream, TcpAccept, TcpConnect, WriteStream,
+        Amount, Buf, Cancel, Deadline, Handle, Operation, ReadStream, TcpAccept, TcpConnect,
+        WriteStream,
     };
     pub use wakebox_abi::trace::{Reason, What};
 

@@ -18,8 +18,10 @@ use crate::table::{Bar, Row, Unit, median};
 const ROUNDS: usize = 3;
 /// Bytes of a transfer.
 const COUNT: usize = 1 << 30;
-/// Bytes of a system call, as in the guest program `bulk`.
+/// Bytes that either asks for at once, as in the guest program `bulk` if it is told nothing else.
 const PIECE: usize = 256 << 10;
+/// The same of one who sends much.
+const LARGE: usize = 2 << 20;
 
 /// Seen from the one that is measured.
 #[derive(Clone, Copy, PartialEq)]
@@ -44,11 +46,15 @@ const ALL: [Who; 3] = [
 /// Bytes a second, and what of processors a transfer takes.
 pub(crate) fn measure() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (way, name) in [(Way::Receive, "received"), (Way::Send, "sent")] {
+    for (way, piece, name) in [
+        (Way::Receive, PIECE, "received"),
+        (Way::Send, PIECE, "sent"),
+        (Way::Send, LARGE, "sent, 2 MiB at once,"),
+    ] {
         let mut seen: [(Vec<f64>, Vec<f64>); ALL.len()] = Default::default();
         for _ in 0..ROUNDS {
             for (who, (rates, costs)) in ALL.into_iter().zip(&mut seen) {
-                let (took, cost) = transfer(way, who)?;
+                let (took, cost) = transfer(way, piece, who)?;
                 rates.push(COUNT as f64 / took.as_secs_f64());
                 costs.push(cost.as_nanos() as f64);
             }
@@ -73,12 +79,12 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
 }
 
 /// How long a transfer takes, and the processor time of all threads but the peer's, which is this one.
-fn transfer(way: Way, who: Who) -> Result<(Duration, Duration)> {
+fn transfer(way: Way, piece: usize, who: Who) -> Result<(Duration, Duration)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let mover = thread::spawn(move || match who {
-        Who::Native => wakebox_tests::runtime().block_on(native(way, address)),
-        Who::Guest(mode) => in_guest(way, mode, address),
+        Who::Native => wakebox_tests::runtime().block_on(native(way, piece, address)),
+        Who::Guest(mode) => in_guest(way, piece, mode, address),
     });
     let (mut stream, _) = listener.accept()?;
     let (start, before) = (Instant::now(), of_others());
@@ -107,13 +113,13 @@ fn transfer(way: Way, who: Who) -> Result<(Duration, Duration)> {
     Ok(seen)
 }
 
-async fn native(way: Way, address: SocketAddr) -> Result<()> {
+async fn native(way: Way, piece: usize, address: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
-    let mut piece = vec![7; PIECE];
+    let mut piece = vec![7; piece];
     match way {
         Way::Receive => while stream.read(&mut piece).await? > 0 {},
         Way::Send => {
-            for _ in 0..COUNT / PIECE {
+            for _ in 0..COUNT / piece.len() {
                 stream.write_all(&piece).await?;
             }
         }
@@ -121,9 +127,14 @@ async fn native(way: Way, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn in_guest(way: Way, mode: WakeMode, address: SocketAddr) -> Result<()> {
+fn in_guest(way: Way, piece: usize, mode: WakeMode, address: SocketAddr) -> Result<()> {
     let args = match way {
-        Way::Send => vec!["send".to_owned(), COUNT.to_string(), address.to_string()],
+        Way::Send => vec![
+            "send".to_owned(),
+            COUNT.to_string(),
+            address.to_string(),
+            piece.to_string(),
+        ],
         Way::Receive => vec!["receive".to_owned(), address.to_string()],
     };
     let outcome = Sandbox::builder()

@@ -159,6 +159,7 @@ fn on(guest: &mut Guest, number: u64, handle: Handle) -> Status {
         3 => guest.call(op::WriteStream {
             stream: handle,
             from,
+            amount: op::Amount::All,
         }),
         4 => guest.call(op::ShutdownStream {
             stream: handle,

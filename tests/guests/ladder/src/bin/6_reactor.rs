@@ -105,7 +105,12 @@ fn run() -> u32 {
 async fn client(number: u32, address: Buf) {
     let stream = Handle(op(TcpConnect { address }).await);
     let sent = put(4096 + number * 64, &number.to_le_bytes());
-    op(WriteStream { stream, from: sent }).await;
+    op(WriteStream {
+        stream,
+        from: sent,
+        amount: Amount::Some,
+    })
+    .await;
     let into = put(8192 + number * 64, &[0; 32]);
     let len = op(ReadStream { stream, into }).await;
     assert_eq!(get(Buf { len, ..into }), get(sent));
@@ -115,7 +120,12 @@ async fn echo(number: u32, stream: Handle) {
     let into = put(12288 + number * 64, &[0; 32]);
     let len = op(ReadStream { stream, into }).await;
     let from = Buf { len, ..into };
-    op(WriteStream { stream, from }).await;
+    op(WriteStream {
+        stream,
+        from,
+        amount: Amount::Some,
+    })
+    .await;
 }
 
 async fn serve((listener, address): (Handle, Buf)) {

@@ -111,7 +111,18 @@ async fn two_reads(stream: Handle, peer: Handle, cancels: bool) -> &'static str 
     let read = |into| ReadStream { stream, into };
     assert_eq!(within(5, op(read(first), cancels)).await, None);
     let (stream, from) = (peer, put(4096, b"hello"));
-    join(op(WriteStream { stream, from }, true), after(5)).await;
+    join(
+        op(
+            WriteStream {
+                stream,
+                from,
+                amount: Amount::Some,
+            },
+            true,
+        ),
+        after(5),
+    )
+    .await;
     match within(20, op(read(second), true)).await {
         Some(len) if get(Buf { len, ..second }) == b"hello" => "gets the bytes",
         _ => "waits in vain",

@@ -1,5 +1,5 @@
-//! `bulk send COUNT ADDRESS` sends so many bytes over a connection, `bulk receive ADDRESS` takes all that comes, and `bulk take
-//! COUNT ADDRESS` so many, in reads of a mebibyte.
+//! `bulk send COUNT ADDRESS [PIECE]` sends so many bytes over a connection, so many with each operation, `bulk receive ADDRESS`
+//! takes all that comes, and `bulk take COUNT ADDRESS` so many, in reads of a mebibyte.
 #![no_std]
 #![no_main]
 
@@ -41,9 +41,15 @@ async fn main() -> Result<()> {
     }
     let mut left: usize = next().parse().expect("a number");
     let stream = TcpStream::connect(next()).await?;
+    let piece = args
+        .next()
+        .map_or(PIECE, |piece| piece.parse().expect("a number"));
+    if piece > PIECE {
+        buf = IoBuf::with_capacity(piece).await?;
+    }
     while left > 0 {
         // What it is does not matter.
-        buf.set_len(PIECE.min(left));
+        buf.set_len(piece.min(left));
         let (written, same) = stream.write_all_buf(buf).await;
         written?;
         left -= same.len();
