@@ -45,6 +45,8 @@ Look
                          WebAssembly beside Wasmtime, which is not in the others
       --against BENCH    compare with another build of the program `bench`, step by step in
                          turns; `--rounds N` is how often
+      --compare FILE     compare with what an earlier run wrote (`--json FILE`), or several: which
+                         rows have moved beyond the noise; `--rounds N` as well
 
 Check
   test [PART]            all that CI runs, or one part of it: lint, doc, unit, e2e, wasm, languages,

@@ -3,6 +3,7 @@
 //! Datagrams are exchanged with whom the policy grants and nobody else, in both directions: what
 //! comes from others is dropped before the guest's memory sees a byte of it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -16,11 +17,16 @@ use super::handles::Resource;
 use super::tcp::{host_port, local_address};
 use super::wait::{self, Waitable};
 use super::{End, Start, Started, TokioBackend, status_of};
-use crate::allowance;
+use crate::allowance::{self, PIECE};
 use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 use crate::policy::check::{Guard, Protocol, Refusal};
+
+thread_local! {
+    /// Where a datagram lies until it is known whose it is: as large as any. One for a thread, which takes one turn at a time.
+    static ARRIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A bound UDP socket.
 #[derive(Debug)]
@@ -225,43 +231,57 @@ fn receive(
     guard: &Guard,
     meter: &Meter,
 ) -> io::Result<Option<usize>> {
-    // Whose it is and how long, before any of it is read. One thread at a time has the driver, so
-    // that the next call takes the same datagram.
-    let peek = libc::MSG_PEEK | libc::MSG_TRUNC;
-    let (whole, from) = receive_part(udp, std::ptr::null_mut(), 0, peek)?;
-    let may = from
-        .is_some_and(|from| udp.peer() == Some(from) || guard.may_reach(Protocol::Udp, None, from));
-    let Some(from) = from.filter(|_| may) else {
-        receive_part(udp, std::ptr::null_mut(), 0, 0)?;
-        match from {
-            Some(from) => guard.refuse(Refusal::Udp, format_args!("from {from}")),
-            None => guard.refuse(Refusal::Udp, "from an unknown address"),
-        };
-        return Ok(None);
-    };
     let room = into.behind(SocketAddress::SIZE);
-    // One for which too little is left stays where it is.
-    let taken = meter
-        .take_whole(LimitKind::NetworkIn, whole.min(room.len()))
-        .map_err(io::Error::other)?;
-    let count = room.in_kernel(usize::MAX, |base, len| {
-        receive_part(udp, base, len, 0).map(|(count, _)| count)
+    let most = room.len().min(PIECE);
+    let taken = match meter.take_whole(LimitKind::NetworkIn, most) {
+        Ok(taken) => taken,
+        // One for which too little is left stays where it is. One thread at a time has the driver, so that the next call
+        // takes the same datagram.
+        Err(_) => {
+            let peek = libc::MSG_PEEK | libc::MSG_TRUNC;
+            let (whole, from) = receive_part(udp, std::ptr::null_mut(), 0, peek)?;
+            let wanted = if may_send(udp, guard, from) {
+                whole.min(most)
+            } else {
+                0
+            };
+            let taken = meter.take_whole(LimitKind::NetworkIn, wanted);
+            taken.map_err(io::Error::other)?
+        }
+    };
+    let (count, from) = ARRIVED.with_borrow_mut(|arrived| {
+        arrived.resize(PIECE, 0);
+        let (count, from) = receive_part(udp, arrived.as_mut_ptr().cast(), arrived.len(), 0)?;
+        let allowed = from.filter(|from| may_send(udp, guard, Some(*from)));
+        let count = allowed.map(|_| room.fill(&arrived[..count]));
+        io::Result::Ok((count, from))
     })?;
-    taken.keep(count);
-    into.fill(&SocketAddress(from).to_bytes());
-    Ok(Some(count))
+    match (count, from) {
+        (Some(count), Some(from)) => {
+            taken.keep(count);
+            into.fill(&SocketAddress(from).to_bytes());
+            return Ok(Some(count));
+        }
+        (_, Some(from)) => guard.refuse(Refusal::Udp, format_args!("from {from}")),
+        (_, None) => guard.refuse(Refusal::Udp, "from an unknown address"),
+    };
+    Ok(None)
 }
 
-/// Receives a datagram into memory that the kernel may write to, or as much of it as fits.
+/// Whether a datagram may come from there.
+fn may_send(udp: &Udp, guard: &Guard, from: Option<SocketAddr>) -> bool {
+    from.is_some_and(|from| udp.peer() == Some(from) || guard.may_reach(Protocol::Udp, None, from))
+}
+
+/// Receives a datagram into memory that the kernel may write to, or as much of it as fits, or looks at it.
 fn receive_part(
     udp: &Udp,
     base: *mut u8,
     len: usize,
     flags: i32,
 ) -> io::Result<(usize, Option<SocketAddr>)> {
-    // SAFETY: the memory is none, or lies in mapped guest memory, which the caller keeps mapped;
-    // the kernel writes to it as a device would, and the host holds no reference into it. It
-    // writes at most `*address_len` bytes of address, and says how many.
+    // SAFETY: the memory is none, or the caller's alone, so many bytes, which are initialized. The kernel writes at most
+    // `*address_len` bytes of address, and says how many.
     let (count, address) = unsafe {
         SockAddr::try_init(|address, address_len| {
             let count = libc::recvfrom(

@@ -1,8 +1,8 @@
-//! Two builds of the benchmarks in one run: `--against OTHER` runs each step of both in turns, and
-//! compares those rows that both have.
+//! Two builds of the benchmarks: `--against OTHER` runs each step of both in turns, in one run, and compares those rows that both
+//! have. `--compare FILE` compares with what an earlier run has written (`--json FILE`), or several have.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +18,15 @@ const MOVED: f64 = 0.03;
 
 /// The values of a row, one each round.
 type Rows = BTreeMap<String, (Unit, Vec<f64>)>;
+
+/// What of a row is compared.
+#[derive(Clone, Copy)]
+enum What {
+    /// What was measured.
+    Ours,
+    /// The same beside what was measured as its floor in the same run, if there is one: another day the machine is another.
+    Ratio,
+}
 
 /// Runs the steps of this program and of another build of it in turns, prints how their rows compare, and
 /// says at the end which have moved beyond their noise: the same way in each round.
@@ -44,7 +53,7 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
                 pair.reverse();
             }
             for (program, rows) in pair {
-                measure(program, step, &json, rows)
+                measure(program, step, What::Ours, &json, rows)
                     .with_context(|| format!("{}, step `{step}`", program.display()))?;
             }
         }
@@ -53,30 +62,77 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
             let Some((_, before)) = theirs.remove(&what) else {
                 continue;
             };
-            let row = Compared::new(unit, &before, &values);
+            let row = Compared::new(unit, &before, &values, Pairs::Rounds);
             println!("{what:<60} {row}");
             if row.has_moved() {
                 moved.push((what, row.worse));
             }
         }
     }
+    tell(moved, &format!("in each of {rounds} rounds"));
+    Ok(())
+}
+
+/// Runs the steps of this program so often, and prints how their rows compare with those in the files of earlier runs, and which
+/// have moved beyond the noise of both: each value of one is on the same side of each of the other. A row that has a floor is
+/// compared by its ratio to that.
+///
+/// # Errors
+///
+/// If it cannot be run, or a file is no report.
+pub(crate) fn compare_with_files(files: &[PathBuf], steps: &[&str], rounds: usize) -> Result<()> {
+    let own = std::env::current_exe().context("this program's own file")?;
+    let mut before = Rows::new();
+    for file in files {
+        read(file, What::Ratio, &mut before).with_context(|| file.display().to_string())?;
+    }
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("rows");
+    let mut moved = Vec::new();
+    println!(
+        "{:<60} {:>12} {:>12} {:>7} {:>7}",
+        "what", "before", "now", "ratio", "spread"
+    );
+    for step in steps {
+        let mut now = Rows::new();
+        eprintln!("comparing {step} ...");
+        for _ in 0..rounds {
+            measure(&own, step, What::Ratio, &json, &mut now)
+                .with_context(|| format!("step `{step}`"))?;
+        }
+        for (what, (unit, values)) in now {
+            let Some((_, before)) = before.get(&what) else {
+                continue;
+            };
+            let row = Compared::new(unit, before, &values, Pairs::All);
+            println!("{what:<60} {row}");
+            if row.has_moved() {
+                moved.push((what, row.worse));
+            }
+        }
+    }
+    tell(
+        moved,
+        &format!("in each of {rounds} rounds, beside {} before", files.len()),
+    );
+    Ok(())
+}
+
+/// Says which rows have moved, and by which part: negative is better.
+fn tell(moved: Vec<(String, f64)>, when: &str) {
     println!();
     let (worse, better): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(_, by)| *by > 0.0);
     for (how, rows) in [("worse", worse), ("better", better)] {
         let part = MOVED * 100.0;
-        println!(
-            "{how} by more than {part:.0} %, and in each of {rounds} rounds: {}",
-            rows.len()
-        );
+        println!("{how} by more than {part:.0} %, and {when}: {}", rows.len());
         for (what, by) in rows {
             println!("  {what}: {:.1} %", by.abs() * 100.0);
         }
     }
-    Ok(())
 }
 
 /// Adds what a program measures of a step. A step that it does not have, it has no rows of.
-fn measure(program: &Path, step: &str, json: &Path, rows: &mut Rows) -> Result<()> {
+fn measure(program: &Path, step: &str, what: What, json: &Path, rows: &mut Rows) -> Result<()> {
     let output = Command::new(program)
         .args(["--only", step, "--json"])
         .arg(json)
@@ -87,6 +143,11 @@ fn measure(program: &Path, step: &str, json: &Path, rows: &mut Rows) -> Result<(
         return Ok(());
     }
     ensure!(output.status.success(), "{}: {said}", output.status);
+    read(json, what, rows)
+}
+
+/// Adds the rows of a report.
+fn read(json: &Path, taken: What, rows: &mut Rows) -> Result<()> {
     let report: Value = serde_json::from_slice(&std::fs::read(json)?)?;
     let failures = report["failures"].as_array().is_some_and(Vec::is_empty);
     ensure!(failures, "not measured: {}", report["failures"]);
@@ -99,6 +160,10 @@ fn measure(program: &Path, step: &str, json: &Path, rows: &mut Rows) -> Result<(
         let (Some(unit), Some(ours)) = (unit, row["ours"].as_f64()) else {
             continue;
         };
+        let value = match taken {
+            What::Ours => ours,
+            What::Ratio => row["ratio"].as_f64().unwrap_or(ours),
+        };
         let name = match what.strip_prefix("    ") {
             None => {
                 above = what;
@@ -107,9 +172,18 @@ fn measure(program: &Path, step: &str, json: &Path, rows: &mut Rows) -> Result<(
             Some(part) => format!("{above}: {part}"),
         };
         let (_, values) = rows.entry(name).or_insert((unit, Vec::new()));
-        values.push(ours);
+        values.push(value);
     }
     Ok(())
+}
+
+/// Which values are compared.
+#[derive(Clone, Copy)]
+enum Pairs {
+    /// Those of the same round.
+    Rounds,
+    /// Each with each.
+    All,
 }
 
 /// A row of both.
@@ -127,17 +201,22 @@ struct Compared {
 
 impl Compared {
     /// Of what each of both has measured, round by round.
-    fn new(unit: Unit, before: &[f64], now: &[f64]) -> Self {
+    fn new(unit: Unit, before: &[f64], now: &[f64], pairs: Pairs) -> Self {
         let worse = |before: f64, now: f64| match unit {
             Unit::PerSecond | Unit::BytesPerSecond => before / now - 1.0,
             // A cost is a part already, and may be next to nothing.
             Unit::Percent => (now - before) / 100.0,
             Unit::Nanoseconds | Unit::Bytes | Unit::Number => now / before - 1.0,
         };
-        let pairs = before.iter().zip(now);
-        let mut each = pairs.map(|(before, now)| worse(*before, *now));
-        let first = each.next().unwrap_or_default();
-        let is_certain = each.all(|other| other.signum() == first.signum());
+        let each: Vec<f64> = match pairs {
+            Pairs::Rounds => (before.iter().zip(now))
+                .map(|(before, now)| worse(*before, *now))
+                .collect(),
+            Pairs::All => (before.iter())
+                .flat_map(|before| now.iter().map(|now| worse(*before, *now)))
+                .collect(),
+        };
+        let is_certain = (each.windows(2)).all(|two| two[0].signum() == two[1].signum());
         let middles = [before, now].map(|values| median(values.to_vec()));
         let off = |values: &[f64], middle: f64| {
             let off = values.iter().map(|value| (value / middle - 1.0).abs());
@@ -176,7 +255,7 @@ mod tests {
     #[test]
     fn a_row_has_moved_if_it_did_in_each_round() {
         let moved = |unit, before: &[f64], now: &[f64]| {
-            let row = Compared::new(unit, before, now);
+            let row = Compared::new(unit, before, now, Pairs::Rounds);
             row.has_moved().then_some(row.worse > 0.0)
         };
         let ns = Unit::Nanoseconds;
@@ -197,5 +276,39 @@ mod tests {
             Some(false)
         );
         assert_eq!(moved(Unit::Percent, &[0.0, 0.1], &[5.0, 4.0]), Some(true));
+    }
+
+    #[test]
+    fn beside_earlier_runs_a_row_has_moved_if_all_of_one_are_on_a_side_of_all_of_the_other() {
+        let moved = |before: &[f64], now: &[f64]| {
+            Compared::new(Unit::Nanoseconds, before, now, Pairs::All).has_moved()
+        };
+        assert!(moved(&[100.0, 110.0], &[120.0, 115.0, 130.0]));
+        assert!(moved(&[100.0], &[120.0, 115.0, 130.0]));
+        // Pair by pair, each is worse.
+        assert!(!moved(&[100.0, 116.0], &[115.0, 130.0]));
+        assert!(!moved(&[100.0], &[101.0, 102.0]));
+    }
+
+    #[test]
+    fn a_row_with_a_floor_is_read_as_its_ratio() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("rows");
+        let report = serde_json::json!({"failures": [], "rows": [
+            {"what": "with", "unit": "ns", "ours": 30.0, "floor": 10.0, "ratio": 3.0},
+            {"what": "    part", "unit": "ns", "ours": 7.0, "floor": null, "ratio": null},
+        ]});
+        std::fs::write(&json, report.to_string()).unwrap();
+        let read = |what| {
+            let mut rows = Rows::new();
+            read(&json, what, &mut rows).unwrap();
+            let values = rows
+                .into_iter()
+                .map(|(name, (_, values))| (name, values[0]));
+            values.collect::<Vec<_>>()
+        };
+        let part = ("with: part".to_owned(), 7.0);
+        assert_eq!(read(What::Ratio), [("with".to_owned(), 3.0), part.clone()]);
+        assert_eq!(read(What::Ours), [("with".to_owned(), 30.0), part]);
     }
 }

@@ -50,6 +50,7 @@ fn run() -> Result<()> {
         json,
         only,
         against,
+        before,
         rounds,
     } = options(&args)?;
     let floor = Floor::open()?;
@@ -91,10 +92,13 @@ fn run() -> Result<()> {
     {
         bail!("`--only {only}`: there are {}", names.join(", "));
     }
+    let wanted = |name: &&str| only.as_ref().is_none_or(|only| only == name);
+    let wanted: Vec<_> = names.into_iter().filter(wanted).collect();
     if let Some(other) = against {
-        let wanted = |name: &&str| only.as_ref().is_none_or(|only| only == name);
-        let steps: Vec<_> = names.into_iter().filter(wanted).collect();
-        return against::compare(&other, &steps, rounds);
+        return against::compare(&other, &wanted, rounds);
+    }
+    if !before.is_empty() {
+        return against::compare_with_files(&before, &wanted, rounds);
     }
     for (what, measure) in steps {
         if only.as_ref().is_none_or(|only| only == what) {
@@ -121,7 +125,9 @@ struct Options {
     only: Option<String>,
     /// Another build of this program, to be compared with.
     against: Option<PathBuf>,
-    /// How often both are run for that.
+    /// What earlier runs have written, to be compared with.
+    before: Vec<PathBuf>,
+    /// How often a step is run for that.
     rounds: usize,
 }
 
@@ -130,6 +136,7 @@ fn options(args: &[String]) -> Result<Options> {
         json: None,
         only: None,
         against: None,
+        before: Vec::new(),
         rounds: against::ROUNDS,
     };
     for option in args.chunks(2) {
@@ -137,10 +144,13 @@ fn options(args: &[String]) -> Result<Options> {
             [name, file] if name == "--json" => options.json = Some(file.into()),
             [name, what] if name == "--only" => options.only = Some(what.clone()),
             [name, other] if name == "--against" => options.against = Some(other.into()),
+            [name, file] if name == "--compare" => options.before.push(file.into()),
             [name, rounds] if name == "--rounds" => {
                 options.rounds = rounds.parse().context("--rounds")?;
             }
-            _ => bail!("usage: bench [--json FILE] [--only STEP] [--against BENCH [--rounds N]]"),
+            _ => bail!(
+                "usage: bench [--json FILE] [--only STEP] [--against BENCH | --compare FILE [--rounds N]]"
+            ),
         }
     }
     Ok(options)
