@@ -21,7 +21,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::ptr::null_mut;
@@ -38,10 +38,14 @@ use crate::buf::IoBuf;
 use crate::format::{Format, Unread};
 use crate::host::receive;
 use crate::op::Op;
+use crate::runtime::runtime;
 use crate::task::{JoinHandle, spawn, spawn_named};
 
-/// Operations that wait for calls side by side: so many calls are taken in one turn.
-const TASKS: usize = 32;
+/// Operations that wait for calls side by side: at first, and at most. So many calls are taken in one turn; when that
+/// happens, there are twice as many from then on. A guest that gets few at a time has few for its host to begin and
+/// to take back.
+const TAKERS: usize = 2;
+const MOST_TAKERS: usize = 32;
 
 /// Capacity of each one's buffer in bytes. A longer call takes a second operation.
 const CALL: usize = 1024;
@@ -297,16 +301,27 @@ pub async fn serve() {
 ///
 /// Outside of a guest.
 pub async fn serve_with(functions: Rc<dyn Functions>) {
-    let under_way = UnderWay::default();
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|_| spawn_named("serve", take_calls(functions.clone(), under_way.clone())))
-        .collect();
-    for task in tasks {
-        let _ = task.await;
+    let served = Rc::new(Served {
+        functions,
+        under_way: UnderWay::default(),
+        takers: RefCell::default(),
+        taken: Cell::default(),
+    });
+    served.add_takers(TAKERS);
+    let mut at = 0;
+    loop {
+        // Neither over an await: the tasks borrow them too.
+        let taker = served
+            .takers
+            .borrow_mut()
+            .get_mut(at)
+            .and_then(Option::take);
+        let Some(taker) = taker else { break };
+        let _ = taker.await;
+        at += 1;
     }
     loop {
-        // Not over an await: the tasks borrow it too.
-        let first = under_way.borrow_mut().pop_first();
+        let first = served.under_way.borrow_mut().pop_first();
         match first {
             Some((_, call)) => drop(call.await),
             None => return,
@@ -314,7 +329,38 @@ pub async fn serve_with(functions: Rc<dyn Functions>) {
     }
 }
 
-async fn take_calls(functions: Rc<dyn Functions>, under_way: UnderWay) {
+/// What is served, and by whom.
+struct Served {
+    functions: Rc<dyn Functions>,
+    under_way: UnderWay,
+    /// Tasks that take calls, until somebody waits for their end.
+    takers: RefCell<Vec<Option<JoinHandle<()>>>>,
+    /// A turn of the executor, and how many calls were taken in it.
+    taken: Cell<(u64, usize)>,
+}
+
+impl Served {
+    fn add_takers(self: &Rc<Self>, count: usize) {
+        let takers = (0..count).map(|_| Some(spawn_named("serve", take_calls(self.clone()))));
+        self.takers.borrow_mut().extend(takers);
+    }
+
+    /// A call was taken.
+    fn has_taken(self: &Rc<Self>) {
+        let turn = runtime().executor.counts().turns.get();
+        let count = match self.taken.get() {
+            (same, count) if same == turn => count + 1,
+            _ => 1,
+        };
+        self.taken.set((turn, count));
+        let takers = self.takers.borrow().len();
+        if count == takers {
+            self.add_takers(takers.min(MOST_TAKERS - takers));
+        }
+    }
+}
+
+async fn take_calls(served: Rc<Served>) {
     loop {
         let Ok(buf) = IoBuf::with_capacity(CALL).await else {
             return;
@@ -328,13 +374,14 @@ async fn take_calls(functions: Rc<dyn Functions>, under_way: UnderWay) {
         let Some((header, rest)) = CallHeader::split(message.bytes()) else {
             continue;
         };
+        served.has_taken();
         match header.kind {
             CallKind::Call | CallKind::Json | CallKind::Typed | CallKind::Signature => {
                 let (name, input) = rest.split_at(rest.len().min(header.name_len as usize));
-                begin(&functions, header, name, input, &under_way);
+                begin(&served, header, name, input);
             }
             CallKind::Cancel => {
-                if let Some(call) = under_way.borrow_mut().remove(&header.call) {
+                if let Some(call) = served.under_way.borrow_mut().remove(&header.call) {
                     call.abort();
                 }
             }
@@ -343,13 +390,8 @@ async fn take_calls(functions: Rc<dyn Functions>, under_way: UnderWay) {
 }
 
 /// Makes a task of a call.
-fn begin(
-    functions: &Rc<dyn Functions>,
-    header: CallHeader,
-    name: &[u8],
-    input: &[u8],
-    under_way: &UnderWay,
-) {
+fn begin(served: &Rc<Served>, header: CallHeader, name: &[u8], input: &[u8]) {
+    let functions = &served.functions;
     let call = header.call;
     let reply = |kind, words: String| {
         drop(spawn(async move {
@@ -381,7 +423,7 @@ fn begin(
         }
     };
     let (functions, name) = (functions.clone(), name.to_string());
-    let done = under_way.clone();
+    let done = served.under_way.clone();
     let task = spawn_named(name.clone(), async move {
         let is_told = match begun {
             Call::One(result) => give(call, format.reply(), result.await).await.map(drop),
@@ -395,7 +437,7 @@ fn begin(
         // Detaches this task; nobody takes the call back any more.
         drop(done.borrow_mut().remove(&call));
     });
-    under_way.borrow_mut().insert(call, task);
+    served.under_way.borrow_mut().insert(call, task);
 }
 
 /// Sends what a call has given, if it was serialized. Returns whether anybody wants more.

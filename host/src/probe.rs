@@ -77,7 +77,7 @@ impl Probe {
         machine.start(image.entry(), memory.plan().stack_range().end())?;
         memory.write_tables();
         image.load(&memory)?;
-        let has_counter = Clocks::new(machine.vcpu().fd()).has_counter();
+        let has_counter = Clocks::new(machine.vcpu()).has_counter();
         let mut probe = Self {
             machine,
             has_counter,

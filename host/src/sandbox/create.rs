@@ -200,6 +200,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
         stdin: host.stdin,
         lost: Vec::new(),
         tasks: Vec::new(),
+        is_alone: false,
         #[cfg(feature = "gdb")]
         gdb: builder.gdb,
         #[cfg(feature = "gdb")]
@@ -235,7 +236,7 @@ impl Loaded {
         // What the C runtime's entry code expects of a stack: no arguments, no environment, no
         // auxiliary vector (System V ABI, AMD64 supplement, 3.4.1), which is zeroes.
         machine.start(image.entry(), memory.plan().stack_range().end() - 64)?;
-        let clocks = Clocks::new(machine.vcpu().fd());
+        let clocks = Clocks::new(machine.vcpu());
         lined_up(&machine, &clocks)?;
         memory.write_tables();
         for processor in 1..memory.plan().processors() {
@@ -273,7 +274,7 @@ impl Loaded {
             memory.write_tables();
         }
         machine.restore(&stand.machine)?;
-        let clocks = Clocks::resumed(machine.vcpu().fd(), stand.elapsed);
+        let clocks = Clocks::resumed(machine.vcpu(), stand.elapsed);
         if stand.has_counter && !clocks.has_counter() {
             return Err(Error::Setting(
                 "the guest of this template tells the time by the processor's counter, which is not \
@@ -397,7 +398,7 @@ impl Loaded {
 
 /// Sees that all processors tell the time as the first does.
 fn lined_up(machine: &Lent, clocks: &Clocks) -> Result<()> {
-    match machine.vcpus().skip(1).all(|vcpu| clocks.go_on(vcpu.fd())) {
+    match machine.vcpus().skip(1).all(|vcpu| clocks.go_on(vcpu)) {
         true => Ok(()),
         false => Err(Error::Setting(
             "the counters of several processors cannot be lined up here: give the guest one".into(),

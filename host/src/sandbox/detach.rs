@@ -99,11 +99,7 @@ impl Sandbox {
             return Ok(());
         }
         self.machine.attach()?;
-        if !self
-            .machine
-            .vcpus()
-            .all(|vcpu| self.clocks.go_on(vcpu.fd()))
-        {
+        if !self.machine.vcpus().all(|vcpu| self.clocks.go_on(vcpu)) {
             return Err(Error::Setting(
                 "the guest tells the time by the processor's counter, which another machine shows \
                  otherwise"

@@ -116,6 +116,8 @@ pub struct Sandbox {
     lost: Vec<LostOutput>,
     /// What its tasks waited for when it was stopped.
     tasks: Vec<Task>,
+    /// Whether it is dropped as soon as it has ended, before anybody could ask it for something.
+    is_alone: bool,
     /// Who has connected to look at it, until it begins.
     #[cfg(feature = "gdb")]
     gdb: Option<crate::Gdb>,

@@ -284,7 +284,7 @@ impl Processors {
             }));
         }
         let stack = self.memory.plan().stack_range_of(number).end() - 64;
-        let started = match &self.place(number).vcpu {
+        let started = match &mut self.place(number).vcpu {
             Some(vcpu) => vcpu.start(entry, stack),
             // The sandbox has ended.
             None => return Ok(()),

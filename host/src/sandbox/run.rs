@@ -168,6 +168,7 @@ impl Sandbox {
         then: impl FnOnce() + Send + 'static,
     ) -> Running {
         let handle = self.handle();
+        self.is_alone = true;
         let task = runtime.spawn(async move {
             let outcome = self.run().await;
             let stats = self.stats();

@@ -124,7 +124,7 @@ impl Sandbox {
             outcome,
             Outcome::Deadlock | Outcome::Limit(_) | Outcome::Cancelled
         );
-        if was_stopped && !self.machine.is_detached() {
+        if was_stopped && !self.is_alone && !self.machine.is_detached() {
             self.tasks = self.look_at_tasks();
         }
     }

@@ -14,6 +14,7 @@ use kvm_ioctls::VcpuFd;
 use wakebox_abi::boot::Moment;
 
 use crate::ioctl;
+use crate::vcpu::Vcpu;
 
 /// How old the clock page may be when a guest is entered.
 const REFRESH_AFTER: Duration = Duration::from_millis(50);
@@ -32,19 +33,15 @@ pub struct Clocks {
 
 impl Clocks {
     /// Starts the clocks, and lines the vCPU's counter up with the host's if that can be done.
-    pub fn new(vcpu: &VcpuFd) -> Self {
+    pub fn new(vcpu: &Vcpu) -> Self {
         // One counter for all machines of the process: asked once.
         static MULTIPLIER: OnceLock<u64> = OnceLock::new();
         let multiplier = *MULTIPLIER.get_or_init(|| {
             let steady = counter_is_steady();
-            multiplier(
-                steady
-                    .then(|| vcpu.get_tsc_khz().ok())
-                    .flatten()
-                    .unwrap_or(0),
-            )
+            let khz = steady.then(|| vcpu.counter_khz()).flatten();
+            multiplier(khz.unwrap_or(0))
         });
-        let usable = multiplier != 0 && line_up(vcpu);
+        let usable = multiplier != 0 && vcpu.line_up();
         Self {
             start: Instant::now(),
             multiplier: if usable { multiplier } else { 0 },
@@ -54,7 +51,7 @@ impl Clocks {
 
     /// The same for a guest whose monotonic clock shows `elapsed` now.
     #[must_use]
-    pub fn resumed(vcpu: &VcpuFd, elapsed: Duration) -> Self {
+    pub fn resumed(vcpu: &Vcpu, elapsed: Duration) -> Self {
         let mut clocks = Self::new(vcpu);
         if let Some(start) = clocks.start.checked_sub(elapsed) {
             clocks.start = start;
@@ -64,8 +61,8 @@ impl Clocks {
 
     /// The guest goes on in another machine. Returns whether it tells the time there as it did.
     #[must_use]
-    pub fn go_on(&self, vcpu: &VcpuFd) -> bool {
-        !self.has_counter() || line_up(vcpu)
+    pub fn go_on(&self, vcpu: &Vcpu) -> bool {
+        !self.has_counter() || vcpu.line_up()
     }
 
     /// Whether the guest can tell the time by itself.
@@ -138,7 +135,7 @@ fn counter_is_steady() -> bool {
 }
 
 /// Gives the guest the host's counter. Returns whether it now has it.
-fn line_up(vcpu: &VcpuFd) -> bool {
+pub(crate) fn line_up(vcpu: &VcpuFd) -> bool {
     if ioctl::set_attribute(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, 0).is_ok() {
         return true;
     }

@@ -237,7 +237,7 @@ impl Machine {
                 vcpu.restore(state)?;
             }
         }
-        self.vcpu().start(entry, stack)
+        self.first.start(entry, stack)
     }
 
     /// The processors.

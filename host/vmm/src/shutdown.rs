@@ -29,8 +29,8 @@ impl Vcpu {
     /// host's fault. Besides, what KVM could not do.
     pub fn shut_down(&self) -> Result<(Registers, Shutdown)> {
         let reading = "read the registers of a guest that faulted";
-        let regs = self.fd().get_regs().map_err(Error::kvm(reading))?;
-        let sregs = self.fd().get_sregs().map_err(Error::kvm(reading))?;
+        let regs = self.general().map_err(Error::kvm(reading))?;
+        let sregs = self.special().map_err(Error::kvm(reading))?;
         let memory = self.memory();
         let memory = &*memory;
         let mut shutdown = Shutdown {

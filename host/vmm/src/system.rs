@@ -4,7 +4,9 @@ use std::arch::x86_64::__cpuid;
 use std::io;
 use std::sync::{Mutex, OnceLock};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_SREGS};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
+};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::error::{Error, Result};
@@ -23,6 +25,8 @@ pub struct System {
     pub is_qemu: bool,
     /// Whether KVM can write a processor's segments to the shared page at each exit.
     pub(crate) tells_registers: bool,
+    /// Whether KVM takes a processor's registers, and what is queued for it, at an entry.
+    pub(crate) takes_registers: bool,
     /// Processors that this process may use; asked once, because the answer takes system
     /// calls and files.
     pub processors: usize,
@@ -83,9 +87,11 @@ impl System {
             action: "have a handler for the signal that interrupts guests",
             source,
         })?;
+        let can_sync = kvm.check_extension_int(Cap::SyncRegs);
+        let synced = |parts: u32| can_sync & parts as i32 == parts as i32;
         Ok(Self {
-            tells_registers: kvm.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_SREGS as i32
-                != 0,
+            tells_registers: synced(KVM_SYNC_X86_SREGS),
+            takes_registers: synced(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS),
             model_specific: MODEL_SPECIFIC.into_iter().filter(is_known).collect(),
             kvm,
             cpuid,

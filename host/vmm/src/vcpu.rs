@@ -7,11 +7,12 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kvm_bindings::{kvm_sregs, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use wakebox_abi::{port, upcall};
 
 pub use self::state::VcpuState;
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::ioctl;
 use crate::kick::{Kick, Reasons};
@@ -23,7 +24,7 @@ use crate::ticker::Ticker;
 use crate::violation::Violation;
 use crate::x86_64::exception::{Exception, FRAME_WORDS};
 use crate::x86_64::registers::{self, Features, Registers};
-use crate::x86_64::state::CpuState;
+use crate::x86_64::state::{CpuState, Lasting};
 use crate::x86_64::{RING0_STACK, fault_stack_at, ring0_stack_at};
 
 /// How often in a row KVM may ask to try again (`EAGAIN`) before that is an error.
@@ -144,6 +145,10 @@ pub struct Vcpu {
     held_back: HeldBack,
     interrupt_wanted: bool,
     ring: Ring,
+    /// Whether registers lie ready for KVM, which it takes at the next entry.
+    is_laid_ready: bool,
+    /// What it holds that no guest changes, once it was set.
+    lasting: Option<Lasting>,
     /// How often KVM has asked to try again, one time after the other.
     refusals: u32,
 }
@@ -175,6 +180,8 @@ impl Vcpu {
             held_back: HeldBack::default(),
             interrupt_wanted: false,
             ring: Ring::default(),
+            is_laid_ready: false,
+            lasting: None,
             refusals: 0,
         })
     }
@@ -184,7 +191,11 @@ impl Vcpu {
     /// # Errors
     ///
     /// What KVM could not do.
-    pub fn start(&self, entry: u64, stack: u64) -> Result<()> {
+    pub fn start(&mut self, entry: u64, stack: u64) -> Result<()> {
+        if self.is_laid_ready {
+            // It would be taken after this.
+            self.complete()?;
+        }
         let system = System::get()?;
         let features = Features::of(&system.cpuid);
         let mut sregs = self
@@ -232,7 +243,9 @@ impl Vcpu {
         let vcpu = &mut self.vcpu;
         let mut last = None;
         for _ in 0..MOST_PIECES {
-            match self.kick.without_guest(|| vcpu.run().map(drop)) {
+            let left = self.kick.without_guest(|| vcpu.run().map(drop));
+            self.is_laid_ready = is_laid_ready(vcpu);
+            match left {
                 Err(error) if error.errno() == libc::EINTR => return Ok(()),
                 Err(error) if error.errno() != libc::EAGAIN => {
                     return Err(Error::kvm(completing)(error));
@@ -273,7 +286,12 @@ impl Vcpu {
         // Without an interrupt controller, KVM takes CR8 from here at each entry (KVM API, 5).
         self.vcpu.get_kvm_run().cr8 = state.cpu.cr8();
         self.complete()?;
-        state.cpu.set(&self.vcpu)?;
+        let takes = System::get()?.takes_registers;
+        let held = self.lasting.take();
+        let held = held.filter(|lasting| state.cpu.lasts(lasting));
+        state.cpu.set(&mut self.vcpu, takes, held.is_some())?;
+        self.lasting = Some(held.unwrap_or_else(|| state.cpu.lasting()));
+        self.is_laid_ready = takes;
         self.vcpu.get_kvm_run().request_interrupt_window = 0;
         self.interrupt_wanted = state.interrupt_wanted;
         self.ring.forget(&mut self.vcpu);
@@ -310,9 +328,45 @@ impl Vcpu {
         self.memory = Arc::downgrade(memory);
     }
 
-    /// The processor itself, to set up what this module does not know.
-    pub fn fd(&self) -> &VcpuFd {
-        &self.vcpu
+    /// The processor itself, with all that was laid ready for it, for tests that leave there what no guest could.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::complete`].
+    #[doc(hidden)]
+    pub fn opened(&mut self) -> Result<&VcpuFd> {
+        if self.is_laid_ready {
+            self.complete()?;
+        }
+        self.lasting = None;
+        Ok(&self.vcpu)
+    }
+
+    /// Its general registers, wherever they are now.
+    pub(crate) fn general(&self) -> std::result::Result<kvm_regs, kvm_ioctls::Error> {
+        match self.is_laid_ready {
+            true => Ok(self.vcpu.sync_regs().regs),
+            false => self.vcpu.get_regs(),
+        }
+    }
+
+    /// Its special registers, wherever they are now.
+    pub(crate) fn special(&self) -> std::result::Result<kvm_sregs, kvm_ioctls::Error> {
+        match self.is_laid_ready {
+            true => Ok(self.vcpu.sync_regs().sregs),
+            false => self.vcpu.get_sregs(),
+        }
+    }
+
+    /// Whether its guest has the host's counter of time as it is; gives it that, if it can be given.
+    pub(crate) fn line_up(&self) -> bool {
+        let lasting = self.lasting.as_ref();
+        lasting.is_some_and(Lasting::has_hosts_counter) || clock::line_up(&self.vcpu)
+    }
+
+    /// How quick the host's counter is, in kHz, if KVM knows.
+    pub(crate) fn counter_khz(&self) -> Option<u32> {
+        self.vcpu.get_tsc_khz().ok()
     }
 
     /// What others kick it by.
@@ -342,6 +396,10 @@ impl Vcpu {
         let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
         run.request_interrupt_window = u8::from(!ready);
         if ready {
+            if self.is_laid_ready {
+                // What is laid ready would take the interrupt back.
+                self.complete()?;
+            }
             let vector = match self.begins_upcall()? {
                 true => port::UPCALL_VECTOR,
                 false => port::IRQ_VECTOR,
@@ -406,6 +464,8 @@ impl Vcpu {
     pub fn enter(&mut self, most: Duration) -> Result<Exit> {
         let thread = thread_id();
         self.let_kicks_through(thread)?;
+        // KVM takes what is laid ready before anything else, whatever comes of the entry.
+        self.is_laid_ready = false;
         self.kick.enter(thread, self.ticker.after(most));
         self.ticker.entered(&self.kick);
         let exit = self.vcpu.run();
@@ -439,6 +499,7 @@ impl Vcpu {
             Err(error) if error.errno() == libc::EINTR => Ok(self.interrupted(reasons)),
             Err(error) if error.errno() == libc::EAGAIN && self.refusals < REFUSALS => {
                 self.refusals += 1;
+                self.is_laid_ready = is_laid_ready(&mut self.vcpu);
                 return Ok(Exit::Interrupted(reasons));
             }
             Err(error) => Err(Error::kvm("run the virtual processor")(error)),
@@ -487,8 +548,8 @@ impl Vcpu {
     /// Reads what an exception stub left on its stack.
     fn exception(&self) -> Result<Exit> {
         let reading = "read the registers of a guest that faulted";
-        let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
-        let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
+        let regs = self.general().map_err(Error::kvm(reading))?;
+        let sregs = self.special().map_err(Error::kvm(reading))?;
         if sregs.cs.selector & 3 != 0 {
             return Ok(violation(Violation::StubDoorbell));
         }
@@ -539,8 +600,8 @@ impl Vcpu {
     /// What KVM could not do.
     pub fn registers(&self) -> Result<Registers> {
         let reading = "read the registers of a guest";
-        let regs = self.vcpu.get_regs().map_err(Error::kvm(reading))?;
-        let sregs = self.vcpu.get_sregs().map_err(Error::kvm(reading))?;
+        let regs = self.general().map_err(Error::kvm(reading))?;
+        let sregs = self.special().map_err(Error::kvm(reading))?;
         let frame = (sregs.cs.selector & 3 == 0)
             .then(|| self.frame::<5>(regs.rsp, |_| RING0_STACK - 5 * 8))
             .flatten();
@@ -562,8 +623,13 @@ impl Vcpu {
 
     /// Where the processor stands; zero if KVM does not tell.
     fn instruction_pointer(&self) -> u64 {
-        self.vcpu.get_regs().map_or(0, |regs| regs.rip)
+        self.general().map_or(0, |regs| regs.rip)
     }
+}
+
+/// Whether KVM has not taken yet what was laid ready for it.
+fn is_laid_ready(vcpu: &mut VcpuFd) -> bool {
+    vcpu.get_kvm_run().kvm_dirty_regs != 0
 }
 
 impl Drop for Vcpu {

@@ -4,9 +4,9 @@ use std::io;
 
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_debugregs, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_regs, kvm_sregs, kvm_sync_regs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{SyncReg, VcpuFd};
 
 use crate::error::{Error, Result};
 use crate::ioctl;
@@ -79,16 +79,53 @@ impl CpuState {
         self.sregs.cr8
     }
 
-    /// Sets all of it.
+    /// What of it no guest changes.
+    pub(crate) fn lasting(&self) -> Lasting {
+        Lasting {
+            xcrs: self.xcrs,
+            model_specific: self.model_specific.clone(),
+            counter_offset: self.counter_offset,
+            mp: self.mp,
+        }
+    }
+
+    /// Whether a processor that was given that still holds this. Not if its counter had an offset: a guest that tells the
+    /// time by itself has the host's.
+    pub(crate) fn lasts(&self, lasting: &Lasting) -> bool {
+        !matches!(lasting.counter_offset, Some(1..))
+            && (self.xcrs, self.counter_offset, self.mp)
+                == (lasting.xcrs, lasting.counter_offset, lasting.mp)
+            && self.model_specific == lasting.model_specific
+    }
+
+    /// Sets all of it, but for what [lasts](Self::lasts) if the processor `holds` that.
+    ///
+    /// Where KVM `takes` registers at the next entry (KVM API, 5, `KVM_CAP_SYNC_REGS`), general and special ones, and
+    /// what is queued, are laid ready for it, which saves calls that each have the processor loaded.
     ///
     /// # Errors
     ///
     /// What KVM could not do. The processor then holds some of this and some of what it held.
-    pub(crate) fn set(&self, vcpu: &VcpuFd) -> Result<()> {
-        vcpu.set_sregs(&self.sregs).map_err(Error::kvm(SETTING))?;
-        vcpu.set_regs(&self.regs).map_err(Error::kvm(SETTING))?;
-        if self.xcrs.nr_xcrs > 0 {
-            vcpu.set_xcrs(&self.xcrs).map_err(Error::kvm(SETTING))?;
+    pub(crate) fn set(&self, vcpu: &mut VcpuFd, takes: bool, holds: bool) -> Result<()> {
+        if takes {
+            *vcpu.sync_regs_mut() = kvm_sync_regs {
+                regs: self.regs,
+                sregs: self.sregs,
+                events: self.events,
+            };
+            for part in [
+                SyncReg::Register,
+                SyncReg::SystemRegister,
+                SyncReg::VcpuEvents,
+            ] {
+                vcpu.set_sync_dirty_reg(part);
+            }
+        } else {
+            vcpu.set_sregs(&self.sregs).map_err(Error::kvm(SETTING))?;
+            vcpu.set_regs(&self.regs).map_err(Error::kvm(SETTING))?;
+        }
+        if !holds {
+            self.set_lasting(vcpu)?;
         }
         let xsave = kvm_xsave {
             region: *self.xsave,
@@ -99,6 +136,18 @@ impl CpuState {
         unsafe { vcpu.set_xsave(&xsave) }.map_err(Error::kvm(SETTING))?;
         vcpu.set_debug_regs(&self.debug)
             .map_err(Error::kvm(SETTING))?;
+        if takes {
+            return Ok(());
+        }
+        // Last: setting the special registers may queue an interrupt, and this takes it back.
+        vcpu.set_vcpu_events(&self.events)
+            .map_err(Error::kvm(SETTING))
+    }
+
+    fn set_lasting(&self, vcpu: &VcpuFd) -> Result<()> {
+        if self.xcrs.nr_xcrs > 0 {
+            vcpu.set_xcrs(&self.xcrs).map_err(Error::kvm(SETTING))?;
+        }
         set_model_specific(vcpu, &self.model_specific)?;
         if let Some(offset) = self.counter_offset {
             ioctl::set_attribute(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, offset).map_err(
@@ -108,10 +157,25 @@ impl CpuState {
                 },
             )?;
         }
-        vcpu.set_mp_state(self.mp).map_err(Error::kvm(SETTING))?;
-        // Last: setting the special registers may queue an interrupt, and this takes it back.
-        vcpu.set_vcpu_events(&self.events)
-            .map_err(Error::kvm(SETTING))
+        vcpu.set_mp_state(self.mp).map_err(Error::kvm(SETTING))
+    }
+}
+
+/// What of a processor's state a guest in ring 3 cannot change, and the stubs in ring 0 do not: which parts of the state
+/// of vectors are on, [`MODEL_SPECIFIC`], the counter's offset, and whether it is one that runs. A processor that has
+/// shut down may have been reset, and is not used again.
+#[derive(Clone, Debug)]
+pub(crate) struct Lasting {
+    xcrs: kvm_xcrs,
+    model_specific: Vec<(u32, u64)>,
+    counter_offset: Option<u64>,
+    mp: kvm_mp_state,
+}
+
+impl Lasting {
+    /// Whether the guest has the host's counter as it is.
+    pub(crate) fn has_hosts_counter(&self) -> bool {
+        self.counter_offset == Some(0)
     }
 }
 
