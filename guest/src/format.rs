@@ -90,11 +90,6 @@ where
     matches!(reader.finalize(), Ok([])).then_some(value)
 }
 
-/// Reads a typed value, whose record says whether it is of this type.
-pub(crate) fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    read_typed_with(bytes, PhantomData::<T>)
-}
-
 /// Reads a typed value of a type that `seed` knows; its record says whether it is.
 pub(crate) fn read_typed_with<S, T>(bytes: &[u8], seed: S) -> Option<T>
 where
@@ -112,6 +107,10 @@ where
 mod tests {
     use super::*;
     use alloc::vec;
+
+    fn read_typed<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+        read_typed_with(bytes, PhantomData::<T>)
+    }
 
     fn typed(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
         postcard::to_allocvec(&Typed(value)).expect("a value without end is none of these")

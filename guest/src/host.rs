@@ -29,7 +29,7 @@ use wakebox_abi::status::Status;
 use wakebox_typed::{Typed, signature};
 
 use crate::buf::IoBuf;
-use crate::format::{Format, Unread, read_typed};
+use crate::format::{Format, Unread, read_typed_with};
 use crate::io::{Error, Result};
 use crate::net::OwnedHandle;
 use crate::op::Op;
@@ -212,6 +212,29 @@ where
     A: Serialize + ?Sized,
     T: DeserializeOwned,
 {
+    open(function, input, Some(|| signature::<A, T>().to_string())).await
+}
+
+/// As [`stream`], of items whose type is known only when the program runs: [`HostStream::next_with`] reads them.
+///
+/// # Errors
+///
+/// As [`call`].
+pub async fn stream_with<A>(function: &str, input: &A) -> Result<HostStream<()>>
+where
+    A: Serialize + ?Sized,
+{
+    open(function, input, None).await
+}
+
+async fn open<A, T>(
+    function: &str,
+    input: &A,
+    types: Option<fn() -> String>,
+) -> Result<HostStream<T>>
+where
+    A: Serialize + ?Sized,
+{
     let (buf, name, input) = encode(function, input).await?;
     let request = OpenHostStream {
         function: name,
@@ -223,14 +246,14 @@ where
     let handle = match outcome {
         Ok(handle) => handle,
         Err(Status::InvalidData) => {
-            let here = signature::<A, T>().to_string();
-            return Err(Telling::begin(what(), function, Some(here)).await);
+            let here = types.map(|types| types());
+            return Err(Telling::begin(what(), function, here).await);
         }
         Err(status) => return Err(Error::new(status, what())),
     };
     Ok(HostStream {
         telling: None,
-        types: || signature::<A, T>().to_string(),
+        types,
         next: None,
         long: None,
         ended: false,
@@ -297,11 +320,6 @@ impl Message {
             Self::Short(buf) => buf,
             Self::Long(bytes) => bytes,
         }
-    }
-
-    /// What it says, if it says that.
-    fn decode<T: DeserializeOwned>(&self) -> Option<T> {
-        read_typed(self.bytes())
     }
 }
 
@@ -392,8 +410,8 @@ pub struct HostStream<T> {
     telling: Option<Telling>,
     ended: bool,
     function: String,
-    /// What is expected of the function, in words.
-    types: fn() -> String,
+    /// What is expected of the function, in words, if that is known.
+    types: Option<fn() -> String>,
     items: PhantomData<fn() -> T>,
     handle: OwnedHandle,
 }
@@ -401,18 +419,45 @@ pub struct HostStream<T> {
 impl<T: DeserializeOwned> HostStream<T> {
     /// The next item; `None` at the end. Cancel-safe: the future may be dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<T>> {
+        self.next_with(PhantomData::<T>).await
+    }
+}
+
+impl<T> HostStream<T> {
+    /// As [`Self::next`], of an item that `seed` reads.
+    pub async fn next_with<S, R>(&mut self, seed: S) -> Option<Result<R>>
+    where
+        S: for<'de> DeserializeSeed<'de, Value = R>,
+    {
         if self.ended {
             return None;
         }
-        let item = self.take().await;
+        let item = self.take(seed).await;
         self.ended = !matches!(item, Ok(Some(_)));
         item.transpose()
     }
 
-    async fn take(&mut self) -> Result<Option<T>> {
+    async fn take<S, R>(&mut self, seed: S) -> Result<Option<R>>
+    where
+        S: for<'de> DeserializeSeed<'de, Value = R>,
+    {
+        let Some(message) = self.message().await? else {
+            return Ok(None);
+        };
+        if let Some(item) = read_typed_with(message.bytes(), seed) {
+            return Ok(Some(item));
+        }
+        let what = alloc::format!("next item of `{}`", self.function);
+        let here = self.types.map(|types| types());
+        let telling = Telling::begin(what, &self.function, here);
+        Err(self.tell(telling).await)
+    }
+
+    /// The next item as it comes.
+    async fn message(&mut self) -> Result<Option<Message>> {
         let what = |status| Error::new(status, alloc::format!("next item of `{}`", self.function));
         if let Some(telling) = self.telling.take() {
-            return self.tell(telling).await;
+            return Err(self.tell(telling).await);
         }
         if self.long.is_none() {
             if self.next.is_none() {
@@ -429,7 +474,7 @@ impl<T: DeserializeOwned> HostStream<T> {
                 return Ok(None);
             };
             match delivered(value, len as usize, buf)? {
-                Delivery::Short(message) => return self.item(&message).await,
+                Delivery::Short(message) => return Ok(Some(message)),
                 Delivery::Long(long) => self.long = Some(long),
             }
         }
@@ -438,23 +483,14 @@ impl<T: DeserializeOwned> HostStream<T> {
         };
         let bytes = long.read_to_end().await?;
         self.long = None;
-        self.item(&Message::Long(bytes)).await
-    }
-
-    async fn item(&mut self, message: &Message) -> Result<Option<T>> {
-        if let Some(item) = message.decode() {
-            return Ok(Some(item));
-        }
-        let what = alloc::format!("next item of `{}`", self.function);
-        let telling = Telling::begin(what, &self.function, Some((self.types)()));
-        self.tell(telling).await
+        Ok(Some(Message::Long(bytes)))
     }
 
     /// Ends with the error. The future may be dropped; it is told to who asks next.
-    async fn tell(&mut self, telling: Telling) -> Result<Option<T>> {
+    async fn tell(&mut self, telling: Telling) -> Error {
         let error = self.telling.insert(telling).await;
         self.telling = None;
-        Err(error)
+        error
     }
 }
 

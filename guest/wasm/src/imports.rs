@@ -6,23 +6,27 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::future::Future;
+use core::cell::RefCell;
+use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use wakebox_guest::host;
+use serde::de::DeserializeSeed;
+use wakebox_guest::host::{self, HostStream};
 use wakebox_guest::io::Status;
 use wakebox_guest::task::{JoinHandle, spawn_named};
-use wasmtime::component::types::ComponentFunc;
+use wasmtime::component::types::{ComponentFunc, Type};
 use wasmtime::component::{Component, Linker, Val};
-use wasmtime::{Engine, Result};
+use wasmtime::{Engine, Result, format_err};
 
-use crate::platform::OneThread;
 use crate::values::{Arguments, Expected, travels};
 use crate::wasi::State;
-use crate::wasi::define::{self, Awaiting, Concurrent, awaitingly, concurrently};
+use crate::wasi::define::{Begin, Linker as Interface, apart};
+use crate::wasi::transmit::{Finish, Incoming, Items, Later};
+use crate::wasi::value::{Cx, Given, Made, mismatch};
 
 /// Links what is not WASI's, and gives what cannot be, a line each.
 pub(crate) async fn link(
@@ -44,14 +48,13 @@ pub(crate) async fn link(
             continue;
         }
         let mut root = linker.root();
-        let is_async = ty.async_();
-        match &interface {
-            Some(interface) => {
-                let mut instance = define::Linker::new(root.instance(interface)?);
-                define(&mut instance, &function, name, is_async)?;
-            }
-            None => define(&mut define::Linker::new(root), &function, name, is_async)?,
-        }
+        let asyncs = ty.async_().then(|| function.clone());
+        let instance = match &interface {
+            Some(interface) => root.instance(interface)?,
+            None => root,
+        };
+        let mut instance = Interface::of(instance, false, asyncs.into_iter().collect());
+        apart(&mut instance, &function, begin(name, ty))?;
     }
     Ok(missing)
 }
@@ -68,8 +71,15 @@ pub(crate) fn host_name(interface: Option<&str>, function: &str) -> String {
 
 /// Why a function cannot be one of the host's.
 async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
-    let types = ty.params().map(|(_, ty)| ty).chain(ty.results());
-    if let Some(ty) = types.into_iter().find(|ty| !travels(ty)) {
+    let gives = match gives(ty) {
+        Gives::Value(ty) | Gives::Future(ty) | Gives::Stream(ty) => ty,
+        Gives::Bytes => None,
+    };
+    if gives.is_none() && !matches!(self::gives(ty), Gives::Value(_) | Gives::Bytes) {
+        return Some("a stream or a future without values does not travel to the host".into());
+    }
+    let mut types = ty.params().map(|(_, ty)| ty).chain(gives);
+    if let Some(ty) = types.find(|ty| !travels(ty)) {
         return Some(format!(
             "values of type {ty:?} do not travel to the host yet"
         ));
@@ -83,49 +93,129 @@ async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
     }
 }
 
-fn define(
-    linker: &mut define::Linker<'_>,
-    function: &str,
-    name: String,
-    is_async: bool,
-) -> Result<()> {
-    if is_async {
-        let called: Box<Concurrent> = Box::new(move |_, ty, arguments, results| {
-            let (name, arguments) = (name.clone(), arguments.to_vec());
-            Box::pin(OneThread(async move {
-                // A task of its own, with the import's name: traces show what each awaits.
-                let asked = ask(name.clone(), ty, arguments);
-                let value = Subtask(spawn_named(name, asked)).await?;
-                give(results, value);
-                Ok(())
-            }))
-        });
-        concurrently(linker, function, called)
-    } else {
-        let called: Box<Awaiting> = Box::new(move |_, ty, arguments, results| {
-            let asked = ask(name.clone(), ty, arguments.to_vec());
-            Box::new(OneThread(async move {
-                give(results, asked.await?);
-                Ok(())
-            }))
-        });
-        awaitingly(linker, function, called)
+/// What a function gives, of this type.
+enum Gives {
+    /// A value, or nothing.
+    Value(Option<Type>),
+    /// A value that comes when the host's function gives it.
+    Future(Option<Type>),
+    /// Values, as those of a stream of the host's.
+    Stream(Option<Type>),
+    /// As that, of which each is some bytes.
+    Bytes,
+}
+
+fn gives(ty: &ComponentFunc) -> Gives {
+    match ty.results().next() {
+        Some(Type::Future(of)) => Gives::Future(of.ty()),
+        Some(Type::Stream(of)) => match of.ty() {
+            Some(Type::U8) => Gives::Bytes,
+            of => Gives::Stream(of),
+        },
+        other => Gives::Value(other),
     }
+}
+
+/// Begins a call of the host.
+fn begin(name: String, ty: ComponentFunc) -> Box<Begin> {
+    let is_async = ty.async_();
+    Box::new(move |_, arguments| {
+        let (name, ty, arguments) = (name.clone(), ty.clone(), arguments.to_vec());
+        Ok(match gives(&ty) {
+            Gives::Value(of) => match is_async {
+                // A task of its own, with the import's name: traces show what each awaits.
+                true => value(Subtask(spawn_named(
+                    name.clone(),
+                    ask(name, ty, arguments, of),
+                ))),
+                false => value(ask(name, ty, arguments, of)),
+            },
+            Gives::Future(of) => {
+                let asked = Subtask(spawn_named(name.clone(), ask(name, ty, arguments, of)));
+                Later::new(core::future::ready(value(asked)))
+            }
+            gives => Later::then(open(name, ty, arguments), move |opened, cx| {
+                stream(opened?, gives, cx)
+            }),
+        })
+    })
+}
+
+/// The value of a call, when it has it.
+fn value(asked: impl Future<Output = Result<Option<Val>>> + 'static) -> Later {
+    Later::of(async move {
+        // Whoever awaits nothing is given anything.
+        Ok(Made(asked.await?.unwrap_or(Val::Bool(false))))
+    })
 }
 
 /// Calls a function of the host.
-async fn ask(name: String, ty: ComponentFunc, arguments: Vec<Val>) -> Result<Option<Val>> {
-    let expected = Expected(ty.results().next());
-    let result = host::call_with(&name, &Arguments(&ty, &arguments), expected).await;
-    result.map_err(|error| wasmtime::format_err!("{error}"))
+async fn ask(
+    name: String,
+    ty: ComponentFunc,
+    arguments: Vec<Val>,
+    of: Option<Type>,
+) -> Result<Option<Val>> {
+    let result = host::call_with(&name, &Arguments(&ty, &arguments), Expected(of)).await;
+    result.map_err(|error| format_err!("{error}"))
 }
 
-fn give(results: &mut [Val], value: Option<Val>) {
-    for (place, value) in results.iter_mut().zip(value) {
-        *place = value;
+type Opened = Rc<RefCell<Option<HostStream<()>>>>;
+
+/// Opens a stream of the host.
+async fn open(name: String, ty: ComponentFunc, arguments: Vec<Val>) -> Result<Opened> {
+    let opened = host::stream_with(&name, &Arguments(&ty, &arguments)).await;
+    let opened = opened.map_err(|error| format_err!("{error}"))?;
+    Ok(Rc::new(RefCell::new(Some(opened))))
+}
+
+/// The next item, if there is one.
+async fn next<S, R>(opened: &Opened, seed: S) -> Result<Option<R>>
+where
+    S: for<'de> DeserializeSeed<'de, Value = R>,
+{
+    // Of a stream one item is under way at a time.
+    let Some(mut stream) = opened.take() else {
+        return Ok(None);
+    };
+    let item = stream.next_with(seed).await;
+    opened.replace(Some(stream));
+    item.transpose().map_err(|error| format_err!("{error}"))
+}
+
+/// The stream of a component that has what one of the host gives. An error of it ends the component: it is not
+/// an end.
+fn stream(opened: Opened, gives: Gives, cx: &mut Cx<'_>) -> Result<Val> {
+    match gives {
+        Gives::Bytes => {
+            let stream = Incoming::failing(move |_| {
+                let opened = opened.clone();
+                Box::pin(async move {
+                    loop {
+                        let bytes = next(&opened, PhantomData::<Vec<u8>>).await?;
+                        // None are no end.
+                        if bytes.as_ref().is_none_or(|bytes| !bytes.is_empty()) {
+                            return Ok(bytes.unwrap_or_default());
+                        }
+                    }
+                })
+            });
+            stream.given(cx)
+        }
+        Gives::Stream(of) => {
+            let (stream, _) = Items::new(move || {
+                let (opened, of) = (opened.clone(), of.clone());
+                Box::pin(async move {
+                    let item = next(&opened, Expected(of)).await;
+                    let item = item.map(Option::flatten).transpose();
+                    Ok(item.map(|value| Box::new(move |_: &mut Cx<'_>| value) as Box<Finish>))
+                })
+            });
+            stream.given(cx)
+        }
+        _ => mismatch(),
     }
 }
-
 /// A task that ends with whoever waits for it.
 struct Subtask<T>(JoinHandle<T>);
 

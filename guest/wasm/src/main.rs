@@ -43,8 +43,9 @@ use self::wasi::State;
 /// Bytes of a fiber's stack that are WebAssembly's; the rest is for functions that it calls.
 const WASM_STACK: usize = 256 << 10;
 
-/// What the interface of a program is called, up to the version.
-const RUN: &str = "wasi:cli/run@0.";
+/// What the interface of a program is called, up to the last number of the version. Who has both means the first: compilers
+/// of Rust export the other with it, for a `main` that nobody calls.
+const RUN: [&str; 2] = ["wasi:cli/run@0.3.", "wasi:cli/run@0.2."];
 
 #[wakebox_guest::main]
 async fn main() -> i32 {
@@ -94,10 +95,9 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
             missing.join("\n  ")
         );
     }
-    let is_program = export(engine, component, RUN).is_some();
+    let is_program = export(engine, component, &RUN).is_some();
     let serves = serve::is_asked() || !is_program;
-    let mut handlers = serve::HANDLERS.iter();
-    let handler = handlers.find_map(|name| export(engine, component, name));
+    let handler = export(engine, component, &serve::HANDLERS);
     if let Some(handler) = handler.filter(|_| serves) {
         let most = image::Stacks::count()?;
         return serve::run(engine, component, &linker, &handler, most).await;
@@ -116,11 +116,13 @@ async fn run_component(engine: &Engine, component: &Component) -> Result<i32> {
     }
 }
 
-/// The export whose name begins so.
-fn export(engine: &Engine, component: &Component, start: &str) -> Option<String> {
+/// The first of the exports whose names begin so.
+fn export(engine: &Engine, component: &Component, starts: &[&str]) -> Option<String> {
     let ty = component.component_type();
-    let mut names = ty.exports(engine).map(|(name, _)| name);
-    names.find(|name| name.starts_with(start)).map(String::from)
+    starts.iter().find_map(|start| {
+        let mut names = ty.exports(engine).map(|(name, _)| name);
+        names.find(|name| name.starts_with(start)).map(String::from)
+    })
 }
 
 fn engine() -> Result<Engine> {
@@ -144,7 +146,7 @@ fn entry(
     instance: &Instance,
     store: &mut Store<State>,
 ) -> Result<Option<Func>> {
-    let interface = export(engine, component, RUN);
+    let interface = export(engine, component, &RUN);
     let interface = interface.and_then(|name| instance.get_export_index(&mut *store, None, &name));
     let Some(run) = instance.get_export_index(&mut *store, interface.as_ref(), "run") else {
         return Ok(None);

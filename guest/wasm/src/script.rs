@@ -15,7 +15,7 @@ use crate::platform::{OneThread, store};
 
 /// Whether a component is a library of modules.
 pub(crate) fn is_one(engine: &Engine, component: &Component) -> bool {
-    crate::export(engine, component, "module-0").is_some()
+    crate::export(engine, component, &["module-0"]).is_some()
 }
 
 struct Script {

@@ -11,8 +11,8 @@ mod io;
 mod newer;
 mod random;
 mod sockets;
-mod transmit;
-mod value;
+pub(crate) mod transmit;
+pub(crate) mod value;
 
 pub(crate) use self::cli::Input;
 

@@ -12,7 +12,7 @@ use common::sandbox;
 
 const CLI: Kind = Kind {
     wit: include_str!("components/cli/world.wit"),
-    world: None,
+    world: Some("cli"),
     library: &[STREAMS, include_str!("components/cli/library.wat")],
     words: &[
         ("STREAMS", "wasi:cli/stdin@0.3.0"),
@@ -126,4 +126,27 @@ async fn a_future_of_another_type_than_its_interface_has_ends_the_component() {
         err.contains("of another type than its interface has"),
         "{err}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_programs_the_newer_one_runs() {
+    let twice = Kind {
+        world: Some("twice"),
+        library: &[
+            STREAMS,
+            include_str!("components/cli/library.wat"),
+            r#"(func (export "wasi:cli/run@0.2.0#run") (result i32) unreachable)"#,
+        ],
+        ..CLI
+    };
+    let (builder, _, err) = sandbox(twice.component(""));
+    let builder = builder
+        .host_fn("wakebox:test/say.number", |_: HostContext, _: (i32,)| {
+            std::future::ready(())
+        })
+        .host_fn("wakebox:test/say.text", |_: HostContext, _: (String,)| {
+            std::future::ready(())
+        });
+    let outcome = builder.build().unwrap().run().await.unwrap();
+    assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
 }

@@ -80,6 +80,25 @@ unsafe impl Lift for Any {
     }
 }
 
+/// What a value that is a number is in memory, and its bytes there.
+fn number(value: &Val, ty: InterfaceType) -> Option<(u64, usize)> {
+    Some(match (value, ty) {
+        (Val::Bool(value), InterfaceType::Bool) => ((*value).into(), 1),
+        (Val::U8(value), InterfaceType::U8) => ((*value).into(), 1),
+        (Val::S8(value), InterfaceType::S8) => (*value as u64, 1),
+        (Val::U16(value), InterfaceType::U16) => ((*value).into(), 2),
+        (Val::S16(value), InterfaceType::S16) => (*value as u64, 2),
+        (Val::U32(value), InterfaceType::U32) => ((*value).into(), 4),
+        (Val::S32(value), InterfaceType::S32) => (*value as u64, 4),
+        (Val::Char(value), InterfaceType::Char) => (u32::from(*value).into(), 4),
+        (Val::Float32(value), InterfaceType::Float32) => (value.to_bits().into(), 4),
+        (Val::U64(value), InterfaceType::U64) => (*value, 8),
+        (Val::S64(value), InterfaceType::S64) => (*value as u64, 8),
+        (Val::Float64(value), InterfaceType::Float64) => (value.to_bits(), 8),
+        _ => return None,
+    })
+}
+
 /// Writes a value; where it lies was looked at before.
 fn store<T>(
     cx: &mut LowerContext<'_, T>,
@@ -88,68 +107,121 @@ fn store<T>(
     value: &Val,
 ) -> Result<()> {
     let types = cx.types;
-    let case = |cx: &mut LowerContext<'_, T>, place: usize| {
-        // As many cases as a byte tells apart: of what there is, nothing has more.
-        *cx.get(offset) = [place as u8];
-    };
+    if let Some((bits, size)) = number(value, ty) {
+        put(cx, offset, bits, size);
+        return Ok(());
+    }
     match (value, ty) {
-        (Val::Bool(value), InterfaceType::Bool) => value.linear_lower_to_memory(cx, ty, offset),
-        (Val::U8(value), InterfaceType::U8) => value.linear_lower_to_memory(cx, ty, offset),
-        (Val::U16(value), InterfaceType::U16) => value.linear_lower_to_memory(cx, ty, offset),
-        (Val::U32(value), InterfaceType::U32) => value.linear_lower_to_memory(cx, ty, offset),
-        (Val::U64(value), InterfaceType::U64) => value.linear_lower_to_memory(cx, ty, offset),
         (Val::String(value), InterfaceType::String) => value.linear_lower_to_memory(cx, ty, offset),
         (Val::Resource(value), InterfaceType::Own(_)) => {
             value.linear_lower_to_memory(cx, ty, offset)
         }
-        (Val::Record(values), InterfaceType::Record(ty)) => {
-            let fields = &types[ty].fields;
-            if fields.len() != values.len() {
-                return mismatch();
-            }
-            let mut at = offset;
-            for (field, (name, value)) in fields.iter().zip(values) {
-                if field.name != *name {
-                    return mismatch();
-                }
-                let place = types.canonical_abi(&field.ty).next_field32_size(&mut at);
-                store(cx, field.ty, place, value)?;
-            }
+        (Val::List(values), InterfaceType::List(ty)) => {
+            let at = list(cx, types[ty].element, values)?;
+            put(cx, offset, at as u64 | (values.len() as u64) << 32, 8);
             Ok(())
         }
+        (Val::Tuple(values), InterfaceType::Tuple(ty)) => {
+            let all = types[ty].types.iter().copied();
+            fields(cx, all.zip(values), offset)
+        }
+        (Val::Record(values), InterfaceType::Record(ty)) => {
+            let all = types[ty].fields.iter();
+            let is_same = all.clone().map(|field| &*field.name);
+            if !is_same.eq(values.iter().map(|(name, _)| &**name)) {
+                return mismatch();
+            }
+            let all = all.map(|field| field.ty);
+            fields(cx, all.zip(values.iter().map(|(_, value)| value)), offset)
+        }
+        (Val::Flags(names), InterfaceType::Flags(ty)) => {
+            let all = &types[ty].names;
+            let mut bits = 0_u64;
+            for name in names {
+                match all.get_index_of(name).filter(|place| *place < 32) {
+                    Some(place) => bits |= 1 << place,
+                    None => return mismatch(),
+                }
+            }
+            put(cx, offset, bits, types[ty].abi.size32 as usize);
+            Ok(())
+        }
+        _ => case(cx, ty, offset, value),
+    }
+}
+
+/// Writes a value that is one of several cases.
+fn case<T>(
+    cx: &mut LowerContext<'_, T>,
+    ty: InterfaceType,
+    offset: usize,
+    value: &Val,
+) -> Result<()> {
+    let types = cx.types;
+    let (place, info, of, value) = match (value, ty) {
         (Val::Option(value), InterfaceType::Option(ty)) => {
             let ty = &types[ty];
-            case(cx, value.is_some().into());
-            let place = offset + ty.info.payload_offset32 as usize;
-            held(cx, Some(ty.ty), place, value.as_deref())
+            (value.is_some().into(), &ty.info, Some(ty.ty), value)
         }
         (Val::Result(value), InterfaceType::Result(ty)) => {
             let ty = &types[ty];
-            case(cx, value.is_err().into());
-            let place = offset + ty.info.payload_offset32 as usize;
             match value {
-                Ok(value) => held(cx, ty.ok, place, value.as_deref()),
-                Err(value) => held(cx, ty.err, place, value.as_deref()),
+                Ok(value) => (0, &ty.info, ty.ok, value),
+                Err(value) => (1, &ty.info, ty.err, value),
             }
         }
         (Val::Enum(name), InterfaceType::Enum(ty)) => {
-            let place = types[ty].names.get_index_of(name);
-            place.map_or_else(mismatch, |place| {
-                case(cx, place);
-                Ok(())
-            })
+            let ty = &types[ty];
+            match ty.names.get_index_of(name) {
+                Some(place) => (place, &ty.info, None, &None),
+                None => return mismatch(),
+            }
         }
         (Val::Variant(name, value), InterfaceType::Variant(ty)) => {
             let ty = &types[ty];
-            let Some((place, _, of)) = ty.cases.get_full(name) else {
-                return mismatch();
-            };
-            case(cx, place);
-            let place = offset + ty.info.payload_offset32 as usize;
-            held(cx, *of, place, value.as_deref())
+            match ty.cases.get_full(name) {
+                Some((place, _, of)) => (place, &ty.info, *of, value),
+                None => return mismatch(),
+            }
         }
-        _ => mismatch(),
+        _ => return mismatch(),
+    };
+    put(cx, offset, place as u64, usize::from(info.size));
+    held(
+        cx,
+        of,
+        offset + info.payload_offset32 as usize,
+        value.as_deref(),
+    )
+}
+
+/// Writes a number of so many bytes.
+fn put<T>(cx: &mut LowerContext<'_, T>, offset: usize, bits: u64, size: usize) {
+    cx.as_slice_mut()[offset..offset + size].copy_from_slice(&bits.to_le_bytes()[..size]);
+}
+
+/// Writes what lies one behind the other.
+fn fields<'a, T>(
+    cx: &mut LowerContext<'_, T>,
+    all: impl Iterator<Item = (InterfaceType, &'a Val)>,
+    mut offset: usize,
+) -> Result<()> {
+    for (ty, value) in all {
+        let place = cx.types.canonical_abi(&ty).next_field32_size(&mut offset);
+        store(cx, ty, place, value)?;
     }
+    Ok(())
+}
+
+/// Writes a list into memory of its own, and gives where.
+fn list<T>(cx: &mut LowerContext<'_, T>, ty: InterfaceType, values: &[Val]) -> Result<usize> {
+    let abi = cx.types.canonical_abi(&ty);
+    let (size, align) = (abi.size32 as usize, abi.align32);
+    let at = cx.realloc(0, 0, align, size * values.len())?;
+    for (index, value) in values.iter().enumerate() {
+        store(cx, ty, at + size * index, value)?;
+    }
+    Ok(at)
 }
 
 /// Writes what a case has, if it has anything.

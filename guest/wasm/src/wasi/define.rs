@@ -18,7 +18,7 @@ use super::transmit::Later;
 use super::value::{Arguments, Cx, Given, Results, Taken, mismatch};
 use crate::platform::OneThread;
 
-/// An interface that a component imports.
+/// An interface that a component imports, of WASI or of the host.
 pub(crate) struct Linker<'a> {
     instance: LinkerInstance<'a, State>,
     /// Whether it is of WASI 0.3.
@@ -28,11 +28,7 @@ pub(crate) struct Linker<'a> {
 }
 
 impl<'a> Linker<'a> {
-    pub(crate) fn new(instance: LinkerInstance<'a, State>) -> Self {
-        Self::of(instance, false, Vec::new())
-    }
-
-    pub(super) fn of(
+    pub(crate) fn of(
         instance: LinkerInstance<'a, State>,
         is_newer: bool,
         asyncs: Vec<String>,
@@ -150,9 +146,9 @@ impl Define for Linker<'_> {
 }
 
 /// What begins operations, of arguments.
-type Begin = dyn Fn(Cx<'_>, &[Val]) -> Result<Later> + Send + Sync;
+pub(crate) type Begin = dyn Fn(Cx<'_>, &[Val]) -> Result<Later> + Send + Sync;
 
-fn apart(instance: &mut Linker<'_>, name: &str, begin: Box<Begin>) -> Result<()> {
+pub(crate) fn apart(instance: &mut Linker<'_>, name: &str, begin: Box<Begin>) -> Result<()> {
     let is_newer = instance.is_newer;
     if instance.asyncs.iter().any(|own| own == name) {
         let acting: Box<Concurrent> = Box::new(move |accessor, _, arguments, results| {
@@ -186,12 +182,11 @@ fn apart(instance: &mut Linker<'_>, name: &str, begin: Box<Begin>) -> Result<()>
 
 fn first(results: &mut [Val], value: Val) -> Result<()> {
     match results {
-        [result] => {
-            *result = value;
-            Ok(())
-        }
-        _ => mismatch(),
+        [] => {}
+        [result] => *result = value,
+        _ => return mismatch(),
     }
+    Ok(())
 }
 
 pub(crate) fn plainly(instance: &mut Linker<'_>, name: &str, act: Box<Plain>) -> Result<()> {

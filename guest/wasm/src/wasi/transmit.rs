@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -15,7 +16,7 @@ use wasmtime::component::{
     Destination, FutureConsumer, FutureProducer, FutureReader, Source, StreamConsumer,
     StreamProducer, StreamReader, StreamResult, Val,
 };
-use wasmtime::{AsContextMut, Result, StoreContextMut};
+use wasmtime::{AsContextMut, Error, Result, StoreContextMut};
 use wasmtime_wasi_io::bytes::Bytes;
 
 use super::State;
@@ -109,7 +110,12 @@ pub(crate) struct Incoming {
     flight: Flight<Vec<u8>>,
     rest: Bytes,
     verdict: Rc<Verdict>,
+    /// What ends the component.
+    failure: Rc<Cell<Option<Error>>>,
 }
+
+/// A read that may fail as no stream says it.
+type Failing = Pin<Box<dyn Future<Output = Result<Vec<u8>>>>>;
 
 impl Incoming {
     /// The stream, and how it ends.
@@ -122,8 +128,26 @@ impl Incoming {
             flight: Flight::Nothing,
             rest: Bytes::new(),
             verdict: verdict.clone(),
+            failure: Rc::default(),
         };
         (OneThread(stream), verdict)
+    }
+
+    /// A stream whose errors end the component.
+    pub(crate) fn failing(mut read: impl FnMut(usize) -> Failing + 'static) -> OneThread<Self> {
+        let failure = Rc::<Cell<Option<Error>>>::default();
+        let fails = failure.clone();
+        let (mut stream, _) = Self::new(move |most| {
+            let (act, fails) = (read(most), fails.clone());
+            Box::pin(async move {
+                act.await.map_err(|error| {
+                    fails.set(Some(error));
+                    Status::InvalidData
+                })
+            })
+        });
+        stream.0.failure = failure;
+        stream
     }
 
     /// Waits until there are bytes; gives whether there are.
@@ -175,7 +199,10 @@ impl StreamProducer<State> for OneThread<Incoming> {
         let this = &mut self.0;
         match this.poll_filled(cx, most) {
             Poll::Pending => return waits(finish),
-            Poll::Ready(false) => return Poll::Ready(Ok(StreamResult::Dropped)),
+            Poll::Ready(false) => {
+                let failure = this.failure.take();
+                return Poll::Ready(failure.map_or(Ok(StreamResult::Dropped), Err));
+            }
             Poll::Ready(true) => {}
         }
         if room != Some(0) {

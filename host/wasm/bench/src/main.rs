@@ -2,6 +2,7 @@
 //!
 //! Of each number the least of several rounds counts: what else runs on the machine can only add.
 
+mod http;
 mod native;
 mod ours;
 mod starts;
@@ -45,6 +46,7 @@ fn main() -> Result<()> {
     );
     runtime.block_on(compute())?;
     runtime.block_on(imports())?;
+    runtime.block_on(http::all())?;
     runtime.block_on(starts::all())?;
     let size = wakebox_wasm::RUNTIME.len() as f64 / 1e6;
     println!(

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use tokio::io::{AsyncBufReadExt, duplex};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use wakebox::{Builder, Handle, Outcome, Output, Policy};
 
@@ -14,7 +15,9 @@ use super::sandbox;
 pub struct Serving {
     port: u16,
     handle: Handle,
-    run: JoinHandle<(Outcome, Vec<String>)>,
+    run: JoinHandle<Outcome>,
+    /// What it says.
+    lines: UnboundedReceiver<String>,
 }
 
 impl Serving {
@@ -43,14 +46,19 @@ impl Serving {
         let first = lines.next_line().await.unwrap().unwrap();
         let port = first.strip_prefix("serving on http://127.0.0.1:").unwrap();
         let port = port.parse().unwrap();
-        let run = tokio::spawn(async move {
-            let mut said = Vec::new();
+        let (hears, said) = unbounded_channel();
+        tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                said.push(line);
+                let _ = hears.send(line);
             }
-            (run.await.unwrap(), said)
         });
-        Self { port, handle, run }
+        let lines = said;
+        Self {
+            port,
+            handle,
+            run,
+            lines,
+        }
     }
 
     /// A conversation with it, on a thread of its own.
@@ -61,11 +69,20 @@ impl Serving {
             .unwrap()
     }
 
-    /// What it has said.
-    pub async fn end(self) -> Vec<String> {
+    /// What it says next.
+    pub async fn line(&mut self) -> String {
+        self.lines.recv().await.unwrap()
+    }
+
+    /// What else it has said.
+    pub async fn end(mut self) -> Vec<String> {
         self.handle.kill();
-        let (outcome, said) = self.run.await.unwrap();
+        let outcome = self.run.await.unwrap();
         assert!(matches!(outcome, Outcome::Cancelled), "{outcome}");
+        let mut said = Vec::new();
+        while let Some(line) = self.lines.recv().await {
+            said.push(line);
+        }
         said
     }
 }

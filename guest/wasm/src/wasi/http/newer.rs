@@ -5,7 +5,7 @@ use wasmtime::component::{Resource, Val};
 
 use super::super::define::{Define, Linker, resource};
 use super::super::transmit::{Later, Outgoing, Promised, ending};
-use super::super::value::{Cx, Given, New, Taken, mismatch};
+use super::super::value::{Cx, Made, New, Taken, mismatch};
 use super::contents::Contents;
 use super::fields::{self, Fields};
 use super::incoming::{Answer, without_hops};
@@ -87,15 +87,6 @@ fn made(instance: &mut Linker<'_>) -> Result<()> {
 /// The future that says how it was sent.
 fn sent(body: &Sent) -> Later {
     ending::<ErrorCode>(body.pipe().sent.clone())
-}
-
-/// A value that was made already.
-struct Made(Val);
-
-impl Given for Made {
-    fn given(self, _: &mut Cx<'_>) -> Result<Val> {
-        Ok(self.0)
-    }
 }
 
 fn consumed(instance: &mut Linker<'_>) -> Result<()> {
