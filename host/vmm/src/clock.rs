@@ -9,17 +9,12 @@ use std::arch::x86_64::{__cpuid, _rdtsc};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_msr_entry};
-use kvm_ioctls::VcpuFd;
 use wakebox_abi::boot::Moment;
 
-use crate::ioctl;
 use crate::vcpu::Vcpu;
 
 /// How old the clock page may be when a guest is entered.
 const REFRESH_AFTER: Duration = Duration::from_millis(50);
-
-const MSR_IA32_TSC: u32 = 0x10;
 
 /// The clocks of one sandbox.
 #[derive(Clone, Debug)]
@@ -132,28 +127,6 @@ fn counter_is_steady() -> bool {
     }
     let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     std::fs::read_to_string(source).is_ok_and(|name| matches!(name.trim(), "tsc" | "kvm-clock"))
-}
-
-/// Gives the guest the host's counter. Returns whether it now has it.
-pub(crate) fn line_up(vcpu: &VcpuFd) -> bool {
-    if ioctl::set_attribute(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, 0).is_ok() {
-        return true;
-    }
-    // Older kernels, and KVM-PVM, whose guests see the raw counter anyway: believe what the
-    // vCPU itself shows, if it lies between two readings of ours.
-    let entry = kvm_msr_entry {
-        index: MSR_IA32_TSC,
-        ..Default::default()
-    };
-    let Ok(mut msrs) = kvm_bindings::Msrs::from_entries(&[entry]) else {
-        return false;
-    };
-    // SAFETY: `rdtsc` has no precondition on x86-64.
-    let before = unsafe { _rdtsc() };
-    let read = vcpu.get_msrs(&mut msrs);
-    // SAFETY: as above.
-    let after = unsafe { _rdtsc() };
-    matches!(read, Ok(1)) && (before..=after).contains(&msrs.as_slice()[0].data)
 }
 
 #[cfg(test)]

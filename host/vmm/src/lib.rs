@@ -14,6 +14,7 @@
 
 pub mod backing;
 pub mod clock;
+mod counter;
 mod detached;
 mod error;
 pub mod frozen;

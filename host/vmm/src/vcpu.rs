@@ -1,6 +1,8 @@
 //! One virtual processor: made ready to start in ring 3, entered, left.
 
 mod debugged;
+mod exits;
+mod ring;
 mod state;
 
 use std::ptr::NonNull;
@@ -8,11 +10,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xcr, kvm_xcrs};
-use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use wakebox_abi::{port, upcall};
 
+pub use self::exits::{End, Exit};
+use self::ring::Ring;
 pub use self::state::VcpuState;
-use crate::clock;
+use crate::counter;
 use crate::error::{Error, Result};
 use crate::ioctl;
 use crate::kick::{Kick, Reasons};
@@ -33,40 +37,6 @@ const REFUSALS: u32 = 1_000;
 /// Most pieces in which KVM completes what a guest was about to do: a vector of 64 bytes, by eight, has
 /// as many.
 const MOST_PIECES: usize = 8;
-
-/// Why the guest was left.
-#[derive(Debug)]
-pub enum Exit {
-    /// It rang [`port::SUBMIT`].
-    Submit,
-    /// It rang [`port::WAIT`].
-    Wait,
-    /// It rang [`port::START`].
-    Start,
-    /// It rang [`port::NUDGE`].
-    Nudge,
-    /// It halted in ring 0 to be woken by an interrupt.
-    Halt,
-    /// It was kicked, or can now be interrupted.
-    Interrupted(Reasons),
-    /// It is not entered again.
-    End(End),
-}
-
-/// Why a guest is not entered again.
-#[derive(Debug)]
-pub enum End {
-    /// It rang [`port::EXIT`].
-    Exit,
-    /// It rang [`port::ABORT`].
-    Abort,
-    /// It raised an exception.
-    Exception(Box<Exception>),
-    /// Its processor gave up; [`Vcpu::shut_down`] says why.
-    Shutdown,
-    /// It did what no guest may do.
-    Violation(Violation),
-}
 
 /// The page by which a processor is kicked.
 fn run_page(vcpu: &mut VcpuFd) -> RunPage {
@@ -94,42 +64,6 @@ struct HeldBack {
     mask: Option<u64>,
     /// Whether the thread holds back the kick, once it has left the guest.
     kick: bool,
-}
-
-/// In which ring a processor was left, for those who have to know it at each interrupt. A call that asks
-/// costs more than the rest of an upcall on some machines: after the first, KVM tells at each exit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Ring {
-    /// Nobody has asked since the processor's state was set.
-    #[default]
-    Unasked,
-    /// The page that is shared with KVM has it (KVM API, 5, `KVM_CAP_SYNC_REGS`).
-    Told,
-}
-
-impl Ring {
-    /// Whether the processor is in ring 3.
-    fn is_user(&mut self, vcpu: &mut VcpuFd) -> Result<bool> {
-        let selector = match self {
-            Self::Told => vcpu.sync_regs().sregs.cs.selector,
-            Self::Unasked => {
-                let sregs = vcpu.get_sregs();
-                let sregs = sregs.map_err(Error::kvm("read the ring of a guest"))?;
-                if System::get()?.tells_registers {
-                    vcpu.set_sync_valid_reg(SyncReg::SystemRegister);
-                    *self = Self::Told;
-                }
-                sregs.cs.selector
-            }
-        };
-        Ok(selector & 3 == 3)
-    }
-
-    /// What was told is no longer so.
-    fn forget(&mut self, vcpu: &mut VcpuFd) {
-        vcpu.clear_sync_valid_reg(SyncReg::SystemRegister);
-        *self = Self::Unasked;
-    }
 }
 
 /// A virtual processor of a [machine](crate::machine::Machine).
@@ -361,7 +295,7 @@ impl Vcpu {
     /// Whether its guest has the host's counter of time as it is; gives it that, if it can be given.
     pub(crate) fn line_up(&self) -> bool {
         let lasting = self.lasting.as_ref();
-        lasting.is_some_and(Lasting::has_hosts_counter) || clock::line_up(&self.vcpu)
+        lasting.is_some_and(Lasting::has_hosts_counter) || counter::line_up(&self.vcpu)
     }
 
     /// How quick the host's counter is, in kHz, if KVM knows.
