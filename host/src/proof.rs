@@ -8,6 +8,8 @@ mod beside;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod pollers;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod turns;

@@ -46,9 +46,6 @@ use crate::embedded::Home;
 use crate::error::Result;
 use crate::outside::Locked;
 
-/// Looks at the ring between two visits to the reactor.
-const LOOKS_A_VISIT: u32 = 128;
-
 /// Least quiet time after a notification: whoever notifies has just paid for an exit, and until this thread is
 /// awake will perhaps have paid for another one. Longer than both together, else the two would miss
 /// each other again and again.
@@ -518,6 +515,7 @@ async fn look_until_quiet<B: Backend>(
     let mut paid = false;
     let mut impatience = Impatience::default();
     let mut courtesy = Courtesy::default();
+    let looks = poller.place.looks();
     loop {
         let Some(turn) = poller.try_turn(None)? else {
             if poller.stop.load(Ordering::Acquire) {
@@ -539,7 +537,7 @@ async fn look_until_quiet<B: Backend>(
             return Ok(Looked::Quiet { paid });
         }
         impatience.look(poller);
-        watch(poller);
+        watch(poller, looks.a_visit());
         courtesy.yield_now();
         // Lets the reactor and the other sandboxes on this thread have their turn.
         tokio::task::yield_now().await;
@@ -573,9 +571,9 @@ async fn give_way() {
     tokio::task::yield_now().await;
 }
 
-/// Watches the ring for a moment, before the reactor has its turn.
-fn watch<B: Backend>(poller: &Poller<B>) {
-    for _ in 0..LOOKS_A_VISIT {
+/// Watches the ring for a moment of so many looks, before the reactor has its turn.
+fn watch<B: Backend>(poller: &Poller<B>, looks: u32) {
+    for _ in 0..looks {
         match poller.try_driver() {
             Some(driver) if !driver.wants_turn() => {}
             _ => return,

@@ -24,6 +24,29 @@ const PROCESSORS: usize = 4;
 /// that has something to do.
 const TURNS_A_LOOK: u32 = 4;
 
+/// Looks at a ring between two visits to the reactor, if a thread looks at one ring alone.
+const LOOKS_A_VISIT: u32 = 128;
+
+/// How many threads a process has that may use so many processors.
+pub(crate) fn threads_for(processors: usize) -> usize {
+    (processors / PROCESSORS).max(1)
+}
+
+/// Which of the threads, that have so many, gets the next: the first of those that have the fewest.
+pub(crate) fn next(loads: impl Iterator<Item = usize>) -> usize {
+    let fewest = loads.enumerate().min_by_key(|(_, load)| *load);
+    fewest.map_or(0, |(thread, _)| thread)
+}
+
+/// How often a thread looks at a ring before it goes on to the next, if it looks at so many by turns: about as long a round,
+/// however many there are, since each of them waits for all the others.
+pub(crate) fn looks_a_visit(looked_at: usize) -> u32 {
+    LOOKS_A_VISIT
+        / u32::try_from(looked_at)
+            .unwrap_or(u32::MAX)
+            .clamp(1, LOOKS_A_VISIT)
+}
+
 /// A thread that polls.
 #[derive(Debug, Default)]
 struct Thread {
@@ -31,6 +54,8 @@ struct Thread {
     starting: Mutex<()>,
     /// Sandboxes that it has.
     sandboxes: AtomicUsize,
+    /// Those whose rings it looks at now.
+    looked_at: AtomicUsize,
 }
 
 /// The threads of a process.
@@ -47,12 +72,12 @@ impl Pollers {
     pub(crate) fn of_process() -> Result<&'static Self> {
         static POLLERS: PerProcess<Pollers> = PerProcess::new();
         let processors = System::get()?.processors;
-        Ok(POLLERS.get_or_init(|| Self::new(processors / PROCESSORS)))
+        Ok(POLLERS.get_or_init(|| Self::new(threads_for(processors))))
     }
 
-    /// So many, one at least.
+    /// So many.
     fn new(count: usize) -> Self {
-        Self((0..count.max(1)).map(|_| Thread::default()).collect())
+        Self((0..count).map(|_| Thread::default()).collect())
     }
 
     /// A place for a sandbox, on the thread that has the fewest.
@@ -62,9 +87,8 @@ impl Pollers {
     /// [`Error::Thread`] if that is to be started and cannot be.
     pub(crate) fn place(&'static self) -> Result<Place> {
         // Two that look at the same time may choose the same: no harm.
-        let fewest = |thread: &&Thread| thread.sandboxes.load(Ordering::Relaxed);
-        let thread = self.0.iter().min_by_key(fewest);
-        let thread = thread.expect("there is one at least");
+        let loads = self.0.iter();
+        let thread = &self.0[next(loads.map(|thread| thread.sandboxes.load(Ordering::Relaxed)))];
         let runtime = thread.runtime()?.clone();
         thread.sandboxes.fetch_add(1, Ordering::Relaxed);
         Ok(Place { runtime, thread })
@@ -103,6 +127,31 @@ pub(crate) struct Place {
     thread: &'static Thread,
 }
 
+impl Place {
+    /// The thread looks at the sandbox's rings from now on, by turns with those of others.
+    pub(crate) fn looks(&self) -> Looks<'_> {
+        self.thread.looked_at.fetch_add(1, Ordering::Relaxed);
+        Looks(self.thread)
+    }
+}
+
+/// That a thread looks at rings, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Looks<'a>(&'a Thread);
+
+impl Looks<'_> {
+    /// How often it is to look at these now.
+    pub(crate) fn a_visit(&self) -> u32 {
+        looks_a_visit(self.0.looked_at.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Looks<'_> {
+    fn drop(&mut self) {
+        self.0.looked_at.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.thread.sandboxes.fetch_sub(1, Ordering::Relaxed);
@@ -137,7 +186,24 @@ mod tests {
         drop(first);
         places.push(pollers.place().unwrap());
         assert_eq!(places.last().map(|place| place.runtime.id()), Some(left));
-        assert_eq!(Pollers::new(0).0.len(), 1);
+        assert_eq!([1, 4, 7, 8, 256].map(threads_for), [1, 1, 1, 2, 64]);
+    }
+
+    #[test]
+    fn of_several_rings_each_is_looked_at_for_its_part() {
+        static POLLERS: PerProcess<Pollers> = PerProcess::new();
+        let pollers = POLLERS.get_or_init(|| Pollers::new(1));
+        let places = [pollers.place().unwrap(), pollers.place().unwrap()];
+        let first = places[0].looks();
+        assert_eq!(first.a_visit(), LOOKS_A_VISIT);
+        let second = places[1].looks();
+        assert_eq!(first.a_visit(), LOOKS_A_VISIT / 2);
+        drop(second);
+        assert_eq!(first.a_visit(), LOOKS_A_VISIT);
+        assert_eq!(
+            [0, 1, 3, 128, 1_000].map(looks_a_visit),
+            [128, 128, 42, 1, 1]
+        );
     }
 
     #[test]
