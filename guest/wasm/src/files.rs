@@ -57,6 +57,8 @@ pub(crate) struct How {
     pub(crate) truncate: bool,
     pub(crate) reads: bool,
     pub(crate) writes: bool,
+    /// Whether what is in it may be changed, if it is a directory.
+    pub(crate) mutates: bool,
     pub(crate) synced: Synced,
 }
 
@@ -133,7 +135,7 @@ impl Open {
             }
             let found = fs::metadata(&at).await.map_err(status)?;
             return match found.is_dir() {
-                true => Ok(Self::directory(at, how.writes)),
+                true => Ok(Self::directory(at, how.mutates)),
                 false => Err(Status::NotADirectory),
             };
         }
@@ -175,7 +177,7 @@ impl Open {
                 writes: how.writes,
                 synced: how.synced,
             }),
-            Err(Status::IsADirectory) if !changes => Ok(Self::directory(at, true)),
+            Err(Status::IsADirectory) if !changes => Ok(Self::directory(at, how.mutates)),
             Err(status) => Err(status),
         }
     }
@@ -318,9 +320,12 @@ impl Open {
     }
 
     pub(crate) async fn link(&self, from: &str, to: &Self, name: &str) -> Result<()> {
-        fs::hard_link(self.beneath(from)?, to.beneath(name)?)
-            .await
-            .map_err(status)
+        let linked = fs::hard_link(self.beneath(from)?, to.beneath(name)?).await;
+        match linked.map_err(status) {
+            // A directory has one name.
+            Err(Status::IsADirectory) => Err(Status::PermissionDenied),
+            linked => linked,
+        }
     }
 
     pub(crate) async fn symlink(&self, target: &str, path: &str) -> Result<()> {

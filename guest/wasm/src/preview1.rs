@@ -231,20 +231,26 @@ impl Process<'_> {
         Err(Errno::Notsup)
     }
 
-    async fn sock_accept(&mut self, _: u32, _: u32, _: u32) -> Outcome {
-        Err(Errno::Notsup)
+    /// No descriptor is a socket.
+    fn no_socket(&mut self, fd: u32) -> Outcome {
+        self.descriptors().get(fd)?;
+        Err(Errno::Notsock)
     }
 
-    async fn sock_recv(&mut self, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
-        Err(Errno::Notsup)
+    async fn sock_accept(&mut self, fd: u32, _: u32, _: u32) -> Outcome {
+        self.no_socket(fd)
     }
 
-    async fn sock_send(&mut self, _: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
-        Err(Errno::Notsup)
+    async fn sock_recv(&mut self, fd: u32, _: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
+        self.no_socket(fd)
     }
 
-    async fn sock_shutdown(&mut self, _: u32, _: u32) -> Outcome {
-        Err(Errno::Notsup)
+    async fn sock_send(&mut self, fd: u32, _: u32, _: u32, _: u32, _: u32) -> Outcome {
+        self.no_socket(fd)
+    }
+
+    async fn sock_shutdown(&mut self, fd: u32, _: u32) -> Outcome {
+        self.no_socket(fd)
     }
 }
 

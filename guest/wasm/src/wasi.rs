@@ -30,6 +30,8 @@ use self::define::{Concurrent, Linker, concurrently, plainly};
 pub(crate) struct State {
     table: ResourceTable,
     input: cli::Input,
+    /// What it is told to seed hashes with.
+    seed: Option<(u64, u64)>,
     /// Whether the function that is called is one of WASI 0.3.
     is_newer: bool,
 }

@@ -472,6 +472,10 @@ async fn what_cannot_be_read_or_written_is_told_by_the_future() {
         (format!("(call $list {reads})"), "not-directory"),
         // Nobody reads: that is no error.
         (format!("(call $told (call $unread {reads}))"), "0"),
+        (
+            format!("(call $told (call $unread {writes}))"),
+            "bad-descriptor",
+        ),
     ];
     let dialogue: Vec<_> = dialogue
         .iter()

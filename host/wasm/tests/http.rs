@@ -11,8 +11,8 @@ use std::thread::spawn;
 use wakebox::template::{Open, When};
 use wakebox::{Outcome, Policy};
 
-use common::programs::{HANDLE_NEWER, Kind, RUN, RUN_NEWER, STREAMS};
-use common::serving::{Client, Serving};
+use common::programs::{Kind, RUN, RUN_NEWER, STREAMS};
+use common::serving::{Client, SERVER_NEWER, Serving};
 use common::{end_of, sandbox};
 
 const SERVER: Kind = Kind {
@@ -70,18 +70,6 @@ const OLDER: Version = Version {
     at_once: 16,
     both: BOTH,
     client: CLIENT,
-};
-
-const SERVER_NEWER: Kind = Kind {
-    wit: include_str!("components/http/newer.wit"),
-    world: Some("server"),
-    library: &[STREAMS, include_str!("components/http/server_newer.wat")],
-    words: &[
-        ("STREAMS", "wasi:http/types@0.3.0"),
-        ("FUNCTION", "[static]response.new"),
-    ],
-    function: HANDLE_NEWER,
-    errors: &[],
 };
 
 const NEWER: Version = Version {
@@ -283,7 +271,9 @@ async fn a_component_asks_and_hears_what_is_answered(version: &Version) {
         {} {} {} {} {}
         (call $say (call $fetch (call $send (call $to <> (i32.const 0) (i32.const 0)))))
         (call $say (call $header <Host> <x>))
-        (call $say (call $header <a b> <x>))",
+        (call $say (call $header <a b> <x>))
+        (call $say (call $method <brew>))
+        (call $say (call $method <br ew>))",
         fetch(0, 0), fetch(0, 0), fetch(0, 1), fetch(0, 0), fetch(0, 0), fetch(1, 0)
     );
     let policy = Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap());
@@ -302,6 +292,8 @@ async fn a_component_asks_and_hears_what_is_answered(version: &Version) {
         "HTTP-request-URI-invalid",
         "forbidden",
         "invalid-syntax",
+        "0",
+        "1",
     ];
     // What is read at once is said at once, or in parts.
     let words = |said: &[String]| said.concat();

@@ -6,21 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use common::peers::{server, to_port};
-use common::programs::{HANDLE_NEWER, Kind, STREAMS};
+use common::programs::{Kind, STREAMS};
 use common::sandbox;
-use common::serving::{Client, Serving};
-
-const SERVER: Kind = Kind {
-    wit: include_str!("components/http/newer.wit"),
-    world: Some("server"),
-    library: &[STREAMS, include_str!("components/http/server_newer.wat")],
-    words: &[
-        ("STREAMS", "wasi:http/types@0.3.0"),
-        ("FUNCTION", "[static]response.new"),
-    ],
-    function: HANDLE_NEWER,
-    errors: &[],
-};
+use common::serving::{Client, SERVER_NEWER, Serving};
 
 /// One that may ask others.
 const PASSER: Kind = Kind {
@@ -30,7 +18,7 @@ const PASSER: Kind = Kind {
         include_str!("components/http/server_newer.wat"),
         include_str!("components/http/passer.wat"),
     ],
-    ..SERVER
+    ..SERVER_NEWER
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +28,7 @@ async fn trailers_come_and_go() {
         (call $echo (local.get $request))
         ;; Those that came, if they did.
         (call $finish-with (i32.load (i32.const 1412)))";
-    let serving = Serving::start(&SERVER, echo, &[]).await;
+    let serving = Serving::start(&SERVER_NEWER, echo, &[]).await;
     let heard = serving
         .talk(|port| {
             let mut client = Client::to(port);
@@ -121,7 +109,7 @@ async fn a_response_that_is_cut_off_is_not_taken_for_a_whole_one() {
         (call $put <half>)
         (call $echo (local.get $request))
         (unreachable)";
-    let mut serving = Serving::start(&SERVER, cut, &[]).await;
+    let mut serving = Serving::start(&SERVER_NEWER, cut, &[]).await;
     let heard = serving
         .talk(|port| {
             let mut client = Client::to(port);
@@ -147,7 +135,7 @@ async fn a_client_that_leaves_ends_its_request_and_no_other() {
         (loop $more
           (br_if $more (call $write-all (global.get $writer) (i32.const 8192) (i32.const 8000))))
         (call $finish)";
-    let serving = Serving::start(&SERVER, endless, &[]).await;
+    let serving = Serving::start(&SERVER_NEWER, endless, &[]).await;
     for _ in 0..20 {
         serving
             .talk(|port| {

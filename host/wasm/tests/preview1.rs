@@ -242,6 +242,9 @@ async fn what_is_not_granted_is_refused() {
             &*format!("(call $write (call $open <file> {reads}) <no>)"),
             8,
         ),
+        // Nothing is a socket.
+        ("(call $sock_shutdown (i32.const 3) (i32.const 0))", 57),
+        ("(call $sock_shutdown (i32.const 99) (i32.const 0))", 8),
     ];
     answers(&granted, ":ro", &dialogue).await;
     assert_eq!(fs::read_to_string(granted.join("file")).unwrap(), "text");

@@ -3,13 +3,12 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::net::{TcpListener, UdpSocket};
 use std::thread::spawn;
 
 use wakebox::Policy;
 
-use common::peers::{server, to_port};
+use common::peers::{Callers, server, to_port};
 use common::programs::{Kind, RUN};
 
 const SOCKETS: Kind = Kind {
@@ -66,21 +65,9 @@ async fn a_component_connects_writes_ends_its_side_and_reads_to_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_listens_on_a_port_of_the_hosts_choice_and_serves_who_comes() {
-    let clients = Arc::new(Mutex::new(Vec::new()));
-    let begun = clients.clone();
-    let connects = move |number: i32| {
-        if number < 1024 {
-            return;
-        }
-        begun.lock().unwrap().push(spawn(move || {
-            let mut peer = TcpStream::connect(("127.0.0.1", number as u16)).unwrap();
-            peer.write_all(b"hello").unwrap();
-            peer.shutdown(Shutdown::Write).unwrap();
-            let mut heard = String::new();
-            peer.read_to_string(&mut heard).unwrap();
-            heard
-        }));
-    };
+    let callers = Callers::default();
+    let calls = callers.clone();
+    let connects = move |number: i32| calls.hear(number);
     let serve = "
         (local.set $f (call $accept (local.get $d)))
         (call $say (call $take))
@@ -115,11 +102,7 @@ async fn a_component_listens_on_a_port_of_the_hosts_choice_and_serves_who_comes(
             "0"
         ]
     );
-    let clients = std::mem::take(&mut *clients.lock().unwrap());
-    assert_eq!(clients.len(), 2);
-    for client in clients {
-        assert_eq!(client.join().unwrap(), "served");
-    }
+    assert_eq!(callers.heard(), ["served"; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ pub(super) enum Errno {
     Nospc = 51,
     Notdir = 54,
     Notempty = 55,
+    Notsock = 57,
     Notsup = 58,
     Perm = 63,
     Rofs = 69,

@@ -1,5 +1,7 @@
 //! `path_*`: what is done beneath directories.
 
+use wakebox_guest::io::Status;
+
 use super::descriptors::{Descriptor, OpenFile};
 use super::files::{APPEND, SYNC_ALL, SYNC_DATA, SYNC_READS, filestat, times};
 use super::{Errno, Outcome, Process};
@@ -98,9 +100,21 @@ impl Process<'_> {
             truncate: how & TRUNCATE != 0,
             reads: base & READS != 0,
             writes: base & WRITES != 0,
+            mutates: true,
             synced: Synced::of(mode & SYNC_DATA != 0, mode & SYNC_ALL != 0),
         };
-        let open = self.open(fd)?.open(&path, how).await?;
+        let within = self.open(fd)?;
+        let open = match within.open(&path, how).await {
+            // Rights are those that a descriptor may have: a directory is nothing that one writes.
+            Err(Status::IsADirectory) if !how.create && !how.truncate => {
+                let how = How {
+                    writes: false,
+                    ..how
+                };
+                within.open(&path, how).await?
+            }
+            opened => opened?,
+        };
         let mut file = OpenFile::new(open);
         file.appending = OpenFile::appends(&file.open, mode & APPEND != 0).await?;
         let fd = self.descriptors().add(Descriptor::File(file))?;

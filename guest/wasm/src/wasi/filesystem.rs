@@ -141,8 +141,10 @@ fn whole(instance: &mut Linker<'_>) -> Result<()> {
         instance,
         "advise",
         |node, _offset: u64, _length: u64, _advice: Advice| async {
-            drop(node);
-            Ok(())
+            match node.is_directory() {
+                true => Err(Status::BadHandle),
+                false => Ok(()),
+            }
         }
     )?;
     instance.define_apart(

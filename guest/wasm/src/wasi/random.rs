@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use wasmtime::{Result, format_err};
 
 use super::define::{Define, Linker};
+use super::value::Cx;
 use crate::platform::OneThread;
 
 async fn bytes(count: u64) -> Result<Vec<u8>> {
@@ -29,8 +30,16 @@ async fn word() -> Result<u64> {
 }
 
 pub(super) fn seed(instance: &mut Linker<'_>, name: &str) -> Result<()> {
-    instance.define_async(name, |_, ()| {
-        Box::new(OneThread(async { Ok(((word().await?, word().await?),)) }))
+    instance.define_async(name, |mut cx: Cx<'_>, ()| {
+        Box::new(OneThread(async move {
+            let seed = match cx.data().seed {
+                Some(seed) => seed,
+                None => (word().await?, word().await?),
+            };
+            // One for the instance, however often it asks.
+            cx.data_mut().seed = Some(seed);
+            Ok((seed,))
+        }))
     })
 }
 

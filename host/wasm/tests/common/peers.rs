@@ -1,6 +1,8 @@
 //! Whom components talk to.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
 use wakebox::Policy;
@@ -16,4 +18,34 @@ pub fn server<T: Send + 'static>(
 
 pub fn to_port(port: u16) -> Policy {
     Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap())
+}
+
+/// Who calls at a port as soon as a component says it, says hello, and hears what it says to the end.
+#[derive(Clone, Default)]
+pub struct Callers(Arc<Mutex<Vec<JoinHandle<String>>>>);
+
+impl Callers {
+    /// For each number that a component says.
+    pub fn hear(&self, number: i32) {
+        if number < 1024 {
+            return;
+        }
+        self.0.lock().unwrap().push(spawn(move || {
+            let mut peer = TcpStream::connect(("127.0.0.1", number as u16)).unwrap();
+            peer.write_all(b"hello").unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            let mut heard = String::new();
+            peer.read_to_string(&mut heard).unwrap();
+            heard
+        }));
+    }
+
+    /// What each has heard.
+    pub fn heard(&self) -> Vec<String> {
+        let callers = std::mem::take(&mut *self.0.lock().unwrap());
+        callers
+            .into_iter()
+            .map(|caller| caller.join().unwrap())
+            .collect()
+    }
 }

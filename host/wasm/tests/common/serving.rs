@@ -8,8 +8,21 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use wakebox::{Builder, Handle, Outcome, Output, Policy};
 
-use super::programs::Kind;
+use super::programs::{HANDLE_NEWER, Kind, STREAMS};
 use super::sandbox;
+
+/// Programs that answer, in WASI 0.3.
+pub const SERVER_NEWER: Kind = Kind {
+    wit: include_str!("../components/http/newer.wit"),
+    world: Some("server"),
+    library: &[STREAMS, include_str!("../components/http/server_newer.wat")],
+    words: &[
+        ("STREAMS", "wasi:http/types@0.3.0"),
+        ("FUNCTION", "[static]response.new"),
+    ],
+    function: HANDLE_NEWER,
+    errors: &[],
+};
 
 /// A component that serves, until it is killed.
 pub struct Serving {

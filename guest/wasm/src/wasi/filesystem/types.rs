@@ -69,8 +69,8 @@ pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Res
         // Reads that wait for writes of others.
         return Err(Status::Unsupported);
     }
-    let writes = DescriptorFlags::WRITE.with(DescriptorFlags::MUTATE_DIRECTORY);
     let is_directory = open.has(OpenFlags::DIRECTORY);
+    let writes = flags.has(DescriptorFlags::WRITE);
     Ok(How {
         follow: at.follows(),
         create: open.has(OpenFlags::CREATE),
@@ -78,10 +78,8 @@ pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Res
         exclusive: open.has(OpenFlags::EXCLUSIVE),
         truncate: open.has(OpenFlags::TRUNCATE),
         reads: flags.has(DescriptorFlags::READ),
-        writes: match is_directory {
-            true => flags.has(writes),
-            false => flags.has(DescriptorFlags::WRITE),
-        },
+        writes,
+        mutates: flags.has(DescriptorFlags::MUTATE_DIRECTORY) || writes && is_directory,
         synced: Synced::of(
             flags.has(DescriptorFlags::DATA_INTEGRITY_SYNC),
             flags.has(DescriptorFlags::FILE_INTEGRITY_SYNC),

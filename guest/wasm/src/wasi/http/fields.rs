@@ -46,7 +46,7 @@ impl Fields {
     fn append(&mut self, name: String, value: Vec<u8>) -> Outcome<()> {
         let entries = self.open(&name)?;
         check_value(&value)?;
-        entries.push((name, value));
+        entries.push((name.to_ascii_lowercase(), value));
         Ok(())
     }
 
@@ -57,10 +57,15 @@ impl Fields {
     }
 }
 
-/// Whether it is a token (RFC 9110, 5.6.2), and a component's to say.
+/// Whether it is a token (RFC 9110, 5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
+/// Whether it is a token, and a component's to say.
 fn check_name(name: &str) -> Outcome<()> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if !is_token(name) {
         return Err(HeaderError::InvalidSyntax);
     }
     if is_hop(name) {
@@ -112,6 +117,7 @@ pub(super) fn provide(instance: &mut Linker<'_>) -> Result<()> {
             let mut set = || -> Outcome<()> {
                 values.iter().try_for_each(|value| check_value(value))?;
                 fields.delete(&name)?;
+                let name = name.to_ascii_lowercase();
                 let own = values.iter().map(|value| (name.clone(), value.clone()));
                 fields.entries.extend(own);
                 Ok(())

@@ -79,7 +79,13 @@ fn made(instance: &mut Linker<'_>) -> Result<()> {
     instance.define(
         "[method]request.get-options",
         |cx: Cx<'_>, (this,): (Resource<OutgoingRequest>,)| {
-            Ok((cx.data().table.get(&this)?.0.options.map(New),))
+            Ok((cx
+                .data()
+                .table
+                .get(&this)?
+                .0
+                .options
+                .map(|options| New(options.fixed())),))
         },
     )
 }

@@ -10,11 +10,11 @@ use core::pin::Pin;
 use core::time::Duration;
 
 use wakebox_guest::io::Status;
-use wakebox_guest::net::TcpStream;
+use wakebox_guest::net::{Shutdown, TcpStream};
 use wakebox_guest::task::spawn_named;
 use wakebox_guest::time::timeout;
 use wasmtime::Result;
-use wasmtime::component::Resource;
+use wasmtime::component::{Resource, Val};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 
@@ -24,7 +24,7 @@ use super::super::define::{
 use super::super::value::{Cx, Given, New, Taken};
 use super::bodies::{Incoming, IncomingBody, Outgoing, OutgoingBody};
 use super::contents::Contents;
-use super::fields::Fields;
+use super::fields::{Fields, is_token};
 use super::types::{Method, Scheme};
 use super::{Done, ErrorCode, Outcome, Reply};
 use crate::files::status;
@@ -112,6 +112,33 @@ pub(super) struct Options {
     connect: Option<u64>,
     first_byte: Option<u64>,
     between_bytes: Option<u64>,
+    /// Whether a component may look at it, and not change it.
+    is_fixed: bool,
+}
+
+impl Options {
+    pub(super) fn fixed(self) -> Self {
+        Self {
+            is_fixed: true,
+            ..self
+        }
+    }
+}
+
+/// Why a time cannot be changed: it is immutable, which has no name in 0.2.
+struct Immutable;
+
+impl Given for Immutable {
+    fn given(self, _: &mut Cx<'_>) -> Result<Val> {
+        Ok(Val::Variant("immutable".into(), None))
+    }
+
+    fn given_to(self, cx: &mut Cx<'_>) -> Result<Option<Box<Val>>> {
+        Ok(match cx.data().is_newer {
+            true => Some(Box::new(self.given(cx)?)),
+            false => None,
+        })
+    }
 }
 
 /// What has come back.
@@ -140,6 +167,17 @@ impl Pollable for FutureResponse {
 /// Whether a text may stand in the first line of a request.
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// As that, of what stands behind the authority: also bytes that are no ASCII.
+fn is_target(text: &str) -> bool {
+    let is_part = |byte: u8| byte >= 0x80 || byte.is_ascii_graphic() && !b"<>`".contains(&byte);
+    text.bytes().all(is_part)
+}
+
+fn is_scheme(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(is_part)
 }
 
 impl Request {
@@ -241,6 +279,10 @@ async fn ask(head: Head, options: Options, pipe: Rc<Pipe>) -> flight::Result<Inc
     drop(spawn_named("request", async move {
         // What goes wrong there, the answer tells.
         let sent = http::send_body(&sends, head.bytes, head.framing, &pipe).await;
+        if sent.is_err() {
+            // Nobody is to take it for a whole one, or to wait for the rest.
+            let _ = sends.stream.shutdown(Shutdown::Both).await;
+        }
         pipe.leave(sent);
     }));
     within(options.first_byte, receive(wire, head.method)).await
@@ -340,7 +382,7 @@ pub(super) fn response(instance: &mut Linker<'_>, resource: &str) -> Result<()> 
         "status-code",
         |response| response.0.status,
         |response, status| match status {
-            100..=999 => {
+            100..=599 => {
                 response.0.status = status;
                 Ok(())
             }
@@ -376,8 +418,11 @@ pub(super) fn request(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
         "method",
         |request| request.0.method.clone(),
         |request, method| {
-            let is_method = is_word(method.name());
-            request.0.method = method;
+            let is_method = is_token(method.name());
+            if is_method {
+                // One of the known, if it has its name.
+                request.0.method = method.name().into();
+            }
             is_method.then_some(()).ok_or(())
         },
     )?;
@@ -387,8 +432,14 @@ pub(super) fn request(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
         "path-with-query",
         |request| request.0.target.clone(),
         |request, target| {
-            let is_target = target.as_deref().is_none_or(is_word);
-            request.0.target = target.filter(|_| is_target);
+            let is_target = target.as_deref().is_none_or(is_target);
+            if is_target {
+                let or_root = |target: String| match &*target {
+                    "" => "/".into(),
+                    _ => target,
+                };
+                request.0.target = target.map(or_root);
+            }
             is_target.then_some(()).ok_or(())
         },
     )?;
@@ -398,6 +449,16 @@ pub(super) fn request(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
         "scheme",
         |request| request.0.scheme.clone(),
         |request, scheme| {
+            let scheme = match scheme {
+                Some(Scheme::Other(name)) => Some(match &*name {
+                    "http" => Scheme::Http,
+                    "https" => Scheme::Https,
+                    // RFC 3986, 3.1.
+                    other if !is_scheme(other) => return Err(()),
+                    _ => Scheme::Other(name),
+                }),
+                known => known,
+            };
             request.0.scheme = scheme;
             Ok(())
         },
@@ -429,18 +490,22 @@ pub(super) fn options(instance: &mut Linker<'_>) -> Result<()> {
         Ok((cx.data_mut().table.push(Options::default())?,))
     })?;
     macro_rules! time {
-        ($name:literal, $field:ident) => {
-            property::<Options, Option<u64>>(
+        ($name:literal, $field:ident) => {{
+            let name = instance.getter(NAME, $name);
+            method::<Options, Option<u64>>(instance, &name, |options| options.$field)?;
+            let name = format!("[method]{NAME}.set-{}", $name);
+            method_of::<Options, Option<u64>, core::result::Result<(), Immutable>>(
                 instance,
-                NAME,
-                $name,
-                |options| options.$field,
+                &name,
                 |options, time| {
+                    if options.is_fixed {
+                        return Err(Immutable);
+                    }
                     options.$field = time;
                     Ok(())
                 },
             )
-        };
+        }};
     }
     time!("connect-timeout", connect)?;
     time!("first-byte-timeout", first_byte)?;

@@ -25,6 +25,10 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
         |cx: Cx<'_>, (this, offset): (Descriptor, u64)| {
             let node = cx.data().table.get(&this)?.clone();
             let offset = Rc::new(Cell::new(offset));
+            let error = match (node.is_directory(), node.reads) {
+                (true, _) => Some(Status::IsADirectory),
+                (false, reads) => (!reads).then_some(Status::BadHandle),
+            };
             let (stream, verdict) = Incoming::new(move |most| {
                 let (node, offset) = (node.clone(), offset.clone());
                 Box::pin(async move {
@@ -33,6 +37,10 @@ pub(super) fn provide(instance: &mut Linker<'_>, interface: &str) -> Result<()> 
                     Ok(bytes)
                 })
             });
+            // That is known whether anybody reads or not.
+            if let Some(status) = error {
+                verdict.settle(Err(status));
+            }
             Ok(((stream, ending::<ErrorCode>(verdict)),))
         },
     )?;

@@ -170,6 +170,7 @@ fn streams(instance: &mut Linker<'_>) -> Result<()> {
         |mut cx: Cx<'_>, (this,): (Resource<Tcp>,)| {
             let connection = cx.data_mut().table.get_mut(&this)?.0.connection();
             let connection = connection.ok().filter(|connection| connection.receives());
+            let is_open = connection.is_some();
             let (stream, verdict) = Incoming::new(move |most| {
                 let connection = connection.clone();
                 let connection = connection.clone();
@@ -178,6 +179,9 @@ fn streams(instance: &mut Linker<'_>) -> Result<()> {
                     read(&connection.stream, most).await
                 })
             });
+            if !is_open {
+                verdict.settle(Err(Status::NotConnected));
+            }
             Ok(((stream, ending::<ErrorCode>(verdict)),))
         },
     )

@@ -36,6 +36,9 @@
   (if (result i32) (i32.load8_u (i32.const 1024))
     (then (i32.sub (i32.const -101) (i32.load8_u (i32.const 1025))))
     (else (i32.const 0))))
+;; Whether a request refuses a method.
+(func $method (param $name i32) (param $length i32) (result i32)
+  (call $set-method (call $request (call $fields)) (i32.const 9) (local.get $name) (local.get $length)))
 ;; A request to an authority: with the scheme HTTP (0) or HTTPS (1), and method GET (0), HEAD (1) or POST (2).
 (func $to (param $authority i32) (param $length i32) (param $scheme i32) (param $method i32) (result i32) (local $request i32)
   (local.set $request (call $request (call $fields)))

@@ -37,6 +37,10 @@
   (if (result i32) (i32.load8_u (i32.const 1024))
     (then (i32.sub (i32.const -101) (i32.load8_u (i32.const 1028))))
     (else (i32.const 0))))
+;; Whether a request refuses a method.
+(func $method (param $name i32) (param $length i32) (result i32)
+  (call $request (call $fields) (i32.const 0) (i32.const 0) (i32.wrap_i64 (call $trailers-new)) (i32.const 0) (i32.const 0) (i32.const 1024))
+  (call $set-method (i32.load (i32.const 1024)) (i32.const 9) (local.get $name) (local.get $length)))
 ;; A request to an authority: with the scheme HTTP (0) or HTTPS (1), and method GET (0), HEAD (1) or POST (2).
 (func $to (param $of i32) (param $long i32) (param $by i32) (param $how i32) (result i32)
   (global.set $authority (local.get $of))
