@@ -322,9 +322,12 @@ impl Open {
     pub(crate) async fn link(&self, from: &str, to: &Self, name: &str) -> Result<()> {
         let linked = fs::hard_link(self.beneath(from)?, to.beneath(name)?).await;
         match linked.map_err(status) {
-            // A directory has one name.
-            Err(Status::IsADirectory) => Err(Status::PermissionDenied),
-            linked => linked,
+            Err(error) => Err(match self.metadata_at(from, false).await {
+                // It has one name.
+                Ok(found) if found.is_dir() => Status::PermissionDenied,
+                _ => error,
+            }),
+            done => done,
         }
     }
 

@@ -70,14 +70,20 @@ pub(super) fn how(at: PathFlags, open: OpenFlags, flags: DescriptorFlags) -> Res
         return Err(Status::Unsupported);
     }
     let is_directory = open.has(OpenFlags::DIRECTORY);
-    let writes = flags.has(DescriptorFlags::WRITE);
+    let (reads, writes) = (
+        flags.has(DescriptorFlags::READ),
+        flags.has(DescriptorFlags::WRITE),
+    );
+    // What is made is for writing also, and of which nothing is said for reading.
+    let is_made = open.has(OpenFlags::CREATE) && (open.has(OpenFlags::EXCLUSIVE) || !reads);
+    let (reads, writes) = (reads || !writes, writes || is_made);
     Ok(How {
         follow: at.follows(),
         create: open.has(OpenFlags::CREATE),
         directory: is_directory,
         exclusive: open.has(OpenFlags::EXCLUSIVE),
         truncate: open.has(OpenFlags::TRUNCATE),
-        reads: flags.has(DescriptorFlags::READ),
+        reads,
         writes,
         mutates: flags.has(DescriptorFlags::MUTATE_DIRECTORY) || writes && is_directory,
         synced: Synced::of(

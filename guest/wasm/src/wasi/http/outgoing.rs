@@ -175,6 +175,26 @@ fn is_target(text: &str) -> bool {
     text.bytes().all(is_part)
 }
 
+/// Who may stand before it, a host, and a port (RFC 3986, 3.2).
+fn is_authority(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    let (user, rest) = text.rsplit_once('@').unwrap_or(("", text));
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    let is_address = rest.starts_with('[');
+    user.bytes().all(|byte| byte == b':' || is_part(byte))
+        && !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| is_address && byte == b':' || is_part(byte))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
 fn is_scheme(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(is_part)
@@ -469,9 +489,11 @@ pub(super) fn request(instance: &mut Linker<'_>, resource: &str) -> Result<()> {
         "authority",
         |request| request.0.authority.clone(),
         |request, authority| {
-            let is_authority = authority.as_deref().is_none_or(is_word);
-            request.0.authority = authority.filter(|_| is_authority);
-            is_authority.then_some(()).ok_or(())
+            let is_good = authority.as_deref().is_none_or(is_authority);
+            if is_good {
+                request.0.authority = authority;
+            }
+            is_good.then_some(()).ok_or(())
         },
     )?;
     let name = instance.getter(resource, "headers");
