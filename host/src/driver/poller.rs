@@ -537,8 +537,9 @@ async fn look_until_quiet<B: Backend>(
             return Ok(Looked::Quiet { paid });
         }
         impatience.look(poller);
-        watch(poller, looks.a_visit());
-        courtesy.yield_now();
+        if !watch(poller, looks.a_visit()) {
+            courtesy.yield_now();
+        }
         // Lets the reactor and the other sandboxes on this thread have their turn.
         tokio::task::yield_now().await;
     }
@@ -571,13 +572,14 @@ async fn give_way() {
     tokio::task::yield_now().await;
 }
 
-/// Watches the ring for a moment of so many looks, before the reactor has its turn.
-fn watch<B: Backend>(poller: &Poller<B>, looks: u32) {
+/// Watches the ring for a moment of so many looks, before the reactor has its turn. Returns whether there is something to do.
+fn watch<B: Backend>(poller: &Poller<B>, looks: u32) -> bool {
     for _ in 0..looks {
         match poller.try_driver() {
             Some(driver) if !driver.wants_turn() => {}
-            _ => return,
+            _ => return true,
         }
         std::hint::spin_loop();
     }
+    false
 }
