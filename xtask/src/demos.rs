@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Result, bail};
 
+use crate::components::{self, Component};
 use crate::guests;
 
 /// A guest program that shows something.
@@ -28,6 +29,8 @@ pub(crate) enum Host {
     Example,
     /// The same, with the guest of another demo.
     ExampleOf(&'static str),
+    /// The command `wakebox`, with a WebAssembly component.
+    Component(Component),
 }
 
 /// What `wakebox run` must be told.
@@ -51,7 +54,7 @@ const PREEMPT: &str = "preempt";
 /// Run when none is named.
 pub(crate) const DEFAULT: &str = "concurrent";
 
-pub(crate) const DEMOS: [Demo; 17] = [
+pub(crate) const DEMOS: [Demo; 19] = [
     Demo {
         name: "sequential",
         package: "wakebox-demos-first",
@@ -171,6 +174,20 @@ pub(crate) const DEMOS: [Demo; 17] = [
         host: Host::Example,
         stats: false,
     },
+    Demo {
+        name: "python",
+        package: "",
+        shows: "CPython, as a WebAssembly component, runs your script: `-- script.py ARGUMENTS`",
+        host: Host::Component(components::PYTHON),
+        stats: false,
+    },
+    Demo {
+        name: "serve",
+        package: "",
+        shows: "a web site in Python for your browser, an instance of the component for each request",
+        host: Host::Component(components::SERVE),
+        stats: false,
+    },
 ];
 
 impl Demo {
@@ -178,7 +195,7 @@ impl Demo {
     pub(crate) fn guest(&self) -> &'static str {
         match self.host {
             Host::ExampleOf(guest) => guest,
-            Host::Command(_) | Host::Example => self.name,
+            Host::Command(_) | Host::Example | Host::Component(_) => self.name,
         }
     }
 

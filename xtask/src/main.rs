@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod checkers;
+mod components;
 mod demos;
 mod deny;
 mod echo;

@@ -40,10 +40,14 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
             demo.name
         );
     }
+    if let Host::Component(component) = demo.host {
+        let wake = wake.as_deref().unwrap_or(demo.wake());
+        return component.run(&host.wakebox()?, wake, &args.rest);
+    }
     let guest = host.guest(&demo, is_debug)?;
     let wake = wake.as_deref().unwrap_or(demo.wake());
     let grant = match demo.host {
-        Host::Example | Host::ExampleOf(_) => {
+        Host::Example | Host::ExampleOf(_) | Host::Component(_) => {
             let mut command = host.example(demo.name)?;
             command.arg(guest).arg(wake).args(&args.rest);
             return Ok(process::exit_code(process::status(&mut command)?));
@@ -145,14 +149,18 @@ impl Built {
         guests::path(profile, demo.guest())
     }
 
-    /// `wakebox run GUEST --wake MODE`, to which options may be added.
-    fn wakebox_run(self, guest: &Path, wake: &str) -> Result<Command> {
-        let built = self.host(
+    /// The command `wakebox`.
+    fn wakebox(self) -> Result<PathBuf> {
+        self.host(
             &["--package", "wakebox-cli"],
             "wakebox",
             "the command `wakebox`",
-        )?;
-        let mut command = Command::new(built);
+        )
+    }
+
+    /// `wakebox run GUEST --wake MODE`, to which options may be added.
+    fn wakebox_run(self, guest: &Path, wake: &str) -> Result<Command> {
+        let mut command = Command::new(self.wakebox()?);
         command.arg("run").arg(guest).args(["--wake", wake]);
         Ok(command)
     }

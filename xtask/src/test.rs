@@ -327,7 +327,7 @@ fn skips_kvm() -> bool {
 /// What `tests/guests/wasm` names, which nobody has to have.
 fn compilers_are_here() -> Result<()> {
     kvm_is_not_skipped()?;
-    for program in ["componentize-py", "clang", "wasm-ld"] {
+    for program in ["componentize-py", "componentize-js", "clang", "wasm-ld"] {
         let found = Command::new(program).arg("--version").output();
         found.with_context(|| format!("there is no {program}; see tests/guests/wasm"))?;
     }

@@ -41,9 +41,13 @@ pub(super) const PURPOSES: [Purpose; 5] = [
         programs: &[program("wakebox-wasm", "cargo install --path host/wasm")],
     },
     Purpose {
-        to: "make WebAssembly of Python and C",
+        to: "make WebAssembly of Python, JavaScript and C",
         programs: &[
             program("componentize-py", "pip install componentize-py"),
+            program(
+                "componentize-js",
+                "npm install -g @bytecodealliance/componentize-js",
+            ),
             program("clang", "apt-get install clang wasi-libc"),
             program("wasm-ld", "apt-get install lld"),
         ],
