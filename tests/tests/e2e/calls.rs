@@ -105,14 +105,21 @@ fn a_result_larger_than_the_arena_arrives_in_parts(mode: WakeMode) {
 fn a_call_that_the_guest_drops_is_dropped_on_the_host(mode: WakeMode) {
     runtime_of(2).block_on(async {
         let dropped = Arc::new(Notify::new());
-        let seen = dropped.clone();
-        let builder = calls("call", mode).host_fn("never", move |_, (): ()| {
-            let dropped = Dropped(seen.clone());
-            async move {
-                let _dropped = dropped;
-                std::future::pending::<()>().await;
-            }
-        });
+        let begun = Arc::new(Notify::new());
+        let (seen, begins) = (dropped.clone(), begun.clone());
+        let builder = calls("drop", mode)
+            .host_fn("never", move |_, (): ()| {
+                let dropped = Dropped(seen.clone());
+                begins.notify_one();
+                async move {
+                    let _dropped = dropped;
+                    std::future::pending::<()>().await;
+                }
+            })
+            .host_fn("begun", move |_, (): ()| {
+                let begun = begun.clone();
+                async move { begun.notified().await }
+            });
         let running = builder.build().unwrap().start();
         dropped.notified().await;
         let (outcome, _) = running.ended().await.unwrap();

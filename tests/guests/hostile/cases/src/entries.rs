@@ -116,6 +116,7 @@ const ROWS: &[Row] = &[
         &[
             ("stream", Field::Handle(Kind::Stream)),
             ("from", Bytes(b"text")),
+            ("amount", Choice(0, [2, 3])),
         ],
         OK,
     ),

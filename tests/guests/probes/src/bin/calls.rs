@@ -13,6 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use futures::future::Either;
 use futures::stream::{self, Stream, StreamExt as _};
 use serde::Deserialize;
 use wakebox_guest::time::{Duration, sleep, timeout};
@@ -24,6 +25,7 @@ wakebox_guest::host_fns! {
     async fn large(len: u64) -> Vec<u8> = "large";
     async fn echo(bytes: &[u8]) -> Vec<u8> = "echo";
     async fn never() -> () = "never";
+    async fn begun() -> () = "begun";
     async fn panics() -> () = "panics";
     async fn absent() -> () = "absent";
     async fn one_of_two(only: u8) -> u64 = "add";
@@ -151,6 +153,14 @@ async fn main() {
             });
             call().await;
             busy.abort();
+        }
+        // Drops a call.
+        Some("drop") => {
+            // The one ends when the other has begun, and so drops it.
+            let never = core::pin::pin!(never());
+            let begun = core::pin::pin!(begun());
+            let first = futures::future::select(never, begun).await;
+            println!("begun {}", matches!(first, Either::Right((Ok(()), _))));
         }
         Some("hold") => {
             let calls = [spawn(never()), spawn(never())];
