@@ -213,6 +213,18 @@ pub trait Control {
     fn add(&self, word: Word, more: u32, order: Ordering) -> u32;
     /// A sequentially consistent fence, as in [`core::sync::atomic::fence`].
     fn full_fence(&self);
+
+    /// Reads an address, whose halves are these words. It is not one read.
+    fn load_address(&self, low: Word, high: Word, order: Ordering) -> u64 {
+        let half = |word| u64::from(self.load(word, order));
+        half(high) << 32 | half(low)
+    }
+
+    /// Writes an address, whose halves are these words. It is not one write.
+    fn store_address(&self, low: Word, high: Word, address: u64, order: Ordering) {
+        self.store(low, address as u32, order);
+        self.store(high, (address >> 32) as u32, order);
+    }
 }
 
 /// The slots of a ring, each `WORDS` 64-bit words.

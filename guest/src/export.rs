@@ -185,6 +185,22 @@ pub trait Exported<Arguments>: Copy + 'static {
     fn signature(self) -> String;
 }
 
+/// The parameters of such a function.
+trait Parameters: Sized {
+    /// As they are written: one by itself, several as a tuple.
+    type Input;
+
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    ///
+    /// They are others.
+    fn read(format: Format, input: &[u8]) -> Result<Self, Unread>;
+}
+
+/// What arguments are written as.
+type Input<P> = <P as Parameters>::Input;
+
 /// An `async fn` as [`Exported`], which gives a stream of results.
 #[doc(hidden)]
 pub trait ExportedStream<Arguments>: Copy + 'static {
@@ -217,6 +233,15 @@ impl<S: Stream<Item: Serialize>> Stream for Serialized<S> {
 
 macro_rules! exported {
     (($($parameter:ident)*) $input:ty, $read:expr) => {
+        impl<$($parameter: DeserializeOwned,)*> Parameters for ($($parameter,)*) {
+            type Input = $input;
+
+            fn read(format: Format, input: &[u8]) -> Result<Self, Unread> {
+                let read: fn(Format, &[u8]) -> Result<Self, Unread> = $read;
+                read(format, input)
+            }
+        }
+
         impl<Function, Output, $($parameter,)*> Exported<($($parameter,)*)> for Function
         where
             Function: AsyncFn($($parameter),*) -> Output + Copy + 'static,
@@ -225,14 +250,13 @@ macro_rules! exported {
         {
             #[allow(non_snake_case, reason = "a parameter is named after its type's")]
             fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread> {
-                let read: fn(Format, &[u8]) -> Result<($($parameter,)*), Unread> = $read;
-                let ($($parameter,)*) = read(format, input)?;
+                let ($($parameter,)*) = Parameters::read(format, input)?;
                 let call = async move { format.write(&self($($parameter),*).await) };
                 Ok(Call::One(Box::pin(call)))
             }
 
             fn signature(self) -> String {
-                signature::<$input, Output>().to_string()
+                signature::<Input<($($parameter,)*)>, Output>().to_string()
             }
         }
 
@@ -244,8 +268,7 @@ macro_rules! exported {
         {
             #[allow(non_snake_case, reason = "a parameter is named after its type's")]
             fn begin(self, format: Format, input: &[u8]) -> Result<Call, Unread> {
-                let read: fn(Format, &[u8]) -> Result<($($parameter,)*), Unread> = $read;
-                let ($($parameter,)*) = read(format, input)?;
+                let ($($parameter,)*) = Parameters::read(format, input)?;
                 Ok(Call::Many(Box::pin(async move {
                     let stream = Box::pin(self($($parameter),*).await);
                     Box::pin(Serialized { stream, format }) as CallItems
@@ -253,7 +276,7 @@ macro_rules! exported {
             }
 
             fn signature(self) -> String {
-                stream_signature::<$input, Output::Item>().to_string()
+                stream_signature::<Input<($($parameter,)*)>, Output::Item>().to_string()
             }
         }
     };

@@ -17,32 +17,31 @@ fn alone() -> crate::lock::Taken<'static> {
     LOCK.take()
 }
 
-struct Shared {
-    blocks: TalcCell<Manual>,
+struct Shared(TalcCell<Manual>);
+
+/// A block has been given to whoever called the allocator, who is alone.
+#[inline(always)]
+fn given(block: *mut u8, len: usize) {
     #[cfg(all(feature = "trace", not(test)))]
-    largest: crate::large::Largest,
+    // SAFETY: the caller is alone; the layout has a size.
+    unsafe {
+        use wakebox_abi::heap::{Large, PLACES};
+        crate::large::given(block, len, || {
+            SHARED.0.alloc(Layout::new::<[Large; PLACES]>())
+        });
+    }
+    let _ = (block, len);
 }
 
-impl Shared {
-    /// A block has been given to whoever called the allocator.
-    #[inline(always)]
-    fn given(&self, block: *mut u8, len: usize) {
-        #[cfg(all(feature = "trace", not(test)))]
-        self.largest.given(block, len, || {
-            let records = Layout::new::<[wakebox_abi::heap::Large; wakebox_abi::heap::PLACES]>();
-            // SAFETY: the layout has a size.
-            unsafe { self.blocks.alloc(records) }
-        });
-        let _ = (block, len);
+/// A block has been taken back, by who is alone.
+#[inline(always)]
+fn taken(block: *mut u8, len: usize) {
+    #[cfg(all(feature = "trace", not(test)))]
+    // SAFETY: the caller is alone.
+    unsafe {
+        crate::large::taken(block, len);
     }
-
-    /// A block has been taken back.
-    #[inline(always)]
-    fn taken(&self, block: *mut u8, len: usize) {
-        #[cfg(all(feature = "trace", not(test)))]
-        self.largest.taken(block, len);
-        let _ = (block, len);
-    }
+    let _ = (block, len);
 }
 
 // SAFETY: a guest has one virtual processor, and upcalls are masked whenever the heap is used; interrupt
@@ -50,11 +49,7 @@ impl Shared {
 // On a host, where threads exist, the heap is never used.
 unsafe impl Sync for Shared {}
 
-static SHARED: Shared = Shared {
-    blocks: TalcCell::new(Manual),
-    #[cfg(all(feature = "trace", not(test)))]
-    largest: crate::large::Largest::new(),
-};
+static SHARED: Shared = Shared(TalcCell::new(Manual));
 
 /// Gives the heap its memory.
 ///
@@ -63,11 +58,11 @@ static SHARED: Shared = Shared {
 /// The range is mapped and nobody else's, and the code runs as a Wakebox guest.
 pub(crate) unsafe fn claim(boot: &Boot) {
     #[cfg(all(feature = "trace", not(test)))]
-    SHARED.largest.begin(boot);
+    crate::large::begin(boot);
     let start = core::ptr::with_exposed_provenance_mut(boot.heap.start as usize);
     // SAFETY: the caller's promise. Too small a range leaves a heap without memory, and
     // the first allocation says so.
-    let _ = unsafe { SHARED.blocks.claim(start, boot.heap.len as usize) };
+    let _ = unsafe { SHARED.0.claim(start, boot.heap.len as usize) };
 }
 
 /// The heap of a guest, as its allocator.
@@ -81,27 +76,27 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _alone = alone();
         // SAFETY: the caller's promise.
-        let block = unsafe { SHARED.blocks.alloc(layout) };
-        SHARED.given(block, layout.size());
+        let block = unsafe { SHARED.0.alloc(layout) };
+        given(block, layout.size());
         block
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let _alone = alone();
-        SHARED.taken(block, layout.size());
+        taken(block, layout.size());
         // SAFETY: the caller's promise.
-        unsafe { SHARED.blocks.dealloc(block, layout) }
+        unsafe { SHARED.0.dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let _alone = alone();
         // SAFETY: the caller's promise.
-        let moved = unsafe { SHARED.blocks.realloc(block, layout, size) };
+        let moved = unsafe { SHARED.0.realloc(block, layout, size) };
         if !moved.is_null() {
-            SHARED.taken(block, layout.size());
-            SHARED.given(moved, size);
+            taken(block, layout.size());
+            given(moved, size);
         }
         moved
     }

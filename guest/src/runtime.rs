@@ -189,15 +189,11 @@ impl Runtime {
             (Word::Tasks, Word::TasksHigh, tasks),
             (Word::MoreTasks, Word::MoreTasksHigh, more),
             #[cfg(all(feature = "trace", not(test)))]
-            (
-                Word::Large,
-                Word::LargeHigh,
-                crate::large::address() as usize,
-            ),
+            (Word::Large, Word::LargeHigh, crate::large::address()),
         ] {
-            self.control.store(low, address as u32, Ordering::Relaxed);
-            let upper = (address as u64 >> 32) as u32;
-            self.control.store(high, upper, Ordering::Relaxed);
+            let address = address as u64;
+            self.control
+                .store_address(low, high, address, Ordering::Relaxed);
         }
     }
 

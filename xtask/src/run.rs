@@ -40,20 +40,18 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
             demo.name
         );
     }
-    if let Host::Component(component) = demo.host {
-        let wake = wake.as_deref().unwrap_or(demo.wake());
-        return component.run(&host.wakebox()?, wake, &args.rest);
-    }
-    let guest = host.guest(&demo, is_debug)?;
     let wake = wake.as_deref().unwrap_or(demo.wake());
     let grant = match demo.host {
-        Host::Example | Host::ExampleOf(_) | Host::Component(_) => {
+        Host::Component(component) => return component.run(&host.wakebox()?, wake, &args.rest),
+        Host::Example | Host::ExampleOf(_) => {
+            let guest = host.guest(&demo, is_debug)?;
             let mut command = host.example(demo.name)?;
             command.arg(guest).arg(wake).args(&args.rest);
             return Ok(process::exit_code(process::status(&mut command)?));
         }
         Host::Command(grant) => grant,
     };
+    let guest = host.guest(&demo, is_debug)?;
     let command = host.wakebox_run(&guest, wake)?;
     match (selftest, demo.name) {
         (true, "echo") => echo::selftest(command),

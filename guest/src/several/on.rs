@@ -191,10 +191,10 @@ impl Common {
         word::others_begin();
         let control = &self.seats[processor as usize].control;
         let entry = machine::entry_of_others() as u64;
-        control.store(Word::StartEntry, entry as u32, Ordering::Relaxed);
-        control.store(
+        control.store_address(
+            Word::StartEntry,
             Word::StartEntryHigh,
-            (entry >> 32) as u32,
+            entry,
             Ordering::Relaxed,
         );
         runtime.ring_for(processor, port::START);

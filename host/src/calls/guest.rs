@@ -83,17 +83,8 @@ impl Caller {
         let input = postcard::to_stdvec(&Typed(input));
         let input = input.map_err(|_| CallError::TooLarge(name.into()))?;
         let caller = || Some(signature::<A, R>().to_string());
-        let answer = match self.carry(CallKind::Typed, name, &input).await {
-            Err(CallError::BadInput(mut mismatch)) => {
-                mismatch.caller = caller();
-                return Err(CallError::BadInput(mismatch));
-            }
-            Err(CallError::BadOutput(mut mismatch)) => {
-                mismatch.caller = caller();
-                return Err(CallError::BadOutput(mismatch));
-            }
-            other => other?,
-        };
+        let answer = self.carry(CallKind::Typed, name, &input).await;
+        let answer = answer.map_err(|error| error.called_as(caller))?;
         let account = self.call_queue.lock().account.clone();
         let message = Message {
             bytes: &answer.bytes,
@@ -109,12 +100,11 @@ impl Caller {
             return Err(CallError::LimitReached(name.into()));
         }
         let mut mismatch = Mismatch::new(name);
-        mismatch.caller = caller();
         if is_typed {
             // So it knows the question, too.
             mismatch = self.told(mismatch).await;
         }
-        Err(CallError::BadOutput(Box::new(mismatch)))
+        Err(CallError::BadOutput(Box::new(mismatch)).called_as(caller))
     }
 
     /// Calls with arguments that are serialized already, in postcard's format, and gives the
@@ -407,7 +397,7 @@ fn fits(name: &str, input: &[u8]) -> Result<(), CallError> {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        let (unseen, entry, taker, caller) = {
+        let (unseen, gone, taker, caller) = {
             let mut queue = self.call_queue.lock();
             let unseen = queue.calls.remove(&self.call);
             let entry = queue.pending.remove(&self.call);
@@ -432,7 +422,7 @@ impl Drop for PendingCall {
         };
         taker.into_iter().chain(caller).for_each(outside::wake);
         // Without the lock, as it may take a moment.
-        let items = entry.and_then(|(_, items)| items);
+        let items = gone.and_then(|(_, items)| items);
         let senders = items.map(|items| items.into_senders());
         senders.into_iter().flatten().for_each(outside::wake);
         drop(unseen);

@@ -50,8 +50,7 @@ impl Sandbox {
     #[must_use]
     pub fn largest_allocations(&self) -> Vec<Allocation> {
         let control = self.memory.control_of(0);
-        let half = |word| u64::from(control.load(word, Ordering::Relaxed));
-        let told = half(Word::LargeHigh) << 32 | half(Word::Large);
+        let told = control.load_address(Word::Large, Word::LargeHigh, Ordering::Relaxed);
         let view = self.memory.view_of(0);
         let records = view.word(told).filter(|records| told != 0 && *records != 0);
         let fuel = Fuel::new(limits::UNWIND);

@@ -275,8 +275,7 @@ impl Processors {
             return Err(Ending::Violation(runs));
         }
         let control = self.herd.control(number);
-        let half = |word| u64::from(control.load(word, Ordering::Acquire));
-        let entry = half(Word::StartEntryHigh) << 32 | half(Word::StartEntry);
+        let entry = control.load_address(Word::StartEntry, Word::StartEntryHigh, Ordering::Acquire);
         if !(IMAGE_MIN..USER_END).contains(&entry) {
             return Err(Ending::Violation(Violation::StartAddress {
                 processor: number,

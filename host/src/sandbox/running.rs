@@ -33,10 +33,7 @@ impl Running {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        if self.task.is_none() {
-            return Err(CallError::NoRuntime);
-        }
-        self.handle.caller().call(name, input).await
+        self.runs()?.call(name, input).await
     }
 
     /// Calls a function that gives a stream: [`Caller::stream`].
@@ -49,10 +46,15 @@ impl Running {
         A: Serialize + ?Sized,
         T: DeserializeOwned,
     {
-        if self.task.is_none() {
-            return Err(CallError::NoRuntime);
+        self.runs()?.stream(name, input).await
+    }
+
+    /// What calls it, if there was a runtime for it.
+    fn runs(&self) -> Result<&Caller, CallError> {
+        match self.task {
+            Some(_) => Ok(self.handle.caller()),
+            None => Err(CallError::NoRuntime),
         }
-        self.handle.caller().stream(name, input).await
     }
 
     /// What calls it, to be given to others.

@@ -137,9 +137,9 @@ impl Sandbox {
 
     fn look_at_tasks_of(&mut self, processor: u32) -> Vec<Task> {
         let control = self.memory.control_of(processor);
-        let half = |word| u64::from(control.load(word, Ordering::Relaxed));
-        let own = half(Word::TasksHigh) << 32 | half(Word::Tasks);
-        let more = half(Word::MoreTasksHigh) << 32 | half(Word::MoreTasks);
+        let list = |low, high| control.load_address(low, high, Ordering::Relaxed);
+        let own = list(Word::Tasks, Word::TasksHigh);
+        let more = list(Word::MoreTasks, Word::MoreTasksHigh);
         let now = monotonic_ns(self.clocks.start(), Instant::now());
         let view = self.memory.view_of(processor);
         self.placement.with(|driver| {

@@ -222,9 +222,9 @@ impl Vcpu {
         self.complete()?;
         let takes = System::get()?.takes_registers;
         let held = self.lasting.take();
-        let held = held.filter(|lasting| state.cpu.lasts(lasting));
+        let held = held.filter(|held| held.stays() && held == state.cpu.lasting());
         state.cpu.set(&mut self.vcpu, takes, held.is_some())?;
-        self.lasting = Some(held.unwrap_or_else(|| state.cpu.lasting()));
+        self.lasting = Some(held.unwrap_or_else(|| state.cpu.lasting().clone()));
         self.is_laid_ready = takes;
         self.vcpu.get_kvm_run().request_interrupt_window = 0;
         self.interrupt_wanted = state.interrupt_wanted;

@@ -10,9 +10,12 @@ use wit_parser::{Resolve, WorldId, WorldItem};
 
 use crate::compile::{Kind, binary};
 
-/// The interfaces of WASI 0.2 that the runtime guest provides, and the option of `wakebox run` without which
-/// there is nothing behind one.
-const PROVIDED: [(&str, &str); 29] = [
+/// An interface that the runtime guest provides, and the option of `wakebox run` without which there is nothing behind
+/// it.
+type Provided = (&'static str, &'static str);
+
+/// Those of WASI 0.2 and 0.3.
+const BOTH: [Provided; 18] = [
     ("wasi:cli/environment", "--env NAME=VALUE"),
     ("wasi:cli/exit", ""),
     ("wasi:cli/stderr", ""),
@@ -24,19 +27,23 @@ const PROVIDED: [(&str, &str); 29] = [
     ("wasi:cli/terminal-stdin", ""),
     ("wasi:cli/terminal-stdout", ""),
     ("wasi:clocks/monotonic-clock", ""),
-    ("wasi:clocks/wall-clock", ""),
     ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
     ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
-    ("wasi:http/outgoing-handler", "--allow-connect HOST:PORT"),
     ("wasi:http/types", ""),
-    ("wasi:io/error", ""),
-    ("wasi:io/poll", ""),
-    ("wasi:io/streams", ""),
     ("wasi:random/insecure", ""),
     ("wasi:random/insecure-seed", ""),
     ("wasi:random/random", ""),
-    ("wasi:sockets/instance-network", ""),
     ("wasi:sockets/ip-name-lookup", "--allow-resolve NAME"),
+];
+
+/// Those of 0.2 alone.
+const OLDER: [Provided; 11] = [
+    ("wasi:clocks/wall-clock", ""),
+    ("wasi:http/outgoing-handler", "--allow-connect HOST:PORT"),
+    ("wasi:io/error", ""),
+    ("wasi:io/poll", ""),
+    ("wasi:io/streams", ""),
+    ("wasi:sockets/instance-network", ""),
     ("wasi:sockets/network", ""),
     (
         "wasi:sockets/tcp",
@@ -50,35 +57,17 @@ const PROVIDED: [(&str, &str); 29] = [
     ("wasi:sockets/udp-create-socket", ""),
 ];
 
-/// What grants sockets of one kind or the other.
-const SOCKETS: &str = "--allow-connect HOST:PORT, --allow-listen ADDR:PORT, --allow-udp HOST:PORT with \
-                       --allow-udp-bind ADDR:PORT";
-
-/// Those of WASI 0.3.
-const NEWER: [(&str, &str); 23] = [
-    ("wasi:cli/environment", "--env NAME=VALUE"),
-    ("wasi:cli/exit", ""),
-    ("wasi:cli/stderr", ""),
-    ("wasi:cli/stdin", ""),
-    ("wasi:cli/stdout", ""),
-    ("wasi:cli/terminal-input", ""),
-    ("wasi:cli/terminal-output", ""),
-    ("wasi:cli/terminal-stderr", ""),
-    ("wasi:cli/terminal-stdin", ""),
-    ("wasi:cli/terminal-stdout", ""),
+/// Those of 0.3 alone.
+const NEWER: [Provided; 5] = [
     ("wasi:cli/types", ""),
-    ("wasi:clocks/monotonic-clock", ""),
     ("wasi:clocks/system-clock", ""),
     ("wasi:clocks/types", ""),
-    ("wasi:filesystem/preopens", "--dir HOST:GUEST[:ro]"),
-    ("wasi:filesystem/types", "--dir HOST:GUEST[:ro]"),
     ("wasi:http/client", "--allow-connect HOST:PORT"),
-    ("wasi:http/types", ""),
-    ("wasi:random/insecure", ""),
-    ("wasi:random/insecure-seed", ""),
-    ("wasi:random/random", ""),
-    ("wasi:sockets/ip-name-lookup", "--allow-resolve NAME"),
-    ("wasi:sockets/types", SOCKETS),
+    (
+        "wasi:sockets/types",
+        "--allow-connect HOST:PORT, --allow-listen ADDR:PORT, --allow-udp HOST:PORT with \
+         --allow-udp-bind ADDR:PORT",
+    ),
 ];
 
 /// Takes the names from the runtime guest's table.
@@ -188,12 +177,16 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
 
 fn interface(report: &mut Report, name: &str, functions: &[&str]) -> Result<()> {
     let (base, version) = name.split_once('@').unwrap_or((name, ""));
-    let provided = match version.get(..4) {
-        Some("0.2.") => &PROVIDED[..],
-        Some("0.3.") => &NEWER,
-        _ => &[],
+    let (both, alone): (&[Provided], &[Provided]) = match version.get(..4) {
+        Some("0.2.") => (&BOTH, &OLDER),
+        Some("0.3.") => (&BOTH, &NEWER),
+        _ => (&[], &[]),
     };
-    match provided.iter().find(|(interface, _)| *interface == base) {
+    match both
+        .iter()
+        .chain(alone)
+        .find(|(interface, _)| *interface == base)
+    {
         Some((_, "")) => report.import(name, "provided"),
         Some((_, grant)) => {
             report.import(name, &format!("provided; what is there, {grant} grants"))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::{Barrier, oneshot};
 use wakebox::{Builder, HostContext, Outcome};
 
-use common::programs::{Kind, RUN_NEWER, STREAMS};
+use common::programs::{Kind, RUN_NEWER, STREAMS, hearing};
 use common::sandbox;
 
 const FEEDS: Kind = Kind {
@@ -66,21 +66,12 @@ async fn run(
     let said = Arc::new(Mutex::new(Vec::new()));
     let (numbers, texts) = (said.clone(), said.clone());
     let (builder, _, err) = sandbox(FEEDS.component(program));
+    let builder = hearing(
+        builder,
+        move |number| numbers.lock().unwrap().push(number.to_string()),
+        move |text| texts.lock().unwrap().push(text),
+    );
     let builder = builder
-        .host_fn(
-            "wakebox:test/say.number",
-            move |_: HostContext, (number,): (i32,)| {
-                numbers.lock().unwrap().push(number.to_string());
-                std::future::ready(())
-            },
-        )
-        .host_fn(
-            "wakebox:test/say.text",
-            move |_: HostContext, (text,): (String,)| {
-                texts.lock().unwrap().push(text);
-                std::future::ready(())
-            },
-        )
         .host_stream(
             "wakebox:test/feeds.numbers",
             |_: HostContext, (to,): (u32,)| futures_util::stream::iter(1..=to),

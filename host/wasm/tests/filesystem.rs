@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -90,7 +91,7 @@ async fn said(files: &Kind, directory: &Path, program: &str) -> Vec<String> {
 }
 
 /// Expects an answer to each instruction that gives a number.
-async fn answers(files: &Kind, directory: &Path, end: &str, dialogue: &[(&str, &str)]) {
+async fn answers(files: &Kind, directory: &Path, end: &str, dialogue: &[(impl Display, &str)]) {
     files
         .answers(granting(directory, end), BEGIN, dialogue)
         .await;
@@ -375,10 +376,6 @@ async fn nothing_leads_out_of_what_is_granted(files: &Kind) {
             "not-permitted",
         ));
     }
-    let dialogue: Vec<_> = dialogue
-        .iter()
-        .map(|(act, answer)| (&**act, *answer))
-        .collect();
     answers(files, &granted, "", &dialogue).await;
 }
 
@@ -477,10 +474,6 @@ async fn what_cannot_be_read_or_written_is_told_by_the_future() {
             "bad-descriptor",
         ),
     ];
-    let dialogue: Vec<_> = dialogue
-        .iter()
-        .map(|(act, answer)| (&**act, *answer))
-        .collect();
     answers(&NEWER, folder.path(), "", &dialogue).await;
 }
 

@@ -5,9 +5,9 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWriteExt;
-use wakebox::{HostContext, Input, Outcome};
+use wakebox::{Input, Outcome};
 
-use common::programs::{Kind, RUN_NEWER, STREAMS};
+use common::programs::{Kind, RUN_NEWER, STREAMS, hearing};
 use common::sandbox;
 
 const CLI: Kind = Kind {
@@ -36,19 +36,14 @@ async fn run_with(
     let said = Arc::new(Mutex::new(Vec::new()));
     let numbers = said.clone();
     let (builder, out, err) = sandbox(CLI.component(program));
-    let builder = builder
-        .stdin(input)
-        .host_fn(
-            "wakebox:test/say.number",
-            move |_: HostContext, (number,): (i32,)| {
-                numbers.lock().unwrap().push(number);
-                hears(number);
-                std::future::ready(())
-            },
-        )
-        .host_fn("wakebox:test/say.text", |_: HostContext, _: (String,)| {
-            std::future::ready(())
-        });
+    let builder = hearing(
+        builder.stdin(input),
+        move |number| {
+            numbers.lock().unwrap().push(number);
+            hears(number);
+        },
+        drop,
+    );
     let outcome = builder.build().unwrap().run().await.unwrap();
     assert_eq!(outcome, Outcome::Exit(0), "{}", err.text());
     let said = said.lock().unwrap().clone();
@@ -110,14 +105,7 @@ async fn a_future_of_another_type_than_its_interface_has_ends_the_component() {
         ..CLI
     };
     let (builder, out, err) = sandbox(other.component("(call $pipe)"));
-    let builder = builder
-        .stdin(Input::bytes("text"))
-        .host_fn("wakebox:test/say.number", |_: HostContext, _: (i32,)| {
-            std::future::ready(())
-        });
-    let builder = builder.host_fn("wakebox:test/say.text", |_: HostContext, _: (String,)| {
-        std::future::ready(())
-    });
+    let builder = hearing(builder.stdin(Input::bytes("text")), |_| (), drop);
     let outcome = builder.build().unwrap().run().await.unwrap();
     assert_eq!(outcome, Outcome::Exit(1));
     assert_eq!(out.text(), "text");
@@ -140,13 +128,7 @@ async fn of_two_programs_the_newer_one_runs() {
         ..CLI
     };
     let (builder, _, err) = sandbox(twice.component(""));
-    let builder = builder
-        .host_fn("wakebox:test/say.number", |_: HostContext, _: (i32,)| {
-            std::future::ready(())
-        })
-        .host_fn("wakebox:test/say.text", |_: HostContext, _: (String,)| {
-            std::future::ready(())
-        });
+    let builder = hearing(builder, |_| (), drop);
     let outcome = builder.build().unwrap().run().await.unwrap();
     assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
 }

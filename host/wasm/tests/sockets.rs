@@ -3,12 +3,11 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
-use std::thread::spawn;
+use std::net::TcpListener;
 
 use wakebox::Policy;
 
-use common::peers::{Callers, server, to_port};
+use common::peers::{Callers, server, to_port, udp_peers};
 use common::programs::{Kind, RUN};
 
 const SOCKETS: Kind = Kind {
@@ -128,17 +127,8 @@ async fn to_poll_ten_connections_is_ten_operations() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn datagrams_go_to_whom_they_may_and_a_peer_may_be_chosen() {
-    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = echo.local_addr().unwrap().port();
-    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (port, stranger, echoes) = udp_peers();
     let other = stranger.local_addr().unwrap().port();
-    let echoes = spawn(move || {
-        for _ in 0..2 {
-            let mut bytes = [0; 100];
-            let (count, from) = echo.recv_from(&mut bytes).unwrap();
-            echo.send_to(&bytes[..count], from).unwrap();
-        }
-    });
     let policy = Policy::new()
         .allow_udp(format!("127.0.0.1:{port}").parse().unwrap())
         .allow_udp_bind("127.0.0.1:0".parse().unwrap());

@@ -43,6 +43,16 @@ pub enum CallError {
     LimitReached(String),
 }
 
+impl CallError {
+    /// With what the caller has called, if it is about types.
+    pub(super) fn called_as(mut self, types: impl FnOnce() -> Option<String>) -> Self {
+        if let Self::BadInput(mismatch) | Self::BadOutput(mismatch) = &mut self {
+            mismatch.caller = types();
+        }
+        self
+    }
+}
+
 /// What both sides say that the types of a function are: see
 /// [`Caller::call`](crate::Caller::call) for what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,10 +141,6 @@ impl<T> GuestStream<T> {
                     return self.end(CallError::LimitReached(self.name.as_ref().into()));
                 }
                 Ok(Some(Err(_))) => self.ask(),
-                Err(CallError::BadInput(mut mismatch)) => {
-                    mismatch.caller = self.types.map(|types| types());
-                    return self.end(CallError::BadInput(mismatch));
-                }
                 Err(error) => return self.end(error),
             }
         }
@@ -163,14 +159,14 @@ impl<T> GuestStream<T> {
 
     fn end(&mut self, error: CallError) -> Poll<Option<Result<T, CallError>>> {
         self.call = None;
-        Poll::Ready(Some(Err(error)))
+        let types = || self.types.map(|types| types());
+        Poll::Ready(Some(Err(error.called_as(types))))
     }
 
     /// An item is of another type: the guest is asked which it has.
     fn ask(&mut self) {
         self.call = None;
-        let mut mismatch = Mismatch::new(&self.name);
-        mismatch.caller = self.types.map(|types| types());
+        let mismatch = Mismatch::new(&self.name);
         let caller = self.caller.clone();
         self.telling = Some(Box::pin(async move {
             CallError::BadOutput(Box::new(caller.told(mismatch).await))

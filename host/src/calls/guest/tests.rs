@@ -1,3 +1,5 @@
+use std::pin::Pin;
+
 use futures_util::FutureExt;
 use wakebox_abi::op::CallHeader;
 
@@ -15,6 +17,21 @@ fn taken(caller: &Caller) -> Option<(u64, CallKind)> {
     let message = caller.call_queue.take().now_or_never()??;
     let (header, _) = CallHeader::split(&message).unwrap();
     Some((header.call, header.kind))
+}
+
+/// A call, the first, that the guest has taken.
+fn begun(caller: &Caller) -> Pin<Box<impl Future<Output = Result<Vec<u8>, CallError>>>> {
+    let mut call = Box::pin(caller.call_bytes("f", b""));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(taken(caller), Some((0, CallKind::Call)));
+    call
+}
+
+/// A stream of JSON, the first call, that the guest has taken.
+fn begun_stream(caller: &Caller) -> GuestStream<String> {
+    let open = caller.stream_json("f", "null").now_or_never();
+    assert_eq!(taken(caller), Some((0, CallKind::Json)));
+    open.unwrap().unwrap()
 }
 
 fn answer(caller: &Caller, call: u64, kind: ReplyKind, bytes: &[u8]) -> Result<(), Status> {
@@ -57,9 +74,7 @@ fn the_guest_is_told_of_a_call_that_is_given_up_after_it_was_taken() {
 #[test]
 fn a_call_whose_caller_has_not_come_for_the_answer_is_answered() {
     let (caller, _) = call_queue(1 << 20);
-    let mut call = Box::pin(caller.call_bytes("f", b""));
-    assert!((&mut call).now_or_never().is_none());
-    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let mut call = begun(&caller);
     assert_eq!(caller.call_queue.stand(), (1, 1));
     answer(&caller, 0, ReplyKind::Result, b"x").unwrap();
     assert_eq!(caller.call_queue.stand(), (1, 0));
@@ -86,9 +101,7 @@ fn calls_that_wait_are_charged_and_one_too_many_is_refused() {
 #[test]
 fn empty_parts_of_a_result_cost_nothing_and_the_others_what_they_hold() {
     let (caller, account) = call_queue(1 << 20);
-    let mut call = Box::pin(caller.call_bytes("f", b""));
-    assert!((&mut call).now_or_never().is_none());
-    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let call = begun(&caller);
     let before = account.kept();
     for _ in 0..100_000 {
         answer(&caller, 0, ReplyKind::Part, b"").unwrap();
@@ -107,9 +120,7 @@ fn empty_parts_of_a_result_cost_nothing_and_the_others_what_they_hold() {
 #[test]
 fn a_result_in_parts_that_is_too_large_for_the_account_ends_its_call() {
     let (caller, account) = call_queue(10_000);
-    let mut call = Box::pin(caller.call_bytes("f", b""));
-    assert!((&mut call).now_or_never().is_none());
-    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let call = begun(&caller);
     let mut parts = 0;
     while answer(&caller, 0, ReplyKind::Part, &[0; 1_000]).is_ok() {
         parts += 1;
@@ -175,9 +186,7 @@ async fn item(caller: &Caller, call: u64, bytes: &[u8]) -> Result<(), Status> {
 #[test]
 fn items_wait_for_room_in_their_order_and_are_charged_until_they_are_taken() {
     let (caller, account) = call_queue(1 << 20);
-    let open = caller.stream_json("f", "null").now_or_never().unwrap();
-    let mut stream = open.unwrap();
-    assert_eq!(taken(&caller), Some((0, CallKind::Json)));
+    let mut stream = begun_stream(&caller);
     assert!(stream.next().now_or_never().is_none());
     let before = account.kept();
     for _ in 0..64 {
@@ -205,9 +214,7 @@ fn items_wait_for_room_in_their_order_and_are_charged_until_they_are_taken() {
 #[test]
 fn whoever_waits_to_send_an_item_learns_that_nobody_takes_it() {
     let (caller, account) = call_queue(1 << 20);
-    let open = caller.stream_json("f", "null").now_or_never().unwrap();
-    let stream = open.unwrap();
-    assert_eq!(taken(&caller), Some((0, CallKind::Json)));
+    let stream = begun_stream(&caller);
     let long = [b' '; 70_000];
     assert_eq!(item(&caller, 0, &long).now_or_never(), Some(Ok(())));
     let mut more = Box::pin(item(&caller, 0, b"1"));
@@ -225,9 +232,7 @@ fn whoever_waits_to_send_an_item_learns_that_nobody_takes_it() {
 #[test]
 fn an_item_of_a_call_that_wants_one_result_ends_it() {
     let (caller, account) = call_queue(1 << 20);
-    let mut call = Box::pin(caller.call_bytes("f", b""));
-    assert!((&mut call).now_or_never().is_none());
-    assert_eq!(taken(&caller), Some((0, CallKind::Call)));
+    let mut call = begun(&caller);
     let refused = Err(Status::InvalidInput);
     assert_eq!(item(&caller, 0, b"1").now_or_never(), Some(refused));
     assert_eq!(item(&caller, 0, b"1").now_or_never(), Some(refused));

@@ -41,15 +41,10 @@ pub(crate) struct CpuState {
     pub(super) sregs: kvm_sregs,
     /// x87, SSE and what extends them, as XSAVE writes it.
     pub(super) xsave: Box<[u32; 1024]>,
-    pub(super) xcrs: kvm_xcrs,
     pub(super) debug: kvm_debugregs,
     /// Exceptions, interrupts and the shadow in which none comes.
     pub(super) events: kvm_vcpu_events,
-    pub(super) mp: kvm_mp_state,
-    /// Numbers and values of [`MODEL_SPECIFIC`], as far as KVM has them.
-    pub(super) model_specific: Vec<(u32, u64)>,
-    /// What is added to the host's counter of time; none if KVM does not say.
-    pub(super) counter_offset: Option<u64>,
+    pub(super) lasting: Lasting,
 }
 
 impl CpuState {
@@ -65,12 +60,9 @@ impl CpuState {
             regs: vcpu.get_regs().map_err(Error::kvm(READING))?,
             sregs: vcpu.get_sregs().map_err(Error::kvm(READING))?,
             xsave: Box::new(xsave.region),
-            xcrs: vcpu.get_xcrs().map_err(Error::kvm(READING))?,
             debug: vcpu.get_debug_regs().map_err(Error::kvm(READING))?,
             events: vcpu.get_vcpu_events().map_err(Error::kvm(READING))?,
-            mp: vcpu.get_mp_state().map_err(Error::kvm(READING))?,
-            model_specific: read_model_specific(vcpu, model_specific)?,
-            counter_offset: ioctl::attribute(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET).ok(),
+            lasting: Lasting::read(vcpu, model_specific)?,
         })
     }
 
@@ -80,25 +72,11 @@ impl CpuState {
     }
 
     /// What of it no guest changes.
-    pub(crate) fn lasting(&self) -> Lasting {
-        Lasting {
-            xcrs: self.xcrs,
-            model_specific: self.model_specific.clone(),
-            counter_offset: self.counter_offset,
-            mp: self.mp,
-        }
+    pub(crate) fn lasting(&self) -> &Lasting {
+        &self.lasting
     }
 
-    /// Whether a processor that was given that still holds this. Not if its counter had an offset: a guest that tells the
-    /// time by itself has the host's.
-    pub(crate) fn lasts(&self, lasting: &Lasting) -> bool {
-        !matches!(lasting.counter_offset, Some(1..))
-            && (self.xcrs, self.counter_offset, self.mp)
-                == (lasting.xcrs, lasting.counter_offset, lasting.mp)
-            && self.model_specific == lasting.model_specific
-    }
-
-    /// Sets all of it, but for what [lasts](Self::lasts) if the processor `holds` that.
+    /// Sets all of it, but for what [lasts](Self::lasting) if the processor `holds` that.
     ///
     /// Where KVM `takes` registers at the next entry (KVM API, 5, `KVM_CAP_SYNC_REGS`), general and special ones, and
     /// what is queued, are laid ready for it, which saves calls that each have the processor loaded.
@@ -125,7 +103,7 @@ impl CpuState {
             vcpu.set_regs(&self.regs).map_err(Error::kvm(SETTING))?;
         }
         if !holds {
-            self.set_lasting(vcpu)?;
+            self.lasting.set(vcpu)?;
         }
         let xsave = kvm_xsave {
             region: *self.xsave,
@@ -143,8 +121,32 @@ impl CpuState {
         vcpu.set_vcpu_events(&self.events)
             .map_err(Error::kvm(SETTING))
     }
+}
 
-    fn set_lasting(&self, vcpu: &VcpuFd) -> Result<()> {
+/// What of a processor's state a guest in ring 3 cannot change, and the stubs in ring 0 do not: which parts of the state
+/// of vectors are on, [`MODEL_SPECIFIC`], the counter's offset, and whether it is one that runs. A processor that has
+/// shut down may have been reset, and is not used again.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lasting {
+    pub(super) xcrs: kvm_xcrs,
+    /// Numbers and values of [`MODEL_SPECIFIC`], as far as KVM has them.
+    pub(super) model_specific: Vec<(u32, u64)>,
+    /// What is added to the host's counter of time; none if KVM does not say.
+    pub(super) counter_offset: Option<u64>,
+    pub(super) mp: kvm_mp_state,
+}
+
+impl Lasting {
+    fn read(vcpu: &VcpuFd, model_specific: &[u32]) -> Result<Self> {
+        Ok(Self {
+            xcrs: vcpu.get_xcrs().map_err(Error::kvm(READING))?,
+            model_specific: read_model_specific(vcpu, model_specific)?,
+            counter_offset: ioctl::attribute(vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET).ok(),
+            mp: vcpu.get_mp_state().map_err(Error::kvm(READING))?,
+        })
+    }
+
+    fn set(&self, vcpu: &VcpuFd) -> Result<()> {
         if self.xcrs.nr_xcrs > 0 {
             vcpu.set_xcrs(&self.xcrs).map_err(Error::kvm(SETTING))?;
         }
@@ -159,20 +161,13 @@ impl CpuState {
         }
         vcpu.set_mp_state(self.mp).map_err(Error::kvm(SETTING))
     }
-}
 
-/// What of a processor's state a guest in ring 3 cannot change, and the stubs in ring 0 do not: which parts of the state
-/// of vectors are on, [`MODEL_SPECIFIC`], the counter's offset, and whether it is one that runs. A processor that has
-/// shut down may have been reset, and is not used again.
-#[derive(Clone, Debug)]
-pub(crate) struct Lasting {
-    xcrs: kvm_xcrs,
-    model_specific: Vec<(u32, u64)>,
-    counter_offset: Option<u64>,
-    mp: kvm_mp_state,
-}
+    /// Whether a processor that was given this once holds it still. Not if its counter had an offset: a guest that tells the
+    /// time by itself has the host's.
+    pub(crate) fn stays(&self) -> bool {
+        !matches!(self.counter_offset, Some(1..))
+    }
 
-impl Lasting {
     /// Whether the guest has the host's counter as it is.
     pub(crate) fn has_hosts_counter(&self) -> bool {
         self.counter_offset == Some(0)

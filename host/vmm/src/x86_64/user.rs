@@ -151,7 +151,12 @@ impl CpuState {
         legacy.copy_from_slice(&bytes[..LEGACY]);
         let (words, _) = bytes[HEADER..].as_chunks::<8>();
         // KVM tells of parts that the guest was not given.
-        let given = self.xcrs.xcrs.iter().take(self.xcrs.nr_xcrs as usize);
+        let given = self
+            .lasting
+            .xcrs
+            .xcrs
+            .iter()
+            .take(self.lasting.xcrs.nr_xcrs as usize);
         let given = given.filter(|register| register.xcr == 0);
         let given = given.fold(0, |all, register| all | register.value);
         let used = u64::from_le_bytes(words[0]) & given & !LEGACY_PARTS;
@@ -189,18 +194,18 @@ impl CpuState {
             *into = u32::from_le_bytes(*word);
         }
         if features.xcr0 != 0 {
-            self.xcrs = kvm_xcrs {
+            self.lasting.xcrs = kvm_xcrs {
                 nr_xcrs: 1,
                 ..Default::default()
             };
-            self.xcrs.xcrs[0] = kvm_xcr {
+            self.lasting.xcrs.xcrs[0] = kvm_xcr {
                 xcr: 0,
                 value: features.xcr0,
                 ..Default::default()
             };
         }
         // The clocks line it up.
-        self.counter_offset = None;
+        self.lasting.counter_offset = None;
         self
     }
 }

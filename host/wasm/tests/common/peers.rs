@@ -1,7 +1,7 @@
 //! Whom components talk to.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
@@ -18,6 +18,20 @@ pub fn server<T: Send + 'static>(
 
 pub fn to_port(port: u16) -> Policy {
     Policy::new().allow_connect(format!("127.0.0.1:{port}").parse().unwrap())
+}
+
+/// Who gives two datagrams back to whom they came from, at a port of its own; and the socket of somebody else.
+pub fn udp_peers() -> (u16, UdpSocket, JoinHandle<()>) {
+    let [echo, stranger] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let port = echo.local_addr().unwrap().port();
+    let echoes = spawn(move || {
+        for _ in 0..2 {
+            let mut bytes = [0; 100];
+            let (count, from) = echo.recv_from(&mut bytes).unwrap();
+            echo.send_to(&bytes[..count], from).unwrap();
+        }
+    });
+    (port, stranger, echoes)
 }
 
 /// Who calls at a port as soon as a component says it, says hello, and hears what it says to the end.

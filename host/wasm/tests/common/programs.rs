@@ -1,9 +1,10 @@
 //! Components that a test writes as instructions: what they import is described in WIT, functions that they
 //! have are in a library, and what they say goes to the test.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
-use wakebox::{HostContext, Outcome, Policy, Stats};
+use wakebox::{Builder, HostContext, Outcome, Policy, Stats};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -48,6 +49,29 @@ pub const HANDLE_NEWER: (&str, &str) = (
 /// Streams of bytes of WASI 0.3, for a library.
 pub const STREAMS: &str = include_str!("../components/streams.wat");
 
+/// A sandbox whose program says numbers and texts, which these are told of before it goes on.
+pub fn hearing(
+    builder: Builder,
+    number: impl Fn(i32) + Send + Sync + 'static,
+    text: impl Fn(String) + Send + Sync + 'static,
+) -> Builder {
+    builder
+        .host_fn(
+            "wakebox:test/say.number",
+            move |_: HostContext, (word,): (i32,)| {
+                number(word);
+                std::future::ready(())
+            },
+        )
+        .host_fn(
+            "wakebox:test/say.text",
+            move |_: HostContext, (word,): (String,)| {
+                text(word);
+                std::future::ready(())
+            },
+        )
+}
+
 impl Kind {
     /// The library: what it imports, and what it has.
     fn library(&self) -> String {
@@ -91,25 +115,16 @@ impl Kind {
         let errors = self.errors;
         let (number, text) = (said.clone(), said.clone());
         let (builder, _, err) = sandbox(self.component(program));
-        let builder = builder
-            .policy(policy)
-            .host_fn(
-                "wakebox:test/say.number",
-                move |_: HostContext, (word,): (i32,)| {
-                    let error = errors.iter().find(|(code, _)| *code == -1 - word);
-                    let said = error.map_or_else(|| word.to_string(), |(_, name)| (*name).into());
-                    number.lock().unwrap().push(said);
-                    hears(word);
-                    std::future::ready(())
-                },
-            )
-            .host_fn(
-                "wakebox:test/say.text",
-                move |_: HostContext, (word,): (String,)| {
-                    text.lock().unwrap().push(word);
-                    std::future::ready(())
-                },
-            );
+        let builder = hearing(
+            builder.policy(policy),
+            move |word| {
+                let error = errors.iter().find(|(code, _)| *code == -1 - word);
+                let said = error.map_or_else(|| word.to_string(), |(_, name)| (*name).into());
+                number.lock().unwrap().push(said);
+                hears(word);
+            },
+            move |word| text.lock().unwrap().push(word),
+        );
         let mut sandbox = builder.build().unwrap();
         let outcome = sandbox.run().await.unwrap();
         assert_eq!((outcome, &*err.text()), (Outcome::Exit(0), ""));
@@ -118,7 +133,7 @@ impl Kind {
     }
 
     /// Expects an answer to each instruction that gives a number.
-    pub async fn answers(&self, policy: Policy, before: &str, dialogue: &[(&str, &str)]) {
+    pub async fn answers(&self, policy: Policy, before: &str, dialogue: &[(impl Display, &str)]) {
         let program: String = dialogue
             .iter()
             .map(|(instruction, _)| format!("(call $say {instruction})"))

@@ -38,11 +38,7 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
     let own = std::env::current_exe().context("this program's own file")?;
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("rows");
-    let mut moved = Vec::new();
-    println!(
-        "{:<60} {:>12} {:>12} {:>7} {:>7}",
-        "what", "the other", "this", "ratio", "spread"
-    );
+    let mut table = Table::new("the other", "this");
     for step in steps {
         let (mut mine, mut theirs) = (Rows::new(), Rows::new());
         eprintln!("comparing {step} ...");
@@ -62,14 +58,10 @@ pub(crate) fn compare(other: &Path, steps: &[&str], rounds: usize) -> Result<()>
             let Some((_, before)) = theirs.remove(&what) else {
                 continue;
             };
-            let row = Compared::new(unit, &before, &values, Pairs::Rounds);
-            println!("{what:<60} {row}");
-            if row.has_moved() {
-                moved.push((what, row.worse));
-            }
+            table.add(what, &Compared::new(unit, &before, &values, Pairs::Rounds));
         }
     }
-    tell(moved, &format!("in each of {rounds} rounds"));
+    table.tell(&format!("in each of {rounds} rounds"));
     Ok(())
 }
 
@@ -88,11 +80,7 @@ pub(crate) fn compare_with_files(files: &[PathBuf], steps: &[&str], rounds: usiz
     }
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("rows");
-    let mut moved = Vec::new();
-    println!(
-        "{:<60} {:>12} {:>12} {:>7} {:>7}",
-        "what", "before", "now", "ratio", "spread"
-    );
+    let mut table = Table::new("before", "now");
     for step in steps {
         let mut now = Rows::new();
         eprintln!("comparing {step} ...");
@@ -104,29 +92,50 @@ pub(crate) fn compare_with_files(files: &[PathBuf], steps: &[&str], rounds: usiz
             let Some((_, before)) = before.get(&what) else {
                 continue;
             };
-            let row = Compared::new(unit, before, &values, Pairs::All);
-            println!("{what:<60} {row}");
-            if row.has_moved() {
-                moved.push((what, row.worse));
-            }
+            table.add(what, &Compared::new(unit, before, &values, Pairs::All));
         }
     }
-    tell(
-        moved,
-        &format!("in each of {rounds} rounds, beside {} before", files.len()),
-    );
+    let before = files.len();
+    table.tell(&format!(
+        "in each of {rounds} rounds, beside {before} before"
+    ));
     Ok(())
 }
 
-/// Says which rows have moved, and by which part: negative is better.
-fn tell(moved: Vec<(String, f64)>, when: &str) {
-    println!();
-    let (worse, better): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(_, by)| *by > 0.0);
-    for (how, rows) in [("worse", worse), ("better", better)] {
-        let part = MOVED * 100.0;
-        println!("{how} by more than {part:.0} %, and {when}: {}", rows.len());
-        for (what, by) in rows {
-            println!("  {what}: {:.1} %", by.abs() * 100.0);
+/// Rows that are printed as they come.
+struct Table {
+    /// Those that have moved, and by which part: negative is better.
+    moved: Vec<(String, f64)>,
+}
+
+impl Table {
+    /// Its head, with what is compared.
+    fn new(one: &str, other: &str) -> Self {
+        println!(
+            "{:<60} {one:>12} {other:>12} {:>7} {:>7}",
+            "what", "ratio", "spread"
+        );
+        Self { moved: Vec::new() }
+    }
+
+    fn add(&mut self, what: String, row: &Compared) {
+        println!("{what:<60} {row}");
+        if row.has_moved() {
+            self.moved.push((what, row.worse));
+        }
+    }
+
+    /// Says which rows have moved.
+    fn tell(self, when: &str) {
+        println!();
+        let (worse, better): (Vec<_>, Vec<_>) =
+            self.moved.into_iter().partition(|(_, by)| *by > 0.0);
+        for (how, rows) in [("worse", worse), ("better", better)] {
+            let part = MOVED * 100.0;
+            println!("{how} by more than {part:.0} %, and {when}: {}", rows.len());
+            for (what, by) in rows {
+                println!("  {what}: {:.1} %", by.abs() * 100.0);
+            }
         }
     }
 }
