@@ -61,12 +61,16 @@ impl Serialize for Arguments<'_> {
     }
 }
 
-/// What a call gives: a value, or a unit.
-pub(crate) struct Results<'a>(pub(crate) &'a ComponentFunc, pub(crate) &'a [Val]);
+/// What a call gives: a value, a unit, or the several that a function of a core module may give.
+pub(crate) struct Results<'a>(pub(crate) &'a [Type], pub(crate) &'a [Val]);
 
 impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Perhaps(self.0.results().next(), self.1.first()).serialize(serializer)
+        match self.0 {
+            [] => serializer.serialize_unit(),
+            [ty] => Perhaps(Some(ty.clone()), self.1.first()).serialize(serializer),
+            types => fields(serializer, types.iter().cloned(), self.1.iter()),
+        }
     }
 }
 

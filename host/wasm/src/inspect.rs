@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, bail};
-use wasmparser::{Parser, Payload};
+use wasmparser::{CompositeInnerType, ExternalKind, Parser, Payload, ValType, Validator};
 use wit_parser::decoding::{DecodedWasm, decode};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
@@ -220,46 +220,80 @@ fn host_functions(report: &mut Report, name: &str, functions: &[&str]) -> Result
         .try_for_each(|function| report.missing(&format!("{function}, a host function")))
 }
 
+/// Whether a function's values are numbers, so that they can come from elsewhere and go there.
+fn has_numbers(types: &wasmparser::types::Types, function: u32) -> bool {
+    let ty = &types[types.as_ref().core_function_at(function)]
+        .composite_type
+        .inner;
+    let CompositeInnerType::Func(ty) = ty else {
+        return false;
+    };
+    let mut values = ty.params().iter().chain(ty.results());
+    values.all(|ty| {
+        matches!(
+            ty,
+            ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64
+        )
+    })
+}
+
 fn module(bytes: &[u8]) -> Result<String> {
     let mut report = Report::default();
-    let (mut has_start, mut files) = (false, false);
+    let types = Validator::new().validate_all(bytes)?;
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
-                    let import = import?;
-                    let name = format!("{}#{}", import.module, import.name);
-                    let is_provided = import.module == "wasi_snapshot_preview1"
-                        && (import.name == "proc_exit" || PREVIEW1.contains(&import.name));
-                    files |= is_provided && import.name.starts_with("path_");
-                    if is_provided {
-                        report.import(&name, "provided")?;
-                    } else {
-                        report.import(&name, "not provided")?;
-                        report.missing(&name)?;
-                    }
+                    imports.push(import?);
                 }
             }
             Payload::ExportSection(section) => {
                 for export in section {
-                    let name = export?.name;
-                    has_start |= name == "_start";
-                    let what = if name == "_start" {
-                        ": the program"
-                    } else {
-                        ""
-                    };
-                    writeln!(report.exports, "  {name}{what}")?;
+                    exports.push(export?);
                 }
             }
             _ => {}
         }
     }
+    let mut files = false;
+    for import in imports {
+        let name = format!("{}#{}", import.module, import.name);
+        let is_provided = import.module == "wasi_snapshot_preview1"
+            && (import.name == "proc_exit" || PREVIEW1.contains(&import.name));
+        files |= is_provided && import.name.starts_with("path_");
+        if is_provided {
+            report.import(&name, "provided")?;
+        } else {
+            report.import(&name, "not provided")?;
+            report.missing(&name)?;
+        }
+    }
     if files {
         report.imports += "  files: what is there, --dir HOST:GUEST[:ro] grants\n";
     }
-    if !has_start {
-        report.missing("_start: there is no program")?;
+    let is_function = |export: &wasmparser::Export<'_>| export.kind == ExternalKind::Func;
+    let is_program = exports
+        .iter()
+        .any(|export| is_function(export) && export.name == "_start");
+    let mut is_called = false;
+    for export in exports {
+        let is_function = is_function(&export);
+        let what = match export.name {
+            "_start" if is_function => ": the program",
+            "_initialize" if is_function && !is_program => ": called before all else",
+            _ if is_function && !is_program && has_numbers(&types, export.index) => {
+                is_called = true;
+                ": for `wakebox call`"
+            }
+            _ => "",
+        };
+        writeln!(report.exports, "  {}{what}", export.name)?;
+    }
+    if !is_program && !is_called {
+        report.missing(
+            "_start, or a function of numbers: there is no program, and nothing to call",
+        )?;
     }
     Ok(report.text("core module, WASI preview 1"))
 }

@@ -2,28 +2,20 @@
 
 mod common;
 
-use std::future::Future;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use wakebox::{Caller, Outcome};
 
-use common::sandbox;
 use common::values::{All, Kind, Rights, Shape};
+use common::{calling, sandbox};
 
 const CALLED: &str = include_str!("components/called.wat");
 
 /// Calls a component, and gives how it has ended and what it has said.
 async fn called<F: Future<Output = ()>>(call: impl FnOnce(Caller) -> F) -> (Outcome, String) {
     let (builder, _, err) = sandbox(CALLED);
-    let mut sandbox = builder.build().unwrap();
-    let caller = sandbox.handle().caller().clone();
-    let calls = async {
-        call(caller.clone()).await;
-        caller.close();
-    };
-    let (outcome, ()) = tokio::join!(sandbox.run(), calls);
-    (outcome.unwrap(), err.text())
+    (calling(builder, call).await, err.text())
 }
 
 #[tokio::test(flavor = "multi_thread")]

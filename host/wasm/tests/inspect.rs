@@ -136,9 +136,30 @@ fn of_a_module_it_says_the_functions() {
         [
             "env#f",
             "wasi_snapshot_preview1#fd_fly",
-            "_start: there is no program"
+            "_start, or a function of numbers: there is no program, and nothing to call"
         ]
     );
+}
+
+#[test]
+fn functions_of_a_module_without_a_program_are_to_be_called() {
+    let library = r#"(module
+      (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+      (memory (export "memory") 1)
+      (func (export "_initialize"))
+      (func (export "add") (param i32 f64) (result i64 f32) unreachable)
+      (func (export "refer") (param funcref)))"#;
+    let said = said(library);
+    assert_eq!(
+        below("exports", &said),
+        [
+            "memory",
+            "_initialize: called before all else",
+            "add: for `wakebox call`",
+            "refer"
+        ]
+    );
+    assert_eq!(below("missing for `wakebox run`", &said), ["nothing"]);
 }
 
 #[test]

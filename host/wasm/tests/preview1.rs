@@ -365,8 +365,8 @@ async fn a_module_that_cannot_run_says_why() {
             "imports:\n  env#f\n  wasi_snapshot_preview1#fd_fly",
         ),
         (
-            r#"(module (func (export "main")))"#,
-            r#"no function `_start`, but ["main"]"#,
+            r#"(module (memory (export "memory") 1))"#,
+            r#"neither a function `_start`, nor one of numbers that could be called, but ["memory"]"#,
         ),
         (
             r#"(module (func (export "_start") unreachable))"#,

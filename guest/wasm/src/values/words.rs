@@ -118,9 +118,9 @@ fn write_names<'a>(
 }
 
 /// A function's types in words.
-pub(crate) struct Signature<'a>(pub(crate) &'a ComponentFunc);
+pub(crate) struct Signature(pub(crate) ComponentFunc);
 
-impl fmt::Display for Signature<'_> {
+impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(")?;
         for (index, (name, ty)) in self.0.params().enumerate() {

@@ -8,7 +8,7 @@ pub mod values;
 
 use std::time::Duration;
 
-use wakebox::{Builder, Captured, Outcome, Output, Sandbox};
+use wakebox::{Builder, Caller, Captured, Outcome, Output, Sandbox};
 
 /// Tests of both versions of WASI, for `OLDER` and `NEWER`.
 #[allow(unused_macros, reason = "each program of tests takes what it needs")]
@@ -45,6 +45,21 @@ pub fn sandbox(component: impl AsRef<[u8]>) -> (Builder, Captured, Captured) {
 
 pub async fn end_of(builder: Builder) -> Outcome {
     builder.build().unwrap().run().await.unwrap()
+}
+
+/// How a sandbox ends whose functions are called, and then no more.
+pub async fn calling<F: Future<Output = ()>>(
+    builder: Builder,
+    call: impl FnOnce(Caller) -> F,
+) -> Outcome {
+    let mut sandbox = builder.build().unwrap();
+    let caller = sandbox.handle().caller().clone();
+    let calls = async {
+        call(caller.clone()).await;
+        caller.close();
+    };
+    let (outcome, ()) = tokio::join!(sandbox.run(), calls);
+    outcome.unwrap()
 }
 
 /// The instructions of a program, and the data of its texts, from address 4096 on. `<text>` in a program is a text:
