@@ -54,7 +54,7 @@ impl Range {
 pub struct Boot {
     /// [`MAGIC`].
     pub magic: u64,
-    /// [`crate::ABI_VERSION`] of the host.
+    /// [`crate::ABI_VERSION`] of the guest, which the host has found to be one that it runs.
     pub version: u32,
     /// Virtual processors of this guest, at most [`crate::layout::PROCESSORS_MAX`]. All but the first begin when they are
     /// started ([`crate::port::START`]).

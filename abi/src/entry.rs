@@ -38,7 +38,7 @@ impl Token {
 /// A request from the guest: 64 bytes, one cache line.
 ///
 /// ```text
-/// word 0   bits 0..16 opcode, the rest zero
+/// word 0   bits 0..16 opcode, bit 16 deferrable, the rest zero
 /// word 1   token
 /// word 2.. parameters, one word each (crate::op)
 /// ```
@@ -46,6 +46,12 @@ impl Token {
 pub struct Submission {
     /// What to do: [`crate::op::Opcode`] as a number.
     pub opcode: u16,
+    /// Whether nobody waits for the end: the host may publish the completion together with that of another operation.
+    ///
+    /// It does so if the operation has succeeded on the spot, while others of the ring are in flight, and until
+    /// [`crate::queue::MOST_DEFERRED`] are deferred. A guest that has come to wait for one submits a no-op, whose completion
+    /// is published behind it.
+    pub deferrable: bool,
     /// Which operation this is.
     pub token: Token,
     /// The operation's parameters.
@@ -59,6 +65,8 @@ impl Submission {
     pub const WORDS: usize = 8;
     /// Bytes of an entry.
     pub const SIZE: usize = Self::WORDS * 8;
+    /// What marks one in its first word that is deferrable.
+    const DEFERRABLE: u64 = 1 << 16;
 }
 
 /// The end of an operation, from the host: 16 bytes.
@@ -96,8 +104,9 @@ impl Entry<{ Submission::WORDS }> for Submission {
     #[inline]
     fn to_words(self) -> [u64; Submission::WORDS] {
         let [a, b, c, d, e, f] = self.params;
+        let deferrable = u64::from(self.deferrable) * Self::DEFERRABLE;
         [
-            u64::from(self.opcode),
+            u64::from(self.opcode) | deferrable,
             self.token.to_word(),
             a,
             b,
@@ -110,13 +119,11 @@ impl Entry<{ Submission::WORDS }> for Submission {
 
     #[inline]
     fn from_words([head, token, a, b, c, d, e, f]: [u64; Submission::WORDS]) -> Self {
+        let opcode = head & !Self::DEFERRABLE;
         Self {
             // Bits that must be zero make the opcode one that nobody knows.
-            opcode: if head > u64::from(u16::MAX) {
-                u16::MAX
-            } else {
-                head as u16
-            },
+            opcode: u16::try_from(opcode).unwrap_or(u16::MAX),
+            deferrable: opcode != head,
             token: Token::from_word(token),
             params: [a, b, c, d, e, f],
         }
@@ -157,12 +164,15 @@ mod tests {
             slot: 7,
             generation: u32::MAX,
         };
-        let submission = Submission {
-            opcode: 9,
-            token,
-            params: [1, 2, 3, 4, 5, u64::MAX],
-        };
-        assert_eq!(Submission::from_words(submission.to_words()), submission);
+        for deferrable in [false, true] {
+            let submission = Submission {
+                opcode: 9,
+                deferrable,
+                token,
+                params: [1, 2, 3, 4, 5, u64::MAX],
+            };
+            assert_eq!(Submission::from_words(submission.to_words()), submission);
+        }
         let completion = Completion {
             token,
             status: Status::BrokenPipe,
@@ -174,7 +184,7 @@ mod tests {
     #[test]
     fn reserved_bits_make_an_unknown_opcode() {
         let mut words = [0; Submission::WORDS];
-        words[0] = 1 << 16;
+        words[0] = 1 << 17;
         assert_eq!(Submission::from_words(words).opcode, u16::MAX);
     }
 }

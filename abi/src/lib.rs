@@ -47,5 +47,8 @@ pub mod wake;
 /// The version of this interface.
 ///
 /// A guest carries the version that it was built for in its ELF note
-/// ([`note::Note`]); a host refuses every other version.
-pub const ABI_VERSION: u32 = 3;
+/// ([`note::Note`]); a host runs those from [`ABI_OLDEST`] to this one.
+pub const ABI_VERSION: u32 = 4;
+
+/// The oldest version whose guests this one runs: since then, nothing was changed that such a guest would see.
+pub const ABI_OLDEST: u32 = 3;

@@ -38,6 +38,7 @@ pub trait Operation: Copy {
     fn submission(self, token: Token) -> Submission {
         Submission {
             opcode: Self::OPCODE as u16,
+            deferrable: false,
             token,
             params: self.to_params(),
         }
@@ -460,7 +461,35 @@ operations! {
         /// When its bytes were changed last.
         modified: FileTime,
     }
+
+    /// Sends several datagrams of one length, of which the last may be shorter, to one address. The value is the
+    /// number of bytes sent: those of some whole datagrams, of one at least.
+    48 UdpSendMany: Calls, Bytes {
+        /// The socket.
+        socket: Handle,
+        /// The datagrams, one behind the other. [`DATAGRAMS_MAX`] are sent at most.
+        from: Buf,
+        /// A [`SocketAddress`], or empty for the socket's peer.
+        to: Buf,
+        /// Bytes of each, at least one.
+        each: u32,
+    }
+
+    /// Receives what datagrams are there, at least one and at most [`DATAGRAMS_MAX`]. Each takes so many bytes of the buffer, from
+    /// its start: the sender's [`SocketAddress`], how many bytes follow, in four bytes, little endian, and as much of the
+    /// datagram as fits. The value is the number of datagrams.
+    49 UdpReceiveMany: Calls, Number {
+        /// The socket.
+        socket: Handle,
+        /// At least as many bytes as one takes.
+        into: Buf,
+        /// Bytes that each takes: at least [`SocketAddress::SIZE`] and four.
+        each: u32,
+    }
 }
+
+/// Most datagrams of a [`UdpSendMany`] or [`UdpReceiveMany`].
+pub const DATAGRAMS_MAX: usize = 64;
 
 /// The value of a [`Snapshot`] in the sandbox of which the template was made.
 pub const CONTINUED: u32 = 0;

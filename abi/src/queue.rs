@@ -20,6 +20,9 @@ use crate::memory::{Control, Slots};
 use crate::op::Opcode;
 use crate::ring::{self, CompletionProducer, Corrupt, SubmissionConsumer};
 
+/// Most completions of a ring that are deferred at a time, and in a small one half of its slots.
+pub const MOST_DEFERRED: u32 = 32;
+
 /// How a guest broke its rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
@@ -64,6 +67,8 @@ pub struct Queue<C, S, R> {
     room: u32,
     /// Submissions that may yet be taken in this turn.
     left: u32,
+    /// Completions that nobody waits for, which are written and may be published with others.
+    deferred: u32,
 }
 
 impl<C, S, R> Queue<C, S, R>
@@ -109,6 +114,7 @@ where
             capacity,
             room: 0,
             left: 0,
+            deferred: 0,
         }
     }
 
@@ -206,11 +212,34 @@ where
         Ok(())
     }
 
-    /// Ends a turn: the guest may reuse the slots of what was taken, and sees what was completed.
+    /// As [`Self::complete`], of an operation that was [deferrable](Submission::deferrable).
+    ///
+    /// # Errors
+    ///
+    /// As there.
     #[inline]
-    pub fn finish(&mut self) {
+    pub fn defer(&mut self, completion: Completion) -> Result<(), Broken> {
+        self.complete(completion)?;
+        self.deferred += 1;
+        Ok(())
+    }
+
+    /// Ends a turn: the guest may reuse the slots of what was taken, and sees what was completed. What is deferred it sees with
+    /// the next completion that is not, for which it waits if others are `in_flight`.
+    #[inline]
+    pub fn finish(&mut self, in_flight: u32) {
         self.submissions.release();
+        let most = MOST_DEFERRED.min(self.capacity / 2);
+        if in_flight == 0 || self.deferred >= most || self.unpublished() > self.deferred {
+            self.publish();
+        }
+    }
+
+    /// Shows the guest all that was completed.
+    #[inline]
+    pub fn publish(&mut self) {
         self.completions.publish();
+        self.deferred = 0;
     }
 
     /// Whether the guest has submitted something that was not taken yet. A hint, one load.

@@ -47,6 +47,7 @@ fn completion(number: u32) -> Completion {
 fn submission(number: u32) -> Submission {
     Submission {
         opcode: number as u16,
+        deferrable: false,
         token: completion(number).token,
         params: [u64::from(number); Submission::PARAMS],
     }

@@ -109,6 +109,11 @@ impl Arena {
         (start.addr().get() - self.start) as u32
     }
 
+    /// Whether somebody needs more than there is.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.queue.borrow().is_empty()
+    }
+
     /// Length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -492,15 +492,14 @@ async fn answer(call: u64, kind: ReplyKind, bytes: Vec<u8>) -> bool {
         let Ok(buf) = IoBuf::copy_of(part).await else {
             return false;
         };
-        let (outcome, _) = Op::with_buf(
-            Reply {
-                call,
-                kind,
-                from: buf.filled(),
-            },
-            buf,
-        )
-        .await;
+        let from = buf.filled();
+        let part = Reply { call, kind, from };
+        if more.is_empty() && kind != ReplyKind::Item {
+            // Nothing follows, whatever comes of it.
+            runtime().reactor.submit_for_nobody(part.into(), buf);
+            return true;
+        }
+        let (outcome, _) = Op::with_buf(part, buf).await;
         if outcome.is_err() || more.is_empty() {
             return outcome.is_ok();
         }

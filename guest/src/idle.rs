@@ -90,7 +90,7 @@ impl Runtime {
             return;
         }
         self.arm_deadline();
-        if self.reactor.flush() {
+        if self.flush() {
             self.ring_if_unseen();
             return;
         }

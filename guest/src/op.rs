@@ -71,6 +71,36 @@ impl Op {
     }
 }
 
+/// A write of the host under way that nobody waits for, unless they poll this. It goes on when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Posted(Key);
+
+impl Posted {
+    /// Submits an operation that names this buffer.
+    pub(crate) fn new(operation: impl Operation, buf: IoBuf) -> Self {
+        Self(runtime().reactor.post(operation.into(), buf))
+    }
+
+    /// How it ended, if it has. Not to be asked or polled again then.
+    pub(crate) fn take(&mut self) -> Option<Outcome> {
+        runtime().reactor.take(self.0)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(outcome) = runtime().reactor.poll(self.0, cx.waker()) {
+            return Poll::Ready(outcome);
+        }
+        trace::waits_for(runtime().reactor.reason(self.0));
+        Poll::Pending
+    }
+
+    /// Nobody will ask how it ended.
+    pub(crate) fn leave(self) {
+        runtime().reactor.abandon(self.0, Orphan::default(), false);
+    }
+}
+
 impl Future for Op {
     type Output = (Outcome, Option<IoBuf>);
 

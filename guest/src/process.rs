@@ -74,7 +74,8 @@ impl<T: Termination, E: fmt::Debug> Termination for Result<T, E> {
     }
 }
 
-/// Ends the guest now, after what was printed has been written. No task is dropped.
+/// Ends the guest now, after what was printed has been written, and what was written to connections has been taken, for which it
+/// waits for half a minute at most. No task is dropped.
 pub fn exit(code: i32) -> ! {
     runtime().exit(code)
 }

@@ -21,6 +21,10 @@
 //! that nobody takes holds nobody up. Queued records are submitted by the
 //! reactor itself, in order, without waking their tasks.
 //!
+//! Nobody hurries for the end of an operation that no future waits for: its submission says so, and the host
+//! may publish the completion with another one ([`Submission::deferrable`]). Who comes to wait for one then,
+//! or for its slot or its buffer, has a no-op go after it (`Inner::catch_up`).
+//!
 //! Two queues lead to the ring. Futures stand in the ordinary one. What the runtime itself
 //! needs to go on (console output, the deadline of the nearest timer, closing handles)
 //! takes the urgent one, for which [`RESERVED`] slots are kept free: a guest whose every slot
@@ -36,7 +40,7 @@ use core::task::Waker;
 use slab::Slab;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots, Slots};
-use wakebox_abi::op::{Cancel, Close, Handle, OVERFLOW, Opcode, Operation};
+use wakebox_abi::op::{Cancel, Close, Handle, Nop, OVERFLOW, Opcode, Operation};
 use wakebox_abi::ring::{self, CompletionConsumer, Corrupt, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::{port, wake};
@@ -44,6 +48,7 @@ use wakebox_abi::{port, wake};
 use crate::buf::IoBuf;
 use crate::machine;
 use crate::mask::MaskedCell;
+use crate::several::DEFERS;
 use crate::trace::{self, Reason, What};
 use crate::wait_queue::{Key, Links, Member, Queue};
 
@@ -88,6 +93,14 @@ pub(crate) struct Orphan {
 }
 
 impl Orphan {
+    /// One that leaves a buffer.
+    pub(crate) fn of(buf: IoBuf) -> Self {
+        Self {
+            buf: Some(buf),
+            ..Self::default()
+        }
+    }
+
     /// The handle that an operation gave, if it gave one.
     fn handle(&self, outcome: Outcome) -> Option<Handle> {
         let value = outcome.ok()?;
@@ -109,10 +122,28 @@ pub(crate) enum Owner {
     Future(Waker),
     /// Nobody any more: it is an orphan.
     Nobody(Orphan),
+    /// Nobody yet, or somebody since, of a write that is [posted](Reactor::post): its buffer.
+    Posted(IoBuf, Option<Waker>),
+    /// Those who wait for what may be deferred.
+    Waiters,
     /// The console, which wants its buffer back.
     Console(IoBuf),
     /// The timers.
     Deadline,
+}
+
+impl Owner {
+    fn is_future(&self) -> bool {
+        matches!(self, Self::Future(_) | Self::Posted(_, Some(_)))
+    }
+
+    /// Whether its end may be told with another.
+    fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Nobody(_) | Self::Console(_) | Self::Posted(_, None)
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +158,10 @@ struct Record {
     request: Request,
     stage: Stage,
     owner: Owner,
+    /// Whether it is a write that was posted, and has not ended.
+    is_posted: bool,
+    /// When it was submitted as deferrable: not before it was last asked for what is deferred.
+    deferrable_since: Option<u64>,
     links: Links,
 }
 
@@ -149,8 +184,8 @@ struct Slot {
 pub(crate) enum Event {
     /// An operation is done: wake its future. The reason is for the trace.
     Wake(Waker, Reason),
-    /// An orphan is done: drop what it left.
-    Drop(Orphan, Reason),
+    /// An orphan is done, or a write that was posted: drop what it left, and wake who waits for it.
+    Drop(Orphan, Reason, Option<Waker>),
     /// Console output was taken.
     Console(IoBuf),
     /// A deadline was reached, or its operation cancelled.
@@ -188,6 +223,14 @@ struct Inner {
     awaited: u32,
     max_in_flight: u32,
     max_ordinary: u32,
+    /// Writes that are posted and have not ended.
+    posted: u32,
+    /// Operations in flight whose completions may be deferred, submitted since it was last asked for those.
+    deferrable: u32,
+    /// How often it was asked for them.
+    asked: u64,
+    /// Whether somebody has come to wait for one.
+    is_wanted: bool,
     counts: Counts,
 }
 
@@ -214,6 +257,10 @@ impl Reactor {
             awaited: 0,
             max_in_flight,
             max_ordinary: max_in_flight - reserved,
+            posted: 0,
+            deferrable: 0,
+            asked: 0,
+            is_wanted: false,
             counts: Counts::default(),
         }))
     }
@@ -229,6 +276,43 @@ impl Reactor {
         self.0.borrow_mut().submit(request, owner, true)
     }
 
+    /// (1) for nobody.
+    pub(crate) fn submit_for_nobody(&self, request: Request, buf: IoBuf) {
+        let owner = Owner::Nobody(Orphan::of(buf));
+        self.0.borrow_mut().submit(request, owner, false);
+    }
+
+    /// (1) for a write for which nobody waits yet.
+    pub(crate) fn post(&self, request: Request, buf: IoBuf) -> Key {
+        let mut inner = self.0.borrow_mut();
+        let key = inner.submit(request, Owner::Posted(buf, None), false);
+        inner.records[key].is_posted = true;
+        inner.posted += 1;
+        key
+    }
+
+    /// (4) if the operation is done.
+    pub(crate) fn take(&self, key: Key) -> Option<Outcome> {
+        // The owner is dropped after the borrow.
+        let mut inner = self.0.borrow_mut();
+        let Stage::Done(outcome) = inner.records[key].stage else {
+            return None;
+        };
+        let _owner = inner.records.remove(key);
+        drop(inner);
+        Some(outcome)
+    }
+
+    /// How many writes are posted and have not ended.
+    pub(crate) fn posted(&self) -> u32 {
+        self.0.borrow().posted
+    }
+
+    /// Somebody waits for what is in flight and what is submitted next, without a future.
+    pub(crate) fn want(&self) {
+        self.0.borrow_mut().is_wanted = true;
+    }
+
     /// (4) if the operation is done; else its completion will wake `waker`.
     pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Option<Outcome> {
         // The old owner is dropped after the borrow.
@@ -237,11 +321,21 @@ impl Reactor {
             let record = &mut inner.records[key];
             if let Stage::Done(outcome) = record.stage {
                 (Some(inner.records.remove(key).owner), Some(outcome))
-            } else if matches!(&record.owner, Owner::Future(own) if own.will_wake(waker)) {
-                (None, None)
             } else {
-                let new = Owner::Future(waker.clone());
-                (Some(core::mem::replace(&mut record.owner, new)), None)
+                match &mut record.owner {
+                    Owner::Future(own) if own.will_wake(waker) => (None, None),
+                    Owner::Posted(_, own) => {
+                        let old = own.replace(waker.clone());
+                        if old.is_none() {
+                            inner.is_awaited_now(key);
+                        }
+                        (old.map(Owner::Future), None)
+                    }
+                    owner => {
+                        let new = Owner::Future(waker.clone());
+                        (Some(core::mem::replace(owner, new)), None)
+                    }
+                }
             }
         };
         outcome
@@ -281,9 +375,11 @@ impl Reactor {
 
     /// (2) for all that there is room for, and shows the host everything. Returns
     /// whether something stays behind for which there will be room as soon as the host has
-    /// read its ring, so that this is no time to sleep.
-    pub(crate) fn flush(&self) -> bool {
+    /// read its ring, so that this is no time to sleep. `space` says whether somebody waits for that of a buffer.
+    pub(crate) fn flush(&self, space: bool) -> bool {
         let mut inner = self.0.borrow_mut();
+        inner.advance();
+        inner.catch_up(space);
         let stuck = !inner.advance();
         inner.submissions.publish();
         stuck
@@ -345,6 +441,8 @@ impl Inner {
             request,
             stage: Stage::Queued { urgent },
             owner,
+            is_posted: false,
+            deferrable_since: None,
             links: Links::LONE,
         });
         let queue = if urgent {
@@ -432,8 +530,17 @@ impl Inner {
             Stage::Queued { urgent: true } => self.urgent.leave(&mut self.records, key),
             _ => self.ordinary.leave(&mut self.records, key),
         }
-        let record = &self.records[key];
-        self.awaited += u32::from(matches!(record.owner, Owner::Future(_)));
+        let record = &mut self.records[key];
+        self.awaited += u32::from(record.owner.is_future());
+        // Not in a slot that is kept free: it would not be free again until something else ends.
+        let deferrable = DEFERS
+            && self.in_flight < self.max_ordinary
+            && !self.is_wanted
+            && record.owner.can_wait();
+        if deferrable {
+            record.deferrable_since = Some(self.asked);
+            self.deferrable += 1;
+        }
         let Request { opcode, params } = record.request;
         trace::write(move |by| What::Submitted {
             token,
@@ -443,6 +550,7 @@ impl Inner {
         });
         let pushed = sound(self.submissions.push(Submission {
             opcode,
+            deferrable,
             token,
             params,
         }));
@@ -476,24 +584,35 @@ impl Inner {
             status => Err(status),
         };
         let record = &mut self.records[key];
+        self.awaited -= u32::from(record.owner.is_future());
+        self.deferrable -= u32::from(record.deferrable_since == Some(self.asked));
+        self.posted -= u32::from(record.is_posted);
+        let nobody = || Owner::Nobody(Orphan::default());
         if matches!(record.owner, Owner::Future(_)) {
-            self.awaited -= 1;
             record.stage = Stage::Done(outcome);
-            let nobody = Owner::Nobody(Orphan::default());
-            let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody) else {
+            let Owner::Future(waker) = core::mem::replace(&mut record.owner, nobody()) else {
                 unreachable!("it was a future");
             };
             return Event::Wake(waker, reason(completion.token, record.request.opcode));
         }
         let why = Reason::Operation(completion.token);
+        if matches!(record.owner, Owner::Posted(..)) {
+            record.stage = Stage::Done(outcome);
+            record.is_posted = false;
+            let Owner::Posted(buf, waker) = core::mem::replace(&mut record.owner, nobody()) else {
+                unreachable!("it was posted");
+            };
+            return Event::Drop(Orphan::of(buf), why, waker);
+        }
         match self.records.remove(key).owner {
             Owner::Console(buf) => Event::Console(buf),
             Owner::Deadline => Event::Deadline(key, outcome),
             Owner::Nobody(orphan) => {
                 self.close_value(outcome, &orphan);
-                Event::Drop(orphan, why)
+                Event::Drop(orphan, why, None)
             }
-            Owner::Future(_) => unreachable!("handled above"),
+            Owner::Waiters => Event::Stale,
+            Owner::Future(_) | Owner::Posted(..) => unreachable!("handled above"),
         }
     }
 
@@ -506,15 +625,22 @@ impl Inner {
     }
 
     /// Returns what the caller drops.
-    fn abandon(&mut self, key: Key, orphan: Orphan, cancel: bool) -> (Owner, Option<Orphan>) {
+    fn abandon(&mut self, key: Key, mut orphan: Orphan, cancel: bool) -> (Owner, Option<Orphan>) {
         match self.records[key].stage {
             Stage::InFlight(_) => {
                 if cancel {
                     self.cancel(key);
                 }
-                let nobody = Owner::Nobody(orphan);
-                let owner = core::mem::replace(&mut self.records[key].owner, nobody);
-                self.awaited -= u32::from(matches!(owner, Owner::Future(_)));
+                let own = &mut self.records[key].owner;
+                self.awaited -= u32::from(own.is_future());
+                let nobody = || Owner::Nobody(Orphan::default());
+                let mut owner = core::mem::replace(own, nobody());
+                if let Owner::Posted(buf, waker) = owner {
+                    // The host has it until the end.
+                    orphan.buf = Some(buf);
+                    owner = waker.map_or_else(nobody, Owner::Future);
+                }
+                *own = Owner::Nobody(orphan);
                 (owner, None)
             }
             Stage::Queued { urgent } => {
@@ -524,13 +650,33 @@ impl Inner {
                     &mut self.ordinary
                 };
                 queue.leave(&mut self.records, key);
-                (self.records.remove(key).owner, Some(orphan))
+                let record = self.records.remove(key);
+                self.posted -= u32::from(record.is_posted);
+                (record.owner, Some(orphan))
             }
             Stage::Done(outcome) => {
                 self.close_value(outcome, &orphan);
                 (self.records.remove(key).owner, Some(orphan))
             }
         }
+    }
+
+    /// Has the host publish what it has deferred, if somebody waits for that.
+    fn catch_up(&mut self, space: bool) {
+        let stands_in_line = !self.urgent.is_empty() || !self.ordinary.is_empty();
+        if self.deferrable > 0 && (space || self.is_wanted || stands_in_line) {
+            self.deferrable = 0;
+            self.asked += 1;
+            self.submit(Nop {}.into(), Owner::Waiters, true);
+        }
+        self.is_wanted = false;
+    }
+
+    /// A future has begun to wait for an operation.
+    fn is_awaited_now(&mut self, key: Key) {
+        let record = &self.records[key];
+        self.awaited += u32::from(matches!(record.stage, Stage::InFlight(_)));
+        self.is_wanted = true;
     }
 
     fn cancel(&mut self, key: Key) {

@@ -9,19 +9,18 @@
 //!                                                            then look for a restore (crate::restore)
 //! ```
 
+mod addresses;
 mod find;
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::cell::Cell;
 use core::future::Future;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use wakebox_abi::boot::{Boot, Clock, Features, Instance};
 use wakebox_abi::entry::{Completion, Submission};
-use wakebox_abi::layout;
 use wakebox_abi::memory::{Control, Counter, MappedControl, MappedSlots, Word};
 use wakebox_abi::op::Deadline;
 use wakebox_abi::port;
@@ -40,11 +39,13 @@ use crate::restore::Restores;
 #[cfg(any(feature = "getrandom", feature = "getrandom-02"))]
 use crate::several::SharedCell;
 use crate::several::{self, Here, Latest, Shared, Whereabouts, share};
+use crate::time::{Duration, sleep};
 use crate::timers::Timers;
 use crate::told;
 use crate::trace::{self, Reason};
 use crate::wait_queue::Key;
 
+pub(crate) use self::addresses::Addresses;
 #[cfg(all(feature = "processors", not(test)))]
 pub(crate) use self::find::first_runtime;
 pub(crate) use self::find::{install, runtime, try_runtime};
@@ -103,6 +104,10 @@ struct Armed {
 
 /// Most Deadline operations in flight: the one that counts, and one that it replaces.
 const MAX_DEADLINES: u32 = 2;
+
+/// How long the end of a guest waits for peers that do not take what was written to them, and how long a connection does that was
+/// dropped.
+pub(crate) const LINGER: Duration = Duration::from_secs(30);
 
 /// How many turns go by between two looks at the clock, if nobody asks for the time: a look takes as long as two polls.
 const TURNS_A_LOOK: u64 = 64;
@@ -169,6 +174,10 @@ impl Runtime {
         self.show_tasks();
         let mut main = self.executor.spawn(Some("main".into()), main);
         self.run_until(|| main.is_finished());
+        if self.reactor.posted() > 0 {
+            let long_enough = self.executor.spawn(Some("linger".into()), sleep(LINGER));
+            self.run_until(|| self.reactor.posted() == 0 || long_enough.is_finished());
+        }
         self.here.main_ended();
         self.executor.abort_all();
         let Some(output) = main.take() else {
@@ -298,7 +307,12 @@ impl Runtime {
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Wake(waker, why) => trace::because(why, || waker.wake()),
-                Event::Drop(orphan, why) => trace::because(why, || drop(orphan)),
+                Event::Drop(orphan, why, waker) => trace::because(why, || {
+                    drop(orphan);
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                }),
                 Event::Console(buf) => self.console.recycle(buf),
                 Event::Deadline(key, outcome) => self.deadline_ended(key, outcome),
                 Event::Stale => {}
@@ -334,7 +348,12 @@ impl Runtime {
     /// behind for want of a slot of the ring.
     pub(crate) fn submit(&self) -> bool {
         self.console.submit(&self.reactor);
-        self.reactor.flush()
+        self.flush()
+    }
+
+    /// The same, but for what is printed.
+    pub(crate) fn flush(&self) -> bool {
+        self.reactor.flush(several::common(&self.arena).is_wanted())
     }
 
     /// Rings the doorbell if the host would not see the submissions otherwise.
@@ -350,7 +369,12 @@ impl Runtime {
     /// It does not look for a restore, whose hooks have no business in the middle of a task: no template
     /// is taken while console output, the one thing waited for here, is under way.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
-        while !self.wait_for_more(&done, || ()) {}
+        loop {
+            self.reactor.want();
+            if self.wait_for_more(&done, || ()) {
+                return;
+            }
+        }
     }
 
     /// Submits, takes what is completed, and sleeps until there is more, unless `done` says that this was it.
@@ -399,10 +423,22 @@ impl Runtime {
         self.wait_until(|| self.console.is_empty());
     }
 
+    /// Waits until everything written to connections has been taken, for [`LINGER`] at most.
+    fn send_posted(&self) {
+        if self.reactor.posted() == 0 {
+            return;
+        }
+        let end = self.now_ns().saturating_add(LINGER.as_nanos() as u64);
+        // So that there is an end if nothing else comes.
+        self.timers.borrow_mut().insert(end, Waker::noop().clone());
+        self.wait_until(|| self.reactor.posted() == 0 || self.now_ns() >= end);
+    }
+
     /// Ends the guest.
     pub(crate) fn exit(&'static self, code: i32) -> ! {
         core::mem::forget(mask::mask());
         self.flush_console();
+        self.send_posted();
         self.end_others();
         self.publish_counters();
         self.control
@@ -534,41 +570,5 @@ impl Runtime {
         #[cfg(feature = "embassy-time")]
         let calm = calm && !self.alarms.is_borrowed();
         calm
-    }
-}
-
-/// Where shared memory lies, as far as the boot page does not say.
-#[derive(Debug)]
-pub(crate) struct Addresses {
-    pub(crate) control: MappedControl,
-    pub(crate) submissions: NonNull<u64>,
-    pub(crate) completions: NonNull<u64>,
-    pub(crate) clock: &'static Clock,
-    pub(crate) instance: &'static Instance,
-}
-
-impl Addresses {
-    /// Where it lies in a guest.
-    ///
-    /// # Safety
-    ///
-    /// The code runs as a Wakebox guest.
-    pub(crate) unsafe fn of_guest() -> Self {
-        let at = |address: u64| match NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(
-            address as usize,
-        )) {
-            Some(address) => address,
-            None => unreachable!("nothing of the memory map lies at zero"),
-        };
-        Self {
-            // SAFETY: the caller's promise.
-            control: unsafe { MappedControl::new(at(layout::CONTROL)) },
-            submissions: at(layout::SUBMISSIONS).cast(),
-            completions: at(layout::COMPLETIONS).cast(),
-            // SAFETY: the caller's promise.
-            clock: unsafe { Clock::get() },
-            // SAFETY: as above.
-            instance: unsafe { Instance::get() },
-        }
     }
 }

@@ -10,6 +10,10 @@ mod off;
 #[cfg(not(any(feature = "processors", test)))]
 use self::off as several;
 
+/// Whether the host may put off what nobody waits for. Where there are several processors, another one may wait for what this
+/// one would have to ask for.
+pub(crate) const DEFERS: bool = cfg!(not(feature = "processors"));
+
 pub(crate) use self::several::{Here, Latest, Shared, Whereabouts, common, share};
 
 /// A cell that all processors use.

@@ -78,6 +78,17 @@ fn every_operation_survives_the_round_trip() {
         socket: handle,
         into: buf,
     });
+    survives(UdpSendMany {
+        socket: handle,
+        from: buf,
+        to: Buf::default(),
+        each: u32::MAX,
+    });
+    survives(UdpReceiveMany {
+        socket: handle,
+        into: buf,
+        each: 1,
+    });
     survives(UnixConnect { path: buf });
     survives(OpenFile {
         path: buf,

@@ -47,6 +47,8 @@ pub(crate) struct Host {
     instance: &'static Instance,
     now: u64,
     in_flight: Vec<Submission>,
+    /// Whether something has ended in this look at the ring for which somebody waits.
+    owes: bool,
     script: Option<Script>,
     /// What happens when the guest waits and nothing else does, in turn.
     steps: VecDeque<Step>,
@@ -233,6 +235,7 @@ fn enter(
             instance,
             now: 1,
             in_flight: Vec::new(),
+            owes: false,
             script: None,
             steps: VecDeque::new(),
             seen: Vec::new(),
@@ -307,6 +310,13 @@ impl Host {
 
     /// Reads the submission ring to its end.
     fn serve(&mut self) {
+        self.take_submissions();
+        if core::mem::take(&mut self.owes) || self.in_flight.is_empty() {
+            self.completions.publish();
+        }
+    }
+
+    fn take_submissions(&mut self) {
         while let Some(submission) = self.submissions.pop().unwrap() {
             self.submissions.release();
             let opcode = Opcode::from_code(submission.opcode).unwrap();
@@ -321,13 +331,13 @@ impl Host {
                     let from = WriteConsole::from_params(&submission.params).unwrap().from;
                     let bytes = self.arena_bytes(from.offset, from.len).to_vec();
                     self.printed.extend(bytes);
-                    self.complete(submission.token, Status::Ok, from.len);
+                    self.end_now(&submission, Status::Ok, from.len);
                 }
                 Opcode::ReadClock => {
                     let into = ReadClock::from_params(&submission.params).unwrap().into;
                     let now = self.now.to_le_bytes();
                     self.arena_bytes(into.offset, 8).copy_from_slice(&now);
-                    self.complete(submission.token, Status::Ok, 16);
+                    self.end_now(&submission, Status::Ok, 16);
                 }
                 _ => {
                     let mut script = self.script.take();
@@ -338,7 +348,7 @@ impl Host {
                     self.script = script;
                     match answer {
                         Answer::Now(status, value) => {
-                            self.complete(submission.token, status, value);
+                            self.end_now(&submission, status, value);
                         }
                         Answer::Later => self.in_flight.push(submission),
                     }
@@ -376,14 +386,25 @@ impl Host {
         NOW.set(self.now);
     }
 
+    /// Ends an operation on the spot. If nobody waits for that, the guest sees it with another that it waits for: as late as
+    /// a host may.
+    fn end_now(&mut self, submission: &Submission, status: Status, value: u32) {
+        self.put(submission.token, status, value);
+        self.owes |= !submission.deferrable || status != Status::Ok;
+    }
+
     fn complete(&mut self, token: Token, status: Status, value: u32) {
+        self.put(token, status, value);
+        self.completions.publish();
+    }
+
+    fn put(&mut self, token: Token, status: Status, value: u32) {
         let completion = Completion {
             token,
             status,
             value,
         };
         assert!(self.completions.push(completion).unwrap(), "a free slot");
-        self.completions.publish();
     }
 
     fn end_if_in_flight(&mut self, token: Token, status: Status, value: u32) -> bool {

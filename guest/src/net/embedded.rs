@@ -70,8 +70,8 @@ impl<K> Read for OwnedReadHalf<K> {
     }
 }
 
-/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
-/// nothing to flush.
+/// Cancel-safe. A flush waits for nothing: what was written goes out when the task next waits for something
+/// ([`Stream::flush`] waits until it has).
 impl<K> Write for Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
@@ -82,8 +82,8 @@ impl<K> Write for Stream<K> {
     }
 }
 
-/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
-/// nothing to flush.
+/// Cancel-safe. A flush waits for nothing: what was written goes out when the task next waits for something
+/// ([`Stream::flush`] waits until it has).
 impl<K> Write for &Stream<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Stream::write(self, bytes).await
@@ -94,8 +94,8 @@ impl<K> Write for &Stream<K> {
     }
 }
 
-/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
-/// nothing to flush.
+/// Cancel-safe. A flush waits for nothing: what was written goes out when the task next waits for something
+/// ([`Stream::flush`] waits until it has).
 impl<K> Write for WriteHalf<'_, K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await
@@ -106,8 +106,8 @@ impl<K> Write for WriteHalf<'_, K> {
     }
 }
 
-/// Not cancel-safe: any part may have been written. What was written is the host's, so there is
-/// nothing to flush.
+/// Cancel-safe. A flush waits for nothing: what was written goes out when the task next waits for something
+/// ([`Stream::flush`] waits until it has).
 impl<K> Write for OwnedWriteHalf<K> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         Self::write(self, bytes).await

@@ -12,7 +12,6 @@ mod lookup;
 mod movable;
 #[cfg(feature = "embedded-nal-async")]
 mod nal;
-#[cfg(feature = "picoserve")]
 mod outbox;
 #[cfg(feature = "picoserve")]
 pub mod picoserve;
@@ -21,6 +20,8 @@ mod split;
 mod stack;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod unix;
 
@@ -37,7 +38,7 @@ pub use self::split::{NotOne, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf
 pub use self::stack::Stack;
 pub use self::stream::Stream;
 pub use self::tcp::{Tcp, TcpStream};
-pub use self::udp::UdpSocket;
+pub use self::udp::{Datagrams, UdpSocket};
 pub use self::unix::{Unix, UnixStream};
 pub use wakebox_abi::op::Shutdown;
 

@@ -1,47 +1,46 @@
-//! What was written to a connection and not sent yet.
+//! What was written to a connection and is not sent yet.
 //!
-//! Small writes are collected, and sent together: by a flush, when the buffer is full, and at the
-//! latest when the task that wrote them waits for something, by a task of their own (the *carrier*):
+//! A write is *posted*: it is submitted, and whoever wrote goes on. So it goes out when the task next waits for
+//! something, with whatever else was submitted by then, and the guest is not entered again to hear that it has gone out.
+//! One is under way at a time: the next waits for its end.
+//!
+//! Writers of [`picoserve`](super::picoserve) collect small writes besides, which are posted together: when the buffer
+//! is full, and at the latest when the task that wrote them waits for something, by a task of their own (the *carrier*):
 //! it is polled only after that one has come back.
 //!
 //! ```text
-//! write --> FILLING --- flush, full, or the carrier ---> SENDING (one operation) ---> gone
-//!                                                           ^     | a part was taken
-//!                                                           '-----'
+//! collected --> FILLING --- flush, full, or the carrier ---> SENDING (one operation) ---> gone
+//!                                                               ^
+//! written ------------------------------------------------------'
 //! ```
 //!
-//! The operation under way belongs to the outbox and not to the future that waits for it. When a
-//! flush is dropped, or the writer, or the connection, a carrier goes on; the connection is closed
+//! When a flush is dropped, or the writer, or the connection, a carrier goes on; the connection is closed
 //! when the outbox is empty. Whoever sends has the turn, so the order is that of the writes. A peer
 //! that takes nothing holds a connection that everybody has left for [`LINGER`] at most.
 //!
-//! What a carrier cannot send is told by the next operation on the connection.
+//! What cannot be sent is told by the next operation that writes.
 
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
-use core::task::{Context, Poll};
-use core::time::Duration;
+use core::future::poll_fn;
+use core::task::{Context, Poll, ready};
 
-use wakebox_abi::op::{Amount, Buf, Shutdown, ShutdownStream, WriteStream};
+use wakebox_abi::op::{Amount, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
 use super::OwnedHandle;
 use crate::buf::IoBuf;
 use crate::io::Result;
-use crate::op::Op;
-use crate::reactor::{Orphan, Owner};
-use crate::runtime::try_runtime;
+use crate::op::Posted;
+use crate::reactor::{Orphan, Outcome, Owner};
+use crate::runtime::{LINGER, try_runtime};
 use crate::task::spawn_named;
 use crate::time::timeout;
 use crate::turns::{Turn, Turns};
 
 /// Bytes that are collected before they are sent.
+#[cfg(feature = "picoserve")]
 const BUFFER: usize = 4 << 10;
-
-/// How long what is left of a connection that nobody has any more may wait for its peer.
-const LINGER: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug)]
@@ -62,9 +61,9 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct Sending {
-    op: Op,
-    /// What is sent, of the operation's buffer.
-    rest: Buf,
+    write: Posted,
+    /// Bytes.
+    len: u32,
 }
 
 impl Outbox {
@@ -82,12 +81,73 @@ impl Outbox {
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.sending.borrow().is_none()
-            && self
-                .filling
-                .borrow()
-                .as_ref()
-                .is_none_or(|buf| buf.is_empty())
+        self.is_free() && self.is_unfilled()
+    }
+
+    fn is_unfilled(&self) -> bool {
+        let filling = self.filling.borrow();
+        filling.as_ref().is_none_or(|buf| buf.is_empty())
+    }
+
+    /// Whether nothing is under way.
+    fn is_free(&self) -> bool {
+        let mut sending = self.sending.borrow_mut();
+        let Some(Sending { write, len }) = &mut *sending else {
+            return true;
+        };
+        let Some(outcome) = write.take() else {
+            return false;
+        };
+        self.ended(outcome, *len);
+        *sending = None;
+        true
+    }
+
+    /// Waits until nothing is under way. For whoever has the turn.
+    fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sending = self.sending.borrow_mut();
+        if let Some(Sending { write, len }) = &mut *sending {
+            let outcome = ready!(write.poll(cx));
+            self.ended(outcome, *len);
+            *sending = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn ended(&self, outcome: Outcome, len: u32) {
+        if outcome != Ok(len) {
+            let why = outcome.err().unwrap_or(Status::BrokenPipe);
+            self.failed.set(Some(why));
+            *self.filling.borrow_mut() = None;
+        }
+    }
+
+    /// Posts a write, when those before it are done. May be dropped; nothing is written then.
+    ///
+    /// # Errors
+    ///
+    /// What was written before could not be sent.
+    pub(super) async fn send(self: &Rc<Self>, buf: IoBuf) -> Result<()> {
+        // Nobody who has the turn waits if nothing is under way.
+        while !self.is_empty() {
+            self.send_all().await;
+        }
+        self.check()?;
+        self.post(buf);
+        Ok(())
+    }
+
+    fn post(&self, buf: IoBuf) {
+        let from = buf.filled();
+        let write = WriteStream {
+            stream: self.handle.0,
+            from,
+            amount: Amount::All,
+        };
+        *self.sending.borrow_mut() = Some(Sending {
+            write: Posted::new(write, buf),
+            len: from.len,
+        });
     }
 
     /// Lets `write` append to the buffer, in which there is room for at least a byte.
@@ -95,6 +155,7 @@ impl Outbox {
     /// # Errors
     ///
     /// What was written before could not be sent.
+    #[cfg(feature = "picoserve")]
     pub(super) async fn write<R>(
         self: &Rc<Self>,
         write: impl FnOnce(&mut IoBuf) -> R,
@@ -132,8 +193,6 @@ impl Outbox {
         if !self.is_empty() {
             self.send_all().await;
         }
-        // A connection that waits for its next request holds no buffer.
-        *self.filling.borrow_mut() = None;
         self.check()
     }
 
@@ -144,8 +203,13 @@ impl Outbox {
         self.end_if_asked();
     }
 
+    /// The connection is dropped: what is not sent is seen to.
+    pub(super) fn left(self: &Rc<Self>) {
+        self.see_to_it();
+    }
+
     /// Whether what was written before could be sent. What is there is sent when the task waits for
-    /// something next: a carrier was told.
+    /// something next.
     ///
     /// # Errors
     ///
@@ -173,75 +237,37 @@ impl Outbox {
         }
     }
 
-    fn start(&self, rest: Buf, buf: IoBuf) -> Sending {
-        let write = WriteStream {
-            stream: self.handle.0,
-            from: rest,
-            amount: Amount::All,
-        };
-        Sending {
-            op: Op::with_buf(write, buf),
-            rest,
+    /// Posts what was collected, when nothing else is under way. For whoever has the turn.
+    fn poll_post(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_free(cx));
+        let full = self.filling.borrow_mut().take_if(|buf| !buf.is_empty());
+        if let Some(buf) = full {
+            self.post(buf);
         }
+        Poll::Ready(())
     }
 
     /// Sends until there is nothing left. For whoever has the turn.
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let mut sending = self.sending.borrow_mut();
-            let Some(Sending { op, rest }) = &mut *sending else {
-                let full = self.filling.borrow_mut().take_if(|buf| !buf.is_empty());
-                let Some(buf) = full else {
-                    drop(sending);
-                    self.end_if_asked();
-                    return Poll::Ready(());
-                };
-                *sending = Some(self.start(buf.filled(), buf));
-                continue;
-            };
-            let Poll::Ready((outcome, buf)) = Pin::new(op).poll(cx) else {
-                return Poll::Pending;
-            };
-            let rest = *rest;
-            *sending = None;
-            let mut buf = buf.unwrap_or_else(|| unreachable!("a write has a buffer"));
-            match outcome {
-                Ok(count @ 1..) if count < rest.len => {
-                    let rest = Buf {
-                        offset: rest.offset + count,
-                        len: rest.len - count,
-                    };
-                    *sending = Some(self.start(rest, buf));
-                }
-                Ok(1..) => {
-                    buf.clear();
-                    self.filling.borrow_mut().get_or_insert(buf);
-                }
-                Ok(0) | Err(_) => {
-                    self.failed
-                        .set(Some(outcome.err().unwrap_or(Status::BrokenPipe)));
-                    *self.filling.borrow_mut() = None;
-                }
-            }
+        while !self.is_empty() {
+            ready!(self.poll_post(cx));
         }
+        self.end_if_asked();
+        Poll::Ready(())
     }
 
     fn end_if_asked(&self) {
-        if self.is_empty() && self.ends.take() {
+        if self.is_empty()
+            && self.ends.take()
+            && let Some(runtime) = try_runtime()
+        {
             let end = ShutdownStream {
                 stream: self.handle.0,
                 how: Shutdown::Write,
             };
-            submit(end);
+            let nobody = Owner::Nobody(Orphan::default());
+            runtime.reactor.submit_urgent(end.into(), nobody);
         }
-    }
-}
-
-/// Submits what nobody waits for.
-fn submit(operation: impl wakebox_abi::op::Operation) {
-    if let Some(runtime) = try_runtime() {
-        let nobody = Owner::Nobody(Orphan::default());
-        runtime.reactor.submit_urgent(operation.into(), nobody);
     }
 }
 
@@ -258,46 +284,39 @@ impl Drop for Sender<'_> {
     }
 }
 
-/// Sends what nobody waits for.
+/// Posts what nobody waits for, and if nobody has the connection any more, or it ends, waits until it is sent.
 async fn carry(outbox: Rc<Outbox>) {
+    let is_left = || Rc::strong_count(&outbox) == 1;
+    let carried = |cx: &mut Context<'_>| match outbox.ends.get() || is_left() {
+        true => outbox.poll_send(cx),
+        false => outbox.poll_post(cx),
+    };
     // Somebody who sends already has a successor if they give up.
     while let Some(turn) = outbox.turns.try_take() {
-        let sent = timeout(LINGER, poll_fn(|cx| outbox.poll_send(cx))).await;
+        let sent = timeout(LINGER, poll_fn(carried)).await;
         drop(turn);
-        // Besides this one nobody has it.
-        let is_left = Rc::strong_count(&outbox) == 1;
-        if sent.is_ok() || is_left {
+        if sent.is_ok() || is_left() {
             break;
         }
     }
     outbox.carried.set(false);
-    // A connection that waits for its next request holds no buffer.
-    outbox.filling.borrow_mut().take_if(|buf| buf.is_empty());
 }
 
 impl Drop for Outbox {
     /// The connection is closed now, by a guest that ends or after [`LINGER`]: what the host takes on
     /// the spot is sent still, before the Close that follows, which also ends what is under way.
     fn drop(&mut self) {
-        if let Some(Sending { op, .. }) = self.sending.get_mut().take() {
-            op.leave();
+        if let Some(Sending { write, .. }) = self.sending.get_mut().take() {
+            write.leave();
         }
         let Some(buf) = self.filling.get_mut().take_if(|buf| !buf.is_empty()) else {
             return;
         };
-        if let Some(runtime) = try_runtime() {
-            let write = WriteStream {
-                stream: self.handle.0,
-                from: buf.filled(),
-                amount: Amount::All,
-            };
-            let orphan = Orphan {
-                buf: Some(buf),
-                ..Orphan::default()
-            };
-            runtime
-                .reactor
-                .submit_urgent(write.into(), Owner::Nobody(orphan));
+        if try_runtime().is_some() {
+            self.post(buf);
+            if let Some(Sending { write, .. }) = self.sending.get_mut().take() {
+                write.leave();
+            }
         }
     }
 }

@@ -120,11 +120,11 @@ macro_rules! reading {
     };
 }
 
-/// The methods of both kinds of writing half. None is cancel-safe.
+/// The methods of both kinds of writing half.
 macro_rules! writing {
     ($half:ident $(<$life:lifetime>)?) => {
         impl<$($life,)? K> $half<$($life,)? K> {
-            /// See [`Stream::write`]: not cancel-safe.
+            /// See [`Stream::write`]: cancel-safe.
             ///
             /// # Errors
             ///
@@ -133,7 +133,7 @@ macro_rules! writing {
                 self.0.write(bytes).await
             }
 
-            /// See [`Stream::write_vectored`]: not cancel-safe.
+            /// See [`Stream::write_vectored`]: cancel-safe.
             ///
             /// # Errors
             ///
@@ -149,6 +149,15 @@ macro_rules! writing {
             /// As there.
             pub async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
                 self.0.write_all(bytes).await
+            }
+
+            /// See [`Stream::flush`]: cancel-safe.
+            ///
+            /// # Errors
+            ///
+            /// As there.
+            pub async fn flush(&mut self) -> Result<()> {
+                self.0.flush().await
             }
 
             /// See [`Stream::write_buf`]: not cancel-safe.

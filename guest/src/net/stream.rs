@@ -1,7 +1,6 @@
 //! Connections: what those over TCP and over Unix sockets have in common.
 
 use alloc::rc::Rc;
-#[cfg(feature = "picoserve")]
 use core::cell::OnceCell;
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,7 +12,6 @@ use wakebox_abi::op::{
 use wakebox_abi::status::Status;
 
 use super::OwnedHandle;
-#[cfg(feature = "picoserve")]
 use super::outbox::Outbox;
 use crate::buf::IoBuf;
 use crate::io::{Error, Reader, Result};
@@ -31,8 +29,7 @@ const WRITE_ALL_SIZE: usize = 256 << 10;
 /// All methods take `&self`, so that one future may read while another writes.
 pub struct Stream<K> {
     pub(super) reader: Reader,
-    /// What was written and not sent, if it was written by way of that.
-    #[cfg(feature = "picoserve")]
+    /// What was written and is not sent, if anything was written.
     outbox: OnceCell<Rc<Outbox>>,
     /// Closed when nobody has anything to send any more.
     pub(super) handle: Rc<OwnedHandle>,
@@ -57,7 +54,6 @@ impl<K> Stream<K> {
     pub(super) fn of(handle: OwnedHandle, peer: Option<SocketAddr>) -> Self {
         Self {
             reader: Reader::new(),
-            #[cfg(feature = "picoserve")]
             outbox: OnceCell::new(),
             handle: Rc::new(handle),
             peer,
@@ -67,7 +63,8 @@ impl<K> Stream<K> {
 
     /// Whether nothing is under way, and nothing kept.
     pub(super) fn is_idle(&self) -> bool {
-        self.reader.is_idle() && Rc::strong_count(&self.handle) == 1
+        let is_sent = |outbox: &Rc<Outbox>| outbox.is_empty() && Rc::strong_count(outbox) == 1;
+        self.reader.is_idle() && self.outbox.get().is_none_or(is_sent)
     }
 
     /// Connects: the operation's value is the handle.
@@ -163,28 +160,31 @@ impl<K> Stream<K> {
         (outcome.map_err(Error::from), buf)
     }
 
-    /// Writes as much as the host takes, at least a byte, and returns the number of bytes.
-    /// Not cancel-safe: any part of them may have been written.
+    /// Writes a part of the bytes, at least one and at most 64 KiB, and returns how many.
+    ///
+    /// They are copied and go out when the task next waits for something; this waits only for what was written before.
+    /// So what keeps them from being sent is an error of the next call that writes, or of [`Self::flush`]. A connection that is dropped
+    /// is closed when they are sent, or after half a minute. Cancel-safe: as long as it waits, nothing is written.
     ///
     /// # Errors
     ///
-    /// Those of the host.
+    /// What was written before could not be sent.
     pub async fn write(&self, bytes: &[u8]) -> Result<usize> {
         self.write_vectored(&[bytes]).await
     }
 
-    /// Writes from several slices in turn as much as the host takes at once, at least a byte, and
-    /// returns the number of bytes. Not cancel-safe, as [`Self::write`].
+    /// Writes a part of several slices in turn, together at least a byte, and returns the number of bytes. All else is
+    /// as with [`Self::write`].
     ///
     /// # Errors
     ///
-    /// Those of the host.
+    /// As there.
     pub async fn write_vectored(&self, slices: &[&[u8]]) -> Result<usize> {
-        self.write_copy(slices, WRITE_SIZE, Amount::Some).await
+        self.write_copy(slices, WRITE_SIZE).await
     }
 
     /// Writes a copy of at most so many bytes.
-    async fn write_copy(&self, slices: &[&[u8]], most: usize, amount: Amount) -> Result<usize> {
+    async fn write_copy(&self, slices: &[&[u8]], most: usize) -> Result<usize> {
         // A quarter, so that a large write does not keep everybody else out of the arena.
         let most = most.min(runtime().arena.len() / 4);
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -195,25 +195,34 @@ impl<K> Stream<K> {
         for slice in slices {
             buf.extend_from_slice(slice);
         }
-        let (outcome, _buf) = self.write_range(buf.filled(), amount, buf).await;
-        outcome
+        let count = buf.len();
+        self.outbox().send(buf).await?;
+        Ok(count)
     }
 
-    /// Writes everything. Not cancel-safe: any part may have been written.
+    /// Writes everything, as [`Self::write`] does. Not cancel-safe: any part may have been written.
     ///
     /// # Errors
     ///
-    /// Those of the host.
+    /// As there.
     pub async fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let slices = [bytes];
-            let write = self.write_copy(&slices, WRITE_ALL_SIZE, Amount::All);
-            match write.await? {
-                0 => return Err(Status::BrokenPipe.into()),
-                count => bytes = &bytes[count..],
-            }
+            let count = self.write_copy(&[bytes], WRITE_ALL_SIZE).await?;
+            bytes = &bytes[count..];
         }
         Ok(())
+    }
+
+    /// Waits until the host has taken all that was written. Cancel-safe: it goes out in any case.
+    ///
+    /// # Errors
+    ///
+    /// What was written before could not be sent.
+    pub async fn flush(&self) -> Result<()> {
+        match self.outbox.get() {
+            Some(outbox) => outbox.flush().await,
+            None => Ok(()),
+        }
     }
 
     /// Writes from a buffer as much as the host takes, at least a byte, without copying, and gives
@@ -241,31 +250,14 @@ impl<K> Stream<K> {
         (Ok(()), buf)
     }
 
-    /// What was written and not sent.
-    #[cfg(feature = "picoserve")]
+    /// What was written and is not sent.
     pub(super) fn outbox(&self) -> &Rc<Outbox> {
         self.outbox.get_or_init(|| Outbox::new(self.handle.clone()))
     }
 
-    /// Waits until what was written before is sent.
-    #[cfg(feature = "picoserve")]
-    async fn sent(&self) -> Result<()> {
-        match self.outbox.get() {
-            Some(outbox) => outbox.flush().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Nothing waits to be sent.
-    #[cfg(not(feature = "picoserve"))]
-    #[allow(clippy::unused_async, reason = "as the other one")]
-    async fn sent(&self) -> Result<()> {
-        Ok(())
-    }
-
     /// Writes a range of a buffer.
     async fn write_range(&self, from: Buf, amount: Amount, buf: IoBuf) -> (Result<usize>, IoBuf) {
-        if let Err(error) = self.sent().await {
+        if let Err(error) = self.flush().await {
             return (Err(error), buf);
         }
         let write = WriteStream {
@@ -280,14 +272,14 @@ impl<K> Stream<K> {
     }
 
     /// Shuts down one direction or both. After `Write` the peer reads to its end.
-    /// Cancel-safe once polled, if nothing written before waits to be sent: it happens whether or not
+    /// What was written before is sent first. Cancel-safe once that is: it happens whether or not
     /// anybody waits.
     ///
     /// # Errors
     ///
-    /// Those of the host.
+    /// Those of the host, and as [`Self::flush`].
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
-        self.sent().await?;
+        self.flush().await?;
         let stream = self.handle.0;
         Op::new(ShutdownStream { stream, how }).await.0?;
         Ok(())
@@ -295,7 +287,6 @@ impl<K> Stream<K> {
 
     /// Shuts down writing, soon, without waiting for it.
     pub(super) fn finish(&self) {
-        #[cfg(feature = "picoserve")]
         if let Some(outbox) = self.outbox.get() {
             return outbox.end();
         }
@@ -311,6 +302,9 @@ impl<K> Stream<K> {
 
 impl<K> Drop for Stream<K> {
     fn drop(&mut self) {
+        if let Some(outbox) = self.outbox.get() {
+            outbox.left();
+        }
         // The Close that follows ends the read in flight.
         self.reader.leave();
     }

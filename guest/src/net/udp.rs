@@ -6,7 +6,10 @@ use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
 use core::pin::Pin;
 
-use wakebox_abi::op::{Buf, End, Handle, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
+use wakebox_abi::op::{
+    Buf, DATAGRAMS_MAX, End, Handle, Operation, SocketAddress, UdpBind, UdpConnect, UdpReceive,
+    UdpReceiveMany, UdpSend, UdpSendMany,
+};
 use wakebox_abi::status::Status;
 
 use super::{OwnedHandle, encode, socket_name};
@@ -21,6 +24,86 @@ const HEAD: usize = SocketAddress::SIZE;
 /// Least and most bytes of a datagram for which there is room in a buffer.
 const ROOM: core::ops::RangeInclusive<usize> = 2 << 10..=64 << 10;
 
+/// What stands before each of several datagrams: the address, and how many bytes follow.
+const MANY_HEAD: usize = HEAD + 4;
+
+/// Several datagrams begin at multiples of this in their buffer.
+const ALIGN: usize = 16;
+
+/// A receive in flight.
+#[derive(Debug)]
+struct Receiving {
+    op: Op,
+    /// Bytes that each datagram takes, if it is for several.
+    each: Option<usize>,
+}
+
+/// Datagrams that have arrived, in their order: see [`UdpSocket::recv_many`].
+///
+/// ```ignore
+/// let mut datagrams = socket.recv_many(1500).await?;
+/// while let Some((bytes, from)) = datagrams.take_next() {
+///     answer(bytes, from);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Datagrams {
+    buf: Option<IoBuf>,
+    /// Bytes that each takes; zero if it is one, which has no length of its own.
+    each: usize,
+    at: usize,
+    left: usize,
+}
+
+impl Datagrams {
+    const NONE: Self = Self {
+        buf: None,
+        each: 0,
+        at: 0,
+        left: 0,
+    };
+
+    fn one(buf: IoBuf) -> Self {
+        Self {
+            buf: Some(buf),
+            left: 1,
+            ..Self::NONE
+        }
+    }
+
+    fn many(buf: IoBuf, each: usize) -> Self {
+        Self {
+            left: buf.len() / each,
+            buf: Some(buf),
+            each,
+            at: 0,
+        }
+    }
+
+    /// How many there are yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next one, and who has sent it.
+    pub fn take_next(&mut self) -> Option<(&[u8], SocketAddr)> {
+        self.left = self.left.checked_sub(1)?;
+        let rest = &self.buf.as_ref()?[self.at..];
+        let (address, rest) = rest.split_first_chunk::<HEAD>()?;
+        let bytes = match self.each {
+            0 => rest,
+            each => {
+                self.at += each;
+                let (len, rest) = rest.split_first_chunk()?;
+                let len = u32::from_le_bytes(*len) as usize;
+                &rest[..len.min(each - MANY_HEAD)]
+            }
+        };
+        Some((bytes, SocketAddress::from_bytes(address)?.0))
+    }
+}
+
 /// A UDP socket. It is closed when it is dropped.
 ///
 /// All methods take `&self`, so that one future may receive while others send.
@@ -29,7 +112,9 @@ pub struct UdpSocket {
     // The field order is that of the drop: first the operation, then its handle.
     /// The receive in flight. It belongs to the socket, so that a datagram that arrives when nobody
     /// waits is for the next who does.
-    receive: RefCell<Option<Op>>,
+    receive: RefCell<Option<Receiving>>,
+    /// What has arrived and was not given to anybody.
+    arrived: RefCell<Datagrams>,
     /// Of those who wait.
     turns: Turns,
     handle: OwnedHandle,
@@ -51,6 +136,7 @@ impl UdpSocket {
             outcome.map_err(|status| Error::new(status, alloc::format!("bind {text} for UDP")))?;
         Ok(Self {
             receive: RefCell::new(None),
+            arrived: RefCell::new(Datagrams::NONE),
             turns: Turns::new(),
             handle: OwnedHandle(Handle(handle)),
         })
@@ -94,27 +180,32 @@ impl UdpSocket {
     }
 
     async fn send_with(&self, datagram: &[u8], to: Option<SocketAddr>) -> Result<usize> {
-        if datagram.len() > *ROOM.end() {
+        let socket = self.handle.0;
+        let operation = |from, to| UdpSend { socket, from, to };
+        self.send_bytes(datagram, to, operation).await
+    }
+
+    async fn send_bytes<O: Operation>(
+        &self,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+        operation: impl FnOnce(Buf, Buf) -> O,
+    ) -> Result<usize> {
+        if bytes.len() > *ROOM.end() {
             // No datagram is as large, and the arena may not be either.
             return Err(Status::MessageTooLarge.into());
         }
-        let mut buf = IoBuf::with_capacity(HEAD + datagram.len()).await?;
+        let mut buf = IoBuf::with_capacity(HEAD + bytes.len()).await?;
         if let Some(to) = to {
             buf.extend_from_slice(&SocketAddress(to).to_bytes());
         }
         let head = buf.filled();
-        buf.extend_from_slice(datagram);
+        buf.extend_from_slice(bytes);
         let from = Buf {
             offset: head.offset + head.len,
-            len: datagram.len() as u32,
+            len: bytes.len() as u32,
         };
-        let socket = self.handle.0;
-        let operation = UdpSend {
-            socket,
-            from,
-            to: head,
-        };
-        let (outcome, _) = Op::with_buf(operation, buf).await;
+        let (outcome, _) = Op::with_buf(operation(from, head), buf).await;
         match (outcome, to) {
             (Ok(count), _) => Ok(count as usize),
             (Err(status), None) => Err(status.into()),
@@ -123,6 +214,35 @@ impl UdpSocket {
                 alloc::format!("send a datagram to {to}"),
             )),
         }
+    }
+
+    /// Sends several datagrams in one operation, and in one system call of the host: the bytes in pieces of `each`, of which
+    /// the last may be shorter, to the socket's peer, or to an address. Returns how many bytes were sent: those of some
+    /// whole datagrams, at least one. 64 are sent at most, and so many as together have 64 KiB.
+    /// Not cancel-safe: any may have been sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`] and [`Self::send_to`], of the first; of a later one it is an error of the next call, if it comes
+    /// again. `InvalidInput` if there are no bytes, or pieces of none.
+    pub async fn send_many(
+        &self,
+        datagrams: &[u8],
+        each: usize,
+        to: Option<SocketAddr>,
+    ) -> Result<usize> {
+        let each = each.min(datagrams.len()) as u32;
+        let fit = (*ROOM.end()).checked_div(each as usize).unwrap_or(1).max(1);
+        let most = fit.min(DATAGRAMS_MAX) * each as usize;
+        let now = &datagrams[..most.min(datagrams.len())];
+        let socket = self.handle.0;
+        let operation = |from, to| UdpSendMany {
+            socket,
+            from,
+            to,
+            each,
+        };
+        self.send_bytes(now, to, operation).await
     }
 
     /// Receives a datagram, after those who wait for one already, and returns the number of bytes that fit into the slice; the rest of
@@ -145,32 +265,79 @@ impl UdpSocket {
     /// As [`Self::recv`].
     pub async fn recv_from(&self, into: &mut [u8]) -> Result<(usize, SocketAddr)> {
         let _turn = self.turns.take().await;
-        if self.receive.borrow().is_none() {
-            let room = into.len().clamp(*ROOM.start(), *ROOM.end());
-            let buf = IoBuf::with_capacity(HEAD + room).await?;
-            let operation = UdpReceive {
-                socket: self.handle.0,
-                into: buf.whole(),
-            };
-            *self.receive.borrow_mut() = Some(Op::with_buf(operation, buf));
+        if self.arrived.borrow().left == 0 {
+            self.receive(|| {
+                let room = into.len().clamp(*ROOM.start(), *ROOM.end());
+                (HEAD + room, None)
+            })
+            .await?;
         }
-        let (outcome, buf) = poll_fn(|cx| match &mut *self.receive.borrow_mut() {
-            Some(op) => Pin::new(op).poll(cx),
+        let mut arrived = self.arrived.borrow_mut();
+        let (datagram, from) = arrived.take_next().ok_or(Status::InvalidData)?;
+        let count = datagram.len().min(into.len());
+        into[..count].copy_from_slice(&datagram[..count]);
+        if arrived.left == 0 {
+            *arrived = Datagrams::NONE;
+        }
+        Ok((count, from))
+    }
+
+    /// Receives what datagrams are there, at least one and at most 64, in one operation, and in one system call of the host. Of
+    /// each it has at most `room` bytes; the rest of that datagram is lost.
+    ///
+    /// Cancel-safe: what arrives after the future was dropped is for the next one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the host, as with [`Self::recv`]; `OutOfMemory` if 64 datagrams of that size are larger than the arena.
+    pub async fn recv_many(&self, room: usize) -> Result<Datagrams> {
+        let _turn = self.turns.take().await;
+        if self.arrived.borrow().left == 0 {
+            self.receive(|| {
+                let each = (MANY_HEAD + room.min(*ROOM.end())).next_multiple_of(ALIGN);
+                (each * DATAGRAMS_MAX, Some(each))
+            })
+            .await?;
+        }
+        Ok(self.arrived.replace(Datagrams::NONE))
+    }
+
+    /// Waits for the receive in flight, or for one with such a buffer, in which each datagram takes so many bytes if it is
+    /// for several. What it brings is what has arrived.
+    async fn receive(&self, buffer: impl FnOnce() -> (usize, Option<usize>)) -> Result<()> {
+        if self.receive.borrow().is_none() {
+            let (capacity, each) = buffer();
+            let buf = IoBuf::with_capacity(capacity).await?;
+            let (socket, into) = (self.handle.0, buf.whole());
+            let op = match each {
+                None => Op::with_buf(UdpReceive { socket, into }, buf),
+                Some(each) => {
+                    let each = each as u32;
+                    Op::with_buf(UdpReceiveMany { socket, into, each }, buf)
+                }
+            };
+            *self.receive.borrow_mut() = Some(Receiving { op, each });
+        }
+        let (each, (outcome, buf)) = poll_fn(|cx| match &mut *self.receive.borrow_mut() {
+            Some(Receiving { op, each }) => Pin::new(op).poll(cx).map(|end| (*each, end)),
             None => unreachable!("it was started above"),
         })
         .await;
         *self.receive.borrow_mut() = None;
         let mut buf = buf.unwrap_or_else(|| unreachable!("a receive has a buffer"));
-        let len = (HEAD + outcome? as usize).min(buf.capacity());
-        buf.set_len(len);
-        let (head, datagram) = buf.split_at(HEAD);
-        let from = head
-            .first_chunk()
-            .and_then(SocketAddress::from_bytes)
-            .ok_or(Status::InvalidData)?;
-        let count = datagram.len().min(into.len());
-        into[..count].copy_from_slice(&datagram[..count]);
-        Ok((count, from.0))
+        let value = outcome? as usize;
+        let arrived = match each {
+            None => {
+                buf.set_len((HEAD + value).min(buf.capacity()));
+                Datagrams::one(buf)
+            }
+            Some(each) => {
+                buf.set_len((value.saturating_mul(each)).min(buf.capacity()));
+                Datagrams::many(buf, each)
+            }
+        };
+        *self.arrived.borrow_mut() = arrived;
+        Ok(())
     }
 
     /// The address that it is bound to. Cancel-safe.
@@ -196,7 +363,7 @@ impl Drop for UdpSocket {
     fn drop(&mut self) {
         // The Close that follows ends it.
         if let Some(receive) = self.receive.get_mut().take() {
-            receive.leave();
+            receive.op.leave();
         }
     }
 }

@@ -20,6 +20,8 @@ where
     /// be done, or is published that the guest has not seen, nor while an operation reaches into the
     /// memory from elsewhere.
     pub(crate) fn detach(&mut self) -> bool {
+        // What is deferred would be lost.
+        self.publish_in_all();
         // Since the guest was seen to have nothing to do, a poller may have published something for it.
         self.detached = !self.has_submissions()
             && !self.has_ready()

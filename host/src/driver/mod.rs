@@ -360,7 +360,7 @@ where
             Err(status) => return self.complete(token, status.into()),
         };
         match self.backend.start(request) {
-            Started::Done(end) => self.complete(token, end),
+            Started::Done(end) => self.end(token, end, submission.deferrable),
             Started::Pending(operation) => self.put_in(token, request, operation),
             Started::Closed { operations, then } => {
                 self.closing = Some(Closing {
@@ -398,6 +398,7 @@ where
     /// Has turns do nothing until this [ends](Self::go_on), if the guest sleeps, which it then does until then. Returns
     /// whether it does. If it does not, the task of its first processor is woken when it does.
     pub(crate) fn pause(&mut self) -> bool {
+        self.publish_in_all();
         self.paused = self.guest_sleeps_else_wake();
         self.paused
     }
@@ -479,14 +480,24 @@ where
     }
 
     fn complete(&mut self, token: Token, end: B::End) -> Result<(), Violation> {
+        self.end(token, end, false)
+    }
+
+    /// Completes an operation. If nobody waits for that, and it has succeeded, the completion is deferred.
+    fn end(&mut self, token: Token, end: B::End, deferrable: bool) -> Result<(), Violation> {
         let (status, value) = self.backend.settle(end);
         self.observer.ends(token, status, value);
         let (ring, token) = self.inflight.in_ring(token);
-        self.queue_of(ring).complete(Completion {
+        let completion = Completion {
             token,
             status,
             value,
-        })?;
+        };
+        let queue = self.queue_of(ring);
+        match deferrable && status == Status::Ok {
+            true => queue.defer(completion)?,
+            false => queue.complete(completion)?,
+        }
         Ok(())
     }
 

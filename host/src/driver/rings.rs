@@ -78,6 +78,12 @@ where
         others.fold(self.queue.published(), u32::wrapping_add)
     }
 
+    /// Completions that are put off.
+    #[cfg(test)]
+    pub(crate) fn deferred(&self) -> u32 {
+        self.queues().map(Queue::unpublished).sum()
+    }
+
     /// Free-running count of completions published for a processor.
     pub(crate) fn published_of(&self, ring: u32) -> u32 {
         let queue = match ring.checked_sub(1) {
@@ -119,15 +125,28 @@ where
 
     /// [`Queue::finish`] for all rings, and whoever has something in one of them is told.
     pub(super) fn finish_in_all(&mut self) {
-        let Some(herd) = &self.herd else {
-            self.queue.finish();
-            return;
-        };
+        let inflight = &self.inflight;
+        let queues = std::iter::once(&mut self.queue).chain(&mut self.others);
+        for (ring, queue) in (0..).zip(queues) {
+            let before = queue.published();
+            queue.finish(inflight.len_of(ring));
+            if let Some(herd) = &self.herd
+                && queue.published() != before
+            {
+                herd.completed(ring);
+            }
+        }
+    }
+
+    /// Publishes what is deferred.
+    pub(super) fn publish_in_all(&mut self) {
         let queues = std::iter::once(&mut self.queue).chain(&mut self.others);
         for (ring, queue) in (0..).zip(queues) {
             let has_some = queue.unpublished() > 0;
-            queue.finish();
-            if has_some {
+            queue.publish();
+            if let Some(herd) = &self.herd
+                && has_some
+            {
                 herd.completed(ring);
             }
         }

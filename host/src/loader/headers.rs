@@ -9,7 +9,7 @@ use goblin::elf::header::{self, Header};
 use goblin::elf::program_header::{self as ph, ProgramHeader};
 use wakebox_abi::boot::Features;
 use wakebox_abi::layout::{IMAGE_MAX, IMAGE_MIN, PAGE_SIZE};
-use wakebox_abi::{ABI_VERSION, layout, note};
+use wakebox_abi::{ABI_OLDEST, ABI_VERSION, layout, note};
 use wakebox_vmm::x86_64::paging::Rights;
 
 use super::Segment;
@@ -104,7 +104,7 @@ pub(super) fn parse_note(
     fuel: &Fuel,
 ) -> Result<note::Description, LoadError> {
     let note = find_description(bytes, headers, fuel)?.ok_or(LoadError::NoNote)?;
-    if note.version != ABI_VERSION {
+    if !(ABI_OLDEST..=ABI_VERSION).contains(&note.version) {
         return Err(LoadError::WrongVersion {
             guest: note.version,
             host: ABI_VERSION,

@@ -28,6 +28,7 @@ pub(crate) mod stream;
 pub(crate) mod tcp;
 mod times;
 pub(crate) mod udp;
+mod udp_many;
 mod unix;
 pub(crate) mod uring;
 mod wait;
@@ -426,6 +427,8 @@ pub(crate) fn after_restore(request: &Request) -> AfterRestore {
         | Request::WriteStream(_)
         | Request::UdpSend(_)
         | Request::UdpReceive(_)
+        | Request::UdpSendMany(_)
+        | Request::UdpReceiveMany(_)
         | Request::NextItem(_) => AfterRestore::Ends(None),
         Request::TcpConnect(_) | Request::UnixConnect(_) => {
             AfterRestore::Ends(Some("connections that are being made"))
@@ -460,6 +463,8 @@ fn dispatch(request: Request, resources: &mut TokioBackend) -> Result<Started, S
         Request::UdpConnect(operation) => operation.start(resources),
         Request::UdpSend(operation) => operation.start(resources),
         Request::UdpReceive(operation) => operation.start(resources),
+        Request::UdpSendMany(operation) => operation.start(resources),
+        Request::UdpReceiveMany(operation) => operation.start(resources),
         Request::UnixConnect(operation) => operation.start(resources),
         Request::OpenFile(operation) => operation.start(resources),
         Request::ReadFile(operation) => operation.start(resources),

@@ -1,4 +1,4 @@
-//! UDP: binding, connecting, sending, receiving.
+//! UDP: binding, connecting, sending, receiving, one datagram at a time; several in `udp_many.rs`.
 //!
 //! Datagrams are exchanged with whom the policy grants and nobody else, in both directions: what
 //! comes from others is dropped before the guest's memory sees a byte of it.
@@ -6,11 +6,11 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{SockAddr, SockRef};
-use wakebox_abi::op::{Buf, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
+use wakebox_abi::op::{Buf, Handle, SocketAddress, UdpBind, UdpConnect, UdpReceive, UdpSend};
 use wakebox_abi::status::Status;
 
 use super::handles::Resource;
@@ -25,7 +25,7 @@ use crate::policy::check::{Guard, Protocol, Refusal};
 
 thread_local! {
     /// Where a datagram lies until it is known whose it is: as large as any. One for a thread, which takes one turn at a time.
-    static ARRIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static ARRIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A bound UDP socket.
@@ -34,6 +34,12 @@ pub(crate) struct Udp {
     socket: Waitable<UdpSocket>,
     /// With whom it is connected.
     peer: Mutex<Option<SocketAddr>>,
+}
+
+impl AsRawFd for Udp {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 impl Udp {
@@ -124,9 +130,32 @@ fn addressee(resources: &TokioBackend, to: Buf) -> Result<Option<SocketAddr>, St
 
 impl Start for UdpSend {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let from = resources.slice(self.from)?;
-        let to = addressee(resources, self.to)?;
-        let udp = resources.handles.udp(self.socket)?.clone();
+        let sending = Sending::new(resources, self.socket, self.from, self.to)?;
+        sending.start(self.socket, |sending| {
+            let (from, to) = (&sending.from, sending.to.as_ref());
+            sending.metered(from.len(), || send(&sending.udp, from, to))
+        })
+    }
+}
+
+/// Bytes that go to a peer or to somebody else to whom they may go.
+pub(super) struct Sending {
+    pub(super) udp: Arc<Udp>,
+    pub(super) from: ArenaSlice,
+    pub(super) to: Option<SockAddr>,
+    meter: Arc<Meter>,
+}
+
+impl Sending {
+    pub(super) fn new(
+        resources: &mut TokioBackend,
+        socket: Handle,
+        from: Buf,
+        to: Buf,
+    ) -> Result<Self, Status> {
+        let from = resources.slice(from)?;
+        let to = addressee(resources, to)?;
+        let udp = resources.handles.udp(socket)?.clone();
         let to = match to {
             None if udp.peer().is_none() => return Err(Status::NotConnected),
             None => None,
@@ -136,22 +165,43 @@ impl Start for UdpSend {
             Some(to) => return Err(resources.policy.refuse(Refusal::Udp, to)),
         };
         let meter = resources.meter.clone();
-        let metered = move |udp: &Udp| -> io::Result<usize> {
-            let taken = meter
-                .take_whole(LimitKind::NetworkOut, from.len())
-                .map_err(io::Error::other)?;
-            let sent = send(udp, &from, to.as_ref())?;
-            taken.keep(sent);
-            Ok(sent)
-        };
-        match udp.socket.try_io(wait::FOR_OUTPUT, || metered(&udp)) {
+        Ok(Self {
+            udp,
+            from,
+            to,
+            meter,
+        })
+    }
+
+    /// Has so many bytes, or fewer, sent by a call, if as many may be.
+    pub(super) fn metered(
+        &self,
+        most: usize,
+        call: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let taken = self
+            .meter
+            .take_whole(LimitKind::NetworkOut, most)
+            .map_err(io::Error::other)?;
+        let sent = call()?;
+        taken.keep(sent);
+        Ok(sent)
+    }
+
+    /// Makes a call at once, or when there is room.
+    pub(super) fn start(
+        self,
+        socket: Handle,
+        call: impl Fn(&Self) -> io::Result<usize> + Send + Sync + 'static,
+    ) -> Result<Started, Status> {
+        match self.udp.socket.try_io(wait::FOR_OUTPUT, || call(&self)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(count) => return Ok(Started::Done(End::bytes(count))),
             Err(error) => return Err(status_of(&error)),
         }
-        Ok(Started::pending_on(self.socket, async move {
-            let sent = match udp.socket.here() {
-                Ok(waits) => waits.async_io(wait::FOR_OUTPUT, || metered(&udp)).await,
+        Ok(Started::pending_on(socket, async move {
+            let sent = match self.udp.socket.here() {
+                Ok(waits) => waits.async_io(wait::FOR_OUTPUT, || call(&self)).await,
                 Err(error) => Err(error),
             };
             match sent {
@@ -172,7 +222,7 @@ fn send(udp: &Udp, from: &ArenaSlice, to: Option<&SockAddr>) -> io::Result<usize
         // reads what the guest makes of them meanwhile; the address is that of `to`, or none.
         let count = unsafe {
             libc::sendto(
-                udp.socket.as_raw_fd(),
+                udp.as_raw_fd(),
                 base.cast(),
                 len,
                 libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
@@ -190,42 +240,53 @@ impl Start for UdpReceive {
         if into.len() < SocketAddress::SIZE {
             return Err(Status::InvalidInput);
         }
-        let udp = resources.handles.udp(self.socket)?.clone();
-        let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
-        match udp
-            .socket
-            .try_io(wait::FOR_INPUT, || receive(&udp, &into, &guard, &meter))
-        {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                return Err(status_of(&error));
-            }
-            Ok(Some(count)) => return Ok(Started::Done(End::bytes(count))),
-            // One of a stranger; what follows waits its turn behind other operations.
-            Ok(None) | Err(_) => {}
-        }
-        Ok(Started::pending_on(self.socket, async move {
-            let waits = match udp.socket.here() {
-                Ok(waits) => waits,
-                Err(error) => return error.into(),
-            };
-            loop {
-                // Strangers may send as fast as this one drops.
-                allowance::give_way().await;
-                allowance::spend(allowance::CALL);
-                let call = || receive(&udp, &into, &guard, &meter);
-                match waits.async_io(wait::FOR_INPUT, call).await {
-                    Ok(Some(count)) => return End::bytes(count),
-                    Ok(None) => {}
-                    Err(error) => return error.into(),
-                }
-            }
-        }))
+        receiving(resources, self.socket, move |udp, guard, meter| {
+            receive(udp, &into, guard, meter)
+        })
     }
+}
+
+/// Makes a call at once, or when something has arrived, until it gives a value: not for what came from strangers.
+pub(super) fn receiving(
+    resources: &mut TokioBackend,
+    socket: Handle,
+    call: impl Fn(&Udp, &Guard, &Meter) -> io::Result<Option<usize>> + Send + Sync + 'static,
+) -> Result<Started, Status> {
+    let udp = resources.handles.udp(socket)?.clone();
+    let (guard, meter) = (resources.policy.clone(), resources.meter.clone());
+    match udp
+        .socket
+        .try_io(wait::FOR_INPUT, || call(&udp, &guard, &meter))
+    {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            return Err(status_of(&error));
+        }
+        Ok(Some(count)) => return Ok(Started::Done(End::bytes(count))),
+        // One of a stranger; what follows waits its turn behind other operations.
+        Ok(None) | Err(_) => {}
+    }
+    Ok(Started::pending_on(socket, async move {
+        let waits = match udp.socket.here() {
+            Ok(waits) => waits,
+            Err(error) => return error.into(),
+        };
+        loop {
+            // Strangers may send as fast as this one drops.
+            allowance::give_way().await;
+            allowance::spend(allowance::CALL);
+            let call = || call(&udp, &guard, &meter);
+            match waits.async_io(wait::FOR_INPUT, call).await {
+                Ok(Some(count)) => return End::bytes(count),
+                Ok(None) => {}
+                Err(error) => return error.into(),
+            }
+        }
+    }))
 }
 
 /// Receives a datagram: the sender's address and then the bytes. `None` if it came from somebody
 /// who may not send, and was dropped.
-fn receive(
+pub(super) fn receive(
     udp: &Udp,
     into: &ArenaSlice,
     guard: &Guard,
@@ -256,20 +317,25 @@ fn receive(
         let count = allowed.map(|_| room.fill(&arrived[..count]));
         io::Result::Ok((count, from))
     })?;
-    match (count, from) {
-        (Some(count), Some(from)) => {
-            taken.keep(count);
-            into.fill(&SocketAddress(from).to_bytes());
-            return Ok(Some(count));
-        }
-        (_, Some(from)) => guard.refuse(Refusal::Udp, format_args!("from {from}")),
-        (_, None) => guard.refuse(Refusal::Udp, "from an unknown address"),
-    };
+    if let (Some(count), Some(from)) = (count, from) {
+        taken.keep(count);
+        into.fill(&SocketAddress(from).to_bytes());
+        return Ok(Some(count));
+    }
+    refuse(guard, from);
     Ok(None)
 }
 
+/// A datagram came from somebody who may not send.
+pub(super) fn refuse(guard: &Guard, from: Option<SocketAddr>) {
+    match from {
+        Some(from) => guard.refuse(Refusal::Udp, format_args!("from {from}")),
+        None => guard.refuse(Refusal::Udp, "from an unknown address"),
+    };
+}
+
 /// Whether a datagram may come from there.
-fn may_send(udp: &Udp, guard: &Guard, from: Option<SocketAddr>) -> bool {
+pub(super) fn may_send(udp: &Udp, guard: &Guard, from: Option<SocketAddr>) -> bool {
     from.is_some_and(|from| udp.peer() == Some(from) || guard.may_reach(Protocol::Udp, None, from))
 }
 
@@ -285,7 +351,7 @@ fn receive_part(
     let (count, address) = unsafe {
         SockAddr::try_init(|address, address_len| {
             let count = libc::recvfrom(
-                udp.socket.as_raw_fd(),
+                udp.as_raw_fd(),
                 base.cast(),
                 len,
                 flags | libc::MSG_DONTWAIT,

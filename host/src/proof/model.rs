@@ -48,6 +48,7 @@ fn forge(any: &mut Choices) -> [u64; Submission::WORDS] {
     let cancel = |target| op::Cancel { target }.submission(token(0, 0));
     let unknown = Submission {
         opcode: u16::MAX,
+        deferrable: true,
         token: token(u32::MAX, 0),
         params: [u64::MAX; Submission::PARAMS],
     };
@@ -57,6 +58,10 @@ fn forge(any: &mut Choices) -> [u64; Submission::WORDS] {
     };
     any.one_of(&[
         op::Nop {}.submission(token(0, 0)),
+        Submission {
+            deferrable: true,
+            ..op::Nop {}.submission(token(1, 0))
+        },
         waits.submission(token(0, 0)),
         waits.submission(token(0, 1)),
         waits.submission(token(1, 0)),
@@ -105,6 +110,8 @@ fn explore_turns(submissions: u32, start: u32, quota: Quota) {
                 break;
             };
             assert!(driver.in_flight() + liar.unread() <= SLOTS);
+            // What is put off waits for something.
+            assert!(driver.deferred() == 0 || driver.in_flight() > 0);
             // Who ends early has something left, says so, and does not do so for ever.
             assert_eq!(turn.ended == Ended::Spent, driver.is_unfinished());
             early = if turn.ended == Ended::Spent {
@@ -122,6 +129,7 @@ fn explore_turns(submissions: u32, start: u32, quota: Quota) {
             liar.unread(),
             driver.inflight.tokens(),
             driver.is_unfinished(),
+            driver.deferred(),
         );
         driver.close();
         drop(driver);

@@ -744,6 +744,7 @@ impl Worst {
                 for c in &self.words {
                     let submission = Submission {
                         opcode: opcode as u16,
+                        deferrable: false,
                         token: Token {
                             slot: 0,
                             generation: 0,

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wakebox_abi::boot::{self, Boot, Features, Identity, Range};
+use wakebox_abi::layout;
 use wakebox_abi::memory::{Control, Word};
 use wakebox_abi::wake::Mode;
-use wakebox_abi::{ABI_VERSION, layout};
 use wakebox_vmm::clock::Clocks;
 use wakebox_vmm::machines::{Lent, Machines};
 use wakebox_vmm::memory::GuestMemory;
@@ -311,7 +311,8 @@ impl Loaded {
         }
         let boot = Boot {
             magic: boot::MAGIC,
-            version: ABI_VERSION,
+            // What an older one expects is there.
+            version: self.image.abi_version(),
             vcpus: plan.processors(),
             features,
             wake_mode: self.mode as u32,

@@ -139,6 +139,7 @@ fn entry(any: &mut Bytes<'_>, slot: u32, words: &[u64]) -> Submission {
     }
     Submission {
         opcode,
+        deferrable: any.below(2) == 0,
         token: Token {
             slot: any.u32_mostly(&[slot], &[0, SLOTS]),
             generation: any.below(2),

@@ -60,6 +60,21 @@ fn a_socket_has_a_peer_by_number_or_by_name() {
 }
 
 #[kvm_test(modes)]
+fn what_is_sent_together_is_as_many_datagrams_and_what_has_come_is_received_together(
+    mode: WakeMode,
+) {
+    let commands = ["udp-many 127.0.0.1:PORT"];
+    let ended = beside_echo(mode, "127.0.0.1:PORT", &commands);
+    let line = ended.lines().concat();
+    let answers = r#"[("aaa", true), ("bbb", true), ("ccc", true), ("d", true)]"#;
+    assert_eq!(
+        line,
+        format!("ok 10 {answers} Err(InvalidInput)"),
+        "mode {mode}"
+    );
+}
+
+#[kvm_test(modes)]
 fn a_peer_that_is_gone_is_told_to_who_waits_for_its_answer(mode: WakeMode) {
     // Nobody listens there any more.
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -27,9 +27,9 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
-use wakebox_abi::ABI_VERSION;
 use wakebox_abi::layout::{self, PAGE_SIZE};
 use wakebox_abi::wake::Mode;
+use wakebox_abi::{ABI_OLDEST, ABI_VERSION};
 use wakebox_vmm::plan::{Plan, Region, Sizes};
 
 use super::fields::{Bytes, Fields};
@@ -248,7 +248,7 @@ impl Header {
                 "the header does not list the parts that there are".into(),
             ));
         }
-        if interface != ABI_VERSION {
+        if !(ABI_OLDEST..=ABI_VERSION).contains(&interface) {
             return Err(E::OtherInterface {
                 file: interface,
                 host: ABI_VERSION,

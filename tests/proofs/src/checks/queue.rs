@@ -2,7 +2,7 @@
 
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::op::Opcode;
-use wakebox_abi::queue::Queue;
+use wakebox_abi::queue::{MOST_DEFERRED, Queue};
 use wakebox_abi::status::Status;
 
 use crate::any::Any;
@@ -10,8 +10,10 @@ use crate::memory::{Geometry, Liar};
 
 /// An operation or a cancellation. What else stands in an entry does not matter here.
 fn forge<A: Any>(any: &mut A) -> [u64; Submission::WORDS] {
-    let opcode = any.one_of(&[Opcode::Nop as u64, Opcode::Cancel as u64]);
-    [opcode, 0, 0, 0, 0, 0, 0, 0]
+    let deferrable = 1 << 16;
+    let nop = Opcode::Nop as u64;
+    let head = any.one_of(&[nop, nop | deferrable, Opcode::Cancel as u64]);
+    [head, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// All that a queue's future depends on, once a turn is over: its indices, each told from the
@@ -21,6 +23,7 @@ pub struct State {
     waiting: u32,
     unread: u32,
     in_flight: u32,
+    deferred: u32,
 }
 
 /// Takes `turns` turns over rings of any content, with operations that end whenever the source
@@ -55,6 +58,7 @@ pub fn turns<A: Any>(liar: &Liar<A>, geometry: Geometry, turns: usize) -> Option
         waiting: liar.waiting(queue.taken()),
         unread: liar.unread(),
         in_flight,
+        deferred: queue.unpublished(),
     })
 }
 
@@ -75,7 +79,10 @@ fn turn<A: Any>(liar: &Liar<A>, queue: &mut HostQueue<A>, in_flight: &mut u32) -
                 queue.complete(completion).ok()?;
             }
         } else if liar.ask(Any::bool) {
-            queue.complete(completion).ok()?;
+            match submission.deferrable {
+                true => queue.defer(completion).ok()?,
+                false => queue.complete(completion).ok()?,
+            }
         } else {
             *in_flight += 1;
         }
@@ -84,7 +91,10 @@ fn turn<A: Any>(liar: &Liar<A>, queue: &mut HostQueue<A>, in_flight: &mut u32) -
         *in_flight -= 1;
         queue.complete(completion).ok()?;
     }
-    queue.finish();
+    queue.finish(*in_flight);
+    // What is put off is bounded, and waits for something.
+    let put_off = queue.unpublished();
+    assert!(put_off == 0 || put_off < MOST_DEFERRED && *in_flight > 0);
     Some(())
 }
 

@@ -6,7 +6,7 @@
 
 use wakebox_abi::entry::{Submission, Token};
 use wakebox_abi::file::OpenFlags;
-use wakebox_abi::op::{self, Buf, Param, SocketAddress};
+use wakebox_abi::op::{self, Buf, Operation as _, Param, SocketAddress};
 use wakebox_abi::status::Status;
 
 use crate::case::{Args, Case, End, Modes, Violated};
@@ -327,6 +327,25 @@ const ROWS: &[Row] = &[
         ],
         OK,
     ),
+    row(
+        op::Opcode::UdpSendMany,
+        &[
+            ("socket", Field::Handle(Kind::Udp)),
+            ("from", Bytes(b"text")),
+            ("to", Address),
+            ("each", U32(2)),
+        ],
+        OK,
+    ),
+    row(
+        op::Opcode::UdpReceiveMany,
+        &[
+            ("socket", Field::Handle(Kind::Udp)),
+            ("into", Room(64)),
+            ("each", U32(32)),
+        ],
+        None,
+    ),
 ];
 
 const fn buf(offset: u64, len: u64) -> u64 {
@@ -528,6 +547,22 @@ fn all_right(guest: &mut Guest, [row, ..]: Args) {
     guest.exit_with(status);
 }
 
+/// Has an entry done of whose end the host may tell later, and asks for that by a no-op.
+fn deferrable(guest: &mut Guest, [row, ..]: Args) {
+    let mut words = right(guest, &ROWS[row as usize]);
+    let (token, behind) = (guest.token(1), guest.token(2));
+    words[0] |= 1 << 16;
+    words[1] = token.to_word();
+    guest.submit_words(words);
+    guest.submit(&[op::Nop {}.submission(behind)]);
+    let ends = [guest.wait(), guest.wait()];
+    let find = |token| ends.iter().find(|end| end.token == token);
+    match (find(token), find(behind)) {
+        (Some(end), Some(_)) => guest.exit_with(end.status),
+        _ => panic!("both end: {ends:?}"),
+    }
+}
+
 fn one_wrong(guest: &mut Guest, [row, field, value, ..]: Args) {
     let row = &ROWS[row as usize];
     let mut words = right(guest, row);
@@ -575,7 +610,8 @@ fn unused_words(guest: &mut Guest, [row, ..]: Args) {
 /// Bits of the first word that must be zero.
 fn reserved_bits(guest: &mut Guest, [row, ..]: Args) {
     let words = right(guest, &ROWS[row as usize]);
-    for bit in 16..64 {
+    // The one before is that of what may be told later.
+    for bit in 17..64 {
         let mut wrong = words;
         wrong[0] |= 1 << bit;
         assert_eq!(submit(guest, wrong), Status::Unsupported, "bit {bit}");
@@ -699,6 +735,7 @@ fn of_row(index: u64, row: &Row, visit: &mut dyn FnMut(Case)) {
         if row.fields.len() < Submission::PARAMS {
             visit(case(".unused", unused_words));
         }
+        visit(case(".deferrable", deferrable).modes(Modes::All));
     }
     let reserved = format_args!("{name}.reserved");
     let case = Case::new("entries", reserved, reserved_bits, Status::Unsupported);
@@ -835,6 +872,32 @@ fn edges(visit: &mut dyn FnMut(Case)) {
             1,
             "short",
             buf(0, 23),
+            Status::InvalidInput,
+        ),
+        (Opcode::UdpSendMany, 1, "empty", empty, Status::InvalidInput),
+        (Opcode::UdpSendMany, 2, "empty", empty, Status::NotConnected),
+        (Opcode::UdpSendMany, 3, "zero", 0, Status::InvalidInput),
+        (Opcode::UdpSendMany, 3, "one", 1, Status::Ok),
+        (
+            Opcode::UdpSendMany,
+            3,
+            "max-32",
+            u32::MAX.into(),
+            Status::Ok,
+        ),
+        (
+            Opcode::UdpReceiveMany,
+            1,
+            "short",
+            buf(0, 31),
+            Status::InvalidInput,
+        ),
+        (Opcode::UdpReceiveMany, 2, "short", 27, Status::InvalidInput),
+        (
+            Opcode::UdpReceiveMany,
+            2,
+            "max-32",
+            u32::MAX.into(),
             Status::InvalidInput,
         ),
         (Opcode::UnixConnect, 0, "empty", empty, Status::InvalidInput),

@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use wakebox_guest::fs::{self, File};
-use wakebox_guest::io::{Result, Status, stdin};
+use wakebox_guest::io::{IoBuf, Result, Status, stdin};
 use wakebox_guest::net::{TcpStream, UdpSocket, UnixStream};
 use wakebox_guest::ops::nop;
 use wakebox_guest::{env, eprint, print, println};
@@ -36,19 +36,30 @@ async fn until_refused(mut piece: impl AsyncFnMut(usize) -> Result<usize>) -> St
     }
 }
 
+async fn copy(bytes: &[u8]) -> Result<IoBuf> {
+    IoBuf::copy_of(bytes).await
+}
+
+/// How many bytes the host has taken.
+async fn sent(write: impl Future<Output = (Result<usize>, IoBuf)>) -> Result<usize> {
+    write.await.0
+}
+
 /// A connection over TCP, or over a Unix socket if the address is a path.
 async fn stream(address: &str, bytes: &mut [u8], receive: bool) -> Result<String> {
     if address.starts_with('/') {
         let stream = UnixStream::connect(address).await?;
         return Ok(match receive {
             true => until_refused(async |_| stream.read(bytes).await).await,
-            false => until_refused(async |_| stream.write(bytes).await).await,
+            false => {
+                until_refused(async |_| sent(stream.write_buf(copy(bytes).await?)).await).await
+            }
         });
     }
     let stream = TcpStream::connect(address).await?;
     Ok(match receive {
         true => until_refused(async |_| stream.read(bytes).await).await,
-        false => until_refused(async |_| stream.write(bytes).await).await,
+        false => until_refused(async |_| sent(stream.write_buf(copy(bytes).await?)).await).await,
     })
 }
 

@@ -154,6 +154,33 @@ async fn accept_shared(tasks: usize, count: usize) -> Line {
     line!("{well}")
 }
 
+/// `udp-many PEER`: sends datagrams together, and receives what there is, the first by itself.
+async fn udp_many(peer: &str) -> Line {
+    let peer = address(peer)?;
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    {
+        // What comes then is for whoever receives next, in whatever way.
+        let mut waits = pin!(socket.recv_many(8));
+        assert!(futures_lite::future::poll_once(&mut waits).await.is_none());
+    }
+    let sent = socket.send_many(b"aaabbbcccd", 3, Some(peer)).await?;
+    let mut first = [0; 8];
+    let (count, from) = socket.recv_from(&mut first).await?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut answers = vec![(text(&first[..count]), from == peer)];
+    while answers.len() < 4 {
+        let mut given = socket.recv_many(8).await?;
+        while let Some((bytes, from)) = given.take_next() {
+            answers.push((text(bytes), from == peer));
+        }
+    }
+    let none = socket.send_many(b"", 3, Some(peer)).await;
+    line!(
+        "{sent} {answers:?} {:?}",
+        none.map_err(|error| error.status())
+    )
+}
+
 /// `udp-given-up PEER`: a datagram that arrives when nobody waits is for the next who does.
 async fn udp_given_up(peer: &str) -> Line {
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
@@ -349,6 +376,7 @@ async fn command(line: &str) -> Line {
         "udp-shared" => udp_shared(a, number).await,
         "accept-shared" => accept_shared(a.parse().unwrap_or(0), number).await,
         "udp-refused" => udp_refused(a).await,
+        "udp-many" => udp_many(a).await,
         "udp-given-up" => udp_given_up(a).await,
         "udp-large" => udp_large(a).await,
         "udp-serve" => udp_serve(a).await,
