@@ -33,6 +33,8 @@
 //! Everything lies in one cell. No waker is called and no future or buffer is dropped
 //! while it is borrowed: they come out as [`Event`]s, because they may come back in.
 
+mod record;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::task::Waker;
@@ -40,7 +42,7 @@ use core::task::Waker;
 use slab::Slab;
 use wakebox_abi::entry::{Completion, Submission, Token};
 use wakebox_abi::memory::{MappedControl, MappedSlots, Slots};
-use wakebox_abi::op::{Cancel, Close, Handle, Nop, OVERFLOW, Opcode, Operation};
+use wakebox_abi::op::{Cancel, Close, Nop, Opcode, Operation};
 use wakebox_abi::ring::{self, CompletionConsumer, Corrupt, SubmissionProducer};
 use wakebox_abi::status::Status;
 use wakebox_abi::{port, wake};
@@ -50,7 +52,10 @@ use crate::machine;
 use crate::mask::MaskedCell;
 use crate::several::DEFERS;
 use crate::trace::{self, Reason, What};
-use crate::wait_queue::{Key, Links, Member, Queue};
+use crate::wait_queue::{Key, Links, Queue};
+
+pub(crate) use self::record::{Counts, Event, Orphan, Outcome, Owner, Request};
+use self::record::{Record, Slot, Stage};
 
 /// Slots that only the runtime's own operations may take.
 pub(crate) const RESERVED: u32 = 8;
@@ -60,147 +65,6 @@ const NO_TOKEN: Token = Token {
     slot: 0,
     generation: 0,
 };
-
-/// An operation without its type.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    opcode: u16,
-    params: [u64; Submission::PARAMS],
-}
-
-impl<O: Operation> From<O> for Request {
-    #[inline]
-    fn from(operation: O) -> Self {
-        Self {
-            opcode: O::OPCODE as u16,
-            params: operation.to_params(),
-        }
-    }
-}
-
-/// How an operation ended: the value that it gave, or what went wrong.
-pub(crate) type Outcome = Result<u32, Status>;
-
-/// An orphan is an operation whose future is gone: what to do with its result.
-#[derive(Debug, Default)]
-pub(crate) struct Orphan {
-    /// The buffer that the host may use until then.
-    pub(crate) buf: Option<IoBuf>,
-    /// Whether the value is a handle, which must be closed.
-    pub(crate) value_is_handle: bool,
-    /// Whether the value may be `OVERFLOW`, and the buffer then hold the handle of a message.
-    pub(crate) value_may_overflow: bool,
-}
-
-impl Orphan {
-    /// One that leaves a buffer.
-    pub(crate) fn of(buf: IoBuf) -> Self {
-        Self {
-            buf: Some(buf),
-            ..Self::default()
-        }
-    }
-
-    /// The handle that an operation gave, if it gave one.
-    fn handle(&self, outcome: Outcome) -> Option<Handle> {
-        let value = outcome.ok()?;
-        if self.value_is_handle {
-            return Some(Handle(value));
-        }
-        if !self.value_may_overflow || value != OVERFLOW {
-            return None;
-        }
-        let bytes = self.buf.as_ref()?.written().first_chunk()?;
-        Some(Handle(u32::from_le_bytes(*bytes)))
-    }
-}
-
-/// Who waits for the end of an operation.
-#[derive(Debug)]
-pub(crate) enum Owner {
-    /// A future, polled last with this waker.
-    Future(Waker),
-    /// Nobody any more: it is an orphan.
-    Nobody(Orphan),
-    /// Nobody yet, or somebody since, of a write that is [posted](Reactor::post): its buffer.
-    Posted(IoBuf, Option<Waker>),
-    /// Those who wait for what may be deferred.
-    Waiters,
-    /// The console, which wants its buffer back.
-    Console(IoBuf),
-    /// The timers.
-    Deadline,
-}
-
-impl Owner {
-    fn is_future(&self) -> bool {
-        matches!(self, Self::Future(_) | Self::Posted(_, Some(_)))
-    }
-
-    /// Whether its end may be told with another.
-    fn can_wait(&self) -> bool {
-        matches!(
-            self,
-            Self::Nobody(_) | Self::Console(_) | Self::Posted(_, None)
-        )
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    Queued { urgent: bool },
-    InFlight(Token),
-    Done(Outcome),
-}
-
-#[derive(Debug)]
-struct Record {
-    request: Request,
-    stage: Stage,
-    owner: Owner,
-    /// Whether it is a write that was posted, and has not ended.
-    is_posted: bool,
-    /// When it was submitted as deferrable: not before it was last asked for what is deferred.
-    deferrable_since: Option<u64>,
-    links: Links,
-}
-
-impl Member for Record {
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// Of the operation in it, or of the next one.
-    generation: u32,
-    /// Who is in it.
-    record: Option<u32>,
-}
-
-/// What the caller of [`Reactor::next_event`] has to see to.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// An operation is done: wake its future. The reason is for the trace.
-    Wake(Waker, Reason),
-    /// An orphan is done, or a write that was posted: drop what it left, and wake who waits for it.
-    Drop(Orphan, Reason, Option<Waker>),
-    /// Console output was taken.
-    Console(IoBuf),
-    /// A deadline was reached, or its operation cancelled.
-    Deadline(Key, Outcome),
-    /// A stale completion: it belongs to nothing in flight.
-    Stale,
-}
-
-/// What the reactor has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) operations: u64,
-    pub(crate) completions: u64,
-    pub(crate) cancels: u64,
-}
 
 /// See the module.
 #[derive(Debug)]

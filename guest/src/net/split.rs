@@ -151,6 +151,15 @@ macro_rules! writing {
                 self.0.write_all(bytes).await
             }
 
+            /// See [`Stream::post`]: cancel-safe, but the buffer is gone with the future.
+            ///
+            /// # Errors
+            ///
+            /// As there.
+            pub async fn post(&mut self, buf: IoBuf) -> Result<()> {
+                self.0.post(buf).await
+            }
+
             /// See [`Stream::flush`]: cancel-safe.
             ///
             /// # Errors

@@ -196,7 +196,7 @@ impl<K> Stream<K> {
             buf.extend_from_slice(slice);
         }
         let count = buf.len();
-        self.outbox().send(buf).await?;
+        self.post(buf).await?;
         Ok(count)
     }
 
@@ -211,6 +211,18 @@ impl<K> Stream<K> {
             bytes = &bytes[count..];
         }
         Ok(())
+    }
+
+    /// Writes a whole buffer, without copying, and keeps it until it is sent. All else is as with [`Self::write`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn post(&self, buf: IoBuf) -> Result<()> {
+        match buf.is_empty() {
+            true => Ok(()),
+            false => self.outbox().send(buf).await,
+        }
     }
 
     /// Waits until the host has taken all that was written. Cancel-safe: it goes out in any case.
