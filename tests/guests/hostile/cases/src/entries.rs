@@ -702,7 +702,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
     for (index, row) in ROWS.iter().enumerate() {
         of_row(index as u64, row, visit);
     }
-    let numbers = [1 << 16, 48, 49, 63, 64, 255, 256, 0x7FFF, 0x8000, 0xFFFF];
+    let numbers = [1 << 17, 60, 61, 63, 64, 255, 256, 0x7FFF, 0x8000, 0xFFFF];
     // Of those that may become operations, some have.
     for opcode in numbers.into_iter().filter(|number| is_unknown(*number)) {
         let case = Case::new(
