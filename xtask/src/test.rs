@@ -140,7 +140,7 @@ fn show(path: &Path) -> io::Result<()> {
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn steps(install: bool) -> Result<Vec<Step>> {
     let nothing = || Ok(());
-    Ok(vec![
+    let mut steps = vec![
         Step {
             part: "lint",
             name: "format",
@@ -284,18 +284,6 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             when: When::InTurn,
         },
         Step {
-            part: "languages",
-            name: "WebAssembly of other languages",
-            needs: compilers_are_here,
-            commands: vec![with(
-                cargo(),
-                // A compiler that is compiled without optimizations takes minutes for Python.
-                "test --locked --release --manifest-path host/wasm/Cargo.toml --target-dir target \
-                 --test languages --test size -- --include-ignored",
-            )],
-            when: When::InTurn,
-        },
-        Step {
             part: "doc",
             name: "documentation",
             needs: nothing,
@@ -317,19 +305,69 @@ fn steps(install: bool) -> Result<Vec<Step>> {
             commands: vec![with(cargo(), "test --doc --workspace")],
             when: When::InTurn,
         },
-    ])
+    ];
+    steps.extend(languages());
+    Ok(steps)
+}
+
+/// Programs in other languages, each where its compiler is: nobody has to have one.
+fn languages() -> [Step; 5] {
+    // What is compiled without optimizations takes minutes for what these compilers make, but that of C.
+    let release = "test --locked --release --manifest-path host/wasm/Cargo.toml --target-dir target \
+                   --test languages --test size -- --include-ignored runtime_guest";
+    let step = |name, only, needs| Step {
+        part: "languages",
+        name,
+        needs,
+        commands: vec![with(with(cargo(), release), only)],
+        when: When::InTurn,
+    };
+    [
+        Step {
+            part: "languages",
+            name: "WebAssembly of C",
+            needs: || compiles("clang", "--version").and(compiles("wasm-ld", "--version")),
+            commands: vec![with(
+                cargo(),
+                "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target \
+                 --test languages -- --include-ignored c::",
+            )],
+            when: When::InTurn,
+        },
+        step("WebAssembly of Rust", "rust::", rust_compiles),
+        step("WebAssembly of Go", "go::", || compiles("go", "version")),
+        step("WebAssembly of Python", "python::", || {
+            compiles("componentize-py", "--version")
+        }),
+        step("WebAssembly of JavaScript", "javascript::", || {
+            compiles("componentize-js", "--version")
+        }),
+    ]
 }
 
 fn skips_kvm() -> bool {
     std::env::var_os("WAKEBOX_SKIP_KVM").is_some_and(|value| value == "1")
 }
 
-/// What `tests/guests/wasm` names, which nobody has to have.
-fn compilers_are_here() -> Result<()> {
+/// Whether there is one of the compilers that `tests/guests/wasm` names.
+fn compiles(compiler: &str, version: &str) -> Result<()> {
     kvm_is_not_skipped()?;
-    for program in ["componentize-py", "componentize-js", "clang", "wasm-ld"] {
-        let found = Command::new(program).arg("--version").output();
-        found.with_context(|| format!("there is no {program}; see tests/guests/wasm"))?;
+    let found = Command::new(compiler).arg(version).output();
+    found.with_context(|| format!("there is no {compiler}; see tests/guests/wasm"))?;
+    Ok(())
+}
+
+fn rust_compiles() -> Result<()> {
+    compiles("wasm-ld", "--version")?;
+    let rustc = std::env::var("WAKEBOX_WASM_RUSTC").unwrap_or_else(|_| "rustc".into());
+    let target = "--print target-libdir --target wasm32-unknown-unknown";
+    let output = with(Command::new(&rustc), target).output();
+    let folder = output
+        .with_context(|| format!("there is no {rustc}"))?
+        .stdout;
+    let folder = String::from_utf8_lossy(&folder);
+    if !Path::new(folder.trim()).is_dir() {
+        bail!("{rustc} has no target wasm32-unknown-unknown; see tests/guests/wasm");
     }
     Ok(())
 }

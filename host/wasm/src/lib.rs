@@ -16,6 +16,7 @@
 mod attach;
 mod cache;
 mod compile;
+mod component;
 // What both sides of an image agree on.
 #[path = "../../../guest/wasm/src/head.rs"]
 mod head;
@@ -25,6 +26,7 @@ mod known;
 
 pub use self::cache::{Cache, read_component};
 pub use self::compile::compile;
+pub use self::component::component;
 pub use self::inspect::inspect;
 
 /// The runtime guest, which is built with this crate.

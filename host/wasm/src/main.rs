@@ -33,6 +33,20 @@ enum Command {
         /// The component or module, in binary or as text (`.wat`)
         component: PathBuf,
     },
+    /// Make a component of a core module and its WIT
+    Component {
+        /// The module, in binary or as text (`.wat`)
+        module: PathBuf,
+        /// Its WIT, a file or a folder; generated bindings put it into the module
+        #[arg(long)]
+        wit: Option<PathBuf>,
+        /// The world, if there are several
+        #[arg(long, requires = "wit")]
+        world: Option<String>,
+        /// Where the component goes; `-` is standard output
+        #[arg(short, long)]
+        output: PathBuf,
+    },
     /// The compiled code that is kept, so that a component is compiled once
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -69,13 +83,19 @@ fn run(command: Command) -> Result<()> {
             compile(&component, &output)
         }
         Command::Inspect { component } => {
-            limit_time(INSPECT_SECONDS)?;
-            limit(Resource::As, INSPECT_BYTES)?;
-            let bytes = fs::File::open(&component).map_err(Into::into);
-            let bytes = bytes.and_then(|mut file| read_component(&mut file));
-            let said = bytes.and_then(|bytes| wakebox_wasm::inspect(&bytes));
-            let said = said.with_context(|| component.display().to_string())?;
+            let said = looked_at(&component, wakebox_wasm::inspect)?;
             Ok(std::io::stdout().write_all(said.as_bytes())?)
+        }
+        Command::Component {
+            module,
+            wit,
+            world,
+            output,
+        } => {
+            let made = looked_at(&module, |bytes| {
+                wakebox_wasm::component(bytes, wit.as_deref(), world.as_deref())
+            })?;
+            put(&output, &made)
         }
         Command::Cache(CacheCommand::Path) => {
             println!("{}", Cache::path()?.display());
@@ -94,12 +114,24 @@ fn compile(component: &Path, output: &Path) -> Result<()> {
         .map_err(Into::into)
         .and_then(image);
     let image = image.with_context(|| component.display().to_string())?;
+    put(output, &image)
+}
+
+fn put(output: &Path, bytes: &[u8]) -> Result<()> {
     if output == Path::new("-") {
-        std::io::stdout().write_all(&image)?;
-    } else {
-        fs::write(output, image).with_context(|| output.display().to_string())?;
+        return Ok(std::io::stdout().write_all(bytes)?);
     }
-    Ok(())
+    fs::write(output, bytes).with_context(|| output.display().to_string())
+}
+
+/// What is made of a file without compiling it.
+fn looked_at<T>(file: &Path, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    limit_time(LOOK_SECONDS)?;
+    limit(Resource::As, LOOK_BYTES)?;
+    let bytes = fs::File::open(file).map_err(Into::into);
+    let bytes = bytes.and_then(|mut file| read_component(&mut file));
+    let made = bytes.and_then(|bytes| look(&bytes));
+    made.with_context(|| file.display().to_string())
 }
 
 /// With the user's cache, if there can be one.
@@ -115,8 +147,8 @@ fn image(mut component: fs::File) -> Result<Vec<u8>> {
 }
 
 /// What looking at a component may take.
-const INSPECT_SECONDS: u64 = 60;
-const INSPECT_BYTES: u64 = 4 << 30;
+const LOOK_SECONDS: u64 = 60;
+const LOOK_BYTES: u64 = 4 << 30;
 
 /// What a stranger wrote shall not take all that this machine has.
 fn limit(resource: Resource, most: u64) -> Result<()> {

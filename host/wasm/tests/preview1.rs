@@ -228,6 +228,11 @@ async fn what_is_not_granted_is_refused() {
         (&*format!("(call $open <up> {reads})"), 1063),
         (&*format!("(call $open </data/file> {reads})"), 1063),
         (&*format!("(call $open <none> {reads})"), 1044),
+        // The right of setting the size is not that of writing.
+        (
+            "(i32.lt_u (call $open <file> (i32.const 0) (i64.const 4194306) (i32.const 0)) (i32.const 1000))",
+            1,
+        ),
         (
             "(call $open <file> (i32.const 0) (i64.const 66) (i32.const 0))",
             1063,

@@ -17,8 +17,8 @@ const TRUNCATE: u32 = 8;
 
 /// Rights of reading: a file, and a directory.
 const READS: u64 = 1 << 1 | 1 << 14;
-/// Rights of writing: bytes, room, and the size.
-const WRITES: u64 = 1 << 6 | 1 << 8 | 1 << 22;
+/// The right of writing. Go asks for that of setting the size for whatever it opens.
+const WRITES: u64 = 1 << 6;
 
 #[allow(clippy::unused_async, reason = "the functions are called alike")]
 #[allow(clippy::too_many_arguments, reason = "the specification's")]
