@@ -144,6 +144,7 @@ pub mod trace;
 pub use calls::HostFunctions;
 pub use calls::guest::{CallError, Caller, GuestEnd, GuestStream, Mismatch};
 pub use calls::host::HostContext;
+pub use calls::resources::Resources;
 pub use debug::backtrace::{Backtrace, Frame, location};
 pub use debug::dump::CrashDump;
 #[cfg(feature = "gdb")]

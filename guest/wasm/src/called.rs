@@ -21,7 +21,7 @@ use wasmtime::{Engine, Result, Store, bail};
 use crate::imports::host_name;
 use crate::platform::OneThread;
 use crate::turns::Turns;
-use crate::values::{Parameters, Results, Signature, travels};
+use crate::values::{Parameters, Resources, Results, Signature, travels};
 use crate::wasi::State;
 
 /// A function that can be called.
@@ -118,13 +118,15 @@ fn functions(
     instance: &Instance,
 ) -> Vec<(String, Func, ComponentFunc)> {
     let mut found = Vec::new();
+    // A handle is the component's: nobody outside could drop it.
+    let none = Resources::default();
     let mut add = |interface: Option<&str>, name: &str, ty: ComponentFunc| {
         let of = interface.and_then(|of| instance.get_export_index(&mut *store, None, of));
         let index = instance.get_export_index(&mut *store, of.as_ref(), name);
         let func = index.and_then(|index| instance.get_func(&mut *store, index));
         let types = ty.params().map(|(_, ty)| ty).chain(ty.results());
         if let Some(func) = func
-            && types.into_iter().all(|ty| travels(&ty))
+            && types.into_iter().all(|ty| travels(&ty, &none))
         {
             found.push((host_name(interface, name), func, ty));
         }

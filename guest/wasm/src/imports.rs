@@ -2,12 +2,14 @@
 //! are in flight.
 //!
 //! The function `get` of the interface `my:app/kv@1.0.0` is the host's `my:app/kv.get`; one that the
-//! component imports by itself has that name.
+//! component imports by itself has that name. What drops a resource is a function as others are, with the name that WIT
+//! has for it.
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::marker::PhantomData;
@@ -18,15 +20,16 @@ use serde::de::DeserializeSeed;
 use wakebox_guest::host::{self, HostStream};
 use wakebox_guest::io::Status;
 use wakebox_guest::task::{JoinHandle, spawn_named};
-use wasmtime::component::types::{ComponentFunc, Type};
-use wasmtime::component::{Component, Linker, Val};
+use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
+use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
 use wasmtime::{Engine, Result, format_err};
 
-use crate::values::{Arguments, Expected, travels};
+use crate::platform::OneThread;
+use crate::values::{Arguments, Expected, Resources, travels};
 use crate::wasi::State;
 use crate::wasi::define::{Begin, Linker as Interface, apart};
 use crate::wasi::transmit::{Finish, Incoming, Items, Later};
-use crate::wasi::value::{Cx, Given, Made, mismatch};
+use crate::wasi::value::{Cx, Given, mismatch};
 
 /// Links what is not WASI's, and gives what cannot be, a line each.
 pub(crate) async fn link(
@@ -35,28 +38,86 @@ pub(crate) async fn link(
     component: &Component,
 ) -> Result<Vec<String>> {
     let mut missing = Vec::new();
+    let mut known = Resources::default();
+    for (interface, name, ty) in resources(engine, component) {
+        if known.number(&ty).is_some() {
+            continue;
+        }
+        let drops = host_name(interface.as_deref(), &format!("[resource-drop]{name}"));
+        let ty = known.add(ty);
+        match unknown(&drops).await {
+            Some(why) => missing.push(format!("{drops}: {why}")),
+            None => provide(&mut within(linker, interface.as_deref())?, &name, ty, drops)?,
+        }
+    }
+    let known = Arc::new(known);
     for (interface, function, ty) in crate::functions(engine, component) {
-        if interface
-            .as_ref()
-            .is_some_and(|interface| interface.starts_with("wasi:"))
-        {
+        if is_wasi(interface.as_deref()) {
             continue;
         }
         let name = host_name(interface.as_deref(), &function);
-        if let Some(why) = refusal(&name, &ty).await {
+        if let Some(why) = refusal(&name, &ty, &known).await {
             missing.push(format!("{name}: {why}"));
             continue;
         }
-        let mut root = linker.root();
         let asyncs = ty.async_().then(|| function.clone());
-        let instance = match &interface {
-            Some(interface) => root.instance(interface)?,
-            None => root,
-        };
+        let instance = within(linker, interface.as_deref())?;
         let mut instance = Interface::of(instance, false, asyncs.into_iter().collect());
-        apart(&mut instance, &function, begin(name, ty))?;
+        apart(&mut instance, &function, begin(name, ty, known.clone()))?;
     }
     Ok(missing)
+}
+
+fn is_wasi(interface: Option<&str>) -> bool {
+    interface.is_some_and(|interface| interface.starts_with("wasi:"))
+}
+
+fn within<'a>(
+    linker: &'a mut Linker<State>,
+    interface: Option<&str>,
+) -> Result<LinkerInstance<'a, State>> {
+    match interface {
+        Some(interface) => linker.instance(interface),
+        None => Ok(linker.root()),
+    }
+}
+
+/// The resources that are imported, and not of WASI, each as often as an interface has it: the first is its own.
+fn resources(
+    engine: &Engine,
+    component: &Component,
+) -> Vec<(Option<String>, String, ResourceType)> {
+    let mut all = Vec::new();
+    for (name, item) in component.component_type().imports(engine) {
+        match item.ty {
+            ComponentItem::Resource(ty) => all.push((None, name.into(), ty)),
+            ComponentItem::ComponentInstance(instance) if !is_wasi(Some(name)) => {
+                for (resource, item) in instance.exports(engine) {
+                    if let ComponentItem::Resource(ty) = item.ty {
+                        all.push((Some(name.into()), resource.into(), ty));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Defines a resource, of which the host is told what the component drops.
+fn provide(
+    instance: &mut LinkerInstance<'_, State>,
+    name: &str,
+    ty: ResourceType,
+    drops: String,
+) -> Result<()> {
+    instance.resource_async(name, ty, move |_, number| {
+        let drops = drops.clone();
+        Box::new(OneThread(async move {
+            let dropped = host::call::<_, ()>(&drops, &(number,)).await;
+            dropped.map_err(|error| format_err!("{error}"))
+        }))
+    })
 }
 
 pub(crate) fn host_name(interface: Option<&str>, function: &str) -> String {
@@ -70,7 +131,7 @@ pub(crate) fn host_name(interface: Option<&str>, function: &str) -> String {
 }
 
 /// Why a function cannot be one of the host's.
-async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
+async fn refusal(name: &str, ty: &ComponentFunc, known: &Resources) -> Option<String> {
     let gives = match gives(ty) {
         Gives::Value(ty) | Gives::Future(ty) | Gives::Stream(ty) => ty,
         Gives::Bytes => None,
@@ -79,11 +140,14 @@ async fn refusal(name: &str, ty: &ComponentFunc) -> Option<String> {
         return Some("a stream or a future without values does not travel to the host".into());
     }
     let mut types = ty.params().map(|(_, ty)| ty).chain(gives);
-    if let Some(ty) = types.find(|ty| !travels(ty)) {
-        return Some(format!(
-            "values of type {ty:?} do not travel to the host yet"
-        ));
+    if let Some(ty) = types.find(|ty| !travels(ty, known)) {
+        return Some(format!("values of type {ty:?} do not travel to the host"));
     }
+    unknown(name).await
+}
+
+/// Why the host has no such function.
+async fn unknown(name: &str) -> Option<String> {
     match host::types(name).await {
         Ok(_) => None,
         Err(error) if error.status() == Status::NotFound => {
@@ -117,36 +181,56 @@ fn gives(ty: &ComponentFunc) -> Gives {
 }
 
 /// Begins a call of the host.
-fn begin(name: String, ty: ComponentFunc) -> Box<Begin> {
+fn begin(name: String, ty: ComponentFunc, known: Arc<Resources>) -> Box<Begin> {
     let is_async = ty.async_();
-    Box::new(move |_, arguments| {
-        let (name, ty, arguments) = (name.clone(), ty.clone(), arguments.to_vec());
+    Box::new(move |mut cx, arguments| {
+        let (name, ty, known) = (name.clone(), ty.clone(), known.clone());
+        let arguments = match known.is_empty() {
+            true => arguments.to_vec(),
+            false => {
+                let lowered = arguments.iter().map(|value| known.lowered(value, &mut cx));
+                lowered.collect::<Result<_>>()?
+            }
+        };
         Ok(match gives(&ty) {
-            Gives::Value(of) => match is_async {
-                // A task of its own, with the import's name: traces show what each awaits.
-                true => value(Subtask(spawn_named(
-                    name.clone(),
-                    ask(name, ty, arguments, of),
-                ))),
-                false => value(ask(name, ty, arguments, of)),
-            },
+            Gives::Value(of) => {
+                let asked = ask(name.clone(), ty, arguments, of.clone());
+                match is_async {
+                    // A task of its own, with the import's name: traces show what each awaits.
+                    true => value(Subtask(spawn_named(name, asked)), of, known),
+                    false => value(asked, of, known),
+                }
+            }
             Gives::Future(of) => {
-                let asked = Subtask(spawn_named(name.clone(), ask(name, ty, arguments, of)));
-                Later::new(core::future::ready(value(asked)))
+                let asked = ask(name.clone(), ty, arguments, of.clone());
+                let asked = Subtask(spawn_named(name, asked));
+                Later::new(core::future::ready(value(asked, of, known)))
             }
             gives => Later::then(open(name, ty, arguments), move |opened, cx| {
-                stream(opened?, gives, cx)
+                stream(opened?, gives, known, cx)
             }),
         })
     })
 }
 
 /// The value of a call, when it has it.
-fn value(asked: impl Future<Output = Result<Option<Val>>> + 'static) -> Later {
-    Later::of(async move {
+fn value(
+    asked: impl Future<Output = Result<Option<Val>>> + 'static,
+    of: Option<Type>,
+    known: Arc<Resources>,
+) -> Later {
+    Later::then(asked, move |value, cx| {
         // Whoever awaits nothing is given anything.
-        Ok(Made(asked.await?.unwrap_or(Val::Bool(false))))
+        value?.map_or(Ok(Val::Bool(false)), |value| given(value, of, &known, cx))
     })
+}
+
+/// A value of the host, for a component.
+fn given(value: Val, of: Option<Type>, known: &Resources, cx: &mut Cx<'_>) -> Result<Val> {
+    match of {
+        Some(ty) if !known.is_empty() => known.raised(&value, &ty, cx),
+        _ => Ok(value),
+    }
 }
 
 /// Calls a function of the host.
@@ -185,7 +269,7 @@ where
 
 /// The stream of a component that has what one of the host gives. An error of it ends the component: it is not
 /// an end.
-fn stream(opened: Opened, gives: Gives, cx: &mut Cx<'_>) -> Result<Val> {
+fn stream(opened: Opened, gives: Gives, known: Arc<Resources>, cx: &mut Cx<'_>) -> Result<Val> {
     match gives {
         Gives::Bytes => {
             let stream = Incoming::failing(move |_| {
@@ -204,11 +288,14 @@ fn stream(opened: Opened, gives: Gives, cx: &mut Cx<'_>) -> Result<Val> {
         }
         Gives::Stream(of) => {
             let (stream, _) = Items::new(move || {
-                let (opened, of) = (opened.clone(), of.clone());
+                let (opened, of, known) = (opened.clone(), of.clone(), known.clone());
                 Box::pin(async move {
-                    let item = next(&opened, Expected(of)).await;
+                    let item = next(&opened, Expected(of.clone())).await;
                     let item = item.map(Option::flatten).transpose();
-                    Ok(item.map(|value| Box::new(move |_: &mut Cx<'_>| value) as Box<Finish>))
+                    Ok(item.map(|value| {
+                        let make = move |cx: &mut Cx<'_>| given(value?, of, &known, cx);
+                        Box::new(make) as Box<Finish>
+                    }))
                 })
             });
             stream.given(cx)

@@ -8,10 +8,13 @@
 //! | `option<T>`, `result<T, E>` | `Option<T>`, `Result<T, E>`, `()` where there is no type |
 //! | `variant`, `enum` | an enum with its cases in their order |
 //! | `flags` | a struct with a `bool` for each, in their order |
+//! | `own<T>`, `borrow<T>` of a resource of the host | its handle, a `u32` |
 
+mod handles;
 mod named;
 mod words;
 
+pub(crate) use self::handles::Resources;
 pub(crate) use self::named::Parameters;
 pub(crate) use self::words::Signature;
 
@@ -26,8 +29,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wasmtime::component::Val;
 use wasmtime::component::types::{ComponentFunc, Type};
 
-/// Whether a value of this type can go to the host: no handles, streams and futures.
-pub(crate) fn travels(ty: &Type) -> bool {
+/// Whether a value of this type can go to the host: no streams and futures, and of handles those of such resources.
+pub(crate) fn travels(ty: &Type, resources: &Resources) -> bool {
+    let travels = |ty: &Type| travels(ty, resources);
     match ty {
         Type::List(list) => travels(&list.ty()),
         Type::Record(record) => record.fields().all(|field| travels(&field.ty)),
@@ -37,9 +41,8 @@ pub(crate) fn travels(ty: &Type) -> bool {
             .all(|case| case.ty.as_ref().is_none_or(travels)),
         Type::Option(option) => travels(&option.ty()),
         Type::Result(result) => [result.ok(), result.err()].iter().flatten().all(travels),
-        Type::Own(_)
-        | Type::Borrow(_)
-        | Type::Future(_)
+        Type::Own(resource) | Type::Borrow(resource) => resources.number(resource).is_some(),
+        Type::Future(_)
         | Type::Stream(_)
         | Type::ErrorContext
         | Type::Map(_)
@@ -199,6 +202,7 @@ fn read<'de, D: Deserializer<'de>>(ty: &Type, d: D) -> Result<Val, D::Error> {
         Type::Float64 => Val::Float64(Deserialize::deserialize(d)?),
         Type::Char => Val::Char(Deserialize::deserialize(d)?),
         Type::String => Val::String(Deserialize::deserialize(d)?),
+        Type::Own(_) => Val::U32(Deserialize::deserialize(d)?),
         Type::List(_) => d.deserialize_seq(Of(ty))?,
         Type::Tuple(tuple) => d.deserialize_tuple(tuple.types().len(), Of(ty))?,
         Type::Record(record) => d.deserialize_tuple(record.fields().len(), Of(ty))?,

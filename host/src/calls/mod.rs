@@ -11,6 +11,7 @@ pub(crate) mod guest;
 pub(crate) mod help;
 pub(crate) mod host;
 mod message;
+pub(crate) mod resources;
 mod set;
 #[cfg(test)]
 mod types;

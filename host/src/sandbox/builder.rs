@@ -14,6 +14,7 @@ use wakebox_vmm::machines::Machines;
 use super::{QUANTUM, Sandbox, create};
 use crate::calls::HostFunctions;
 use crate::calls::host::{Functions, HostContext, Whole};
+use crate::calls::resources::Resources;
 use crate::error::{Error, Result};
 use crate::limits::{LimitKind, Limits};
 use crate::loader::Image;
@@ -342,6 +343,40 @@ impl Builder {
     {
         self.functions.add_call(name, function);
         self
+    }
+
+    /// Gives the guest a resource of an import: values of `T` that are the host's, of which the guest holds at most so
+    /// many by handles. What makes them, and their methods, are host functions that have the names of WIT, and find the
+    /// values in [`Resources<T>`](crate::Resources), a state of the sandbox; a handle is a `u32`. What the guest drops is
+    /// removed. Handles that a template has are of no sandbox that is made of it.
+    ///
+    /// ```
+    /// # use wakebox::{HostContext, Resources, Sandbox};
+    /// struct Counter(std::sync::atomic::AtomicU64);
+    ///
+    /// let builder = Sandbox::builder()
+    ///     .host_resource::<Counter>("my:app/counts.counter", 100)
+    ///     .host_fn("my:app/counts.[constructor]counter", async |ctx: HostContext, (): ()| {
+    ///         // A panic ends the call with an error in the guest.
+    ///         ctx.state::<Resources<Counter>>().insert(Counter(0.into())).expect("too many")
+    ///     })
+    ///     .host_fn("my:app/counts.[method]counter.next", async |ctx: HostContext, (this,): (u32,)| {
+    ///         let this = ctx.state::<Resources<Counter>>().get(this).expect("no such counter");
+    ///         this.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn host_resource<T: Send + Sync + 'static>(self, name: &str, most: usize) -> Self {
+        let drop = match name.rsplit_once('.') {
+            Some((interface, name)) => format!("{interface}.[resource-drop]{name}"),
+            None => format!("[resource-drop]{name}"),
+        };
+        self.state(Resources::<T>::new(most)).host_fn(
+            &drop,
+            async |context: HostContext, (handle,): (u32,)| {
+                context.state::<Resources<T>>().remove(handle);
+            },
+        )
     }
 
     /// Gives the guest a function of JSON: for programs that do not know its types. The guest calls it as any

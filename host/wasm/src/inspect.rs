@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result, bail};
 use wasmparser::{CompositeInnerType, ExternalKind, Parser, Payload, ValType, Validator};
 use wit_parser::decoding::{DecodedWasm, decode};
-use wit_parser::{Resolve, WorldId, WorldItem};
+use wit_parser::{Resolve, TypeDefKind, WorldId, WorldItem};
 
 use crate::compile::{Kind, binary};
 
@@ -161,12 +161,13 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
         let name = resolve.name_world_key(key);
         match item {
             WorldItem::Interface { id, .. } => {
-                let functions = resolve.interfaces[*id].functions.keys();
-                interface(
-                    &mut report,
-                    &name,
-                    &functions.map(String::as_str).collect::<Vec<_>>(),
-                )?;
+                let of = &resolve.interfaces[*id];
+                let drops = of.types.iter().filter_map(|(name, ty)| {
+                    let is_own = matches!(resolve.types[*ty].kind, TypeDefKind::Resource);
+                    is_own.then(|| format!("[resource-drop]{name}"))
+                });
+                let functions: Vec<_> = of.functions.keys().cloned().chain(drops).collect();
+                interface(&mut report, &name, &functions)?;
             }
             WorldItem::Function(function) => host_functions(&mut report, &name, &[&function.name])?,
             WorldItem::Type { .. } => {}
@@ -175,7 +176,7 @@ fn of_world(resolve: &Resolve, world: WorldId) -> Result<String> {
     Ok(report.text("component"))
 }
 
-fn interface(report: &mut Report, name: &str, functions: &[&str]) -> Result<()> {
+fn interface(report: &mut Report, name: &str, functions: &[String]) -> Result<()> {
     let (base, version) = name.split_once('@').unwrap_or((name, ""));
     let (both, alone): (&[Provided], &[Provided]) = match version.get(..4) {
         Some("0.2.") => (&BOTH, &OLDER),

@@ -47,6 +47,7 @@ pub(super) struct Socket {
     pub(super) peer: Option<SocketAddr>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of each socket")]
 pub(super) enum Stage {
     Unbound,
     Binding(Flight<UdpSocket>),
