@@ -142,6 +142,7 @@ mod text;
 pub mod trace;
 
 pub use calls::HostFunctions;
+pub use calls::given::GivenStream;
 pub use calls::guest::{CallError, Caller, GuestEnd, GuestStream, Mismatch};
 pub use calls::host::HostContext;
 pub use calls::resources::Resources;

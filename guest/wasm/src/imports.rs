@@ -9,7 +9,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::marker::PhantomData;
@@ -24,8 +23,9 @@ use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
 use wasmtime::{Engine, Result, format_err};
 
+use crate::given::{self, Offered};
 use crate::platform::OneThread;
-use crate::values::{Arguments, Expected, Resources, travels};
+use crate::values::{Arguments, Expected, Resources, Words, travels};
 use crate::wasi::State;
 use crate::wasi::define::{Begin, Linker as Interface, apart};
 use crate::wasi::transmit::{Finish, Incoming, Items, Later};
@@ -50,7 +50,7 @@ pub(crate) async fn link(
             None => provide(&mut within(linker, interface.as_deref())?, &name, ty, drops)?,
         }
     }
-    let known = Arc::new(known);
+    let known = Rc::new(known);
     for (interface, function, ty) in crate::functions(engine, component) {
         if is_wasi(interface.as_deref()) {
             continue;
@@ -130,6 +130,8 @@ pub(crate) fn host_name(interface: Option<&str>, function: &str) -> String {
     format!("{interface}.{function}")
 }
 
+const EMPTY: &str = "a stream or a future without values does not travel to the host";
+
 /// Why a function cannot be one of the host's.
 async fn refusal(name: &str, ty: &ComponentFunc, known: &Resources) -> Option<String> {
     let gives = match gives(ty) {
@@ -137,11 +139,20 @@ async fn refusal(name: &str, ty: &ComponentFunc, known: &Resources) -> Option<St
         Gives::Bytes => None,
     };
     if gives.is_none() && !matches!(self::gives(ty), Gives::Value(_) | Gives::Bytes) {
-        return Some("a stream or a future without values does not travel to the host".into());
+        return Some(EMPTY.into());
     }
-    let mut types = ty.params().map(|(_, ty)| ty).chain(gives);
+    let types = ty
+        .params()
+        .map(|(_, ty)| given::items(&ty).unwrap_or(Some(ty)));
+    let Some(types) = types.collect::<Option<Vec<_>>>() else {
+        return Some(EMPTY.into());
+    };
+    let mut types = types.into_iter().chain(gives);
     if let Some(ty) = types.find(|ty| !travels(ty, known)) {
-        return Some(format!("values of type {ty:?} do not travel to the host"));
+        return Some(format!(
+            "values of type {} do not travel to the host",
+            Words(&ty)
+        ));
     }
     unknown(name).await
 }
@@ -181,17 +192,13 @@ fn gives(ty: &ComponentFunc) -> Gives {
 }
 
 /// Begins a call of the host.
-fn begin(name: String, ty: ComponentFunc, known: Arc<Resources>) -> Box<Begin> {
+fn begin(name: String, ty: ComponentFunc, known: Rc<Resources>) -> Box<Begin> {
     let is_async = ty.async_();
+    let known = OneThread(known);
     Box::new(move |mut cx, arguments| {
-        let (name, ty, known) = (name.clone(), ty.clone(), known.clone());
-        let arguments = match known.is_empty() {
-            true => arguments.to_vec(),
-            false => {
-                let lowered = arguments.iter().map(|value| known.lowered(value, &mut cx));
-                lowered.collect::<Result<_>>()?
-            }
-        };
+        let (name, ty, known) = (name.clone(), ty.clone(), known.get().clone());
+        let types = ty.params().map(|(_, ty)| ty);
+        let arguments = given::lowered(arguments, types, &known, &mut cx)?;
         Ok(match gives(&ty) {
             Gives::Value(of) => {
                 let asked = ask(name.clone(), ty, arguments, of.clone());
@@ -217,27 +224,30 @@ fn begin(name: String, ty: ComponentFunc, known: Arc<Resources>) -> Box<Begin> {
 fn value(
     asked: impl Future<Output = Result<Option<Val>>> + 'static,
     of: Option<Type>,
-    known: Arc<Resources>,
+    known: Rc<Resources>,
 ) -> Later {
     Later::then(asked, move |value, cx| {
         // Whoever awaits nothing is given anything.
-        value?.map_or(Ok(Val::Bool(false)), |value| given(value, of, &known, cx))
+        value?.map_or(Ok(Val::Bool(false)), |value| raised(value, of, &known, cx))
     })
 }
 
 /// A value of the host, for a component.
-fn given(value: Val, of: Option<Type>, known: &Resources, cx: &mut Cx<'_>) -> Result<Val> {
+fn raised(value: Val, of: Option<Type>, known: &Resources, cx: &mut Cx<'_>) -> Result<Val> {
     match of {
         Some(ty) if !known.is_empty() => known.raised(&value, &ty, cx),
         _ => Ok(value),
     }
 }
 
+/// Arguments, and the streams among them.
+type Lowered = (Vec<Val>, Offered);
+
 /// Calls a function of the host.
 async fn ask(
     name: String,
     ty: ComponentFunc,
-    arguments: Vec<Val>,
+    (arguments, _offered): Lowered,
     of: Option<Type>,
 ) -> Result<Option<Val>> {
     let result = host::call_with(&name, &Arguments(&ty, &arguments), Expected(of)).await;
@@ -247,7 +257,7 @@ async fn ask(
 type Opened = Rc<RefCell<Option<HostStream<()>>>>;
 
 /// Opens a stream of the host.
-async fn open(name: String, ty: ComponentFunc, arguments: Vec<Val>) -> Result<Opened> {
+async fn open(name: String, ty: ComponentFunc, (arguments, _offered): Lowered) -> Result<Opened> {
     let opened = host::stream_with(&name, &Arguments(&ty, &arguments)).await;
     let opened = opened.map_err(|error| format_err!("{error}"))?;
     Ok(Rc::new(RefCell::new(Some(opened))))
@@ -269,7 +279,7 @@ where
 
 /// The stream of a component that has what one of the host gives. An error of it ends the component: it is not
 /// an end.
-fn stream(opened: Opened, gives: Gives, known: Arc<Resources>, cx: &mut Cx<'_>) -> Result<Val> {
+fn stream(opened: Opened, gives: Gives, known: Rc<Resources>, cx: &mut Cx<'_>) -> Result<Val> {
     match gives {
         Gives::Bytes => {
             let stream = Incoming::failing(move |_| {
@@ -293,7 +303,7 @@ fn stream(opened: Opened, gives: Gives, known: Arc<Resources>, cx: &mut Cx<'_>) 
                     let item = next(&opened, Expected(of.clone())).await;
                     let item = item.map(Option::flatten).transpose();
                     Ok(item.map(|value| {
-                        let make = move |cx: &mut Cx<'_>| given(value?, of, &known, cx);
+                        let make = move |cx: &mut Cx<'_>| raised(value?, of, &known, cx);
                         Box::new(make) as Box<Finish>
                     }))
                 })

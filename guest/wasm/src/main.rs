@@ -13,6 +13,7 @@ extern crate alloc;
 mod called;
 mod files;
 mod flight;
+mod given;
 mod head;
 mod http;
 mod image;
@@ -168,7 +169,8 @@ async fn call(store: &mut Store<State>, run: Func) -> Result<i32> {
         .find(|ty| !matches!(ty, Type::Result(_) | Type::S32 | Type::U32))
     {
         bail!(
-            "`run` gives {other:?}: it may give nothing, a result, or an s32 or u32, the exit code"
+            "`run` gives {}: it may give nothing, a result, or an s32 or u32, the exit code",
+            values::Words(&other)
         );
     }
     let mut results: Vec<Val> = ty.results().map(|_| Val::Bool(false)).collect();

@@ -66,6 +66,13 @@ unsafe impl<F> Send for OneThread<F> {}
 // SAFETY: as above.
 unsafe impl<F> Sync for OneThread<F> {}
 
+impl<F> OneThread<F> {
+    /// What it is, for a closure that is to have it whole.
+    pub(crate) fn get(&self) -> &F {
+        &self.0
+    }
+}
+
 impl<F: Future> Future for OneThread<F> {
     type Output = F::Output;
 

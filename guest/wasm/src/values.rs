@@ -16,7 +16,7 @@ mod words;
 
 pub(crate) use self::handles::Resources;
 pub(crate) use self::named::Parameters;
-pub(crate) use self::words::Signature;
+pub(crate) use self::words::{Signature, Words};
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -73,6 +73,20 @@ impl Serialize for Results<'_> {
             [] => serializer.serialize_unit(),
             [ty] => Perhaps(Some(ty.clone()), self.1.first()).serialize(serializer),
             types => fields(serializer, types.iter().cloned(), self.1.iter()),
+        }
+    }
+}
+
+/// An item of a stream; bytes are a list of them.
+pub(crate) struct Item<'a>(pub(crate) &'a Type, pub(crate) &'a Val);
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.0, self.1) {
+            (Type::U8, Val::List(bytes)) => {
+                serializer.collect_seq(bytes.iter().map(|byte| Typed(&Type::U8, byte)))
+            }
+            (ty, value) => Typed(ty, value).serialize(serializer),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! WASI 0.2: `cli`, `clocks`, `filesystem`, `http`, `io`, `random` and `sockets`. A function that is not provided ends the component with
 //! its name when it is called, as many are imported that are never called.
 
-mod any;
+pub(crate) mod any;
 mod cli;
 mod clocks;
 pub(crate) mod define;

@@ -22,6 +22,7 @@ use wakebox_abi::status::Status;
 use wakebox_typed::{Typed, signature};
 
 use super::context::{Said, Slot};
+use super::guest::Caller;
 use super::{MESSAGE_MAX, Message, read};
 use crate::account::{Account, Kept};
 use crate::embedded::{Embedded, Home, Inside, Task, Theirs};
@@ -80,6 +81,11 @@ impl HostContext {
         })
     }
 
+    /// What calls functions of the guest that has called this one.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.state::<Own>().0
+    }
+
     /// What the sandbox is used for, as [`Handle::set_context`](crate::Handle::set_context) was told last before
     /// this call began: a request's number, a tenant. `None` if nothing, or something of another type.
     #[must_use]
@@ -87,6 +93,9 @@ impl HostContext {
         self.context.as_ref()?.theirs().downcast_ref()
     }
 }
+
+/// What calls the guest itself.
+pub(crate) struct Own(pub(crate) Caller);
 
 /// Values for host functions, by type.
 #[derive(Clone, Debug, Default)]

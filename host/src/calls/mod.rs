@@ -7,6 +7,7 @@
 
 mod context;
 mod counted;
+pub(crate) mod given;
 pub(crate) mod guest;
 pub(crate) mod help;
 pub(crate) mod host;

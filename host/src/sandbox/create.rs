@@ -23,8 +23,8 @@ use super::turns::Turns;
 use super::{QUANTUM, Sandbox};
 use crate::account::Account;
 use crate::arena::Arena;
-use crate::calls::guest::CallQueue;
-use crate::calls::host::{Callables, Functions};
+use crate::calls::guest::{CallQueue, Caller};
+use crate::calls::host::{Callables, Functions, Own};
 use crate::debug::symbols::Symbols;
 use crate::driver::herd::Herd;
 use crate::driver::inflight::Ready;
@@ -419,16 +419,20 @@ struct Host {
 impl Host {
     fn new(
         limits: &Limits,
-        functions: Functions,
+        mut functions: Functions,
         (stdin, stdout, stderr): (Input, Output, Output),
         next_call: u64,
     ) -> Result<Self> {
         let account = Account::new(limits.value(LimitKind::HostMemory));
         let time = limits.time(LimitKind::HostFnTime);
+        let call_queue = Arc::new(CallQueue::starting_at(next_call, account.clone()));
+        functions
+            .state
+            .insert(Own(Caller::new(call_queue.clone(), None)));
         let callables = Callables::new(functions, time, account.clone());
         let stdio = |source| Error::Stdio { source };
         Ok(Self {
-            call_queue: Arc::new(CallQueue::starting_at(next_call, account.clone())),
+            call_queue,
             console: Console::new(stdout, stderr, callables.home(), &account).map_err(stdio)?,
             stdin: Stdin::new(stdin, callables.home()).map_err(stdio)?,
             callables,

@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use wasmtime::component::__internal::{
@@ -238,44 +239,127 @@ fn held<T>(
     }
 }
 
+/// The number that bytes begin with.
+fn bits(bytes: &[u8], size: usize) -> u64 {
+    let mut word = [0; 8];
+    let size = size.min(bytes.len()).min(8);
+    word[..size].copy_from_slice(&bytes[..size]);
+    u64::from_le_bytes(word)
+}
+
+/// A value that is a number.
+fn numbered(ty: InterfaceType, bits: u64) -> Option<Val> {
+    Some(match ty {
+        InterfaceType::Bool => Val::Bool(bits != 0),
+        InterfaceType::U8 => Val::U8(bits as u8),
+        InterfaceType::S8 => Val::S8(bits as i8),
+        InterfaceType::U16 => Val::U16(bits as u16),
+        InterfaceType::S16 => Val::S16(bits as i16),
+        InterfaceType::U32 => Val::U32(bits as u32),
+        InterfaceType::S32 => Val::S32(bits as i32),
+        InterfaceType::U64 => Val::U64(bits),
+        InterfaceType::S64 => Val::S64(bits as i64),
+        InterfaceType::Float32 => Val::Float32(f32::from_bits(bits as u32)),
+        InterfaceType::Float64 => Val::Float64(f64::from_bits(bits)),
+        InterfaceType::Char => Val::Char(char::from_u32(bits as u32)?),
+        _ => return None,
+    })
+}
+
 /// Reads a value that bytes begin with.
 fn load(cx: &mut LiftContext<'_>, ty: InterfaceType, bytes: &[u8]) -> Result<Val> {
     let types = cx.types.clone();
-    let abi = types.canonical_abi(&ty);
-    let Some(bytes) = bytes.get(..abi.size32 as usize) else {
+    let size = types.canonical_abi(&ty).size32 as usize;
+    let Some(bytes) = bytes.get(..size) else {
         return mismatch();
     };
-    let case = bytes.first().copied().unwrap_or_default();
-    match ty {
-        InterfaceType::Own(_) => Ok(Val::Resource(ResourceAny::linear_lift_from_memory(
-            cx, ty, bytes,
-        )?)),
-        InterfaceType::Option(ty) => {
-            let ty = &types[ty];
-            let place = ty.info.payload_offset32 as usize;
-            Ok(Val::Option(match case {
-                0 => None,
-                _ => loaded(cx, Some(ty.ty), &bytes[place..])?,
-            }))
-        }
-        InterfaceType::Result(ty) => {
-            let ty = &types[ty];
-            let place = ty.info.payload_offset32 as usize;
-            Ok(Val::Result(match case {
-                0 => Ok(loaded(cx, ty.ok, &bytes[place..])?),
-                _ => Err(loaded(cx, ty.err, &bytes[place..])?),
-            }))
-        }
-        InterfaceType::Variant(ty) => {
-            let cases = &types[ty].cases;
-            let name = cases.get_index(case.into()).map(|(name, _)| name);
-            // Nobody asks what an error has besides its name.
-            name.map_or_else(mismatch, |name| {
-                Ok(Val::Variant(String::from(&**name), None))
-            })
-        }
-        _ => mismatch(),
+    if let Some(value) = numbered(ty, bits(bytes, size)) {
+        return Ok(value);
     }
+    Ok(match ty {
+        InterfaceType::String => Val::String(String::linear_lift_from_memory(cx, ty, bytes)?),
+        InterfaceType::Own(_) => {
+            Val::Resource(ResourceAny::linear_lift_from_memory(cx, ty, bytes)?)
+        }
+        InterfaceType::List(ty) => Val::List(listed(cx, types[ty].element, bits(bytes, 8))?),
+        InterfaceType::Tuple(ty) => {
+            let all = types[ty].types.iter().copied();
+            Val::Tuple(parts(cx, all, bytes)?)
+        }
+        InterfaceType::Record(ty) => {
+            let all = &types[ty].fields;
+            let values = parts(cx, all.iter().map(|field| field.ty), bytes)?;
+            let names = all.iter().map(|field| String::from(&*field.name));
+            Val::Record(names.zip(values).collect())
+        }
+        InterfaceType::Flags(ty) => {
+            let all = types[ty].names.iter().enumerate();
+            let set = all.filter(|(place, _)| bits(bytes, size) >> place & 1 == 1);
+            Val::Flags(set.map(|(_, name)| String::from(&**name)).collect())
+        }
+        _ => return one_case(cx, ty, bytes),
+    })
+}
+
+/// Reads a value that is one of several cases.
+fn one_case(cx: &mut LiftContext<'_>, ty: InterfaceType, bytes: &[u8]) -> Result<Val> {
+    let types = cx.types.clone();
+    let info = match ty {
+        InterfaceType::Option(ty) => &types[ty].info,
+        InterfaceType::Result(ty) => &types[ty].info,
+        InterfaceType::Enum(ty) => &types[ty].info,
+        InterfaceType::Variant(ty) => &types[ty].info,
+        _ => return mismatch(),
+    };
+    let place = bits(bytes, usize::from(info.size)) as usize;
+    let held = &bytes[info.payload_offset32 as usize..];
+    Ok(match ty {
+        InterfaceType::Option(ty) => Val::Option(match place {
+            0 => None,
+            _ => loaded(cx, Some(types[ty].ty), held)?,
+        }),
+        InterfaceType::Result(ty) => Val::Result(match place {
+            0 => Ok(loaded(cx, types[ty].ok, held)?),
+            _ => Err(loaded(cx, types[ty].err, held)?),
+        }),
+        InterfaceType::Enum(ty) => match types[ty].names.iter().nth(place) {
+            Some(name) => Val::Enum(String::from(&**name)),
+            None => return mismatch(),
+        },
+        InterfaceType::Variant(ty) => match types[ty].cases.get_index(place) {
+            Some((name, of)) => Val::Variant(String::from(&**name), loaded(cx, *of, held)?),
+            None => return mismatch(),
+        },
+        _ => return mismatch(),
+    })
+}
+
+/// Reads what lies one behind the other.
+fn parts(
+    cx: &mut LiftContext<'_>,
+    all: impl Iterator<Item = InterfaceType>,
+    bytes: &[u8],
+) -> Result<Vec<Val>> {
+    let mut offset = 0;
+    let values = all.map(|ty| {
+        let place = cx.types.canonical_abi(&ty).next_field32_size(&mut offset);
+        load(cx, ty, &bytes[place..])
+    });
+    values.collect()
+}
+
+/// Reads a list, of which this says where it lies and how long it is.
+fn listed(cx: &mut LiftContext<'_>, ty: InterfaceType, place: u64) -> Result<Vec<Val>> {
+    let abi = cx.types.canonical_abi(&ty);
+    let (size, align) = (abi.size32 as usize, abi.align32 as usize);
+    let (at, count) = (place as u32 as usize, (place >> 32) as usize);
+    let memory = cx.memory();
+    let all = memory.get(at..).and_then(|all| all.get(..size * count));
+    let Some(all) = all.filter(|_| at.is_multiple_of(align)) else {
+        return mismatch();
+    };
+    let values = (0..count).map(|index| load(cx, ty, &all[size * index..]));
+    values.collect()
 }
 
 fn loaded(

@@ -26,7 +26,7 @@ use crate::flight::{self, Flight, Verdict};
 use crate::platform::OneThread;
 
 /// Most bytes that one operation moves.
-const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 64 << 10;
 
 /// Makes a value, for the component that gets it.
 pub(crate) type Finish = dyn FnOnce(&mut Cx<'_>) -> Result<Val>;
