@@ -2,14 +2,15 @@
 //!
 //! A write is *posted*: it is submitted, and whoever wrote goes on. So it goes out when the task next waits for
 //! something, with whatever else was submitted by then, and the guest is not entered again to hear that it has gone out.
-//! One is under way at a time: the next waits for its end.
+//! The host does those of a connection in their order, so a few are under way at a time ([`MOST`]); the next waits for the end of
+//! the first.
 //!
 //! Writers of [`picoserve`](super::picoserve) collect small writes besides, which are posted together: when the buffer
 //! is full, and at the latest when the task that wrote them waits for something, by a task of their own (the *carrier*):
 //! it is polled only after that one has come back.
 //!
 //! ```text
-//! collected --> FILLING --- flush, full, or the carrier ---> SENDING (one operation) ---> gone
+//! collected --> FILLING --- flush, full, or the carrier ---> SENDING (some operations) ---> gone
 //!                                                               ^
 //! written ------------------------------------------------------'
 //! ```
@@ -20,6 +21,7 @@
 //!
 //! What cannot be sent is told by the next operation that writes.
 
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -33,10 +35,13 @@ use crate::buf::IoBuf;
 use crate::io::Result;
 use crate::op::Posted;
 use crate::reactor::{Orphan, Outcome, Owner};
-use crate::runtime::{LINGER, try_runtime};
+use crate::runtime::{LINGER, runtime, try_runtime};
 use crate::task::spawn_named;
 use crate::time::timeout;
 use crate::turns::{Turn, Turns};
+
+/// Most writes that are under way at a time, and most bytes of them, if there are several.
+const MOST: (usize, u32) = (4, 512 << 10);
 
 /// Bytes that are collected before they are sent.
 #[cfg(feature = "picoserve")]
@@ -46,7 +51,7 @@ const BUFFER: usize = 4 << 10;
 #[derive(Debug)]
 pub(super) struct Outbox {
     // The field order is that of the drop: first the operation, then its handle.
-    sending: RefCell<Option<Sending>>,
+    sending: RefCell<VecDeque<Sending>>,
     filling: RefCell<Option<IoBuf>>,
     /// Of whoever sends.
     turns: Turns,
@@ -69,7 +74,7 @@ struct Sending {
 impl Outbox {
     pub(super) fn new(handle: Rc<OwnedHandle>) -> Rc<Self> {
         Rc::new(Self {
-            sending: RefCell::new(None),
+            sending: RefCell::new(VecDeque::new()),
             filling: RefCell::new(None),
             turns: Turns::new(),
             carried: Cell::new(false),
@@ -81,7 +86,7 @@ impl Outbox {
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_free() && self.is_unfilled()
+        self.has_room(None) && self.is_unfilled()
     }
 
     fn is_unfilled(&self) -> bool {
@@ -89,27 +94,28 @@ impl Outbox {
         filling.as_ref().is_none_or(|buf| buf.is_empty())
     }
 
-    /// Whether nothing is under way.
-    fn is_free(&self) -> bool {
+    /// Whether a write of so many bytes may be posted beside those under way; for `None`, whether none is.
+    fn has_room(&self, len: Option<u32>) -> bool {
         let mut sending = self.sending.borrow_mut();
-        let Some(Sending { write, len }) = &mut *sending else {
-            return true;
-        };
-        let Some(outcome) = write.take() else {
-            return false;
-        };
-        self.ended(outcome, *len);
-        *sending = None;
-        true
+        while let Some(Sending { write, len }) = sending.front_mut()
+            && let Some(outcome) = write.take()
+        {
+            self.ended(outcome, *len);
+            sending.pop_front();
+        }
+        may_be_beside(&sending, len)
     }
 
-    /// Waits until nothing is under way. For whoever has the turn.
-    fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until that is so.
+    fn poll_room(&self, room: Option<u32>, cx: &mut Context<'_>) -> Poll<()> {
         let mut sending = self.sending.borrow_mut();
-        if let Some(Sending { write, len }) = &mut *sending {
+        while !may_be_beside(&sending, room) {
+            let Some(Sending { write, len }) = sending.front_mut() else {
+                break;
+            };
             let outcome = ready!(write.poll(cx));
             self.ended(outcome, *len);
-            *sending = None;
+            sending.pop_front();
         }
         Poll::Ready(())
     }
@@ -122,15 +128,22 @@ impl Outbox {
         }
     }
 
-    /// Posts a write, when those before it are done. May be dropped; nothing is written then.
+    /// Posts a write, when there is room for it beside those before it. May be dropped; nothing is written then.
     ///
     /// # Errors
     ///
     /// What was written before could not be sent.
     pub(super) async fn send(self: &Rc<Self>, buf: IoBuf) -> Result<()> {
-        // Nobody who has the turn waits if nothing is under way.
-        while !self.is_empty() {
-            self.send_all().await;
+        let len = buf.len() as u32;
+        // Behind what was collected, and whoever waits.
+        while !(self.is_unfilled() && self.has_room(Some(len))) {
+            let sender = self.sender().await;
+            poll_fn(|cx| {
+                ready!(self.poll_post(cx));
+                self.poll_room(Some(len), cx)
+            })
+            .await;
+            drop(sender);
         }
         self.check()?;
         self.post(buf);
@@ -144,7 +157,7 @@ impl Outbox {
             from,
             amount: Amount::All,
         };
-        *self.sending.borrow_mut() = Some(Sending {
+        self.sending.borrow_mut().push_back(Sending {
             write: Posted::new(write, buf),
             len: from.len,
         });
@@ -221,11 +234,15 @@ impl Outbox {
         }
     }
 
-    async fn send_all(self: &Rc<Self>) {
-        let sender = Sender {
+    async fn sender(self: &Rc<Self>) -> Sender<'_> {
+        Sender {
             outbox: self,
             turn: Some(self.turns.take().await),
-        };
+        }
+    }
+
+    async fn send_all(self: &Rc<Self>) {
+        let sender = self.sender().await;
         poll_fn(|cx| self.poll_send(cx)).await;
         drop(sender);
     }
@@ -237,9 +254,13 @@ impl Outbox {
         }
     }
 
-    /// Posts what was collected, when nothing else is under way. For whoever has the turn.
+    /// Posts what was collected, when there is room for it. For whoever has the turn.
     fn poll_post(&self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll_free(cx));
+        let len = match &*self.filling.borrow() {
+            Some(buf) if !buf.is_empty() => buf.len() as u32,
+            _ => return Poll::Ready(()),
+        };
+        ready!(self.poll_room(Some(len), cx));
         let full = self.filling.borrow_mut().take_if(|buf| !buf.is_empty());
         if let Some(buf) = full {
             self.post(buf);
@@ -251,6 +272,7 @@ impl Outbox {
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.is_empty() {
             ready!(self.poll_post(cx));
+            ready!(self.poll_room(None, cx));
         }
         self.end_if_asked();
         Poll::Ready(())
@@ -269,6 +291,20 @@ impl Outbox {
             runtime.reactor.submit_urgent(end.into(), nobody);
         }
     }
+}
+
+/// Whether a write of so many bytes may be beside these; for `None`, whether there are none.
+fn may_be_beside(sending: &VecDeque<Sending>, len: Option<u32>) -> bool {
+    let bytes: u32 = sending.iter().map(|sending| sending.len).sum();
+    sending.is_empty()
+        || len.is_some_and(|len| {
+            sending.len() < MOST.0 && bytes.saturating_add(len) <= MOST.1.min(arena_part())
+        })
+}
+
+/// As many bytes of the arena as one connection may have for what it writes.
+fn arena_part() -> u32 {
+    (runtime().arena.len() / 4) as u32
 }
 
 /// Somebody who sends and waits for it. If that is dropped before its end, a carrier goes on.
@@ -306,7 +342,7 @@ impl Drop for Outbox {
     /// The connection is closed now, by a guest that ends or after [`LINGER`]: what the host takes on
     /// the spot is sent still, before the Close that follows, which also ends what is under way.
     fn drop(&mut self) {
-        if let Some(Sending { write, .. }) = self.sending.get_mut().take() {
+        for Sending { write, .. } in self.sending.get_mut().drain(..) {
             write.leave();
         }
         let Some(buf) = self.filling.get_mut().take_if(|buf| !buf.is_empty()) else {
@@ -314,7 +350,7 @@ impl Drop for Outbox {
         };
         if try_runtime().is_some() {
             self.post(buf);
-            if let Some(Sending { write, .. }) = self.sending.get_mut().take() {
+            for Sending { write, .. } in self.sending.get_mut().drain(..) {
                 write.leave();
             }
         }

@@ -81,20 +81,40 @@ fn a_write_goes_out_with_the_read_that_follows_and_is_not_heard_of_alone() {
 }
 
 #[test]
-fn one_write_is_under_way_at_a_time_and_the_next_waits_for_its_end() {
+fn a_few_writes_are_under_way_at_a_time_and_the_next_waits_for_the_end_of_the_first() {
     run(async {
         let stream = connected(&[Opcode::WriteStream]).await;
-        stream.write_all(b"first").await.unwrap();
+        for number in 0..4 {
+            stream.write_all(&[number; 5]).await.unwrap();
+        }
         assert!(!poll_once(stream.write_all(b"dropped")).await);
         when_idle(|host| {
             // Somebody waits for it, so the host is to say at once when it has ended.
-            assert_eq!(host.seen, ["TcpConnect", "WriteStream", "Nop"]);
+            let before = ["WriteStream"; 4];
+            assert_eq!(host.seen[1..], [&before[..], &["Nop"]].concat());
             take_write(host, 5);
         });
-        stream.write_all(b"second").await.unwrap();
-        when_idle(|host| take_write(host, 6));
+        stream.write_all(b"the fifth").await.unwrap();
+        for len in [5, 5, 5, 9] {
+            when_idle(move |host| take_write(host, len));
+        }
         stream.flush().await.unwrap();
-        assert_eq!(seen()[3..], ["WriteStream", "Nop"]);
+        assert_eq!(seen()[6..], ["WriteStream", "Nop"]);
+    });
+}
+
+#[test]
+fn a_large_write_is_under_way_alone() {
+    run(async {
+        let stream = connected(&[Opcode::WriteStream]).await;
+        let large = vec![7; ARENA / 4];
+        stream.write_all(&large).await.unwrap();
+        assert!(!poll_once(stream.write_all(b"x")).await);
+        let len = large.len() as u32;
+        when_idle(move |host| take_write(host, len));
+        stream.write_all(b"x").await.unwrap();
+        when_idle(|host| take_write(host, 1));
+        stream.flush().await.unwrap();
     });
 }
 
@@ -105,6 +125,7 @@ fn what_could_not_be_sent_is_told_by_what_writes_next_once() {
         for writes_next in [true, false] {
             stream.write_all(b"lost").await.unwrap();
             when_idle(|host| host.end(Opcode::WriteStream, Status::ConnectionReset, 0, b""));
+            sleep(Duration::from_nanos(10)).await;
             let told = match writes_next {
                 true => stream.write_all(b"not written").await,
                 false => stream.flush().await,

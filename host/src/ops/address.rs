@@ -4,7 +4,7 @@ use wakebox_abi::op::{End as Side, SocketAddress, SocketName};
 use wakebox_abi::status::Status;
 
 use super::handles::Resource;
-use super::stream::Stream;
+use super::stream::Socket;
 use super::{End, Start, Started, TokioBackend, status_of};
 
 impl Start for SocketName {
@@ -14,10 +14,10 @@ impl Start for SocketName {
             return Err(Status::InvalidInput);
         }
         let address = match (resources.handles.any(self.socket)?, self.end) {
-            (Resource::Stream(stream), side) => match (&**stream, side) {
-                (Stream::Tcp(stream), Side::Local) => stream.local_addr(),
-                (Stream::Tcp(stream), Side::Peer) => stream.peer_addr(),
-                (Stream::Unix(_), _) => return Err(Status::BadHandle),
+            (Resource::Stream(stream), side) => match (&stream.socket, side) {
+                (Socket::Tcp(stream), Side::Local) => stream.local_addr(),
+                (Socket::Tcp(stream), Side::Peer) => stream.peer_addr(),
+                (Socket::Unix(_), _) => return Err(Status::BadHandle),
             },
             (Resource::Udp(udp), Side::Local) => udp.local_addr(),
             (Resource::Udp(udp), Side::Peer) => udp.peer_addr(),

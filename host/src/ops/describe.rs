@@ -6,7 +6,7 @@ use wakebox_abi::entry::Token;
 use wakebox_abi::op::{Buf, Request};
 
 use super::handles::Resource;
-use super::stream::Stream;
+use super::stream::{Socket, Stream};
 use super::{Pending, TokioBackend};
 use crate::driver::Driver;
 use crate::text::Quoted;
@@ -57,9 +57,9 @@ impl TokioBackend {
 }
 
 fn peer(stream: &Stream) -> Option<String> {
-    match stream {
-        Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.to_string()),
-        Stream::Unix(stream) => {
+    match &stream.socket {
+        Socket::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.to_string()),
+        Socket::Unix(stream) => {
             let peer = stream.peer_addr().ok()?;
             let path = peer.as_pathname()?.display().to_string();
             Some(path)

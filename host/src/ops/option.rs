@@ -6,7 +6,7 @@ use rustix::net::sockopt;
 use wakebox_abi::op::{SetSocketOption, SocketOption};
 use wakebox_abi::status::Status;
 
-use super::stream::Stream;
+use super::stream::Socket;
 use super::{End, Start, Started, TokioBackend};
 
 /// Most seconds that the kernel takes (`MAX_TCP_KEEPIDLE` in its net/tcp.h).
@@ -14,7 +14,7 @@ const KEEP_ALIVE_MAX: u32 = 32_767;
 
 impl Start for SetSocketOption {
     fn start(self, resources: &mut TokioBackend) -> Result<Started, Status> {
-        let Stream::Tcp(stream) = &**resources.handles.stream(self.socket)? else {
+        let Socket::Tcp(stream) = &resources.handles.stream(self.socket)?.socket else {
             return Err(Status::InvalidInput);
         };
         let done = match (self.option, self.value) {

@@ -7,8 +7,12 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::Interest;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use wakebox_abi::op::{Amount, ReadStream, Shutdown, ShutdownStream, WriteStream};
 use wakebox_abi::status::Status;
 
@@ -19,9 +23,25 @@ use crate::arena::ArenaSlice;
 use crate::limits::LimitKind;
 use crate::meter::Meter;
 
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(super) socket: Socket,
+    writes: Arc<Writes>,
+}
+
+/// Its writes, which are done in the order in which they were submitted.
+#[derive(Debug, Default)]
+struct Writes {
+    /// First come, first served.
+    turn: Arc<Mutex<()>>,
+    /// How the first of them failed that has. Those behind it fail as it did: else there would be a gap.
+    failed: OnceLock<Status>,
+}
+
 /// A connection of whichever kind.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(super) enum Socket {
     /// Over TCP.
     Tcp(Waitable<TcpStream>),
     /// Over a Unix socket.
@@ -30,38 +50,45 @@ pub(crate) enum Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
         }
     }
 }
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self::Tcp(Waitable::new(stream))
+        Self::new(Socket::Tcp(Waitable::new(stream)))
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(Waitable::new(stream))
+        Self::new(Socket::Unix(Waitable::new(stream)))
     }
 }
 
 impl Stream {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            writes: Arc::default(),
+        }
+    }
+
     /// Makes a call that does not wait, unless the socket is known not to be ready.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        match self {
-            Self::Tcp(stream) => stream.try_io(interest, call),
-            Self::Unix(stream) => stream.try_io(interest, call),
+        match &self.socket {
+            Socket::Tcp(stream) => stream.try_io(interest, call),
+            Socket::Unix(stream) => stream.try_io(interest, call),
         }
     }
 
     fn wait_here(&self) -> io::Result<Waits<'_>> {
-        match self {
-            Self::Tcp(stream) => stream.here(),
-            Self::Unix(stream) => stream.here(),
+        match &self.socket {
+            Socket::Tcp(stream) => stream.here(),
+            Socket::Unix(stream) => stream.here(),
         }
     }
 
@@ -117,7 +144,7 @@ impl Stream {
     }
 
     fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self.socket, Socket::Tcp(_))
     }
 }
 
@@ -174,20 +201,84 @@ fn transfer(
         Amount::All => slice.len(),
     };
     let stream = resources.handles.stream(handle)?;
-    let moved = match stream.try_transfer(interest, || metered(&resources.meter, stream, &slice)) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        Ok(moved) if moved == 0 || moved >= least => return Ok(Started::Done(End::bytes(moved))),
-        Ok(moved) => moved,
-        Err(error) => return Err(status_of(&error)),
+    let turn = stream.turn(kind)?;
+    let moved = match turn {
+        // Behind others.
+        Some(Err(_)) => 0,
+        _ => {
+            let call = || metered(&resources.meter, stream, &slice);
+            match stream.try_transfer(interest, call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Ok(moved) if moved == 0 || moved >= least => {
+                    return Ok(Started::Done(End::bytes(moved)));
+                }
+                Ok(moved) => moved,
+                Err(error) => return Err(stream.failed(kind, status_of(&error))),
+            }
+        }
     };
     let (stream, meter) = (stream.clone(), resources.meter.clone());
     Ok(Started::pending_on(handle, async move {
+        let _turn = match turn {
+            Some(Err(comes)) => Some(comes.await),
+            Some(Ok(has)) => Some(has),
+            None => None,
+        };
+        if let Err(status) = stream.check(kind) {
+            return status.into();
+        }
         let call = |moved| metered(&meter, &stream, &slice.behind(moved));
         match stream.transfer(interest, (moved, least), call).await {
             Ok(moved) => End::bytes(moved),
-            Err(error) => error.into(),
+            Err(error) => stream.failed(kind, status_of(&error)).into(),
         }
     }))
+}
+
+/// The turn of a write, or its coming.
+type Turn = Result<OwnedMutexGuard<()>, Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>>;
+
+impl Stream {
+    /// A turn for what writes.
+    ///
+    /// # Errors
+    ///
+    /// How an earlier write has failed.
+    fn turn(&self, kind: LimitKind) -> Result<Option<Turn>, Status> {
+        if kind != LimitKind::NetworkOut {
+            return Ok(None);
+        }
+        self.check(kind)?;
+        let turn = &self.writes.turn;
+        Ok(Some(match turn.clone().try_lock_owned() {
+            Ok(turn) => Ok(turn),
+            Err(_) => {
+                let mut comes: Pin<Box<dyn Future<Output = _> + Send>> =
+                    Box::pin(turn.clone().lock_owned());
+                // Stands in line from now on.
+                let mut context = Context::from_waker(Waker::noop());
+                match comes.as_mut().poll(&mut context) {
+                    Poll::Ready(turn) => Ok(turn),
+                    Poll::Pending => Err(comes),
+                }
+            }
+        }))
+    }
+
+    /// A transfer has failed. Returns how.
+    fn failed(&self, kind: LimitKind, status: Status) -> Status {
+        match kind {
+            LimitKind::NetworkOut => *self.writes.failed.get_or_init(|| status),
+            _ => status,
+        }
+    }
+
+    fn check(&self, kind: LimitKind) -> Result<(), Status> {
+        match self.writes.failed.get() {
+            Some(status) if kind == LimitKind::NetworkOut => Err(*status),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Start for ReadStream {

@@ -250,6 +250,23 @@ fn writing_to_somebody_who_left_says_so(mode: WakeMode) {
 }
 
 #[kvm_test(modes)]
+fn what_is_written_and_not_waited_for_arrives_in_its_order(mode: WakeMode) {
+    runtime().block_on(async {
+        let (ended, received) = with_peer("pieces", mode, async |mut stream| {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            all
+        })
+        .await;
+        assert_eq!(ended.lines(), [format!("sent {}", received.len())]);
+        let wrong = (0..)
+            .zip(&received)
+            .find(|(at, byte)| (at / 1_000) as u8 != **byte);
+        assert_eq!(wrong, None, "mode {mode}");
+    });
+}
+
+#[kvm_test(modes)]
 fn a_half_closed_connection_still_reads(mode: WakeMode) {
     runtime().block_on(async {
         let (ended, ()) = with_peer("half-close", mode, async |mut stream| {

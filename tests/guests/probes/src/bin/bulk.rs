@@ -47,8 +47,14 @@ async fn main() -> Result<()> {
     if piece > PIECE {
         buf = IoBuf::with_capacity(piece).await?;
     }
+    while left > 0 && piece <= PIECE {
+        // What it is does not matter. The next is submitted before this one has ended.
+        buf.set_len(piece.min(left));
+        left -= buf.len();
+        stream.post(buf).await?;
+        buf = IoBuf::with_capacity(PIECE).await?;
+    }
     while left > 0 {
-        // What it is does not matter.
         buf.set_len(piece.min(left));
         let (written, same) = stream.write_all_buf(buf).await;
         written?;

@@ -6,6 +6,7 @@
 //! - `half-close`: sends "ping", shuts its side down, and reads to the end.
 //! - `read`: reads to the end, and says how that went.
 //! - `write`: writes until that fails, and says how.
+//! - `pieces`: writes many of different lengths, and waits for the end of none.
 #![no_std]
 #![no_main]
 
@@ -51,6 +52,23 @@ async fn half_close(address: &str) -> Result<Vec<u8>> {
     read_to_end(&stream).await
 }
 
+/// How many pieces, and how long each is at most.
+const PIECES: (usize, usize) = (1_000, 40_000);
+
+async fn pieces(address: &str) -> Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    let mut sent = 0_usize;
+    for index in 0..PIECES.0 {
+        let len = index * 997 % PIECES.1 + 1;
+        let piece: Vec<u8> = (sent..sent + len).map(|at| (at / 1_000) as u8).collect();
+        stream.write_all(&piece).await?;
+        sent += len;
+    }
+    stream.shutdown(Shutdown::Write).await?;
+    println!("sent {sent}");
+    Ok(())
+}
+
 async fn write(address: &str) -> Result<()> {
     let stream = TcpStream::connect(address).await?;
     loop {
@@ -78,6 +96,7 @@ async fn run(command: &str, address: &str) -> Result<()> {
             println!("read {} bytes", read_to_end(&stream).await?.len());
         }
         "write" => write(address).await?,
+        "pieces" => pieces(address).await?,
         other => println!("unknown command {other}"),
     }
     Ok(())
