@@ -90,8 +90,8 @@ pub struct Boot {
     /// Slots of the trace ring at [`crate::layout::TRACE`], a power of two; zero if nobody watched when
     /// the guest was first started, and there was none ([`crate::trace`]).
     pub trace_records: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many windows the guest has ([`crate::window`]), as many as it has asked for, or none.
+    pub windows: u32,
 }
 
 const _: () = {

@@ -16,6 +16,7 @@
 //! 0x4800_0000  stacks, guard pages between them and on both sides     (user, read-write)
 //! 0x5000_0000  I/O arena, at most 512 MiB                             (user, read-write)
 //! 0x1_0000_0000  heap, 2 MiB pages where they fit                     (user, read-write)
+//! 0x80_0000_0000 windows, if the guest asks for any                   (user, read-write)
 //! ```
 //!
 //! # Several processors
@@ -124,6 +125,21 @@ pub const ARENA_MAX: u64 = 0x2000_0000;
 
 /// First byte of the heap.
 pub const HEAP: u64 = 0x1_0000_0000;
+
+/// First byte of the first window ([`crate::window`]): the second half tebibyte, so that its page tables are nobody else's.
+pub const WINDOWS: u64 = 0x80_0000_0000;
+
+/// Bytes of address space of each window: 4 GiB, and as much behind them that nothing maps.
+pub const WINDOW_SPACE: u64 = 8 << 30;
+
+/// Most windows of a guest.
+pub const WINDOWS_MAX: u32 = 256;
+
+/// Where a window begins.
+#[must_use]
+pub const fn window_of(window: u32) -> u64 {
+    WINDOWS + window as u64 * WINDOW_SPACE
+}
 
 /// Most entries of a submission ring.
 pub const SUBMISSIONS_MAX: u32 = 1 << 14;

@@ -43,6 +43,7 @@ pub mod task;
 pub mod trace;
 pub mod upcall;
 pub mod wake;
+pub mod window;
 
 /// The version of this interface.
 ///

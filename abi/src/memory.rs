@@ -52,10 +52,18 @@ pub enum Word {
     Large = 0xB0,
     /// Guest: the upper half.
     LargeHigh = 0xB4,
+    /// Guest: where a fault goes on ([`crate::window`]), or zero: it ends the guest. The host writes zero when one goes on there.
+    FaultEntry = 0xB8,
     /// Guest, written by the ring-0 stub: interrupts taken, but for those that were upcalls.
     Interrupts = 0xC0,
     /// Guest, written by the ring-0 stub: eight bytes, what an upcall has interrupted.
     UpcallReturn = 0xC8,
+    /// Guest: number of the first page of a window that it means when it rings [`crate::port::MAP`].
+    WindowPage = 0xD0,
+    /// Guest: number of the first page of its heap that is to appear there, or zero: nothing is.
+    WindowFrom = 0xD4,
+    /// Guest: how many pages.
+    WindowCount = 0xD8,
     /// Host: free-running count of completions published.
     CompletionTail = 0x100,
     /// Host: free-running count of submissions consumed.
@@ -66,6 +74,18 @@ pub enum Word {
     UpcallTarget = 0x1C0,
     /// The upper half of those eight bytes, zero.
     UpcallTargetHigh = 0x1C4,
+    /// Host: the lower half of the address of the instruction that has faulted last and goes on at `FaultEntry`.
+    FaultAt = 0x1C8,
+    /// The upper half.
+    FaultAtHigh = 0x1CC,
+    /// Host: the lower half of the address that it could not reach.
+    FaultAddress = 0x1D0,
+    /// The upper half.
+    FaultAddressHigh = 0x1D4,
+    /// Host: which exception it was, by its vector.
+    FaultKind = 0x1D8,
+    /// Host: what has become of the last [`crate::port::MAP`], a [`crate::window::Answer`].
+    WindowAnswer = 0x1DC,
     /// Guest: free-running count of trace records published.
     TraceTail = 0x280,
     /// Guest: trace records lost because the ring was full, modulo 2³².
@@ -85,7 +105,7 @@ pub enum Word {
 
 impl Word {
     /// All words, in the order of their offsets.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 40] = [
         Self::SubmissionTail,
         Self::CompletionHead,
         Self::Sleep,
@@ -102,13 +122,23 @@ impl Word {
         Self::MoreTasksHigh,
         Self::Large,
         Self::LargeHigh,
+        Self::FaultEntry,
         Self::Interrupts,
         Self::UpcallReturn,
+        Self::WindowPage,
+        Self::WindowFrom,
+        Self::WindowCount,
         Self::CompletionTail,
         Self::SubmissionHead,
         Self::DriverPolls,
         Self::UpcallTarget,
         Self::UpcallTargetHigh,
+        Self::FaultAt,
+        Self::FaultAtHigh,
+        Self::FaultAddress,
+        Self::FaultAddressHigh,
+        Self::FaultKind,
+        Self::WindowAnswer,
         Self::TraceTail,
         Self::TraceLost,
         Self::TraceHead,

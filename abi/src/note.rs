@@ -27,15 +27,19 @@ pub struct Note {
     processors: u32,
     features_low: u32,
     features_high: u32,
+    windows: u32,
 }
 
 const _: () = assert!(
-    size_of::<Note>() == 36,
+    size_of::<Note>() == 40,
     "the note is part of the interface: see note.rs and raise ABI_VERSION"
 );
 
 /// Bytes of the note's descriptor.
-pub const DESC_SIZE: usize = 16;
+pub const DESC_SIZE: usize = 20;
+
+/// Bytes of the shortest descriptor, of a guest that asks for no windows.
+pub const DESC_LEAST: usize = 16;
 
 impl Note {
     /// The note of a guest that needs `features` ([`crate::boot::Features`]).
@@ -50,6 +54,7 @@ impl Note {
             processors: 1,
             features_low: features as u32,
             features_high: (features >> 32) as u32,
+            windows: 0,
         }
     }
 
@@ -57,6 +62,13 @@ impl Note {
     #[must_use]
     pub const fn processors(mut self, processors: u32) -> Self {
         self.processors = processors;
+        self
+    }
+
+    /// The same, of a guest that asks for so many windows ([`crate::window`]).
+    #[must_use]
+    pub const fn windows(mut self, windows: u32) -> Self {
+        self.windows = windows;
         self
     }
 
@@ -78,6 +90,8 @@ pub struct Description {
     pub processors: u32,
     /// The features that it cannot do without.
     pub features: u64,
+    /// How many windows it asks for.
+    pub windows: u32,
 }
 
 impl Description {
@@ -89,6 +103,7 @@ impl Description {
             version: word(0)?,
             processors: word(4)?,
             features: u64::from(word(8)?) | u64::from(word(12)?) << 32,
+            windows: word(16).unwrap_or(0),
         })
     }
 }

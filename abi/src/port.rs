@@ -28,11 +28,16 @@ pub const START: u16 = 0xB4;
 /// turns.
 pub const NUDGE: u16 = 0xB5;
 
+/// "Let pages of my heap appear in a window, or no longer" ([`crate::window`]): which ones is in
+/// [`crate::memory::Word::WindowPage`] and the two words behind it; it returns when it is done, and
+/// [`crate::memory::Word::WindowAnswer`] says how.
+pub const MAP: u16 = 0xB6;
+
 /// Rung by the ring-0 exception stubs, never by the guest itself.
 pub const FAULT: u16 = 0xBF;
 
 /// The ports that ring 3 may use.
-pub const ALLOWED: [u16; 6] = [SUBMIT, WAIT, EXIT, ABORT, START, NUDGE];
+pub const ALLOWED: [u16; 7] = [SUBMIT, WAIT, EXIT, ABORT, START, NUDGE, MAP];
 
 /// Interrupt vector that the host injects in wake mode `irq`.
 pub const IRQ_VECTOR: u8 = 0x20;

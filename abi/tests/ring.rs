@@ -12,8 +12,14 @@ use wakebox_abi::ring::{COMPLETION, CompletionConsumer, CompletionProducer};
 use wakebox_abi::status::Status;
 
 /// A control page of one thread.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Page(Rc<[Cell<u32>; Word::ALL.len()]>);
+
+impl Default for Page {
+    fn default() -> Self {
+        Self(Rc::new([const { Cell::new(0) }; Word::ALL.len()]))
+    }
+}
 
 impl Page {
     fn word(&self, word: Word) -> &Cell<u32> {

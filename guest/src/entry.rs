@@ -201,9 +201,9 @@ unsafe impl critical_section::Impl for SingleCore {
 #[macro_export]
 macro_rules! __guest {
     ($main:ident) => {
-        $crate::__guest!($main, 1);
+        $crate::__guest!($main, 1, 0);
     };
-    ($main:ident, $processors:tt) => {
+    ($main:ident, $processors:tt, $windows:tt) => {
         $crate::__processors!($processors);
 
         #[cfg(not(test))]
@@ -211,7 +211,9 @@ macro_rules! __guest {
             /// Tells the host that this is a guest, and of which version.
             #[used]
             #[unsafe(link_section = ".note.wakebox")]
-            static NOTE: $crate::__private::Note = $crate::__private::Note::new(0).processors($processors);
+            static NOTE: $crate::__private::Note = $crate::__private::Note::new(0)
+                .processors($processors)
+                .windows($windows);
 
             #[global_allocator]
             static HEAP: $crate::__private::Heap = $crate::__private::Heap;

@@ -166,6 +166,8 @@ pub mod random;
 pub mod sync;
 pub mod task;
 pub mod time;
+#[cfg(not(test))]
+pub mod window;
 
 #[cfg(feature = "calls")]
 pub use self::export::{Call, CallItems, CallResult, Functions, serve, serve_with};

@@ -169,6 +169,11 @@ impl Image {
         self.note.processors
     }
 
+    /// How many windows it asks for.
+    pub(crate) fn windows(&self) -> u32 {
+        self.note.windows
+    }
+
     /// The interface version of its note.
     #[must_use]
     pub fn abi_version(&self) -> u32 {

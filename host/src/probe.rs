@@ -70,6 +70,7 @@ impl Probe {
             in_flight: 64,
             instance: layout::PAGE_SIZE,
             trace_records: 0,
+            windows: 0,
             processors: 1,
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes)?)?;

@@ -387,6 +387,7 @@ fn memory_with(image: &Image, arena: u64) -> Arc<GuestMemory> {
         in_flight: SLOTS,
         instance: PAGE_SIZE,
         trace_records: 0,
+        windows: 0,
         processors: 1,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("there is room for the rest");

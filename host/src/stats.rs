@@ -26,6 +26,8 @@ pub struct Exits {
     pub halt: u64,
     /// The guest rang for another of its processors, to let it begin or to wake it.
     pub processor: u64,
+    /// The guest had pages of its heap appear in a window, or went on with a fault itself.
+    pub window: u64,
     /// The guest was pulled out: end of its quantum, or completions for it.
     pub kick: u64,
     /// The guest ended, panicked, faulted or broke the interface.
@@ -36,7 +38,7 @@ impl Exits {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.submit + self.wait + self.halt + self.processor + self.kick + self.end
+        self.submit + self.wait + self.halt + self.processor + self.window + self.kick + self.end
     }
 }
 
@@ -47,6 +49,7 @@ impl std::iter::Sum for Exits {
             wait: sum.wait + one.wait,
             halt: sum.halt + one.halt,
             processor: sum.processor + one.processor,
+            window: sum.window + one.window,
             kick: sum.kick + one.kick,
             end: sum.end + one.end,
         })
@@ -114,6 +117,7 @@ impl RunCounts {
                 ExitReason::Wait => &mut exits.wait,
                 ExitReason::Halt => &mut exits.halt,
                 ExitReason::Start | ExitReason::Nudge => &mut exits.processor,
+                ExitReason::Map | ExitReason::Caught => &mut exits.window,
                 ExitReason::Quantum | ExitReason::Kick => &mut exits.kick,
                 // The others end the guest.
                 _ => &mut exits.end,
@@ -207,6 +211,7 @@ impl fmt::Display for Stats {
             wait,
             halt,
             processor,
+            window,
             kick,
             end,
         } = self.exits;
@@ -221,6 +226,10 @@ impl fmt::Display for Stats {
         // Of a guest with one processor there are none.
         if processor > 0 {
             write!(f, "processor {}, ", count(processor))?;
+        }
+        // Nor of one without windows.
+        if window > 0 {
+            write!(f, "window {}, ", count(window))?;
         }
         writeln!(f, "kick {}, end {})", count(kick), count(end))?;
         let guest = &self.guest;

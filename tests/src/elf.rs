@@ -161,7 +161,7 @@ impl Elf {
 
 fn note_bytes(version: u32, features: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let sizes = [note::NAME.len() as u32, note::DESC_SIZE as u32, note::TYPE];
+    let sizes = [note::NAME.len() as u32, note::DESC_LEAST as u32, note::TYPE];
     bytes.extend(sizes.iter().flat_map(|word| word.to_le_bytes()));
     bytes.extend(note::NAME);
     bytes.extend(version.to_le_bytes());

@@ -49,7 +49,7 @@ macro_rules! groups {
 
 groups! {
     processor memory ports words entries rings races handles calls embedder kept reports told traces state lies upcalls
-    loops turns
+    windows loops turns
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::guests::{self, Profile};
 use crate::process::{self, cargo};
 use crate::workspace;
 
-/// The latest version of the format, in which a guest with several processors is written.
-const VERSION: u32 = 2;
+/// The latest version of the format, in which a guest with windows is written.
+const VERSION: u32 = 3;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     args.all_done()?;
@@ -22,11 +22,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             to.display()
         );
     }
-    guests::build_as_tested(Profile::Release, guests::SPREAD, "copies")?;
+    guests::build_as_tested(Profile::Release, "wakebox-probes", "windows")?;
     let folder = workspace::target()?.join("golden");
     std::fs::create_dir_all(&folder)?;
     let (guest, taken) = (folder.join("guest"), folder.join("taken"));
-    let built = guests::path(Profile::Release, "copies")?;
+    let built = guests::path(Profile::Release, "windows")?;
     process::check(
         Command::new("strip")
             .arg("--strip-all")
@@ -44,11 +44,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             .args([
                 "snapshot",
                 "--at",
-                "call:slept",
+                "call:check",
                 "--mem",
                 "8M",
-                "--limit",
-                "processors=3",
                 "--wake",
                 "out",
                 "-o",

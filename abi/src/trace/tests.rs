@@ -20,7 +20,7 @@ struct Memory {
 impl Memory {
     fn new(records: usize) -> Self {
         Self {
-            words: Rc::default(),
+            words: Rc::new(RefCell::new([0; Word::ALL.len()])),
             slots: Rc::new(RefCell::new(vec![[0; Record::WORDS]; records])),
         }
     }

@@ -14,16 +14,17 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// `Result` of one of them whose error is `Debug`; the guest ends when it returns.
 ///
 /// With `#[wakebox_guest::main(processors = 4)]` the guest asks for so many processors, at most 64; that
-/// wants the feature `processors` of `wakebox-guest`, and a host that grants them.
+/// wants the feature `processors` of `wakebox-guest`, and a host that grants them. With `windows = 2`, or with both, it
+/// has so many windows (`wakebox_guest::window`), at most 256, each of which takes 8 KiB of its memory.
 ///
 /// Besides the entry, the attribute defines what a program without a standard
 /// library must bring along: panic handler, allocator, and the memory functions of
 /// the C library. None of it is there under `cfg(test)`.
 #[proc_macro_attribute]
 pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    let read = processors(attribute).and_then(|count| Ok((entry_name(&item)?, count)));
+    let read = counts(attribute).and_then(|counts| Ok((entry_name(&item)?, counts)));
     let error = match read {
-        Ok((name, processors)) => return expand(&name, &processors, item),
+        Ok((name, counts)) => return expand(&name, counts, item),
         Err(error) => error,
     };
     let mut output: TokenStream = format!("::core::compile_error!({error:?});")
@@ -68,24 +69,57 @@ pub fn export(attribute: TokenStream, item: TokenStream) -> TokenStream {
     output
 }
 
-/// The number of `processors = N`, or 1.
-fn processors(attribute: TokenStream) -> Result<String, &'static str> {
+/// How many processors and how many windows a guest asks for.
+#[derive(Clone, Copy)]
+struct Counts {
+    processors: u32,
+    windows: u32,
+}
+
+/// The numbers of `processors = N` and `windows = N`; 1 and none without.
+fn counts(attribute: TokenStream) -> Result<Counts, &'static str> {
+    const FORM: &str = "#[wakebox_guest::main] is written without arguments or as \
+        #[wakebox_guest::main(processors = 4)], #[wakebox_guest::main(windows = 2)], or with both";
+    let mut counts = Counts {
+        processors: 1,
+        windows: 0,
+    };
     let tokens: Vec<_> = attribute.into_iter().collect();
-    match &tokens[..] {
-        [] => Ok("1".into()),
-        [
+    for part in parts(&tokens) {
+        let [
             TokenTree::Ident(word),
             TokenTree::Punct(equals),
             TokenTree::Literal(count),
-        ] if word.to_string() == "processors" && equals.as_char() == '=' => {
-            match count.to_string().parse() {
-                Ok(count @ 1_u32..=64) => Ok(count.to_string()),
-                _ => Err("a guest has 1 to 64 processors: #[wakebox_guest::main(processors = 4)]"),
-            }
+        ] = part
+        else {
+            return Err(FORM);
+        };
+        if equals.as_char() != '=' {
+            return Err(FORM);
         }
-        _ => Err("#[wakebox_guest::main] is written without arguments or as \
-            #[wakebox_guest::main(processors = 4)]"),
+        match (word.to_string().as_str(), count.to_string().parse()) {
+            ("processors", Ok(count @ 1..=64)) => counts.processors = count,
+            ("processors", _) => {
+                return Err(
+                    "a guest has 1 to 64 processors: #[wakebox_guest::main(processors = 4)]",
+                );
+            }
+            ("windows", Ok(count @ 1..=256)) => counts.windows = count,
+            ("windows", _) => {
+                return Err("a guest has 1 to 256 windows: #[wakebox_guest::main(windows = 2)]");
+            }
+            _ => return Err(FORM),
+        }
     }
+    Ok(counts)
+}
+
+/// What commas separate; nothing if there is nothing.
+fn parts(tokens: &[TokenTree]) -> impl Iterator<Item = &[TokenTree]> {
+    let is_comma =
+        |token: &TokenTree| matches!(token, TokenTree::Punct(comma) if comma.as_char() == ',');
+    let is_empty = tokens.is_empty();
+    tokens.split(is_comma).filter(move |_| !is_empty)
 }
 
 /// What `#[export(..)]` asks for.
@@ -105,11 +139,8 @@ fn asked(attribute: TokenStream) -> Result<Asked, &'static str> {
         of: "Exported",
     };
     let tokens: Vec<_> = attribute.into_iter().collect();
-    for part in
-        tokens.split(|token| matches!(token, TokenTree::Punct(comma) if comma.as_char() == ','))
-    {
+    for part in parts(&tokens) {
         match part {
-            [] if tokens.is_empty() => {}
             [TokenTree::Ident(word)] if word.to_string() == "stream" => asked.of = "ExportedStream",
             [
                 TokenTree::Ident(word),
@@ -159,11 +190,15 @@ fn async_fn(item: &TokenStream) -> Result<(String, Option<TokenTree>), &'static 
     }
 }
 
-fn expand(name: &str, processors: &str, item: TokenStream) -> TokenStream {
+fn expand(name: &str, counts: Counts, item: TokenStream) -> TokenStream {
+    let Counts {
+        processors,
+        windows,
+    } = counts;
     // Under `cfg(test)` nothing calls the function.
     let mut output: TokenStream = "#[cfg_attr(test, allow(dead_code))]".parse().unwrap();
     output.extend(item);
-    let entry: TokenStream = format!("::wakebox_guest::__guest!({name}, {processors});")
+    let entry: TokenStream = format!("::wakebox_guest::__guest!({name}, {processors}, {windows});")
         .parse()
         .unwrap();
     output.extend(entry);

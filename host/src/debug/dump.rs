@@ -407,6 +407,7 @@ mod tests {
             in_flight: 64,
             instance: PAGE_SIZE,
             trace_records: 0,
+            windows: 0,
         };
         let memory = GuestMemory::new(Plan::new(&image.pages(), &sizes).unwrap()).unwrap();
         let mapping = |index| Mapping {

@@ -12,6 +12,8 @@ pub(crate) fn exit_reason(exit: &Exit) -> ExitReason {
         Exit::Wait => ExitReason::Wait,
         Exit::Start => ExitReason::Start,
         Exit::Nudge => ExitReason::Nudge,
+        Exit::Map => ExitReason::Map,
+        Exit::Caught => ExitReason::Caught,
         Exit::Halt => ExitReason::Halt,
         Exit::End(End::Exit) => ExitReason::Exit,
         Exit::End(End::Abort) => ExitReason::Abort,

@@ -193,6 +193,7 @@ impl Fault {
             error_code,
             address,
             registers,
+            ..
         } = *exception;
         let kind = FaultKind::from_vector(vector, error_code);
         Self::new(kind, address, error_code, registers)

@@ -89,6 +89,7 @@ pub(super) fn create(guest: Guest, builder: Builder) -> Result<Sandbox> {
             }
             let sizes = Sizes {
                 instance: room,
+                windows: image.windows(),
                 trace_records,
                 ..sizes(&limits, builder.arena, builder.stack, processors)?
             };
@@ -333,7 +334,7 @@ impl Loaded {
             env: identity.env,
             seed: identity.seed,
             trace_records: plan.trace_records,
-            reserved: 0,
+            windows: plan.window_count,
         };
         self.memory.write(plan.boot.offset, boot.as_bytes());
     }
@@ -522,6 +523,7 @@ fn sizes(
         in_flight,
         instance: 0,
         trace_records: 0,
+        windows: 0,
         processors,
     })
 }

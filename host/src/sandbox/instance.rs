@@ -157,6 +157,7 @@ mod tests {
             in_flight: 64,
             instance: LEAST,
             trace_records: 0,
+            windows: 0,
         };
         GuestMemory::new(Plan::new(&image.pages(), &sizes).unwrap()).unwrap()
     }

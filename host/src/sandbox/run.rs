@@ -286,6 +286,11 @@ impl Sandbox {
                 Err(ending) => return self.of_processor(0, ending).await.map(Break),
             },
             Exit::Nudge => self.nudges().await,
+            Exit::Map => {
+                self.memory.edit_windows(0);
+                Ok(())
+            }
+            Exit::Caught => Ok(()),
             Exit::Wait => match self.park(Left::Wait).await {
                 Parked::Completion => Ok(()),
                 parked => return self.not_woken(parked).await.map(Break),

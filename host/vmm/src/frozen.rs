@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_abi::window::{Answer, Request};
 
 use crate::backing::{Backing, Template};
 use crate::error::{Error, Result};
 use crate::pages::{Range, data};
 use crate::plan::Plan;
+use crate::x86_64::windows;
 
 /// What lay in a guest's memory at a moment, in a file that nobody can change: a
 /// [template](Backing::Template) of other guests' memory.
@@ -147,5 +149,28 @@ impl Frozen {
                 bytes: self.plan.ram,
                 source,
             })
+    }
+
+    /// What lies in windows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn shown(&self) -> Result<Vec<Request>> {
+        let mut region = vec![0; self.plan.windows.len as usize];
+        self.read(self.plan.windows.offset, &mut region)?;
+        Ok(windows::shown(self.plan.window_place(), &region))
+    }
+
+    /// Has this lie in windows, in which nothing lies yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], and what of it cannot be, and why.
+    pub fn show(&mut self, shown: &[Request]) -> Result<Result<(), (Request, Answer)>> {
+        match windows::tables(self.plan.window_place(), shown) {
+            Ok(bytes) => self.write(self.plan.windows.offset, &bytes).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 }

@@ -143,13 +143,13 @@ impl Machine {
 
     /// Takes out the guest that sleeps in it and whose memory this is. The machine is then left with
     /// memory that is just what that was made of. `None`, and nothing has changed, if the guest has more memory
-    /// of its own than is kept, or somebody else uses it, or a processor is [elsewhere](Self::take_others).
+    /// of its own than is kept, or other windows, or somebody else uses it, or a processor is [elsewhere](Self::take_others).
     ///
     /// # Errors
     ///
     /// What KVM could not do.
     pub(crate) fn detach(&mut self) -> Result<Option<Detached>> {
-        if !self.has_all(self.memory.plan()) {
+        if !self.has_all(self.memory.plan()) || self.memory.is_edited() {
             return Ok(None);
         }
         let state = self.state()?;

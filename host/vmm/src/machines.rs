@@ -205,16 +205,22 @@ impl Machines {
         let mut machines = self.lock();
         let fits = |machine: &Machine| machine.is_free_for(plan);
         let same = |machine: &Machine| fits(machine) && machine.memory().is_made_of(backing, plan);
+        // Tables of windows are those of what the memory is made of.
+        let has_windows = |plan: &Plan| plan.window_count > 0;
+        let other = |machine: &Machine| {
+            fits(machine) && !has_windows(plan) && !has_windows(machine.memory().plan())
+        };
         let at = machines
             .iter()
             .rposition(same)
-            .or_else(|| machines.iter().rposition(fits))?;
+            .or_else(|| machines.iter().rposition(other))?;
         Some(machines.remove(at))
     }
 
     /// A machine whose guest has ended, and whose memory the caller holds as well.
     fn give_back(&self, mut machine: Machine, is_spoiled: bool) {
         self.0.lent.fetch_sub(1, Ordering::Relaxed);
+        let is_spoiled = is_spoiled || machine.memory().is_edited();
         if self.0.most == 0 || is_spoiled || !machine.is_of_this_process() {
             return;
         }

@@ -20,6 +20,7 @@
 
 mod shared;
 mod view;
+mod windows;
 
 use std::io;
 use std::ops::Deref;
@@ -55,6 +56,8 @@ pub struct GuestMemory {
     plan: Plan,
     /// What it tells others of the template that it was made of, if it is asked.
     example: Option<Example>,
+    /// What is known of the tables of its windows.
+    windows: Mutex<windows::State>,
 }
 
 /// Where guest memory lies.
@@ -157,6 +160,7 @@ impl GuestMemory {
             backing,
             plan,
             example: None,
+            windows: Mutex::default(),
         }
     }
 

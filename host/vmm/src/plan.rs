@@ -5,7 +5,7 @@
 //! 0          descriptor tables | stubs | ring-0 stack | double-fault stack   (supervisor)
 //!            boot page | clock | instance page, arguments, environment
 //!            control | report | submission ring | completion ring
-//!            stack | image | page tables
+//!            stack | image | page tables | page tables of windows, if there are any
 //!            the same of what each further processor has of its own
 //! 2 MiB * n  arena
 //! 2 MiB * m  heap
@@ -20,6 +20,7 @@ use wakebox_abi::trace::Record;
 
 use crate::error::{Error, Result};
 use crate::x86_64::paging::{Rights, Tables};
+use crate::x86_64::windows::{self, Place};
 use crate::x86_64::{RING0_STACK, descriptors_at, fault_stack_at, ring0_stack_at, stubs_at};
 use crate::x86_64::{descriptors, stubs};
 
@@ -74,6 +75,8 @@ pub struct Sizes {
     pub instance: u64,
     /// Slots of the trace ring, a power of two, or zero.
     pub trace_records: u32,
+    /// Windows of the guest ([`wakebox_abi::window`]), or none.
+    pub windows: u32,
     /// Processors, at least one. Stack, operations in flight and trace ring are those of each.
     pub processors: u32,
 }
@@ -140,6 +143,10 @@ pub struct Plan {
     pub image: Region,
     /// The page tables.
     pub tables: Region,
+    /// The page tables of windows, which all processors share; empty if there are none.
+    pub windows: Region,
+    /// How many windows there are.
+    pub window_count: u32,
     /// The I/O arena.
     pub arena: Region,
     /// The heap.
@@ -244,6 +251,8 @@ impl Plan {
         let stacks = (stack.len + PAGE_SIZE) * u64::from(sizes.processors);
         let table_len = Tables::most_pages(image_len, stacks, sizes.memory) * PAGE_SIZE;
         let tables = take(table_len);
+        let window_count = windows::count(sizes.windows, sizes.memory);
+        let windows = take(windows::most_pages(window_count, sizes.memory) * PAGE_SIZE);
         let mut others: Vec<Own> = (1..sizes.processors)
             .map(|_| Own {
                 descriptors: take(PAGE_SIZE),
@@ -297,6 +306,8 @@ impl Plan {
             stack,
             image,
             tables,
+            windows,
+            window_count,
             arena,
             heap,
             trace,
@@ -364,7 +375,8 @@ impl Plan {
             self.heap,
             self.trace,
         ];
-        first.into_iter().chain(others).collect()
+        let windows = Some(self.windows).filter(|windows| windows.len > 0);
+        first.into_iter().chain(windows).chain(others).collect()
     }
 
     /// The regions of ring 0, which the guest cannot read or write, in the order of their offsets.
@@ -385,7 +397,8 @@ impl Plan {
             self.fault_stack,
             self.tables,
         ];
-        first.into_iter().chain(others).collect()
+        let windows = Some(self.windows).filter(|windows| windows.len > 0);
+        first.into_iter().chain(windows).chain(others).collect()
     }
 
     /// How many processors the guest has.
@@ -421,6 +434,17 @@ impl Plan {
     /// Guest-physical address of a region.
     pub fn physical(&self, region: Region) -> u64 {
         self.base + region.offset
+    }
+
+    /// Where the tables of windows lie, and the heap.
+    pub fn window_place(&self) -> Place {
+        Place {
+            count: self.window_count,
+            tables: self.physical(self.windows),
+            len: self.windows.len,
+            heap: self.physical(self.heap),
+            heap_len: self.heap.len,
+        }
     }
 
     /// The first processor's stack, at the guest's own addresses.
@@ -538,6 +562,9 @@ impl Plan {
         map(fault_stack_at(), own.fault_stack, Rights::SUPERVISOR_WRITE);
         for mapping in self.mappings_of(processor) {
             map(mapping.start, mapping.region, mapping.rights);
+        }
+        for (virt, table) in self.window_place().roots() {
+            tables.link(virt, table);
         }
         tables
     }

@@ -1,6 +1,6 @@
 //! One virtual processor: made ready to start in ring 3, entered, left.
 
-mod debugged;
+mod elsewhere;
 mod exits;
 mod ring;
 mod state;
@@ -410,6 +410,7 @@ impl Vcpu {
                 port::WAIT => Exit::Wait,
                 port::START => Exit::Start,
                 port::NUDGE => Exit::Nudge,
+                port::MAP => Exit::Map,
                 port::EXIT => Exit::End(End::Exit),
                 port::ABORT => Exit::End(End::Abort),
                 port::FAULT => self.exception()?,
@@ -480,7 +481,7 @@ impl Vcpu {
     }
 
     /// Reads what an exception stub left on its stack.
-    fn exception(&self) -> Result<Exit> {
+    fn exception(&mut self) -> Result<Exit> {
         let reading = "read the registers of a guest that faulted";
         let regs = self.general().map_err(Error::kvm(reading))?;
         let sregs = self.special().map_err(Error::kvm(reading))?;
@@ -491,6 +492,9 @@ impl Vcpu {
             return Ok(violation(Violation::StubStack));
         };
         let exception = Exception::new(frame, &regs, sregs.cr2);
+        if self.goes_on(&exception)? {
+            return Ok(Exit::Caught);
+        }
         Ok(Exit::End(End::Exception(Box::new(exception))))
     }
 

@@ -62,7 +62,7 @@ fn a_port_that_is_not_a_doorbell_is_a_fault() {
         0x20,
         0x60,
         port::SUBMIT - 1,
-        port::NUDGE + 1,
+        port::MAP + 1,
         port::FAULT,
         0xCF8,
         0xFFFF,

@@ -63,3 +63,4 @@ mod urgent;
 mod views;
 mod waits;
 mod watched;
+mod windows;

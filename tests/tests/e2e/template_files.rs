@@ -209,7 +209,7 @@ fn a_file_that_cannot_be_used_is_refused_with_its_reason() {
         (with(&|file| file[last] ^= 1), "the memory has been altered"),
         (with(&|file| file[100] ^= 1), "the header has been altered"),
         (with(&|file| file.push(0)), "something lies behind its end"),
-        (with(&|file| file[8] = 3), "use a newer `wakebox`"),
+        (with(&|file| file[8] = 4), "use a newer `wakebox`"),
         (with(&|file| file[8] = 0), "take the template again"),
         (with(&|file| file[0] = b'W'), "not an ELF file"),
     ] {
@@ -271,4 +271,9 @@ async fn a_file_of_each_version_of_the_format_is_read_and_answers() {
         assert_eq!(several.call::<_, u64>("count", &number).await.unwrap(), 1);
     }
     several.close().await.unwrap();
+    let windows = running(3);
+    for _ in 0..2 {
+        assert_eq!(windows.call::<_, u64>("check", &()).await.unwrap(), 3);
+    }
+    windows.close().await.unwrap();
 }

@@ -158,6 +158,8 @@ impl Processor {
                     self.give_way().await;
                 }
             }
+            Exit::Map => self.all.memory.edit_windows(self.number),
+            Exit::Caught => {}
             Exit::Interrupted(reasons) => {
                 if reasons.has(Reasons::QUANTUM) {
                     self.give_way().await;

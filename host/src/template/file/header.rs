@@ -15,7 +15,7 @@
 //!     names of processor features (4, then each ended by a zero),
 //!     memory (8), arena (8), stack (8), instance (8), operations in flight at most (4), slots of the
 //!     trace ring (4); from version 2 on processors (4), at least two, and for each but the first how it was
-//!     left (1); first physical address (8), RAM (8), regions (4, then 8 and 8 for each)
+//!     left (1); from version 3 on windows (4), at least one; first physical address (8), RAM (8), regions (4, then 8 and 8 for each)
 //! 32  SHA-256 of all before
 //! 32  if it is signed: HMAC-SHA-256 of all before
 //! ```
@@ -23,7 +23,8 @@
 //! The parts follow, one right behind the other, and nothing behind them. What is signed is the header;
 //! that has the hash of each part, so no byte of the file can be changed without the key.
 //!
-//! A file says the lowest version that can say what is in it: 1, or 2 if its guest has several processors.
+//! A file says the lowest version that can say what is in it: 1, or 2 if its guest has several processors, or 3 if it has
+//! windows. Version 3 tells how many processors there are also if it is one.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -39,9 +40,11 @@ use crate::template::Left;
 /// With what a template file begins.
 pub(super) const MAGIC: [u8; 8] = *b"wakebox\x1a";
 /// The versions of the format that are known.
-pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=SEVERAL;
+pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 1..=WINDOWS;
 /// The first that tells of several processors.
 const SEVERAL: u32 = 2;
+/// The first that tells of windows.
+const WINDOWS: u32 = 3;
 /// Bytes up to the length of the header.
 pub(super) const PREFIX: usize = 16;
 /// Most bytes of a header.
@@ -67,21 +70,38 @@ pub(super) enum Kind {
     Ranges = 4,
     /// The pages.
     Pages = 5,
+    /// What lies in windows.
+    Windows = 6,
 }
 
 /// What the part is called that has the state of each processor.
 pub(super) const PROCESSOR: &str = "the processor's state";
 
+/// What the part is called that has what lies in windows.
+pub(super) const WINDOWS_PART: &str = "what lies in windows";
+
 impl Kind {
     /// All of them, in the order in which they lie in a file. The first is in each, the others in that
-    /// of a guest which was parked.
-    pub(super) const ALL: [Self; 5] = [
+    /// of a guest which was parked; the windows only if it has any.
+    pub(super) const ALL: [Self; 6] = [
         Self::Guest,
         Self::Processor,
         Self::Driver,
+        Self::Windows,
         Self::Ranges,
         Self::Pages,
     ];
+
+    /// Those that are in a file.
+    fn of(parked: Option<&Parked>) -> impl Iterator<Item = Self> {
+        let has_windows = parked.is_some_and(|parked| parked.sizes.windows > 0);
+        let is_parked = parked.is_some();
+        Self::ALL.into_iter().filter(move |kind| match kind {
+            Self::Guest => true,
+            Self::Windows => has_windows,
+            _ => is_parked,
+        })
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -90,6 +110,7 @@ impl Kind {
             Self::Driver => "what was in flight",
             Self::Ranges => "the list of pages",
             Self::Pages => "the memory",
+            Self::Windows => WINDOWS_PART,
         }
     }
 }
@@ -147,6 +168,7 @@ pub(super) fn sizes_of(plan: &Plan) -> Sizes {
         in_flight: plan.completion_entries,
         instance: plan.instance.len,
         trace_records: plan.trace_records,
+        windows: plan.window_count,
         processors: plan.processors(),
     }
 }
@@ -239,11 +261,8 @@ impl Header {
                 "the header is not of the version that tells least".into(),
             ));
         }
-        let kinds = match parked {
-            Some(_) => &Kind::ALL[..],
-            None => &Kind::ALL[..1],
-        };
-        if !parts.iter().map(|part| part.kind).eq(kinds.iter().copied()) {
+        let kinds = Kind::of(parked.as_ref());
+        if !parts.iter().map(|part| part.kind).eq(kinds) {
             return Err(E::Damaged(
                 "the header does not list the parts that there are".into(),
             ));
@@ -311,6 +330,7 @@ impl Header {
 /// The lowest version that can tell this of a guest.
 fn version_of(parked: Option<&Parked>) -> u32 {
     match parked {
+        Some(parked) if parked.sizes.windows > 0 => WINDOWS,
         Some(parked) if parked.sizes.processors > 1 => SEVERAL,
         _ => *VERSIONS.start(),
     }
@@ -367,6 +387,7 @@ fn sizes(fields: &mut Fields<'_>, version: u32) -> Result<Sizes, E> {
         instance: fields.u64()?,
         in_flight: fields.u32()?,
         trace_records: fields.u32()?,
+        windows: 0,
         processors: 1,
     };
     if version >= SEVERAL {
@@ -402,12 +423,18 @@ impl Parked {
         let names = names.map_err(|_| fields.damaged("names features in no text"))?;
         let features = names.split_terminator('\0');
         let features = features.map(crate::text::printable_line).collect();
-        let sizes = sizes(fields, version)?;
+        let mut sizes = sizes(fields, version)?;
         let other = |_| match fields.u8()? {
             NOT_BEGUN => Ok(None),
             code => left(code).map(Some).ok_or_else(|| as_none(fields)),
         };
         let others = (1..sizes.processors).map(other).collect::<Result<_, E>>()?;
+        if version >= WINDOWS {
+            sizes.windows = fields.u32()?;
+            if !(1..=layout::WINDOWS_MAX).contains(&sizes.windows) {
+                return Err(fields.damaged("has as many windows as no guest has"));
+            }
+        }
         let (base, ram) = (fields.u64()?, fields.u64()?);
         let count = fields.count(16)?;
         let region = |_| {
@@ -449,11 +476,14 @@ impl Parked {
         to.u64(self.sizes.instance);
         to.u32(self.sizes.in_flight);
         to.u32(self.sizes.trace_records);
-        if self.sizes.processors > 1 {
+        if self.sizes.processors > 1 || self.sizes.windows > 0 {
             to.u32(self.sizes.processors);
             for other in &self.others {
                 to.u8(other.map_or(NOT_BEGUN, |left| (left == Left::Halt).into()));
             }
+        }
+        if self.sizes.windows > 0 {
+            to.u32(self.sizes.windows);
         }
         to.u64(self.base);
         to.u64(self.ram);

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wakebox_abi::entry::Token;
-use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_abi::layout::{self, PAGE_SIZE};
 use wakebox_abi::op::{Deadline, NextCall, Request};
 use wakebox_abi::wake::Mode;
+use wakebox_abi::window;
 use wakebox_vmm::machine::Machine;
 use wakebox_vmm::memory::GuestMemory;
 use wakebox_vmm::plan::{Plan, Sizes};
 use wakebox_vmm::x86_64::registers::Registers;
 use wakebox_vmm::x86_64::user::{LEGACY, UserState};
+use wakebox_vmm::x86_64::windows;
 
 #[cfg(test)]
 use super::header::Header;
@@ -28,14 +30,20 @@ use crate::template::{DriverStand, Left};
 const MOST: u64 = 16 << 20;
 
 /// The file of a template of the smallest guest, which needs nothing of the processor. `parts` of its
-/// extended state are not as they are initially. It has at most three processors, of which the third has not begun.
+/// extended state are not as they are initially. It has at most three processors, of which the third has not begun, and in the
+/// first window, if there are any, the second and the third page of its heap.
 ///
 /// # Panics
 ///
 /// If there is no memory.
 #[must_use]
 #[allow(clippy::too_many_lines, reason = "a table of what a template is")]
-pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)], processors: u32) -> Vec<u8> {
+pub fn smallest(
+    options: &FileOptions,
+    parts: &[(u32, Vec<u8>)],
+    processors: u32,
+    windows: u32,
+) -> Vec<u8> {
     let image = Image::from_bytes(probe::program()).expect("the smallest guest is one");
     let sizes = Sizes {
         memory: 2 << 20,
@@ -44,6 +52,7 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)], processors: u32
         in_flight: 64,
         instance: 4 * PAGE_SIZE,
         trace_records: 0,
+        windows,
         processors,
     };
     let plan = Plan::new(&image.pages(), &sizes).expect("it has room");
@@ -54,6 +63,16 @@ pub fn smallest(options: &FileOptions, parts: &[(u32, Vec<u8>)], processors: u32
         memory.write(plan.own(processor).ring0_stack.offset, b"of ring 0");
     }
     memory.write(plan.heap.offset, b"on the heap");
+    if windows > 0 {
+        let page = |address: u64| (address / PAGE_SIZE) as u32;
+        let shown = window::Request {
+            page: page(layout::WINDOWS),
+            from: page(layout::HEAP) + 1,
+            count: 2,
+        };
+        shown.write(&memory.control());
+        memory.edit_windows(0);
+    }
     let memory = memory.freeze().expect("there is memory");
     let user = UserState {
         registers: Registers {
@@ -158,7 +177,7 @@ pub(crate) fn read(file: &[u8]) -> Option<(Arc<GuestMemory>, DriverStand)> {
     Some((memory, driver))
 }
 
-/// What is ring 0's is what the host writes, and nothing on its stacks.
+/// What is ring 0's is what the host writes, and nothing on its stacks; in windows lies the heap.
 fn check_ring0(memory: &Arc<GuestMemory>) {
     let plan = memory.plan();
     let fresh = GuestMemory::new(plan.clone()).expect("there is memory");
@@ -169,6 +188,14 @@ fn check_ring0(memory: &Arc<GuestMemory>) {
             memory.read(region.offset, &mut bytes);
             bytes
         });
+        if region == plan.windows {
+            for shown in windows::shown(plan.window_place(), &other) {
+                let from = u64::from(shown.from) * PAGE_SIZE - layout::HEAP;
+                let len = u64::from(shown.count) * PAGE_SIZE;
+                assert!(from + len <= plan.heap.len, "a window has what is no heap");
+            }
+            continue;
+        }
         assert!(
             own == other,
             "bytes of ring 0 at {:#x} are the file's",
@@ -187,7 +214,7 @@ pub fn seal(file: &mut [u8]) {
     };
     let mut parts = || {
         let mut at = BUILD_ID + 1 + word(file, BUILD_ID, 1)? as usize;
-        let count = word(file, at, 4)?.min(5);
+        let count = word(file, at, 4)?.min(6);
         at += 4;
         for _ in 0..count {
             let (offset, stored) = (word(file, at + 8, 8)?, word(file, at + 16, 8)?);

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use wakebox_abi::layout::PAGE_SIZE;
+use wakebox_abi::window::Request;
 use wakebox_vmm::frozen::Frozen;
 use wakebox_vmm::plan::Plan;
 
@@ -62,10 +63,15 @@ pub(super) fn read(from: &mut impl Read, options: &FileOptions) -> Result<Conten
     if driver.in_flight.len() != parked.in_flight as usize {
         return Err(E::Damaged("not as much was in flight as it says".into()).into());
     }
+    let mut shown = Vec::new();
+    if plan.window_count > 0 {
+        let most = stand::most_of_windows(plan.windows.len);
+        shown = stand::read_windows(&Reading::new(from, next()?).whole(most)?)?;
+    }
     // Each range takes sixteen bytes, and no two touch the same page.
     let list = Reading::new(from, next()?).whole(4 + plan.ram / PAGE_SIZE * 16)?;
     let ranges = ranges(&list, &plan)?;
-    let memory = pages(from, next()?, &ranges, plan)?;
+    let memory = pages(from, next()?, &ranges, plan, &shown)?;
     end(from)?;
     Ok(Content {
         header,
@@ -156,6 +162,7 @@ fn pages(
     part: &Part,
     ranges: &[Range],
     plan: Plan,
+    shown: &[Request],
 ) -> Result<Frozen, Failure> {
     let what = part.kind.name();
     let (len, most) = (ranges.iter().map(|(_, len)| len).sum::<u64>(), plan.ram);
@@ -176,6 +183,12 @@ fn pages(
         reading.end()?;
     }
     memory.write_tables()?;
+    memory.show(shown)?.map_err(|(request, answer)| {
+        let page = u64::from(request.page) * PAGE_SIZE;
+        E::Damaged(format!(
+            "it says that pages lie at {page:#x}, which cannot be ({answer:?})"
+        ))
+    })?;
     memory.seal()?;
     Ok(memory)
 }

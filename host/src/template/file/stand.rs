@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use wakebox_abi::entry::{Entry as _, Submission};
 use wakebox_abi::op::Request;
+use wakebox_abi::window;
 use wakebox_vmm::x86_64::registers::Registers;
 use wakebox_vmm::x86_64::user::{LEGACY, UserState};
 
 use super::fields::{Bytes, Fields};
-use super::header::PROCESSOR;
+use super::header::{PROCESSOR, WINDOWS_PART};
 use crate::driver::Stood;
 use crate::error::TemplateFileError as E;
 use crate::names::Names;
@@ -200,6 +201,42 @@ pub(super) fn read_driver(bytes: &[u8], processors: u32, slots: u32) -> Result<D
         handles,
         next_call,
     })
+}
+
+/// Bytes of a run of pages in a window.
+const RUN: usize = 12;
+
+/// Most bytes of what lies in windows whose tables take so many.
+pub(super) fn most_of_windows(tables: u64) -> u64 {
+    4 + tables / 8 * RUN as u64
+}
+
+/// What lies in windows: runs of pages, each with its first page, the first of the heap that lies there, and how many.
+pub(super) fn write_windows(shown: &[window::Request]) -> Vec<u8> {
+    let mut to = Bytes::default();
+    to.count(shown.len());
+    for run in shown {
+        to.u32(run.page);
+        to.u32(run.from);
+        to.u32(run.count);
+    }
+    to.0
+}
+
+/// The same. Whether that can be is another matter.
+pub(super) fn read_windows(bytes: &[u8]) -> Result<Vec<window::Request>, E> {
+    let mut fields = Fields::new(WINDOWS_PART, bytes);
+    let count = fields.count(RUN)?;
+    let run = |_| {
+        Ok(window::Request {
+            page: fields.u32()?,
+            from: fields.u32()?,
+            count: fields.u32()?,
+        })
+    };
+    let shown = (0..count).map(run).collect::<Result<_, E>>()?;
+    fields.end()?;
+    Ok(shown)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use std::io::{self, Read};
 
+use wakebox_abi::layout::{self, PAGE_SIZE};
+use wakebox_abi::window::Request;
 use wakebox_vmm::x86_64::user::LEGACY;
 
 use super::header::{HASH, Kind, PREFIX};
@@ -11,16 +13,21 @@ use crate::template::Left;
 const KEY: [u8; 32] = [7; 32];
 
 fn plain() -> Vec<u8> {
-    smallest(&FileOptions::new(), &[], 1)
+    smallest(&FileOptions::new(), &[], 1, 0)
 }
 
 /// Of a guest with three processors, of which two have begun.
 fn several() -> Vec<u8> {
-    smallest(&FileOptions::new(), &[], 3)
+    smallest(&FileOptions::new(), &[], 3, 0)
+}
+
+/// Of a guest with two windows, in one of which something lies.
+fn with_windows() -> Vec<u8> {
+    smallest(&FileOptions::new(), &[], 1, 2)
 }
 
 fn signed() -> Vec<u8> {
-    smallest(&with_key(KEY), &[], 1)
+    smallest(&with_key(KEY), &[], 1, 0)
 }
 
 fn with_key(key: [u8; 32]) -> FileOptions {
@@ -133,6 +140,69 @@ fn all_processors_are_written_and_read_again_and_nothing_of_their_ring_0() {
 }
 
 #[test]
+fn what_lies_in_windows_is_written_and_read_again() {
+    let file = with_windows();
+    assert_eq!(file[8], 3, "the lowest version that can say it");
+    let content = content(&file);
+    let (memory, ..) = content.parked.as_ref().unwrap();
+    let shown = memory.shown().unwrap();
+    let page = |address: u64| (address / PAGE_SIZE) as u32;
+    let expected = Request {
+        page: page(layout::WINDOWS),
+        from: page(layout::HEAP) + 1,
+        count: 2,
+    };
+    assert_eq!(shown, [expected]);
+}
+
+#[test]
+fn what_cannot_lie_in_a_window_is_refused() {
+    let (page, from) = (
+        (layout::WINDOWS / PAGE_SIZE) as u32,
+        (layout::HEAP / PAGE_SIZE) as u32,
+    );
+    let part_of = |words: [u32; 4]| {
+        let mut file = with_windows();
+        let bytes = part(&mut file, Kind::Windows);
+        assert_eq!(bytes.len(), 16);
+        for (place, word) in bytes.chunks_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        seal(&mut file);
+        file
+    };
+    content(&part_of([1, page, from, 1]));
+    for (words, why) in [
+        ([0, page, from, 1], "longer"),
+        ([2, page, from, 1], ""),
+        ([u32::MAX, page, from, 1], ""),
+        ([1, page, from, 0], "NoWindow"),
+        ([1, page - 1, from, 1], "NoWindow"),
+        ([1, page, from, 4097], "NoWindow"),
+        ([1, 0, from, 1], "NoWindow"),
+        ([1, page, 0, 1], "NotHeap"),
+        ([1, page, from - 1, 1], "NotHeap"),
+        ([1, page, 0x4_0000, 1], "NotHeap"),
+        ([1, page, u32::MAX, 1], "NotHeap"),
+        ([1, page, from, 4096], "NotHeap"),
+    ] {
+        let error = refusal(&part_of(words));
+        assert!(matches!(error, E::Damaged(_)), "{words:?}: {error:?}");
+        assert!(error.to_string().contains(why), "{words:?}: {error}");
+    }
+    for windows in [0, 1, 257, u32::MAX] {
+        let file = with_header(&with_windows(), |header| {
+            header.parked.as_mut().unwrap().sizes.windows = windows;
+        });
+        let error = refusal(&file);
+        assert!(
+            matches!(error, E::Damaged(_) | E::OtherLayout),
+            "{windows}: {error:?}"
+        );
+    }
+}
+
+#[test]
 fn what_is_said_of_several_processors_and_cannot_be_is_refused() {
     type Change = fn(&mut header::Parked);
     let changes: [Change; 7] = [
@@ -224,8 +294,8 @@ fn older_and_newer_files_and_other_interfaces_are_refused_by_name() {
         file[8..12].copy_from_slice(&version.to_le_bytes());
         refusal(&file)
     };
-    assert!(matches!(version(0), E::Older { file: 0, host: 2 }));
-    assert!(matches!(version(3), E::Newer { file: 3, host: 2 }));
+    assert!(matches!(version(0), E::Older { file: 0, host: 3 }));
+    assert!(matches!(version(4), E::Newer { file: 4, host: 3 }));
     let other = with_header(&plain(), |header| header.interface = 1);
     assert!(matches!(refusal(&other), E::OtherInterface { file: 1, .. }));
     let other = with_header(&plain(), |header| {
@@ -256,7 +326,7 @@ fn a_file_of_a_machine_that_had_more_is_refused_with_what_is_lacking() {
     assert_eq!(lacking, ["of the future", "part 62 of the extended state"]);
     assert_eq!(info(&content(&other)).lacking, lacking);
     // A part that no processor has in this size.
-    let other = smallest(&FileOptions::new(), &[(2, vec![0; 3])], 1);
+    let other = smallest(&FileOptions::new(), &[(2, vec![0; 3])], 1, 0);
     let error = Template::load(&mut &*other).unwrap_err();
     assert!(matches!(
         error,
@@ -447,7 +517,7 @@ fn a_file_that_cannot_be_read_says_why() {
 #[test]
 fn compressed_files_are_smaller_and_as_strict() {
     let options = FileOptions::new().compressed();
-    let file = smallest(&options, &[], 1);
+    let file = smallest(&options, &[], 1, 0);
     assert!(file.len() < plain().len(), "{} bytes", file.len());
     let packed = content(&file).parked.unwrap();
     let (memory, users, driver) = content(&plain()).parked.unwrap();

@@ -69,6 +69,10 @@ pub(super) fn assemble(
         let driver = stand::write_driver(parked.driver);
         parts.push(whole(Kind::Processor, &processor, false));
         parts.push(whole(Kind::Driver, &driver, false));
+        if parked.said.sizes.windows > 0 {
+            let shown = parked.memory.shown()?;
+            parts.push(whole(Kind::Windows, &stand::write_windows(&shown), false));
+        }
         parts.push(whole(Kind::Ranges, &list.0, false));
         parts.push(pages(parked.memory, ranges, is_compressed)?);
         said = Some(parked.said);

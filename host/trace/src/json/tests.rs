@@ -157,6 +157,8 @@ fn events() -> Vec<Event> {
         ExitReason::Violation,
         ExitReason::Start,
         ExitReason::Nudge,
+        ExitReason::Map,
+        ExitReason::Caught,
     ] {
         kinds.push(EventKind::Exited { reason });
     }

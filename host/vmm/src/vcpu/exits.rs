@@ -15,6 +15,10 @@ pub enum Exit {
     Start,
     /// It rang [`wakebox_abi::port::NUDGE`].
     Nudge,
+    /// It rang [`wakebox_abi::port::MAP`].
+    Map,
+    /// It raised an exception that goes on in ring 3 ([`wakebox_abi::window`]).
+    Caught,
     /// It halted in ring 0 to be woken by an interrupt.
     Halt,
     /// It was kicked, or can now be interrupted.

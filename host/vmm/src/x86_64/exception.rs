@@ -18,6 +18,8 @@ pub struct Exception {
     pub error_code: u64,
     /// The address that could not be reached, for page faults.
     pub address: Option<u64>,
+    /// Whether ring 3 has raised it, as it does but for mistakes in the stubs.
+    pub is_of_ring3: bool,
     /// The registers of the code that raised it.
     pub registers: Registers,
 }
@@ -25,10 +27,11 @@ pub struct Exception {
 impl Exception {
     /// What a stub's frame says, with the registers that it has not touched and with CR2.
     pub(crate) fn new(frame: [u64; FRAME_WORDS], regs: &kvm_bindings::kvm_regs, cr2: u64) -> Self {
-        let [vector, error_code, rip, _cs, rflags, rsp, _ss] = frame;
+        let [vector, error_code, rip, cs, rflags, rsp, _ss] = frame;
         Self {
             vector: vector as u8,
             error_code,
+            is_of_ring3: cs & 3 == 3,
             address: (vector == PAGE_FAULT).then_some(cr2),
             registers: Registers::new(regs, rip, rflags, rsp),
         }

@@ -12,6 +12,7 @@ pub mod shutdown;
 pub(crate) mod state;
 pub(crate) mod stubs;
 pub mod user;
+pub mod windows;
 
 use wakebox_abi::layout::{self, PAGE_SIZE};
 

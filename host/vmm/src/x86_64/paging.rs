@@ -1,5 +1,5 @@
 //! Four-level page tables (Intel SDM vol. 3A, 4.5; AMD APM vol. 2, 5.3), written once
-//! before the start and never changed.
+//! before the start and never changed, but for those of windows (`windows.rs`).
 //!
 //! The accessed and dirty bits are set from the start, so that the processor never
 //! writes to a table either.
@@ -102,6 +102,12 @@ impl Tables {
         }
     }
 
+    /// Has the root lead to a table of the level below it that lies at a physical address, for the half tebibyte that begins
+    /// with an address of which nothing is mapped.
+    pub(crate) fn link(&mut self, virt: u64, table: u64) {
+        self.pages[0][index(virt, 3)] = to_table(table);
+    }
+
     /// Finds or makes the table of a level (0: 4 KiB entries, 1: 2 MiB entries) for an address.
     fn table(&mut self, virt: u64, level: u32) -> usize {
         let mut table = 0;
@@ -112,8 +118,7 @@ impl Tables {
                 self.pages.push([0; 512]);
                 let made = self.pages.len() - 1;
                 // Rights are the leaves' to restrict.
-                self.pages[table][at] =
-                    (self.base + made as u64 * PAGE_SIZE) | PRESENT | WRITABLE | USER | ACCESSED;
+                self.pages[table][at] = to_table(self.base + made as u64 * PAGE_SIZE);
                 made
             } else {
                 ((entry & ADDRESS) - self.base) as usize / PAGE_SIZE as usize
@@ -138,7 +143,25 @@ pub fn name(at: usize) -> String {
     format!("entry {entry} of page table {table}")
 }
 
-const fn index(virt: u64, level: u32) -> usize {
+/// An entry that leads to a table.
+pub(crate) const fn to_table(at: u64) -> u64 {
+    at | PRESENT | WRITABLE | USER | ACCESSED
+}
+
+/// An entry for a page that ring 3 reads and writes.
+pub(crate) const fn to_page(at: u64) -> u64 {
+    at | Rights::WRITE.0 | PRESENT | ACCESSED | DIRTY
+}
+
+/// Where an entry leads, if it does.
+pub(crate) const fn led_to(entry: u64) -> Option<u64> {
+    match entry & PRESENT {
+        0 => None,
+        _ => Some(entry & ADDRESS),
+    }
+}
+
+pub(crate) const fn index(virt: u64, level: u32) -> usize {
     (virt >> (12 + 9 * level)) as usize & 511
 }
 

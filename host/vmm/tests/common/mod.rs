@@ -28,6 +28,7 @@ pub(crate) fn plan(memory: u64) -> Plan {
         in_flight: 64,
         instance: PAGE_SIZE,
         trace_records: 0,
+        windows: 0,
         processors: 1,
     };
     Plan::new(&[pages], &sizes).unwrap()

@@ -13,13 +13,15 @@ fn main() -> ExitCode {
     let options = || FileOptions::new();
     let written = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--smallest", to] => {
-            let plain = template::smallest(&options(), &[], 1);
-            let packed = template::smallest(&options().compressed(), &[], 1);
-            let several = template::smallest(&options(), &[], 3);
+            let plain = template::smallest(&options(), &[], 1, 0);
+            let packed = template::smallest(&options().compressed(), &[], 1, 0);
+            let several = template::smallest(&options(), &[], 3, 0);
+            let windows = template::smallest(&options(), &[], 1, 2);
             let write = |name, file| std::fs::write(format!("{to}/{name}"), file);
             write("smallest", plain)
                 .and_then(|()| write("compressed", packed))
                 .and_then(|()| write("several", several))
+                .and_then(|()| write("windows", windows))
         }
         [from, to] => std::fs::read(from).and_then(|file| {
             std::fs::write(

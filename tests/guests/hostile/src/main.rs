@@ -14,7 +14,7 @@ use wakebox_hostile::{Entered, Guest};
 /// Tells the host that this is a guest, and of which version.
 #[used]
 #[unsafe(link_section = ".note.wakebox")]
-static NOTE: Note = Note::new(0);
+static NOTE: Note = Note::new(0).windows(2);
 
 static mut ENTERED: Entered = Entered {
     legacy: [0; 512],

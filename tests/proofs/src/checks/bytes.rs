@@ -71,7 +71,7 @@ pub fn a_note_is_read_whole_or_not<A: Any>(any: &mut A) {
         desc[at] = any.u8(&[0, 1, 0xFF]);
     }
     let read = Description::parse(&desc[..len]);
-    assert_eq!(read.is_some(), len >= note::DESC_SIZE);
+    assert_eq!(read.is_some(), len >= note::DESC_LEAST);
 }
 
 /// Last words are never longer than their places.

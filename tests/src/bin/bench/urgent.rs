@@ -133,6 +133,7 @@ fn machine(code: &[u8], offset: usize) -> Result<(Machine, Arc<GuestMemory>)> {
         in_flight: 64,
         instance: PAGE_SIZE,
         trace_records: 0,
+        windows: 0,
         processors: 1,
     };
     let memory = GuestMemory::new(Plan::new(&[pages], &sizes)?)?;

@@ -27,6 +27,7 @@ mod traces;
 mod turns;
 mod typed;
 mod upcalls;
+mod windows;
 mod words;
 
 pub use case::{Act, Answer, Args, Case, End, Ends, Expect, Modes, Name, Trap, Violated};
@@ -150,6 +151,11 @@ pub const GROUPS: &[Group] = &[
         name: "upcalls",
         about: "upcalls to where none should go, never masked, never returning, and in ring 0",
         cases: upcalls::cases,
+    },
+    Group {
+        name: "windows",
+        about: "pages that are not the guest's laid where none may lie, and faults that go on where none should",
+        cases: windows::cases,
     },
     Group {
         name: "loops",

@@ -145,7 +145,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         "locked" ["lock inc qword ptr [rsp - 256]"] => End::WallClock;
         "x87" ["fninit", "fldpi", "fsin", "fstp st(0)"] => End::WallClock;
     }
-    let acts: [(&str, crate::Act); 14] = [
+    let acts: [(&str, crate::Act); 15] = [
         ("doorbell", doorbell),
         ("wait-with-a-lie", wait_with_a_lie),
         ("operations", operations),
@@ -157,6 +157,7 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         ("console", console),
         ("open-and-close", open_and_close),
         ("touch", touch),
+        ("faults-again", crate::windows::faults_again),
         ("copy", copy),
         ("out-strings", out_strings),
         ("interrupts-off", |_, _| {

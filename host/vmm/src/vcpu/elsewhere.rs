@@ -1,8 +1,11 @@
-//! A processor whose guest is debugged.
+//! A processor whose guest goes on elsewhere than where it stands.
+
+use wakebox_abi::window::Fault;
 
 use super::{Vcpu, root_table};
 use crate::error::{Error, Result};
 use crate::system::System;
+use crate::x86_64::exception::Exception;
 use crate::x86_64::registers::{self, Features, Registers};
 use crate::x86_64::user::in_ring3;
 
@@ -32,5 +35,32 @@ impl Vcpu {
         self.vcpu.set_regs(&regs).map_err(Error::kvm(setting))?;
         self.ring.forget(&mut self.vcpu);
         Ok(())
+    }
+
+    /// Has the guest go on in ring 3 with an exception of its own, where it has said, if it has.
+    ///
+    /// # Errors
+    ///
+    /// What KVM could not do.
+    pub(super) fn goes_on(&mut self, exception: &Exception) -> Result<bool> {
+        let memory = self.memory();
+        let fault = Fault {
+            at: exception.registers.rip,
+            kind: exception.vector,
+            address: exception.address.unwrap_or_default(),
+        };
+        if !exception.is_of_ring3 || !fault.may_go_on(memory.plan().window_count) {
+            return Ok(false);
+        }
+        let Some(entry) = fault.begin(&memory.control_of(self.number)) else {
+            return Ok(false);
+        };
+        self.complete()?;
+        let registers = Registers {
+            rip: entry.into(),
+            ..exception.registers
+        };
+        self.go_on(&registers, false)?;
+        Ok(true)
     }
 }
