@@ -14,7 +14,7 @@
 //! # Faults
 //!
 //! If [`Word::FaultEntry`] of a guest with windows is not zero, a fault of ring 3 goes on there, with every register as it was: one at an address
-//! in a window, an instruction that there is not (`ud2`), or a division that cannot be. The host writes zero
+//! in a window, or before the first at which anything is ever mapped (compiled code calls by null pointers), an instruction that there is not (`ud2`), or a division that cannot be. The host writes zero
 //! into the word, and tells of the fault in [`Word::FaultAt`] and the words behind it. So a fault in what handles one,
 //! and any other fault, ends the guest as without this. Who cannot make anything of a fault returns to where it was,
 //! with the registers as they were, and faults again.
@@ -23,7 +23,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::layout::{PAGE_SIZE, WINDOW_SPACE, WINDOWS, WINDOWS_MAX};
+use crate::layout::{IMAGE_MIN, PAGE_SIZE, WINDOW_SPACE, WINDOWS, WINDOWS_MAX};
 use crate::memory::{Control, Word};
 
 /// Most pages of one [`port::MAP`](crate::port::MAP).
@@ -38,7 +38,7 @@ pub mod fault {
     pub const DIVIDE: u8 = 0;
     /// An instruction that there is not.
     pub const INVALID: u8 = 6;
-    /// A page fault, if its address lies in a window.
+    /// A page fault, if its address lies in a window, or before [`IMAGE_MIN`](crate::layout::IMAGE_MIN).
     pub const PAGE: u8 = 14;
 }
 
@@ -152,7 +152,7 @@ impl Fault {
     pub fn may_go_on(&self, windows: u32) -> bool {
         match self.kind {
             fault::DIVIDE | fault::INVALID => windows > 0,
-            fault::PAGE => holds(self.address, windows),
+            fault::PAGE => windows > 0 && self.address < IMAGE_MIN || holds(self.address, windows),
             _ => false,
         }
     }

@@ -274,7 +274,8 @@ fn steps(install: bool) -> Result<Vec<Step>> {
                     cargo(),
                     "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target",
                 ),
-                // The specification's tests, and some generated modules.
+                by_other_bounds(),
+                // The specification's tests, and some generated modules, by both.
                 with(
                     cargo(),
                     "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target \
@@ -343,6 +344,17 @@ fn languages() -> [Step; 5] {
             compiles("componentize-js", "--version")
         }),
     ]
+}
+
+/// What touches memory most, with the bounds that are not usual.
+fn by_other_bounds() -> Command {
+    let mut command = with(
+        cargo(),
+        "test --locked --manifest-path host/wasm/Cargo.toml --target-dir target --test hostile --test components \
+         --test preview1 --test templates --test called --test http",
+    );
+    command.env("WAKEBOX_BOUNDS", "code");
+    command
 }
 
 fn skips_kvm() -> bool {

@@ -6,7 +6,7 @@ pub(crate) const HEAD: u64 = 0x80_0000;
 /// Its bytes: the code begins on the next page.
 pub(crate) const PAGE: u64 = 4096;
 
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"WBXWASM1");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"WBXWASM2");
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -21,12 +21,21 @@ pub(crate) struct Head {
     /// Unmapped bytes below each stack.
     pub(crate) guard: u64,
     pub(crate) stack_count: u64,
+    /// 1 if the code relies on what is not mapped behind a memory, whose place is a window; 0 if it checks bounds.
+    pub(crate) pages: u64,
 }
+
+/// Bytes behind a memory that the code relies on in that case: all that a window has.
+pub(crate) const GUARD: u64 = 4 << 30;
+
+/// Windows that an image asks for in that case.
+#[allow(dead_code, reason = "who writes it asks")]
+pub(crate) const WINDOWS: u32 = 256;
 
 impl Head {
     /// The fields in their order.
     #[allow(dead_code, reason = "who reads it reads it whole")]
-    pub(crate) fn words(&self) -> [u64; 6] {
+    pub(crate) fn words(&self) -> [u64; 7] {
         let Self {
             magic,
             code,
@@ -34,7 +43,8 @@ impl Head {
             stack_size,
             guard,
             stack_count,
+            pages,
         } = *self;
-        [magic, code, stacks, stack_size, guard, stack_count]
+        [magic, code, stacks, stack_size, guard, stack_count, pages]
     }
 }

@@ -16,7 +16,7 @@ use crate::head::{self, Head};
 const HEAD: usize = (IMAGE_PIE_BASE + head::HEAD) as usize;
 const PAGE: usize = head::PAGE as usize;
 
-fn read_head() -> Result<Head> {
+pub(crate) fn read_head() -> Result<Head> {
     // SAFETY: nobody runs this program but with the head that `wakebox-wasm` attaches, a read-only page.
     let head = unsafe { core::hint::black_box(HEAD as *const Head).read() };
     ensure!(

@@ -18,6 +18,7 @@ mod head;
 mod http;
 mod image;
 mod imports;
+mod memory;
 mod module;
 mod platform;
 mod preview1;
@@ -135,6 +136,7 @@ fn engine() -> Result<Engine> {
     config.max_wasm_stack(WASM_STACK);
     config.with_host_stack(Arc::new(stacks));
     config.with_custom_code_memory(Some(Arc::new(image::MappedCode)));
+    memory::configure(&mut config, image::read_head()?.pages == 1);
     // SAFETY: it asks the processor.
     unsafe { config.detect_host_feature(platform::has_feature) };
     Engine::new(&config)

@@ -7,7 +7,10 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use wakebox_guest::window;
 use wasmtime::{Engine, ResourceLimiter, Result, Store};
+
+use crate::memory;
 
 /// What would be thread-local.
 struct Slots(UnsafeCell<[*mut u8; 2]>);
@@ -27,6 +30,10 @@ extern "C" fn wasmtime_tls_get(slot: usize) -> *mut u8 {
 extern "C" fn wasmtime_tls_set(slot: usize, value: *mut u8) {
     // SAFETY: as above.
     unsafe { (*SLOTS.0.get())[slot] = value };
+    if slot == 0 {
+        // While WebAssembly is on the stack, a fault may be one of its.
+        window::catch(!value.is_null());
+    }
 }
 
 /// A store whose memories and tables do not grow where there is no room: `table.grow` says so, where it would be an
@@ -41,13 +48,17 @@ pub(crate) fn store<T: 'static>(engine: &Engine, data: T) -> Store<T> {
 struct Room;
 
 impl ResourceLimiter for Room {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        Ok(Vec::<u8>::new().try_reserve_exact(desired).is_ok())
+    fn memory_growing(&mut self, has: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        // In a window it stays where it is; else it is copied.
+        let more = desired - if window::count() > 0 { has } else { 0 };
+        let has_room = || Vec::<u8>::new().try_reserve_exact(more).is_ok();
+        Ok(has_room() || memory::release() && has_room())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         // An element is a pointer.
-        Ok(Vec::<usize>::new().try_reserve_exact(desired).is_ok())
+        let has_room = || Vec::<usize>::new().try_reserve_exact(desired).is_ok();
+        Ok(has_room() || memory::release() && has_room())
     }
 }
 

@@ -6,7 +6,10 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::head::{HEAD, Head, MAGIC, PAGE};
+use wakebox_abi::note;
+
+use crate::Bounds;
+use crate::head::{HEAD, Head, MAGIC, PAGE, WINDOWS};
 
 const GUARD: u64 = 16 << 10;
 const STACK: u64 = 384 << 10;
@@ -14,11 +17,12 @@ const STACKS: u64 = 16;
 
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
 const READ: u32 = 4;
 const WRITE: u32 = 2;
 const EXECUTE: u32 = 1;
 
-pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn attach(runtime: &[u8], code: &[u8], bounds: Bounds) -> Result<Vec<u8>> {
     let own = program_headers(runtime).context("the runtime guest is damaged")?;
     let end = own
         .iter()
@@ -38,11 +42,15 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
         stack_size: STACK,
         guard: GUARD,
         stack_count: STACKS,
+        pages: u64::from(bounds == Bounds::Pages),
     };
     let mut page = head.words().map(u64::to_le_bytes).concat();
     page.resize(PAGE as usize, 0);
     let mut image = Vec::with_capacity(runtime.len() + code.len() + 8 * PAGE as usize);
     image.extend(runtime);
+    if bounds == Bounds::Pages {
+        ask_for_windows(&mut image).context("the runtime guest has no note")?;
+    }
     let head_at = append(&mut image, &page);
     // The code is last, on whole pages: it is mapped, and what is before it is read.
     let count = own.len() + 4 + STACKS as usize;
@@ -79,6 +87,27 @@ pub(crate) fn attach(runtime: &[u8], code: &[u8]) -> Result<Vec<u8>> {
     let count = u16::try_from(headers.len() / PROGRAM_HEADER)?;
     image[56..58].copy_from_slice(&count.to_le_bytes());
     Ok(image)
+}
+
+/// Has the note of a guest ask for windows.
+fn ask_for_windows(guest: &mut [u8]) -> Option<()> {
+    let headers = program_headers(guest)?;
+    let notes = headers
+        .iter()
+        .filter(|header| word32(header, 0) == Some(PT_NOTE));
+    let at = notes
+        .filter_map(|note| {
+            let (at, len) = (word(note, 8)? as usize, word(note, 32)? as usize);
+            let found = guest
+                .get(at..at.checked_add(len)?)?
+                .windows(note::NAME.len())
+                .position(|name| name == note::NAME)?;
+            Some(at + found + note::NAME.len() + note::DESC_LEAST)
+        })
+        .next()?;
+    let place = guest.get_mut(at..at + 4)?;
+    place.copy_from_slice(&WINDOWS.to_le_bytes());
+    Some(())
 }
 
 /// Puts bytes on pages of their own, and gives where.

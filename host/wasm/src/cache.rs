@@ -20,7 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::{RUNTIME, compile, known};
+use crate::{Bounds, RUNTIME, compile, known};
 
 /// Bytes of all files, beyond which those go that were used longest ago.
 const MOST: u64 = 1 << 30;
@@ -33,6 +33,7 @@ type Sum = [u8; 32];
 pub struct Cache {
     folder: OwnedFd,
     path: PathBuf,
+    bounds: Bounds,
 }
 
 /// What is hashed goes into the sum.
@@ -73,7 +74,14 @@ impl Cache {
         Ok(Self {
             folder: own().with_context(|| format!("{} is no cache", path.display()))?,
             path: path.into(),
+            bounds: Bounds::default(),
         })
+    }
+
+    /// Has code from now on that sees to bounds so.
+    #[must_use]
+    pub fn bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// As [`image`](crate::image()), with code that is here, or else will be. `note` is told what keeps it
@@ -91,14 +99,14 @@ impl Cache {
         component: &[u8],
         mut note: impl FnMut(anyhow::Error),
     ) -> Result<(Vec<u8>, String)> {
-        let name = name(component)?;
+        let name = name(component, self.bounds)?;
         let at = || format!("{}/{name}", self.path.display());
         match self.load(&name) {
             Ok(Some(image)) => return Ok((image, name)),
             Ok(None) => {}
             Err(error) => note(error.context(format!("{} is not used", at()))),
         }
-        let image = crate::image(component)?;
+        let image = crate::image_with(component, self.bounds)?;
         if let Err(error) = self.store(&name, &image).and_then(|()| self.trim(&name)) {
             note(error.context(format!("the compiled code is not kept as {}", at())));
         }
@@ -121,7 +129,9 @@ impl Cache {
         let bytes = read_component(&mut component)?;
         let (image, name) = self.named_image(&bytes, note)?;
         let same = known::stamp(&fstat(&component)?) == known::stamp(&before);
-        if is_settled && same && before.st_size as u64 == bytes.len() as u64 {
+        // Who does not ask this program asks for no other bounds.
+        let is_usual = self.bounds == Bounds::default();
+        if is_usual && is_settled && same && before.st_size as u64 == bytes.len() as u64 {
             // It is found all the same if it cannot be written down.
             let _ = self.remember(&before, &name);
         }
@@ -291,9 +301,9 @@ pub fn read_component(file: &mut File) -> Result<Vec<u8>> {
 }
 
 /// What the image of a component is called.
-fn name(component: &[u8]) -> Result<String> {
+fn name(component: &[u8], bounds: Bounds) -> Result<String> {
     let mut sums = Sums(Sha256::new());
-    compile::engine()?
+    compile::engine(bounds)?
         .precompile_compatibility_hash()
         .hash(&mut sums);
     RUNTIME.hash(&mut sums);

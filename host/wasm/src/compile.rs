@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use wasmtime::{Config, Engine};
 
+use crate::head::GUARD;
+
 /// What the code may use of a processor: the runtime guest checks that it is there.
 const FEATURES: [&str; 6] = [
     "has_sse3",
@@ -18,7 +20,17 @@ fn own(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }
 
-pub(crate) fn engine() -> Result<Engine> {
+/// How the code of a component sees to it that nothing behind a memory is touched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bounds {
+    /// It compares each address.
+    Code,
+    /// It relies on pages that are not there, and goes on with the fault: smaller code, and mostly faster.
+    #[default]
+    Pages,
+}
+
+pub(crate) fn engine(bounds: Bounds) -> Result<Engine> {
     let mut config = Config::new();
     // Named, so that it is not the processor of whoever compiles that decides.
     config.target("x86_64-unknown-linux-gnu").map_err(own)?;
@@ -28,10 +40,14 @@ pub(crate) fn engine() -> Result<Engine> {
     }
     config.wasm_component_model_async(true);
     config.concurrency_support(true);
-    // What the runtime has not: signal handlers, a virtual memory to reserve, unwinding.
-    config.signals_based_traps(false);
-    config.memory_reservation(0);
-    config.memory_guard_size(0);
+    let (reservation, guard) = match bounds {
+        Bounds::Code => (0, 0),
+        Bounds::Pages => (wakebox_abi::window::LEN, GUARD),
+    };
+    config.signals_based_traps(bounds == Bounds::Pages);
+    config.memory_reservation(reservation);
+    config.memory_guard_size(guard);
+    // What the runtime has not: memory that is copied when it is written, unwinding.
     config.memory_init_cow(false);
     config.native_unwind_info(false);
     config.gc_support(false);
@@ -83,8 +99,17 @@ fn modules(component: &[u8]) -> usize {
 ///
 /// If it is neither, or not a valid one.
 pub fn compile(component: &[u8]) -> Result<Vec<u8>> {
+    compile_with(component, Bounds::default())
+}
+
+/// The same, with code that sees to bounds so.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_with(component: &[u8], bounds: Bounds) -> Result<Vec<u8>> {
     let (kind, bytes) = binary(component)?;
-    let engine = engine()?;
+    let engine = engine(bounds)?;
     match kind {
         Kind::Component => {
             let modules = modules(&bytes);

@@ -25,7 +25,7 @@ mod inspect;
 mod known;
 
 pub use self::cache::{Cache, read_component};
-pub use self::compile::compile;
+pub use self::compile::{Bounds, compile, compile_with};
 pub use self::component::component;
 pub use self::inspect::inspect;
 
@@ -38,5 +38,14 @@ pub const RUNTIME: &[u8] = include_bytes!(env!("WAKEBOX_WASM_RUNTIME"));
 ///
 /// As [`compile`]; if the compiled code is too large for a guest's image.
 pub fn image(component: &[u8]) -> anyhow::Result<Vec<u8>> {
-    attach::attach(RUNTIME, &compile(component)?)
+    image_with(component, Bounds::default())
+}
+
+/// The same, with code that sees to bounds so.
+///
+/// # Errors
+///
+/// As [`image()`].
+pub fn image_with(component: &[u8], bounds: Bounds) -> anyhow::Result<Vec<u8>> {
+    attach::attach(RUNTIME, &compile_with(component, bounds)?, bounds)
 }

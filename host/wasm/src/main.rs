@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use wakebox_wasm::{Cache, read_component};
+use wakebox_wasm::{Bounds, Cache, read_component};
 
 /// WebAssembly components as guests of Wakebox
 #[derive(Debug, Parser)]
@@ -27,6 +27,10 @@ enum Command {
         /// MiB of memory that compiling may take
         #[arg(long, default_value_t = 4096)]
         memory: u64,
+        /// How the code sees to it that nothing behind a memory is touched: by comparing each address, or by pages that are
+        /// not there
+        #[arg(long, value_enum, default_value_t)]
+        bounds: Bounds,
     },
     /// Say what a component or a core module imports and exports, which grants it needs, and what is missing
     Inspect {
@@ -77,10 +81,11 @@ fn run(command: Command) -> Result<()> {
             output,
             seconds,
             memory,
+            bounds,
         } => {
             limit_time(seconds)?;
             limit(Resource::As, memory.saturating_mul(1 << 20))?;
-            compile(&component, &output)
+            compile(&component, &output, bounds)
         }
         Command::Inspect { component } => {
             let said = looked_at(&component, wakebox_wasm::inspect)?;
@@ -109,10 +114,10 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-fn compile(component: &Path, output: &Path) -> Result<()> {
+fn compile(component: &Path, output: &Path, bounds: Bounds) -> Result<()> {
     let image = fs::File::open(component)
         .map_err(Into::into)
-        .and_then(image);
+        .and_then(|file| image(file, bounds));
     let image = image.with_context(|| component.display().to_string())?;
     put(output, &image)
 }
@@ -135,13 +140,13 @@ fn looked_at<T>(file: &Path, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T>
 }
 
 /// With the user's cache, if there can be one.
-fn image(mut component: fs::File) -> Result<Vec<u8>> {
+fn image(mut component: fs::File, bounds: Bounds) -> Result<Vec<u8>> {
     let note = |error: anyhow::Error| eprintln!("note: {error:#}");
     match Cache::path().and_then(|path| Cache::open(&path)) {
-        Ok(cache) => cache.image_of(component, note),
+        Ok(cache) => cache.bounds(bounds).image_of(component, note),
         Err(error) => {
             note(error.context("the component is compiled each time"));
-            wakebox_wasm::image(&read_component(&mut component)?)
+            wakebox_wasm::image_with(&read_component(&mut component)?, bounds)
         }
     }
 }

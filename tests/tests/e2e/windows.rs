@@ -43,7 +43,7 @@ fn a_fault_that_nobody_catches_or_handles_is_told_as_any_other() {
         for (case, cause, address, mark) in [
             ("uncaught", Cause::NotMapped, layout::WINDOWS, "touch"),
             ("declined", Cause::NotMapped, layout::WINDOWS, "touch"),
-            ("elsewhere", Cause::NullDereference, 0, "touch"),
+            ("elsewhere", Cause::NotMapped, 0x3000_0000, "touch"),
             ("within", Cause::NotMapped, layout::WINDOWS, "touch"),
             ("once", Cause::NotMapped, layout::WINDOWS, "touch"),
         ] {

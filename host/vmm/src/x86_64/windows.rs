@@ -40,12 +40,15 @@ fn thirds(count: u32) -> u64 {
     (u64::from(count) * WINDOW_SPACE).div_ceil(THIRD)
 }
 
+/// Windows that have something in them at once, at least.
+const AT_ONCE: u32 = 64;
+
 /// Pages of tables for so many windows of a guest with so much memory: enough if each page lies in one window, and no
-/// window has more than one table of the first level that is not full.
+/// window has more than one table of the first level that is not full; and if there are many, not all have something in them.
 pub(crate) fn most_pages(count: u32, memory: u64) -> u64 {
     match count {
         0 => 0,
-        count => thirds(count) + memory / LARGE_PAGE_SIZE + 2 * u64::from(count),
+        count => thirds(count) + memory / LARGE_PAGE_SIZE + 2 * u64::from(count.min(AT_ONCE)),
     }
 }
 

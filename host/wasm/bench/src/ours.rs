@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use wakebox::{HostContext, Running, Sandbox};
+use wakebox_wasm::Bounds;
 
 pub(crate) struct Called(Running);
 
 impl Called {
     /// A component, and the name of an import that gives twice its argument after others had their turn.
-    pub(crate) fn start(component: &str, import: Option<&str>) -> Result<Self> {
-        let image = wakebox_wasm::image(component.as_bytes())?;
+    pub(crate) fn start(component: &str, import: Option<&str>, bounds: Bounds) -> Result<Self> {
+        let image = wakebox_wasm::image_with(component.as_bytes(), bounds)?;
         let mut builder = Sandbox::builder().guest(image).memory(64 << 20);
         if let Some(name) = import {
             builder = builder.host_fn(name, |_: HostContext, key: (u32,)| async move {

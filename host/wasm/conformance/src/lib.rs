@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+pub mod bytes;
 pub mod natively;
 pub mod spec;
 #[path = "../../../../guest/wasm/src/script/words.rs"]
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use wakebox::{Outcome, Sandbox};
+use wakebox_wasm::Bounds;
 use wasm_encoder::{
     Component, ComponentExportKind, ComponentExportSection, ComponentSectionId, RawSection,
 };
@@ -51,8 +53,9 @@ impl Guest {
     /// # Errors
     ///
     /// If one of them cannot be compiled.
-    async fn start(modules: &[Vec<u8>], memory: u64) -> Result<Self, String> {
-        let image = wakebox_wasm::image(&library(modules)).map_err(|error| format!("{error:#}"))?;
+    async fn start(modules: &[Vec<u8>], memory: u64, bounds: Bounds) -> Result<Self, String> {
+        let image = wakebox_wasm::image_with(&library(modules), bounds);
+        let image = image.map_err(|error| format!("{error:#}"))?;
         let (commands, wanted) = mpsc::channel(1);
         let (answered, answers) = mpsc::channel(1);
         let wanted = Arc::new(Mutex::new(wanted));

@@ -1,6 +1,7 @@
 //! Generated modules, in a guest and beside it.
 
 use arbitrary::Unstructured;
+use wakebox_wasm::Bounds;
 use wasm_smith::{Config, Module as Smith};
 use wasmtime::{Config as Settings, Engine, Instance, Module, Store, Val};
 
@@ -98,8 +99,8 @@ fn on_the_host(engine: &Engine, module: &Module, calls: &[(String, Vec<Value>)])
     told
 }
 
-async fn in_a_guest(bytes: Vec<u8>, calls: &[(String, Vec<Value>)]) -> Told {
-    let mut guest = Guest::start(&[bytes], MEMORY)
+async fn in_a_guest(bytes: Vec<u8>, bounds: Bounds, calls: &[(String, Vec<Value>)]) -> Told {
+    let mut guest = Guest::start(&[bytes], MEMORY, bounds)
         .await
         .expect("it was compiled before");
     let mut told = Vec::new();
@@ -123,7 +124,7 @@ async fn in_a_guest(bytes: Vec<u8>, calls: &[(String, Vec<Value>)]) -> Told {
 /// # Panics
 ///
 /// If the two differ.
-pub async fn both(bytes: &[u8]) -> Option<(usize, usize)> {
+pub async fn both(bytes: &[u8], bounds: Bounds) -> Option<(usize, usize)> {
     let module = generated(bytes)?;
     let mut settings = Settings::new();
     // As in a guest: a stack as large, and no signals.
@@ -133,7 +134,7 @@ pub async fn both(bytes: &[u8]) -> Option<(usize, usize)> {
     let compiled = Module::new(&engine, &module).ok()?;
     let calls = calls(&compiled);
     let expected = on_the_host(&engine, &compiled, &calls);
-    let seen = in_a_guest(module, &calls).await;
+    let seen = in_a_guest(module, bounds, &calls).await;
     assert_eq!(seen, expected, "calls of {calls:?}");
     let traps = expected.iter().filter(|told| told.is_err()).count();
     Some((calls.len(), traps))

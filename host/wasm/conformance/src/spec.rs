@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use wakebox_wasm::Bounds;
 use wasmparser::{Validator, WasmFeatures};
 use wast::core::{NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::parser::{ParseBuffer, parse};
@@ -93,7 +94,7 @@ impl Part<'_> {
 /// # Errors
 ///
 /// If the script cannot be read, or a module of it not be compiled.
-pub async fn run(text: &str, newer: &[usize]) -> Result<Report, String> {
+pub async fn run(text: &str, newer: &[usize], bounds: Bounds) -> Result<Report, String> {
     let mut lexer = wast::lexer::Lexer::new(text);
     lexer.allow_confusing_unicode(true);
     let buffer = ParseBuffer::new_with_lexer(lexer).map_err(|error| error.to_string())?;
@@ -132,13 +133,17 @@ pub async fn run(text: &str, newer: &[usize]) -> Result<Report, String> {
         });
     }
     for part in parts {
-        run_part(part, &mut report).await?;
+        run_part(part, bounds, &mut report).await?;
     }
     Ok(report)
 }
 
-async fn run_part(Part { modules, steps }: Part<'_>, report: &mut Report) -> Result<(), String> {
-    let mut guest = Guest::start(&modules, MEMORY).await?;
+async fn run_part(
+    Part { modules, steps }: Part<'_>,
+    bounds: Bounds,
+    report: &mut Report,
+) -> Result<(), String> {
+    let mut guest = Guest::start(&modules, MEMORY, bounds).await?;
     guest.ask(Command::Instantiate(0)).await?;
     guest.ask(Command::Register(0, "spectest".into())).await?;
     let mut runner = Runner {
@@ -177,7 +182,7 @@ fn refused(module: &mut QuoteWat<'_>, line: usize, report: &mut Report) {
     }
 }
 
-fn encoded_text(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn encoded_text(text: &str) -> Result<Vec<u8>, String> {
     let buffer = ParseBuffer::new(text).map_err(|error| error.to_string())?;
     let mut module: Wat<'_> = parse(&buffer).map_err(|error| error.to_string())?;
     plain(&mut module)

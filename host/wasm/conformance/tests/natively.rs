@@ -1,9 +1,19 @@
 //! Generated modules do in a guest what they do natively.
 
+use wakebox_wasm::Bounds;
 use wakebox_wasm_conformance::natively::{both, bytes};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_modules_do_in_a_guest_what_they_do_beside_it() {
+    generated(Bounds::Code).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_do_so_as_well_where_pages_that_are_not_there_see_to_bounds() {
+    generated(Bounds::Pages).await;
+}
+
+async fn generated(bounds: Bounds) {
     let number = |name: &str, usual: u64| match std::env::var(name) {
         Ok(number) => number.parse().expect("a number"),
         Err(_) => usual,
@@ -13,7 +23,7 @@ async fn generated_modules_do_in_a_guest_what_they_do_beside_it() {
     for seed in first..first + count {
         // Of a failure, the last is the seed.
         print!("{seed} ");
-        if let Some((called, trapped)) = both(&bytes(seed)).await {
+        if let Some((called, trapped)) = both(&bytes(seed), bounds).await {
             modules += 1;
             calls += called;
             traps += trapped;

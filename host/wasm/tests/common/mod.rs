@@ -9,6 +9,7 @@ pub mod values;
 use std::time::Duration;
 
 use wakebox::{Builder, Caller, Captured, Outcome, Output, Sandbox};
+use wakebox_wasm::Bounds;
 
 /// Tests of both versions of WASI, for `OLDER` and `NEWER`.
 #[allow(unused_macros, reason = "each program of tests takes what it needs")]
@@ -30,9 +31,19 @@ macro_rules! both {
     };
 }
 
+/// Who sees to bounds in this run: `WAKEBOX_BOUNDS=pages` has pages do it.
+pub fn bounds() -> Bounds {
+    match std::env::var("WAKEBOX_BOUNDS").as_deref() {
+        Ok("pages") => Bounds::Pages,
+        Ok("code") => Bounds::Code,
+        Ok(other) => panic!("WAKEBOX_BOUNDS={other}: it is `code` or `pages`"),
+        Err(_) => Bounds::default(),
+    }
+}
+
 /// A sandbox of a component or a core module, with 64 MiB, and what it says.
 pub fn sandbox(component: impl AsRef<[u8]>) -> (Builder, Captured, Captured) {
-    let image = wakebox_wasm::image(component.as_ref()).unwrap();
+    let image = wakebox_wasm::image_with(component.as_ref(), bounds()).unwrap();
     let (out, err) = (Captured::new(), Captured::new());
     let builder = Sandbox::builder()
         .guest(image)

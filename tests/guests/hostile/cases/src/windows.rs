@@ -156,7 +156,7 @@ fn nests(guest: &mut Guest, _: Args) {
 fn without_stack(guest: &mut Guest, _: Args) {
     guest.set(Word::FaultEntry, (&raw const hostile_nested_fault) as u32);
     // SAFETY: wrong on purpose; it does not go on behind this.
-    unsafe { asm!("mov rsp, 0x1000", "ud2", options(noreturn)) };
+    unsafe { asm!("mov rsp, 0x30000000", "ud2", options(noreturn)) };
 }
 
 /// Would have a fault that is none of those go on.
@@ -300,10 +300,10 @@ pub(crate) fn cases(visit: &mut dyn FnMut(Case)) {
         "without-a-stack",
         without_stack,
         0,
-        Trap::Write(0x1000 - 8).into(),
+        Trap::Write(0x3000_0000 - 8).into(),
     );
     for (name, at) in [
-        ("catches-null", 0),
+        ("catches-an-unmapped-page", layout::IMAGE_MIN),
         ("catches-ring-0", layout::SUPERVISOR),
         ("catches-behind-the-last", WINDOWS + COUNT * WINDOW_SPACE),
         ("catches-before-the-first", WINDOWS - 1),

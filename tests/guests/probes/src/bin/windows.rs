@@ -252,6 +252,10 @@ fn refused() {
 /// Faults that are none of memory.
 fn kinds() {
     handled(handler);
+    for at in [0, PAGE - 1, 0xFFF0] {
+        let told = faulted(core::ptr::without_provenance_mut(at), 8).unwrap();
+        assert_eq!((told.kind, told.address), (fault::PAGE, at as u64));
+    }
     for (how, kind) in [(DIVIDE, fault::DIVIDE), (INVALID, fault::INVALID)] {
         for _ in 0..100 {
             let told = faulted(null_mut(), how).unwrap();
@@ -336,7 +340,7 @@ async fn main() -> i32 {
         "elsewhere" => {
             handled(handler);
             catch(true);
-            touch(black_box(null_mut()));
+            touch(black_box(core::ptr::without_provenance_mut(0x3000_0000)));
         }
         "within" => {
             handled(faults);
