@@ -348,10 +348,10 @@ fn a_buffer_travels_without_being_copied() {
             |host, submission| match Opcode::from_code(submission.opcode) {
                 Some(Opcode::TcpConnect) => Answer::Now(Status::Ok, 3),
                 Some(Opcode::ReadStream) => Answer::Later,
-                // Takes at most four bytes at a time.
+                // Takes at most a thousand bytes at a time.
                 Some(Opcode::WriteStream) => {
                     let bytes = host.written(submission);
-                    let count = bytes.len().min(4);
+                    let count = bytes.len().min(1_000);
                     host.printed.extend(&bytes[..count]);
                     Answer::Now(Status::Ok, count as u32)
                 }
@@ -359,16 +359,18 @@ fn a_buffer_travels_without_being_copied() {
             },
         );
         let stream = TcpStream::connect("a:1").await.unwrap();
-        let buf = IoBuf::with_capacity(64).await.unwrap();
+        let buf = IoBuf::with_capacity(6_000).await.unwrap();
         let place = buf.as_ptr();
-        when_idle(|host| host.end(Opcode::ReadStream, Status::Ok, 11, b"hello world"));
+        let bytes: Vec<u8> = (0..5_000).map(|number| number as u8).collect();
+        let read = bytes.clone();
+        when_idle(move |host| host.end(Opcode::ReadStream, Status::Ok, 5_000, &read));
         let (count, buf) = stream.read_buf(buf).await;
-        assert_eq!((count.unwrap(), buf.as_ptr()), (11, place));
-        assert_eq!(&*buf, b"hello world");
+        assert_eq!((count.unwrap(), buf.as_ptr()), (5_000, place));
+        assert_eq!(*buf, bytes);
         let (outcome, buf) = stream.write_all_buf(buf).await;
         outcome.unwrap();
         assert_eq!(buf.as_ptr(), place);
-        assert_eq!(with_host(|host| host.printed.clone()), b"hello world");
+        assert_eq!(with_host(|host| host.printed.clone()), bytes);
     });
 }
 

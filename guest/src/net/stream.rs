@@ -23,6 +23,9 @@ use crate::runtime::runtime;
 const WRITE_SIZE: usize = 64 << 10;
 const WRITE_ALL_SIZE: usize = 256 << 10;
 
+/// Most bytes of a buffer that are copied, so that nobody waits for them.
+const COPIED: usize = 4 << 10;
+
 /// A connection: [`TcpStream`](super::TcpStream) or [`UnixStream`](super::UnixStream). It is closed
 /// when it is dropped.
 ///
@@ -243,9 +246,17 @@ impl<K> Stream<K> {
         self.write_range(buf.filled(), Amount::Some, buf).await
     }
 
-    /// Writes a whole buffer, without copying, and gives it back: one operation, however long the peer takes. Not
+    /// Writes a whole buffer and gives it back: one operation, however long the peer takes. Up to 4 KiB are copied if the arena has
+    /// space for them, and not waited for, as [`Self::write`] does it; others are not copied, and are waited for. Not
     /// cancel-safe, as [`Self::write_buf`].
     pub async fn write_all_buf(&self, mut buf: IoBuf) -> (Result<()>, IoBuf) {
+        // Not where that would wait for space of the arena: whoever has some may be the next to wait so.
+        if buf.len() <= COPIED
+            && let Some(mut copy) = IoBuf::try_with_capacity(buf.len())
+        {
+            copy.extend_from_slice(&buf);
+            return (self.post(copy).await, buf);
+        }
         let mut left = buf.filled();
         while left.len > 0 {
             let outcome;

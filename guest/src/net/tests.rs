@@ -239,3 +239,23 @@ fn who_stands_in_line_for_a_slot_is_not_kept_waiting_for_what_is_put_off() {
         reader.abort();
     });
 }
+
+#[test]
+fn what_lies_in_a_buffer_is_written_also_where_others_wait_for_space() {
+    run(async {
+        let stream = connected(&[]).await;
+        let most = ARENA - ARENA / 8;
+        let mut buf = IoBuf::with_capacity(16).await.unwrap();
+        buf.extend_from_slice(b"an answer");
+        let mut rest = Vec::new();
+        for size in [ARENA / 4, 1 << 10, 16] {
+            rest.extend(std::iter::from_fn(|| IoBuf::try_with_capacity(size)));
+        }
+        let waits = spawn(async move { IoBuf::with_capacity(most).await.map(drop) });
+        yield_now().await;
+        let (written, _) = stream.write_all_buf(buf).await;
+        written.unwrap();
+        assert_eq!(seen()[1..], ["WriteStream"]);
+        waits.abort();
+    });
+}
