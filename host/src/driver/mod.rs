@@ -84,6 +84,8 @@ pub(crate) struct Turn {
     pub(crate) submitted: u32,
     /// Completions published.
     pub(crate) completed: u32,
+    /// Completions that are put off.
+    pub(crate) deferred: u32,
     pub(crate) ended: Ended,
 }
 
@@ -232,6 +234,7 @@ where
             return Ok(Turn {
                 submitted: 0,
                 completed: 0,
+                deferred: 0,
                 ended: Ended::Done,
             });
         }
@@ -240,6 +243,7 @@ where
             return Ok(Turn {
                 submitted: 0,
                 completed: 0,
+                deferred: 0,
                 ended: Ended::Stopped,
             });
         }
@@ -251,6 +255,7 @@ where
             return Ok(Turn {
                 submitted: 0,
                 completed: 0,
+                deferred: 0,
                 ended: Ended::Done,
             });
         }
@@ -309,6 +314,7 @@ where
         Ok(Turn {
             submitted,
             completed,
+            deferred: self.deferred(),
             ended,
         })
     }

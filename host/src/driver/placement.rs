@@ -155,12 +155,13 @@ impl<B: Backend> Placement<B> {
     }
 
     /// The guest was left, and goes on now that the task that runs it has begun so many operations alone. Where that was all
-    /// that it was left for, a poller would have saved the exit, and is called if that pays.
-    pub(crate) fn served_alone(&mut self, operations: u32, was_all: bool) {
+    /// that it was left for, a poller would have saved the exit, and is called if that pays. `is_put_off` says whether some of
+    /// them are done, and the guest is not told yet: it may park for something else now.
+    pub(crate) fn served_alone(&mut self, operations: u32, was_all: bool, is_put_off: bool) {
         if let Self::Poller(poller, exits) = self
             && poller.is_away()
         {
-            exits.began(operations);
+            exits.began(operations, is_put_off);
             if was_all {
                 poller.call_if_dense(exits, true);
             }
@@ -176,14 +177,15 @@ impl<B: Backend> Placement<B> {
 
     /// It waits no longer. It has waited for so long since the guest left, or not at all (`pended`),
     /// because what the guest waits for was done on the spot: a poller would have saved it the exit, if
-    /// that was short.
+    /// that was short. It would have, too, if the guest has left something that was done on the spot and waits for something else.
     pub(crate) fn unparked(&mut self, waited: Option<Duration>, pended: bool) {
         let Self::Poller(poller, exits) = self else {
             return;
         };
         poller.set_parked(false);
         if poller.is_away() {
-            poller.call_if_dense(exits, !pended);
+            let saved = exits.has_put_off() || !pended;
+            poller.call_if_dense(exits, saved);
         } else if !pended && waited.is_some_and(|waited| waited < DENSE) {
             poller.notify();
         }
@@ -216,7 +218,8 @@ impl<B: Backend> Placement<B> {
                         driver.ready().set_parked(false);
                         let before = driver.taken();
                         let standing = turn(driver, Some(context));
-                        exits.began(driver.taken().wrapping_sub(before));
+                        let begun = driver.taken().wrapping_sub(before);
+                        exits.began(begun, begun > 0 && driver.deferred() > 0);
                         return standing;
                     }
                     // Under the lock: who publishes more, later, wakes.

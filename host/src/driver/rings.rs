@@ -79,7 +79,7 @@ where
     }
 
     /// Completions that are put off.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn deferred(&self) -> u32 {
         self.queues().map(Queue::unpublished).sum()
     }

@@ -16,11 +16,11 @@ use wakebox_vmm::signal::thread_time;
 use crate::primitives::now;
 
 /// Exits by which their density is told.
-const EXITS: u32 = 64;
+const EXITS: u32 = 32;
 
-/// What lies between two of them at most, on an average. It is about three of the dearest (of KVM-PVM, on a busy machine); what
-/// they cost here, and whether a poller saves it, the stay tells.
-const DENSE: Duration = Duration::from_micros(100);
+/// What lies between two of them at most, on an average: as long as an exit takes of the dearest (of KVM-PVM) and two threads
+/// to wake each other, on a busy machine; what they cost here, and whether a poller saves it, the stay tells.
+const DENSE: Duration = Duration::from_micros(150);
 
 /// After so long it is seen again whether to stay.
 const LOOK: Duration = Duration::from_millis(2);
@@ -61,12 +61,20 @@ pub(crate) struct Exits {
     since: Option<Instant>,
     count: u32,
     operations: u32,
+    /// Whether something was done on the spot of which the guest is not told yet.
+    is_put_off: bool,
 }
 
 impl Exits {
-    /// So many operations were begun.
-    pub(crate) fn began(&mut self, operations: u32) {
+    /// So many operations were begun, some of which are done, without the guest being told yet.
+    pub(crate) fn began(&mut self, operations: u32, is_put_off: bool) {
         self.operations = self.operations.saturating_add(operations);
+        self.is_put_off |= is_put_off;
+    }
+
+    /// Whether there were such since this was asked last.
+    pub(crate) fn has_put_off(&mut self) -> bool {
+        std::mem::take(&mut self.is_put_off)
     }
 
     /// The guest was left, and goes on now. `saved` says whether a poller would have saved the exit: whether what it was for
@@ -241,7 +249,7 @@ mod tests {
         let (mut exits, mut at) = (Exits::default(), Instant::now());
         let mut calls = Vec::new();
         for exit in 0..200 {
-            exits.began(operations);
+            exits.began(operations, false);
             calls.extend(exits.left(at, saved(exit)));
             at += apart;
         }
@@ -251,23 +259,33 @@ mod tests {
     #[test]
     fn a_poller_is_called_where_exits_are_dense_that_it_would_save() {
         let dense = exits(5 * US, 3, |_| true);
-        assert_eq!(dense.len(), 3);
+        assert_eq!(dense.len(), 200 / EXITS as usize);
         let pace = Pace {
-            operations: 3 * 64,
-            time: 63 * 5 * US,
+            operations: 3 * EXITS,
+            time: (EXITS - 1) * 5 * US,
         };
         assert_eq!(dense[0], pace);
-        assert_eq!(exits(110 * US, 3, |_| true), []);
+        assert_eq!(exits(160 * US, 3, |_| true), []);
         // Of those for which the guest waits it would save none.
         assert_eq!(exits(5 * US, 3, |_| false), []);
-        assert_eq!(exits(60 * US, 3, |exit| exit % 2 == 0), []);
-        assert_eq!(exits(5 * US, 3, |exit| exit % 2 == 0).len(), 1);
+        assert_eq!(exits(80 * US, 3, |exit| exit % 2 == 0), []);
+        assert_eq!(exits(5 * US, 3, |exit| exit % 2 == 0).len(), 100 / EXITS as usize);
+    }
+
+    #[test]
+    fn an_exit_for_what_was_done_and_is_told_later_is_known_once() {
+        let mut exits = Exits::default();
+        assert!(!exits.has_put_off());
+        exits.began(2, true);
+        exits.began(1, false);
+        assert!(exits.has_put_off());
+        assert!(!exits.has_put_off());
     }
 
     #[test]
     fn what_was_before_a_stay_does_not_count_after_it() {
         let (mut exits, at) = (Exits::default(), Instant::now());
-        for _ in 0..63 {
+        for _ in 0..EXITS - 1 {
             assert_eq!(exits.left(at, true), None);
         }
         exits.forget();

@@ -52,9 +52,10 @@ impl Sandbox {
         loop {
             let turn = self.placement.turn()?;
             completed |= turn.completed > 0;
+            let is_put_off = turn.submitted > 0 && turn.deferred > 0;
             operations += turn.submitted;
             if turn.ended != Ended::Spent {
-                self.placement.served_alone(operations, goes_on);
+                self.placement.served_alone(operations, goes_on, is_put_off);
                 return Ok(completed);
             }
             self.let_others_run(DRIVER_QUANTUM).await;
