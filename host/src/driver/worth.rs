@@ -269,7 +269,10 @@ mod tests {
         // Of those for which the guest waits it would save none.
         assert_eq!(exits(5 * US, 3, |_| false), []);
         assert_eq!(exits(80 * US, 3, |exit| exit % 2 == 0), []);
-        assert_eq!(exits(5 * US, 3, |exit| exit % 2 == 0).len(), 100 / EXITS as usize);
+        assert_eq!(
+            exits(5 * US, 3, |exit| exit % 2 == 0).len(),
+            100 / EXITS as usize
+        );
     }
 
     #[test]
